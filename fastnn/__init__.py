@@ -1,0 +1,43 @@
+"""fastnn: neural networks on NumPy arrays at the speed of the machine.
+
+Nothing but NumPy's name is needed to import this package: each subpackage loads when it is first used.
+
+Examples
+--------
+>>> import numpy as np
+>>> import fastnn
+>>> x = np.ones((1, 1, 3, 3), np.float32)
+>>> weight = np.ones((1, 1, 2, 2), np.float32)
+>>> fastnn.conv2d(x, weight)
+array([[[[4., 4.],
+         [4., 4.]]]], dtype=float32)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastnn import data, kernels, models, nn, optim, random, testing, training
+    from fastnn.kernels import *  # noqa: F403
+
+_SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "testing", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"fastnn.{name}")
+    kernels = importlib.import_module("fastnn.kernels")
+    if name in kernels.__all__:
+        value = getattr(kernels, name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    kernels = importlib.import_module("fastnn.kernels")
+    return sorted({*globals(), *_SUBPACKAGES, *kernels.__all__})

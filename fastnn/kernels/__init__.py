@@ -1,0 +1,92 @@
+"""Stateless functions, arrays in, arrays out: the public door to every kernel."""
+
+from __future__ import annotations
+
+from fastnn.kernels._jit import get_num_threads, set_num_threads
+from fastnn.kernels._targets import use_target
+from fastnn.kernels.activation import (
+    add,
+    add_relu,
+    dropout,
+    dropout_backward,
+    gelu,
+    gelu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from fastnn.kernels.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from fastnn.kernels.distance import knn, pairwise_l2
+from fastnn.kernels.linear import linear, linear_backward
+from fastnn.kernels.loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    hinge_loss,
+    hinge_loss_backward,
+    mse_loss,
+    mse_loss_backward,
+)
+from fastnn.kernels.normalization import batch_norm, batch_norm_backward
+from fastnn.kernels.pooling import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "add",
+    "add_relu",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "conv2d",
+    "conv2d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
+    "gelu",
+    "gelu_backward",
+    "get_num_threads",
+    "hinge_loss",
+    "hinge_loss_backward",
+    "knn",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "linear",
+    "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "pairwise_l2",
+    "relu",
+    "relu_backward",
+    "set_num_threads",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+    "use_target",
+]

@@ -1,0 +1,147 @@
+"""What comes in and what goes out: checks of arrays and numbers, made before any kernel runs."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray
+IntPair: TypeAlias = int | Sequence[int]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Return `value` as a C-contiguous array; anything that NumPy sees as an array is taken, lists are not."""
+    if type(value) is not np.ndarray:
+        if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")):
+            raise TypeError(f"{name}: expected an array, got {type(value).__name__}; convert it with numpy.asarray")
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{name}: expected an array without a mask, got a masked one; fill it with .filled(value)")
+        try:
+            value = np.from_dlpack(value) if not hasattr(value, "__array__") else np.asarray(value)
+        except Exception as error:
+            raise TypeError(f"{name}: {type(value).__name__} could not be read as a NumPy array: {error}") from error
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+
+
+def as_floats(**values: Any) -> list[Any]:
+    """Return the named arguments as arrays of one floating dtype, None staying None."""
+    arrays: list[Any] = []
+    first = None
+    for name, value in values.items():
+        if value is None:
+            arrays.append(None)
+            continue
+        array = as_array(name, value)
+        if array.dtype not in FLOATS:
+            raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; "
+                            f"convert it with {name}.astype(numpy.float32)")
+        if first is None:
+            first = name, array.dtype
+        elif array.dtype != first[1]:
+            raise TypeError(f"{name}: expected {first[1]} as {first[0]} has, got {array.dtype}; "
+                            f"give both one dtype with .astype")
+        arrays.append(array)
+    return arrays
+
+
+def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
+    """Return class labels as int64 of shape (size,), each in [0, classes)."""
+    labels = as_array(name, value)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integer class labels, got {labels.dtype}")
+    check_shape(name, labels, (size,))
+    if size and (labels.min() < 0 or labels.max() >= classes):
+        bad = labels[(labels < 0) | (labels >= classes)][0]
+        raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad}")
+    return labels.astype(np.int64, copy=False)
+
+
+def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:
+    """Raise ValueError unless `array` has one of `ranks` dimensions; `layout` says what they mean."""
+    if array.ndim not in ranks:
+        raise ValueError(f"{name}: expected {' or '.join(map(str, ranks))} dimensions {layout}, "
+                         f"got shape {array.shape}")
+
+
+def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `array` has this shape."""
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def check_not_empty(name: str, array: Array) -> None:
+    """Raise ValueError for an array with no elements, where a mean over it is asked for."""
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one element, got shape {array.shape}")
+
+
+def as_int(name: str, value: Any, minimum: int) -> int:
+    """Return an integer of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return number
+
+
+def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+    """Return a real number from `minimum` to `maximum` as a float."""
+    if isinstance(value, bool | str) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name}: expected a number from {minimum:g} to {maximum:g}, got {value}")
+    return float(value)
+
+
+def as_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
+    """Return (for rows, for columns) of an integer or a pair, each at least `minimum`."""
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        number = as_int(name, value, minimum)
+        return number, number
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected an integer or a pair of them, got {value!r}")
+    return as_int(name, value[0], minimum), as_int(name, value[1], minimum)
+
+
+def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "out", **inputs: Array | None) -> Array:
+    """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name}: expected {np.dtype(dtype)}, got {out.dtype}")
+    check_shape(name, out, shape)
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    for input_name, array in inputs.items():
+        if array is not None and overlap(out, array):
+            raise ValueError(f"{name}: expected memory of its own, but it overlaps with {input_name}")
+    return out if out.flags.c_contiguous and out.flags.aligned else np.empty(shape, dtype)
+
+
+def deliver(result: Array, out: Array | None) -> Array:
+    """Return `result`, copied to `out` where that could not be written directly."""
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays share memory; yes where finding out would take too long."""
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True

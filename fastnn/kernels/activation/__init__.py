@@ -1,0 +1,748 @@
+"""Activations, softmax, dropout and the sums of residual networks: one result an element or a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array, as_array, as_float, as_floats, as_int, check_shape, deliver, output
+from fastnn.kernels._targets import implementation
+
+_APPROXIMATIONS = ("none", "tanh")
+
+
+def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return max(x, 0) of each element; NaN stays NaN, as in torch.
+
+    Parameters
+    ----------
+    x : array of any shape
+        float32 or float64.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    array of x's shape
+        The result, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    One operation an element; each is read once and written once. Exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.relu(np.array([-1.0, 2.0, np.nan]))
+    array([ 0.,  2., nan])
+    """
+    return _elementwise("relu", out, target, x=x)
+
+
+def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `relu`: 0 where y <= 0, else grad_output.
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    y : array of the same shape
+        The result of `relu`; its argument gives the same.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        The gradient, which is 0 at the kink, and passes where y is NaN, as in torch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit.
+
+    Notes
+    -----
+    One operation an element; two are read and one is written. Exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.relu_backward(np.array([3.0, 4.0]), np.array([0.0, 2.0]))
+    array([0., 4.])
+    """
+    return _elementwise("relu_backward", None, target, grad_output=grad_output, y=y)
+
+
+def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return x where x > 0 and negative_slope x elsewhere.
+
+    Parameters
+    ----------
+    x : array of any shape
+        float32 or float64.
+    negative_slope : float
+        The slope left of 0.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        The result, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or number does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    Two operations an element; each is read once and written once. One rounding of the slope and one of the product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.leaky_relu(np.array([-1.0, 2.0]), 0.5)
+    array([-0.5,  2. ])
+    """
+    return _elementwise("leaky_relu", out, target, as_float("negative_slope", negative_slope), x=x)
+
+
+def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.01, *,
+                        target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `leaky_relu`.
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    x, negative_slope : array of the same shape, float
+        The arguments of `leaky_relu`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        grad_output where x > 0 and negative_slope grad_output elsewhere.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or the number do not fit.
+
+    Notes
+    -----
+    Two operations an element; two are read and one is written. One rounding of the slope and one of the product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.leaky_relu_backward(np.array([3.0, 4.0]), np.array([-1.0, 2.0]), 0.5)
+    array([1.5, 4. ])
+    """
+    slope = as_float("negative_slope", negative_slope)
+    return _elementwise("leaky_relu_backward", None, target, slope, grad_output=grad_output, x=x)
+
+
+def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return 1 / (1 + exp(-x)) of each element, without overflow for any x.
+
+    Parameters
+    ----------
+    x : array of any shape
+        float32 or float64.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        The result, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    Some 40 operations an element; each is read once and written once. Formed as exp(x) / (1 + exp(x)) for x < 0. On
+    "cpu" in float64, rounded once to float32: |error| <= eps |result| in float32, 4 eps |result| in float64 (where
+    results below 2.2e-308 are 0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    return _elementwise("sigmoid", out, target, x=x)
+
+
+def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `sigmoid`: grad_output y (1 - y).
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    y : array of the same shape
+        The result of `sigmoid`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        The gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit.
+
+    Notes
+    -----
+    Three operations an element; two are read and one is written. |error| <= 2 eps |result| for the given y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.sigmoid_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
+    array([0.75, 0.  ])
+    """
+    return _elementwise("sigmoid_backward", None, target, grad_output=grad_output, y=y)
+
+
+def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return the hyperbolic tangent of each element.
+
+    Parameters
+    ----------
+    x : array of any shape
+        float32 or float64.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        The result, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    Some 40 operations an element; each is read once and written once. On "cpu" formed as -e / (2 + e) with
+    e = exp(-2 |x|) - 1, in float64, rounded once to float32: |error| <= eps |result| in float32, 4 eps |result| in
+    float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.tanh(np.array([-1000.0, 0.0, 1e-30]))
+    array([-1.e+00,  0.e+00,  1.e-30])
+    """
+    return _elementwise("tanh", out, target, x=x)
+
+
+def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `tanh`: grad_output (1 - y^2).
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    y : array of the same shape
+        The result of `tanh`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        The gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit.
+
+    Notes
+    -----
+    Three operations an element; two are read and one is written. |error| <= 2 eps |grad_output| for the given y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.tanh_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
+    array([2.25, 0.  ])
+    """
+    return _elementwise("tanh_backward", None, target, grad_output=grad_output, y=y)
+
+
+def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return x times the probability that a standard normal number is below x.
+
+    Parameters
+    ----------
+    x : array of any shape
+        float32 or float64.
+    approximate : {"none", "tanh"}
+        "none": x erfc(-x / sqrt(2)) / 2; "tanh": x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        The result, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype or `approximate` does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    Some 100 operations an element ("tanh": 50); each is read once and written once. Hendrycks and Gimpel, "Gaussian
+    error linear units" (arXiv:1606.08415), section 2. On "cpu" in float64, rounded once: |error| <= eps |result| in
+    float32, also in the left tail.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.gelu(np.array([-1.0, 0.0, 1.0])).round(4)
+    array([-0.1587,  0.    ,  0.8413])
+    """
+    _check_approximate(approximate)
+    return _elementwise("gelu", out, target, approximate, x=x)
+
+
+def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `gelu`.
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    x, approximate : array of the same shape, {"none", "tanh"}
+        The arguments of `gelu`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        "none": grad_output (P + x p) with the normal distribution P and its density p at x; "tanh": the derivative of
+        that formula.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or `approximate` do not fit.
+
+    Notes
+    -----
+    Some 150 operations an element ("tanh": 60); two are read and one is written. On "cpu" in float64, rounded once:
+    |error| <= eps |grad_output| in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.gelu_backward(np.array([1.0, 1.0]), np.array([0.0, 1.0])).round(4)
+    array([0.5   , 1.0833])
+    """
+    _check_approximate(approximate)
+    return _elementwise("gelu_backward", None, target, approximate, grad_output=grad_output, x=x)
+
+
+def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return exp(x) over the sum of exp(x) along one axis.
+
+    Parameters
+    ----------
+    x : array of any shape
+        Scores, float32 or float64.
+    axis : int
+        The axis along which the results sum to 1; the last one needs no copies.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        Probabilities, of x's dtype. All NaN where a row holds NaN or inf, or nothing but -inf, as in torch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype or axis does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    Some 40 operations an element; each is read once and written twice, the second time from the cache. The largest
+    score is subtracted first, so that nothing overflows. On "cpu" exp and its sum are formed in float64:
+    |error| <= 3 eps |result| in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.softmax(np.array([[1000.0, 1000.0], [0.0, -np.inf]]))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    return _along_axis("softmax", axis, out, target, x=x)
+
+
+def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the scores of `softmax`: y (grad_output - sum of grad_output y).
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    y : array of the same shape
+        The result of `softmax`.
+    axis : int
+        The axis of `softmax`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        The gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or the axis do not fit.
+
+    Notes
+    -----
+    Four operations an element; two are read and one is written. The sum is formed in float64:
+    |error| <= 2 eps y (|grad_output| + |sum|) for the given y in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.softmax_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
+    array([ 0.25, -0.25])
+    """
+    return _along_axis("softmax_backward", axis, None, target, grad_output=grad_output, y=y)
+
+
+def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return the logarithm of `softmax`: x - log(sum of exp(x)) along one axis.
+
+    Parameters
+    ----------
+    x : array of any shape
+        Scores, float32 or float64.
+    axis : int
+        The axis along which probabilities sum to 1; the last one needs no copies.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        Logarithms of probabilities, of x's dtype. All NaN where a row holds NaN or inf, or nothing but -inf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype or axis does not fit, or `out` does not fit or overlaps with x.
+
+    Notes
+    -----
+    Some 40 operations an element; each is read twice, the second time from the cache, and written once. The largest
+    score is subtracted first. On "cpu" formed in float64 and rounded once: |error| <= eps |result| in float32, but
+    for some 1e-16 where a probability is almost 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.log_softmax(np.array([0.0, -1000.0]))
+    array([    0., -1000.])
+    """
+    return _along_axis("log_softmax", axis, out, target, x=x)
+
+
+def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the scores of `log_softmax`: grad_output - exp(y) (sum of grad_output).
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    y : array of the same shape
+        The result of `log_softmax`.
+    axis : int
+        The axis of `log_softmax`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        The gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or the axis do not fit.
+
+    Notes
+    -----
+    Some 35 operations an element; two are read and one is written. Formed in float64 and rounded once:
+    |error| <= eps |result| for the given y in float32, but for some 1e-16 (|grad_output| + exp(y) |sum|).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.log_softmax_backward(np.array([1.0, 0.0]), np.log([0.5, 0.5]))
+    array([ 0.5, -0.5])
+    """
+    return _along_axis("log_softmax_backward", axis, None, target, grad_output=grad_output, y=y)
+
+
+def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return x + y of two arrays of one shape, which joins the branches of a residual network.
+
+    Parameters
+    ----------
+    x, y : arrays of one shape
+        float32 or float64; nothing is broadcast.
+    out : array of that shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of that shape
+        The sum, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or `out` does not fit or overlaps with an input.
+
+    Notes
+    -----
+    One operation an element; two are read and one is written. Rounded once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.add(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
+    array([ 4., -2.])
+    """
+    return _elementwise("add", out, target, x=x, y=y)
+
+
+def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return relu(x + y) of two arrays of one shape in one pass; its gradient is `relu_backward` for both.
+
+    Parameters
+    ----------
+    x, y : arrays of one shape
+        float32 or float64; nothing is broadcast.
+    out : array of that shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of that shape
+        The result, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or `out` does not fit or overlaps with an input.
+
+    Notes
+    -----
+    Two operations an element; two are read and one is written. Rounded once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.add_relu(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
+    array([4., 0.])
+    """
+    return _elementwise("add_relu", out, target, x=x, y=y)
+
+
+def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return x mask / (1 - p): what the mask keeps, scaled so that its expectation is x.
+
+    Parameters
+    ----------
+    x : array of any shape
+        float32 or float64.
+    mask : array of x's shape
+        bool or uint8; True, or anything but 0, keeps an element.
+    p : float
+        The probability, from 0 to 1, with which the mask drops an element. With 1 all results are 0.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of x's shape
+        The result, of x's dtype. A dropped element is x times 0, so NaN and inf give NaN, as in torch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype, shape or number does not fit, or `out` does not fit or overlaps with an input.
+
+    Notes
+    -----
+    Two operations an element; one and a byte are read and one is written. |error| <= eps |result|. Srivastava and
+    others, "Dropout" (JMLR 15, 2014), in the inverted form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.dropout(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
+    array([2., 0.])
+    """
+    x, = as_floats(x=x)
+    mask, p = _as_mask(mask, x), as_float("p", p, 0, 1)
+    y = output(out, x.shape, x.dtype, x=x, mask=mask)
+    implementation(__name__, target).dropout(x.reshape(-1), mask.reshape(-1), p, y.reshape(-1))
+    return deliver(y, out)
+
+
+def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `dropout`: grad_output mask / (1 - p).
+
+    Parameters
+    ----------
+    grad_output : array of any shape
+        Gradient by the result.
+    mask, p : array of the same shape, float
+        The arguments of `dropout`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of the same shape
+        The gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype, shape or number does not fit.
+
+    Notes
+    -----
+    Two operations an element; one and a byte are read and one is written. |error| <= eps |result|.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.dropout_backward(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
+    array([2., 0.])
+    """
+    grad_output, = as_floats(grad_output=grad_output)
+    mask, p = _as_mask(mask, grad_output), as_float("p", p, 0, 1)
+    grad_x = np.empty_like(grad_output)
+    implementation(__name__, target).dropout_backward(grad_output.reshape(-1), mask.reshape(-1), p, grad_x.reshape(-1))
+    return grad_x
+
+
+def _elementwise(name: str, out: Array | None, target: str | None, *options: Any, **values: Array) -> Array:
+    """Run a kernel whose arrays all have one shape: the implementation sees them flat."""
+    arrays = as_floats(**values)
+    shape = arrays[0].shape
+    for value, array in zip(values, arrays):
+        check_shape(value, array, shape)
+    result = output(out, shape, arrays[0].dtype, **dict(zip(values, arrays)))
+    getattr(implementation(__name__, target), name)(*[a.reshape(-1) for a in arrays], *options, result.reshape(-1))
+    return deliver(result, out)
+
+
+def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **values: Array) -> Array:
+    """Run a kernel on the rows along one axis: the implementation sees them as contiguous rows of a matrix."""
+    arrays = as_floats(**values)
+    shape = arrays[0].shape
+    for value, array in zip(values, arrays):
+        check_shape(value, array, shape)
+    rank = max(1, len(shape))
+    if not -rank <= as_int("axis", axis, -rank) < rank:
+        raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
+    result = output(out, shape, arrays[0].dtype, **dict(zip(values, arrays)))
+    if result.size:
+        moved = [np.moveaxis(np.atleast_1d(a), axis, -1) for a in (*arrays, result)]
+        rows = [np.ascontiguousarray(a).reshape(-1, a.shape[-1]) for a in moved]
+        getattr(implementation(__name__, target), name)(*rows)
+        if not moved[-1].flags.c_contiguous:
+            moved[-1][...] = rows[-1].reshape(moved[-1].shape)
+    return deliver(result, out)
+
+
+def _check_approximate(approximate: str) -> None:
+    if approximate not in _APPROXIMATIONS:
+        raise ValueError(f"approximate: expected one of {_APPROXIMATIONS}, got {approximate!r}")
+
+
+def _as_mask(value: Array, x: Array) -> Array:
+    """Return a mask as uint8 of x's shape."""
+    mask = as_array("mask", value)
+    if mask.dtype not in (np.dtype(np.bool_), np.dtype(np.uint8)):
+        raise TypeError(f"mask: expected bool or uint8, got {mask.dtype}")
+    check_shape("mask", mask, x.shape)
+    return mask.view(np.uint8)

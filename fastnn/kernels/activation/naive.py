@@ -1,0 +1,111 @@
+"""Activations as their formulas say: the judge of the other implementations. Arrays come flat, or as rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array
+
+
+def relu(x: Array, y: Array) -> None:
+    for i in range(x.size):
+        y[i] = 0 if x[i] < 0 else x[i]
+
+
+def relu_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    for i in range(y.size):
+        grad_x[i] = 0 if y[i] <= 0 else grad_output[i]
+
+
+def leaky_relu(x: Array, negative_slope: float, y: Array) -> None:
+    for i in range(x.size):
+        y[i] = x[i] if x[i] > 0 else negative_slope * x[i]
+
+
+def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
+    for i in range(x.size):
+        grad_x[i] = grad_output[i] if x[i] > 0 else negative_slope * grad_output[i]
+
+
+def sigmoid(x: Array, y: Array) -> None:
+    for i in range(x.size):
+        e = np.exp(-abs(x[i]))
+        y[i] = e / (1 + e) if x[i] < 0 else 1 / (1 + e)
+
+
+def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    for i in range(y.size):
+        grad_x[i] = grad_output[i] * y[i] * (1 - y[i])
+
+
+def tanh(x: Array, y: Array) -> None:
+    for i in range(x.size):
+        y[i] = np.tanh(x[i])
+
+
+def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    for i in range(y.size):
+        grad_x[i] = grad_output[i] * (1 - y[i] * y[i])
+
+
+def gelu(x: Array, approximate: str, y: Array) -> None:
+    for i in range(x.size):
+        if approximate == "none":
+            y[i] = x[i] * math.erfc(-x[i] / math.sqrt(2)) / 2
+        else:
+            y[i] = x[i] * (1 + np.tanh(math.sqrt(2 / math.pi) * (x[i] + 0.044715 * x[i] ** 3))) / 2
+
+
+def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
+    for i in range(x.size):
+        if approximate == "none":
+            probability = math.erfc(-x[i] / math.sqrt(2)) / 2
+            density = np.exp(-x[i] ** 2 / 2) / math.sqrt(2 * math.pi)
+            grad_x[i] = grad_output[i] * (probability + x[i] * density)
+        else:
+            t = np.tanh(math.sqrt(2 / math.pi) * (x[i] + 0.044715 * x[i] ** 3))
+            inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x[i] ** 2)
+            grad_x[i] = grad_output[i] * ((1 + t) / 2 + x[i] * (1 - t**2) / 2 * inner)
+
+
+def softmax(x: Array, y: Array) -> None:
+    for n in range(len(x)):
+        e = np.exp(x[n] - x[n].max())
+        y[n] = e / e.sum()
+
+
+def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    for n in range(len(y)):
+        grad_x[n] = y[n] * (grad_output[n] - (grad_output[n] * y[n]).sum())
+
+
+def log_softmax(x: Array, y: Array) -> None:
+    for n in range(len(x)):
+        shifted = x[n] - x[n].max()
+        y[n] = shifted - np.log(np.exp(shifted).sum())
+
+
+def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    for n in range(len(y)):
+        grad_x[n] = grad_output[n] - np.exp(y[n]) * grad_output[n].sum()
+
+
+def add(x: Array, y: Array, z: Array) -> None:
+    for i in range(x.size):
+        z[i] = x[i] + y[i]
+
+
+def add_relu(x: Array, y: Array, z: Array) -> None:
+    for i in range(x.size):
+        z[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
+
+
+def dropout(x: Array, mask: Array, p: float, y: Array) -> None:
+    for i in range(x.size):
+        y[i] = x[i] * (mask[i] != 0) * (1 / (1 - p) if p < 1 else 0)
+
+
+def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -> None:
+    dropout(grad_output, mask, p, grad_x)

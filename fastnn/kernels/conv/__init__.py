@@ -1,0 +1,319 @@
+"""Two-dimensional convolution and its transpose: signatures, shapes, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastnn.kernels._arrays import (
+    Array,
+    IntPair,
+    as_floats,
+    as_int,
+    as_pair,
+    check_rank,
+    check_shape,
+    deliver,
+    output,
+)
+from fastnn.kernels._targets import implementation
+
+ALGORITHMS = ("auto", "direct")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How output pixels and taps map to input pixels: row = i stride - padding + tap dilation.
+
+    `padding` is what lies before the first row and column; what lies after follows from the shapes.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
+           dilation: IntPair = 1, groups: int = 1, algorithm: str = "auto", out: Array | None = None,
+           target: str | None = None) -> Array:
+    """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d).
+
+    y[n, o, i, j] = bias[o] + sum over c, k, l of x[n, c, i s - p + k d, j s - p + l d] weight[o, c, k, l],
+    c running over the input channels of o's group, and x being 0 outside of the image.
+
+    Parameters
+    ----------
+    x : array of shape (N, C, H, W)
+        Images, float32 or float64.
+    weight : array of shape (O, C / groups, KH, KW)
+        Filters, of x's dtype.
+    bias : array of shape (O,), optional
+        Added to every pixel of a channel.
+    stride, dilation : int or pair
+        Steps between output pixels, and between taps, in input pixels; at least 1.
+    padding : int, pair, "valid" or "same"
+        Zeros around the image. "valid" is 0; "same" gives ceil(H / stride) x ceil(W / stride) pixels, and where
+        the padding cannot be even puts the larger part after the image (torch allows it for stride 1 alone).
+    groups : int
+        Channels are cut into this many groups, each convolved by itself; it divides C and O.
+    algorithm : {"auto", "direct"}
+        "direct" sums the products of the formula; "auto" may choose, and today always chooses it.
+    out : array of shape (N, O, OH, OW), optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    array of shape (N, O, OH, OW)
+        Of x's dtype; OH = floor((H + padding - dilation (KH - 1) - 1) / stride) + 1, padding counted on both sides.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or options do not fit together, or `out` overlaps with an input.
+
+    Notes
+    -----
+    With K = C / groups KH KW: 2 N O OH OW K operations. The cpu version is an implicit matrix product: columns of
+    image patches (Chellapilla et al., "High performance convolutional neural networks for document processing",
+    2006) are made a panel at a time, never as a whole. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
+    sum |x weight| for each element. An image's bits do not depend on the rest of the batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> kernels.conv2d(x, np.ones((1, 1, 2, 2)), np.array([0.5]), padding="same")[0, 0]
+    array([[ 8.5, 12.5,  7.5],
+           [20.5, 24.5, 13.5],
+           [13.5, 15.5,  8.5]])
+    """
+    x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
+    _check_algorithm(algorithm)
+    geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1])
+    y = output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
+    if y.size:
+        implementation(__name__, target).conv2d(x, weight, bias, geometry, y)
+    return deliver(y, out)
+
+
+def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair | str = 0,
+                    dilation: IntPair = 1, groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True),
+                    algorithm: str = "auto", target: str | None = None,
+                    ) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients of a loss by the arguments of `conv2d`.
+
+    Parameters
+    ----------
+    grad_output : array of shape (N, O, OH, OW)
+        Gradient by the result.
+    x, weight, stride, padding, dilation, groups, algorithm, target
+        As given to `conv2d`.
+    needs : tuple of three bools
+        Which of the gradients by x, weight and bias to compute.
+
+    Returns
+    -------
+    grad_x, grad_weight, grad_bias : arrays or None
+        With q an output pixel that tap t reads input pixel p for: grad_x[p] = sum over t, o of grad_output[q]
+        weight[t], grad_weight[t] = sum over n, q of grad_output[q] x[p], grad_bias = sum over n, q of grad_output;
+        None for what is not needed.
+
+    Notes
+    -----
+    Each of the first two costs as many operations as `conv2d`. Sums over pixels run in blocks of at most 512, whose
+    sums are added in a fixed order; the gradient by the bias is summed in float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> x, weight = np.ones((1, 1, 3, 3)), np.full((1, 1, 2, 2), 2.0)
+    >>> grad_x, grad_weight, grad_bias = kernels.conv2d_backward(np.ones((1, 1, 2, 2)), x, weight)
+    >>> grad_x[0, 0]
+    array([[2., 4., 2.],
+           [4., 8., 4.],
+           [2., 4., 2.]])
+    >>> grad_weight[0, 0], grad_bias
+    (array([[4., 4.],
+           [4., 4.]]), array([4.]))
+    """
+    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
+    _check_algorithm(algorithm)
+    geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
+    check_shape("grad_output", grad_output, shape)
+    return implementation(__name__, target).conv2d_backward(grad_output, x, weight, geometry, needs)
+
+
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair = 0,
+                     output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1, out: Array | None = None,
+                     target: str | None = None) -> Array:
+    """Spread images through filters: the gradient of `conv2d` by its input, as in torch's conv_transpose2d.
+
+    y[n, o, i s - p + k d, j s - p + l d] += x[n, c, i, j] weight[c, o, k, l] over all c of o's group, i, j, k and l,
+    starting from bias[o].
+
+    Parameters
+    ----------
+    x : array of shape (N, C, H, W)
+        Images, float32 or float64.
+    weight : array of shape (C, O / groups, KH, KW)
+        Filters, of x's dtype.
+    bias : array of shape (O,), optional
+        Added to every pixel of a channel.
+    stride, dilation : int or pair
+        Steps between input pixels, and between taps, in output pixels; at least 1.
+    padding : int or pair
+        Rows and columns cut off on each side of the result.
+    output_padding : int or pair
+        Rows and columns added after the result; less than the stride or the dilation.
+    groups : int
+        Channels are cut into this many groups, each by itself; it divides C.
+    out : array of shape (N, O, OH, OW), optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of shape (N, O, OH, OW)
+        Of x's dtype; OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or options do not fit together, or `out` overlaps with an input.
+
+    Notes
+    -----
+    2 N C H W O / groups KH KW operations (Dumoulin and Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285, chapter 4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.array([[[[1.0, 10.0]]]]), stride=2)
+    array([[[[ 1., 10.,  2., 20.]]]])
+    """
+    x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
+    geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
+    if bias is not None:
+        check_shape("bias", bias, shape[1:2])
+    y = output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
+    if y.size:
+        implementation(__name__, target).conv_transpose2d(x, weight, bias, geometry, y)
+    return deliver(y, out)
+
+
+def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair = 0,
+                              output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1,
+                              needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,
+                              ) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients of a loss by the arguments of `conv_transpose2d`.
+
+    Parameters
+    ----------
+    grad_output : array of shape (N, O, OH, OW)
+        Gradient by the result.
+    x, weight, stride, padding, output_padding, groups, dilation, target
+        As given to `conv_transpose2d`.
+    needs : tuple of three bools
+        Which of the gradients by x, weight and bias to compute.
+
+    Returns
+    -------
+    grad_x, grad_weight, grad_bias : arrays or None
+        grad_x is the convolution of grad_output with the filters; None for what is not needed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> x, weight = np.array([[[[1.0, 2.0]]]]), np.array([[[[1.0, 10.0]]]])
+    >>> kernels.conv_transpose2d_backward(np.ones((1, 1, 1, 4)), x, weight, stride=2)
+    (array([[[[11., 11.]]]]), array([[[[3., 3.]]]]), array([4.]))
+    """
+    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
+    geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
+    check_shape("grad_output", grad_output, shape)
+    return implementation(__name__, target).conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
+
+
+def _check_algorithm(algorithm: str) -> None:
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm: expected one of {ALGORITHMS}, got {algorithm!r}")
+
+
+def _check_filters(x: Array, weight: Array, layout: str, groups: int) -> int:
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    check_rank("weight", weight, 4, layout=layout)
+    if 0 in weight.shape or 0 in x.shape[1:]:
+        raise ValueError(f"x and weight: expected channels and pixels, got shapes {x.shape} and {weight.shape}")
+    return as_int("groups", groups, 1)
+
+
+def _geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair | str, dilation: IntPair,
+              groups: int) -> tuple[Geometry, tuple[int, int, int, int]]:
+    """Return the geometry of a convolution and the shape of its result, once everything fits."""
+    groups = _check_filters(x, weight, "(O, C / groups, KH, KW)", groups)
+    channels, filters = x.shape[1], weight.shape[0]
+    if channels % groups or filters % groups:
+        raise ValueError(f"groups: expected a divisor of the {channels} input and {filters} output channels, "
+                         f"got {groups}")
+    if weight.shape[1] != channels // groups:
+        raise ValueError(f"weight: expected {channels // groups} channels in each filter for x with {channels} "
+                         f"channels in {groups} groups, got shape {weight.shape}")
+    steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
+    before, size = [], []
+    for axis, name in enumerate(("height", "width")):
+        pixels, reach = x.shape[2 + axis], spacing[axis] * (weight.shape[2 + axis] - 1) + 1
+        first, total = _padding(padding, axis, pixels, reach, steps[axis])
+        if reach > pixels + total:
+            raise ValueError(f"weight: expected a kernel no larger than the padded input, got {name} {reach} "
+                             f"(dilation counted) for {pixels + total}; make the padding larger")
+        before.append(first)
+        size.append((pixels + total - reach) // steps[axis] + 1)
+    return (Geometry(steps, (before[0], before[1]), spacing, groups), (len(x), filters, size[0], size[1]))
+
+
+def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride: int) -> tuple[int, int]:
+    """Return the padding before, and before and after together, along one axis."""
+    if padding == "same":
+        total = max((-(-pixels // stride) - 1) * stride + reach - pixels, 0)
+        return total // 2, total
+    if isinstance(padding, str):
+        if padding != "valid":
+            raise ValueError(f"padding: expected an integer, a pair, 'valid' or 'same', got {padding!r}")
+        return 0, 0
+    before = as_pair("padding", padding, 0)[axis]
+    return before, 2 * before
+
+
+def _transposed_geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair, output_padding: IntPair, groups: int,
+                         dilation: IntPair) -> tuple[Geometry, tuple[int, int, int, int]]:
+    """Return the geometry of the convolution that is transposed, and the shape of the result."""
+    groups = _check_filters(x, weight, "(C, O / groups, KH, KW)", groups)
+    channels = x.shape[1]
+    if weight.shape[0] != channels:
+        raise ValueError(f"weight: expected {channels} filters for x with {channels} channels, "
+                         f"got shape {weight.shape}")
+    if channels % groups:
+        raise ValueError(f"groups: expected a divisor of the {channels} input channels, got {groups}")
+    if isinstance(padding, str):
+        raise ValueError(f"padding: expected an integer or a pair, got {padding!r}")
+    steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
+    before, after = as_pair("padding", padding, 0), as_pair("output_padding", output_padding, 0)
+    size: Sequence[int] = [(x.shape[2 + axis] - 1) * steps[axis] - 2 * before[axis]
+                           + spacing[axis] * (weight.shape[2 + axis] - 1) + after[axis] + 1 for axis in (0, 1)]
+    for axis in (0, 1):
+        if after[axis] >= max(steps[axis], spacing[axis]):
+            raise ValueError(f"output_padding: expected less than the stride or the dilation, got {output_padding}")
+        if size[axis] < 1:
+            raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; make it smaller")
+    return Geometry(steps, before, spacing, groups), (len(x), groups * weight.shape[1], size[0], size[1])

@@ -1,0 +1,223 @@
+"""Batch normalization: each channel brought to mean 0 and variance 1, then scaled and shifted."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array, as_floats, check_rank, check_shape, deliver, output, overlap
+from fastnn.kernels._targets import implementation
+
+
+def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
+               bias: Array | None = None, *, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+               return_stats: bool = False, out: Array | None = None,
+               target: str | None = None) -> Array | tuple[Array, Array, Array]:
+    """Normalize each channel: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    In training, and where there are no running statistics, mean and var are those of x over all but the channel
+    axis, var divided by the number n of values; else they are running_mean and running_var. (Ioffe and Szegedy 2015,
+    arXiv:1502.03167, algorithms 1 and 2.)
+
+    Parameters
+    ----------
+    x : array of shape (N, C), (N, C, L) or (N, C, H, W)
+        The values, float32 or float64.
+    running_mean, running_var : arrays of shape (C,), or both None
+        Running statistics, of x's dtype. In training they are updated in place:
+        running = (1 - momentum) running + momentum batch, where the batch's variance is the unbiased one, divided by
+        n - 1.
+    weight, bias : arrays of shape (C,), optional
+        Scale and shift of each channel, 1 and 0 if they are not given.
+    training : bool
+        Whether the statistics are those of x.
+    momentum : float
+        Share of this batch in the running statistics, from 0 to 1.
+    eps : float
+        Added to the variance; positive, or 0 where running statistics are used.
+    return_stats : bool
+        Whether to return what was used for mean and var, as `batch_norm_backward` needs.
+    out : array of x's shape, optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    y : array of x's shape and dtype
+        The result.
+    mean, invstd : float64 arrays of shape (C,)
+        With `return_stats`: mean and 1 / sqrt(var + eps). They are float64 for every dtype of x: a float32 mean would
+        be wrong by more than a small standard deviation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, a number is out of range, `out` overlaps with an input, or statistics of x are
+        needed and it has less than two values a channel. Nothing has been written then.
+
+    Notes
+    -----
+    Statistics take two passes, mean first, and all sums and each value's normalization are float64: with u = 2^-53,
+    K = |mean| / std and n values a channel the relative error of var is at most (n + 3) u + (n u K)^2. A float32
+    result is the float64 one rounded, for all K that float32 values can have.
+    About 8 operations a value in training, 3 in inference; x is read once if a channel's values fit into a core's
+    cache (else three times in training), y written once (4 bytes a value in float32).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> running_mean, running_var = np.zeros(1), np.ones(1)
+    >>> y = kernels.batch_norm(np.array([[1.0], [3.0]]), running_mean, running_var, training=True)
+    >>> y.round(4)
+    array([[-1.],
+           [ 1.]])
+    >>> running_mean, running_var
+    (array([0.2]), array([1.1]))
+    """
+    given_mean, given_var = running_mean, running_var
+    x, running_mean, running_var, weight, bias = as_floats(
+        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
+    if (running_mean is None) != (running_var is None):
+        missing = "running_mean" if running_mean is None else "running_var"
+        raise ValueError(f"{missing}: expected running_mean and running_var both or neither, got None")
+    of_batch = training or running_mean is None
+    for name, array in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
+        if array is not None:
+            check_shape(name, array, x.shape[1:2])
+    _check_number("momentum", momentum, 0, 1)
+    _check_number("eps", eps, 0, np.inf)
+    if of_batch:
+        _check_several(x)
+        if eps == 0:
+            raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
+    if training and given_mean is not None:
+        _check_updatable(running_mean=given_mean, running_var=given_var)
+    y = output(out, x.shape, x.dtype, x=x, running_mean=given_mean, running_var=given_var, weight=weight, bias=bias)
+
+    if of_batch:
+        mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
+    else:
+        mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
+    implementation(__name__, target).batch_norm(
+        _as_channels(x), weight, bias, float(eps), of_batch, mean, var, _as_channels(y))
+    y = deliver(y, out)
+    with np.errstate(all="ignore"):
+        if training and given_mean is not None:
+            n = _values_per_channel(x)
+            given_mean[...] = (1 - momentum) * given_mean + momentum * mean
+            given_var[...] = (1 - momentum) * given_var + momentum * (n / (n - 1)) * var
+        return (y, mean, 1 / np.sqrt(var + eps)) if return_stats else y
+
+
+def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
+                        training: bool = True, target: str | None = None,
+                        ) -> tuple[Array, Array | None, Array | None]:
+    """Return the gradients of a loss by the arguments x, weight and bias of `batch_norm`.
+
+    With G = grad_output, z = (x - mean) invstd, and sums and means over all but the channel axis:
+    grad_bias = sum G, grad_weight = sum G z, grad_x = weight invstd (G - mean(G) - z mean(G z)).
+
+    Parameters
+    ----------
+    grad_output : array of x's shape
+        Gradient by the result.
+    x : array of shape (N, C), (N, C, L) or (N, C, H, W)
+        The argument of `batch_norm`, float32 or float64.
+    weight : array of shape (C,) or None
+        The argument of `batch_norm`.
+    mean, invstd : float64 arrays of shape (C,)
+        What `batch_norm(..., return_stats=True)` returned.
+    training : bool
+        Whether mean and invstd are x's own; False where running statistics were used, which are constants:
+        grad_x = weight invstd G.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    grad_x : array of x's shape and dtype
+        Gradient by x.
+    grad_weight, grad_bias : arrays of shape (C,), or None
+        Gradients by weight and bias, of x's dtype; None if weight is None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or `training` and there are less than two values a channel.
+
+    Notes
+    -----
+    All sums and each value's gradient are computed in float64 and rounded at the end: float32 gradients have the
+    error of one rounding, and that of cancellation in the float64 sums.
+    About 10 operations a value; grad_output and x are read once if a channel's values fit into a core's cache (else
+    twice), grad_x written once (4 bytes a value in float32).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> x, weight = np.array([[1.0], [3.0]]), np.array([2.0])
+    >>> y, mean, invstd = kernels.batch_norm(x, None, None, weight, training=True, return_stats=True)
+    >>> grad_x, grad_weight, grad_bias = kernels.batch_norm_backward(np.array([[0.0], [1.0]]), x, weight, mean, invstd)
+    >>> grad_weight.round(4), grad_bias
+    (array([1.]), array([1.]))
+    """
+    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
+    check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
+    check_shape("grad_output", grad_output, x.shape)
+    mean, invstd = _as_statistics(x.shape[1], mean=mean, invstd=invstd)
+    if weight is not None:
+        check_shape("weight", weight, x.shape[1:2])
+    if training:
+        _check_several(x)
+    grad_x = output(None, x.shape, x.dtype)
+    grad_weight, grad_bias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    implementation(__name__, target).batch_norm_backward(
+        _as_channels(grad_output), _as_channels(x), weight, mean, invstd, training,
+        _as_channels(grad_x), grad_weight, grad_bias)
+    return (grad_x, None, None) if weight is None else (grad_x, grad_weight, grad_bias)
+
+
+def _as_channels(x: Array) -> Array:
+    """View x as (N, C, L), L the number of values that a sample has in a channel."""
+    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
+
+
+def _values_per_channel(x: Array) -> int:
+    return x.shape[0] * prod(x.shape[2:])
+
+
+def _as_statistics(channels: int, **values: Array) -> list[Array]:
+    arrays = as_floats(**values)
+    for name, array in zip(values, arrays):
+        if array.dtype != np.float64:
+            raise TypeError(f"{name}: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
+                            f"got {array.dtype}")
+        check_shape(name, array, (channels,))
+    return arrays
+
+
+def _check_several(x: Array) -> None:
+    if _values_per_channel(x) < 2:
+        raise ValueError(f"x: expected more than one value a channel to take statistics of, got shape {x.shape}")
+
+
+def _check_number(name: str, value: float, minimum: float, maximum: float) -> None:
+    if not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name}: expected a number from {minimum} to {maximum}, got {value}")
+
+
+def _check_updatable(**arrays: Array) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array, which training updates, got {type(array).__name__}")
+        if not array.flags.writeable:
+            raise ValueError(f"{name}: expected a writable array, which training updates, got a read-only one")
+    if overlap(*arrays.values()):
+        raise ValueError(f"{' and '.join(arrays)}: expected memory of their own, but they overlap")

@@ -1,0 +1,401 @@
+"""Pooling: the largest or the mean value of each window of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastnn.kernels._arrays import (
+    Array,
+    IntPair,
+    as_array,
+    as_floats,
+    as_int,
+    as_pair,
+    check_rank,
+    check_shape,
+    deliver,
+    output,
+)
+from fastnn.kernels._targets import implementation
+
+
+def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
+               dilation: IntPair = 1, ceil_mode: bool = False, return_indices: bool = False,
+               out: Array | None = None, target: str | None = None) -> Array | tuple[Array, Array]:
+    """Take the largest value of each window.
+
+    y[n, c, i, j] = max over a, b of x[n, c, h, w] with h = i stride - padding + a dilation and
+    w = j stride - padding + b dilation, where these lie inside the image.
+
+    Parameters
+    ----------
+    x : array of shape (N, C, H, W)
+        Images, float32 or float64.
+    kernel_size : int or pair of ints
+        Rows and columns of a window.
+    stride : int or pair of ints, optional
+        Distance between windows; kernel_size if it is not given.
+    padding : int or pair of ints
+        How far windows reach over each edge, at most half of kernel_size. What lies there is never the maximum.
+    dilation : int or pair of ints
+        Distance between the cells of a window.
+    ceil_mode : bool
+        Whether windows that reach over the end of the padded image count. One that starts there does not.
+    return_indices : bool
+        Whether to return where the maxima lie, as `max_pool2d_backward` needs.
+    out : array of shape (N, C, OH, OW), optional
+        Where the maxima are written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    y : array of shape (N, C, OH, OW)
+        The maxima, of x's dtype. OH = (H + 2 padding - dilation (kernel_size - 1) - 1) / stride + 1, rounded down
+        (up in ceil_mode), and so for OW.
+    indices : int64 array of shape (N, C, OH, OW)
+        With `return_indices`: the place h W + w of each maximum in its image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, there is no window, or a window has no cell inside the image.
+
+    Notes
+    -----
+    The result is exact. NaN is larger than any number. Of several equal maxima the first in row-major order is taken,
+    and so is the first of several NaN (torch: the last one). A window of -inf alone has its first cell as maximum.
+    OH OW kernel_size^2 comparisons an image; x is read and y written once (4 bytes a value in float32, indices 8).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> y, indices = kernels.max_pool2d(x, 2, return_indices=True)
+    >>> y
+    array([[[[ 5.,  7.],
+             [13., 15.]]]])
+    >>> indices
+    array([[[[ 5,  7],
+             [13, 15]]]])
+    """
+    (x,) = as_floats(x=x)
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    kernel, stride, padding, dilation = _window_of(kernel_size, stride, padding, dilation)
+    shape = _pooled_shape(x.shape, kernel, stride, padding, dilation, ceil_mode)
+    y = output(out, shape, x.dtype, x=x)
+    indices = output(None, shape, np.int64) if return_indices else None
+    implementation(__name__, target).max_pool2d(x, kernel, stride, padding, dilation, y, indices)
+    y = deliver(y, out)
+    return y if indices is None else (y, indices)
+
+
+def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequence[int], *,
+                        target: str | None = None) -> Array:
+    """Return the gradient of a loss by the input of `max_pool2d`: each window's gradient goes to its maximum.
+
+    Parameters
+    ----------
+    grad_output : array of shape (N, C, OH, OW)
+        Gradient by the result, float32 or float64.
+    indices : int64 array of shape (N, C, OH, OW)
+        Where the maxima lie: what `max_pool2d(..., return_indices=True)` returned.
+    input_shape : (N, C, H, W)
+        The shape of the input.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of shape (N, C, H, W)
+        The gradient, of grad_output's dtype: grad_x[n, c, h, w] is the sum of the grad_output[n, c, i, j] whose
+        index is h W + w.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or an index lies outside of the image.
+
+    Notes
+    -----
+    One addition a window, in row-major order of the windows; in float32 the error is at most m eps times the sum of
+    the |grad_output| that meet in a cell, m their number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.max_pool2d_backward(np.array([[[[2.0]]]]), np.array([[[[3]]]]), (1, 1, 2, 2))
+    array([[[[0., 0.],
+             [0., 2.]]]])
+    """
+    (grad_output,) = as_floats(grad_output=grad_output)
+    shape = _as_image_shape(input_shape)
+    _check_gradient(grad_output, shape)
+    indices = as_array("indices", indices)
+    if indices.dtype != np.int64:
+        raise TypeError(f"indices: expected int64 as max_pool2d returns, got {indices.dtype}")
+    check_shape("indices", indices, grad_output.shape)
+    # Unsigned, a negative index is a huge one: one pass finds both.
+    cells = shape[2] * shape[3]
+    if indices.size and indices.view(np.uint64).max() >= cells:
+        bad = indices[(indices < 0) | (indices >= cells)][0]
+        raise ValueError(f"indices: expected values from 0 to {cells - 1} for input_shape {shape}, got {bad}")
+    grad_x = output(None, shape, grad_output.dtype)
+    implementation(__name__, target).max_pool2d_backward(grad_output, indices, grad_x)
+    return grad_x
+
+
+def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
+               ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+               out: Array | None = None, target: str | None = None) -> Array:
+    """Take the mean of each window.
+
+    y[n, c, i, j] = sum over a, b of x[n, c, h, w] / divisor with h = i stride - padding + a and
+    w = j stride - padding + b; what lies outside of the image is 0.
+
+    Parameters
+    ----------
+    x : array of shape (N, C, H, W)
+        Images, float32 or float64.
+    kernel_size : int or pair of ints
+        Rows and columns of a window.
+    stride : int or pair of ints, optional
+        Distance between windows; kernel_size if it is not given.
+    padding : int or pair of ints
+        How many zeros stand before each edge, at most half of kernel_size.
+    ceil_mode : bool
+        Whether windows that reach over the end of the padded image count. One that starts there does not.
+    count_include_pad : bool
+        Whether the divisor counts the padding's zeros; cells beyond the padding never count.
+    divisor_override : int, optional
+        The divisor of all windows, at least 1.
+    out : array of shape (N, C, OH, OW), optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    array of shape (N, C, OH, OW)
+        The means, of x's dtype; OH and OW as for `max_pool2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit or there is no window.
+
+    Notes
+    -----
+    The order of a window's sum is free. In float32 the error of a mean is at most kernel_size^2 eps sum |x| / divisor.
+    OH OW kernel_size^2 additions an image at most; x is read and y written once (4 bytes a value in float32).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)
+    array([[[[ 2.5,  4.5],
+             [10.5, 12.5]]]])
+    """
+    (x,) = as_floats(x=x)
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    kernel, stride, padding, _ = _window_of(kernel_size, stride, padding, 1)
+    divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
+    y = output(out, _pooled_shape(x.shape, kernel, stride, padding, (1, 1), ceil_mode), x.dtype, x=x)
+    implementation(__name__, target).avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, y)
+    return deliver(y, out)
+
+
+def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_size: IntPair, *,
+                        stride: IntPair | None = None, padding: IntPair = 0, ceil_mode: bool = False,
+                        count_include_pad: bool = True, divisor_override: int | None = None,
+                        target: str | None = None) -> Array:
+    """Return the gradient of a loss by the input of `avg_pool2d`: each window's gradient spread over its cells.
+
+    Parameters
+    ----------
+    grad_output : array of shape (N, C, OH, OW)
+        Gradient by the result, float32 or float64.
+    input_shape : (N, C, H, W)
+        The shape of the input.
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        The arguments of `avg_pool2d`.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of shape (N, C, H, W)
+        The gradient, of grad_output's dtype: grad_x[n, c, h, w] is the sum of grad_output[n, c, i, j] / divisor over
+        the windows that hold the cell.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Notes
+    -----
+    The order of a cell's sum is free; in float32 its error is at most (m + 1) eps times the sum of the
+    |grad_output / divisor| that meet in a cell, m their number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.avg_pool2d_backward(np.array([[[[2.0, 4.0]]]]), (1, 1, 2, 4), 2)
+    array([[[[0.5, 0.5, 1. , 1. ],
+             [0.5, 0.5, 1. , 1. ]]]])
+    """
+    (grad_output,) = as_floats(grad_output=grad_output)
+    shape = _as_image_shape(input_shape)
+    kernel, stride, padding, _ = _window_of(kernel_size, stride, padding, 1)
+    divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
+    check_shape("grad_output", grad_output, _pooled_shape(shape, kernel, stride, padding, (1, 1), ceil_mode))
+    grad_x = output(None, shape, grad_output.dtype)
+    implementation(__name__, target).avg_pool2d_backward(
+        grad_output, kernel, stride, padding, count_include_pad, divisor, grad_x)
+    return grad_x
+
+
+def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, out: Array | None = None,
+                        target: str | None = None) -> Array:
+    """Take the means of OH x OW windows that cover the image.
+
+    y[n, c, i, j] is the mean of x[n, c, h, w] over floor(i H / OH) <= h < ceil((i + 1) H / OH) and
+    floor(j W / OW) <= w < ceil((j + 1) W / OW).
+
+    Parameters
+    ----------
+    x : array of shape (N, C, H, W)
+        Images, float32 or float64.
+    output_size : int or pair of ints
+        (OH, OW), or one number for both; None in a pair keeps the image's size. 1 gives the mean of each image.
+    out : array of shape (N, C, OH, OW), optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    array of shape (N, C, OH, OW)
+        The means, of x's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit or the images have no cells.
+
+    Notes
+    -----
+    The order of a window's sum is free. In float32 the error of a mean is at most m eps times the mean of |x|,
+    m the number of cells. One addition a cell; x is read and y written once (4 bytes a value in float32).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.adaptive_avg_pool2d(np.arange(12.0).reshape(1, 1, 3, 4), (1, None))
+    array([[[[4., 5., 6., 7.]]]])
+    """
+    (x,) = as_floats(x=x)
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    _check_cells("x", x.shape)
+    sizes = output_size if isinstance(output_size, Sequence | np.ndarray) else (output_size,) * 2
+    if len(sizes) != 2 or output_size is None:
+        raise ValueError(f"output_size: expected an integer or a pair, in which None keeps a size, got {output_size!r}")
+    sizes = tuple(kept if size is None else as_int("output_size", size, 0) for size, kept in zip(sizes, x.shape[2:]))
+    y = output(out, x.shape[:2] + sizes, x.dtype, x=x)
+    implementation(__name__, target).adaptive_avg_pool2d(x, y)
+    return deliver(y, out)
+
+
+def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], *,
+                                 target: str | None = None) -> Array:
+    """Return the gradient of a loss by the input of `adaptive_avg_pool2d`.
+
+    Parameters
+    ----------
+    grad_output : array of shape (N, C, OH, OW)
+        Gradient by the result, float32 or float64.
+    input_shape : (N, C, H, W)
+        The shape of the input.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of shape (N, C, H, W)
+        The gradient, of grad_output's dtype: grad_x[n, c, h, w] is the sum of grad_output[n, c, i, j] / (cells of the
+        window) over the windows that hold the cell. Its error in float32 is that of `avg_pool2d_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.adaptive_avg_pool2d_backward(np.array([[[[6.0]]]]), (1, 1, 1, 3))
+    array([[[[2., 2., 2.]]]])
+    """
+    (grad_output,) = as_floats(grad_output=grad_output)
+    shape = _as_image_shape(input_shape)
+    _check_gradient(grad_output, shape)
+    _check_cells("input_shape", shape)
+    grad_x = output(None, shape, grad_output.dtype)
+    implementation(__name__, target).adaptive_avg_pool2d_backward(grad_output, grad_x)
+    return grad_x
+
+
+def _window_of(kernel_size: IntPair, stride: IntPair | None, padding: IntPair, dilation: IntPair,
+               ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]:
+    kernel = as_pair("kernel_size", kernel_size, 1)
+    pads = as_pair("padding", padding, 0)
+    if pads[0] > kernel[0] // 2 or pads[1] > kernel[1] // 2:
+        raise ValueError(f"padding: expected at most half of kernel_size {kernel}, got {pads}")
+    return kernel, kernel if stride is None else as_pair("stride", stride, 1), pads, as_pair("dilation", dilation, 1)
+
+
+def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
+                  dilation: tuple[int, int], ceil_mode: bool) -> tuple[int, ...]:
+    """The shape of the result; that all windows have a cell inside the image is checked on the way."""
+    pooled = []
+    for size, k, s, p, d in zip(shape[2:], kernel, stride, padding, dilation):
+        free = size + 2 * p - d * (k - 1) - 1           # places of the last window's start, but one
+        windows = (free + (s - 1 if ceil_mode else 0)) // s + 1
+        if ceil_mode and (windows - 1) * s >= size + p:
+            windows -= 1
+        if windows < 1 or size == 0:
+            raise ValueError(f"kernel_size: expected windows of at most the padded image's size, got kernel_size "
+                             f"{kernel} with padding {padding} and dilation {dilation} for images of {shape[2:]}")
+        # A window that starts before the image has its first cell inside at its start modulo dilation.
+        if any((start % d) >= size for start in range(-p, min(0, windows * s - p), s)):
+            raise ValueError(f"dilation: expected windows with a cell inside the image, got dilation {dilation} with "
+                             f"padding {padding} for images of {shape[2:]}")
+        pooled.append(windows)
+    return (*shape[:2], *pooled)
+
+
+def _as_image_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence | np.ndarray) or len(shape) != 4:
+        raise ValueError(f"input_shape: expected (N, C, H, W), got {shape!r}")
+    return tuple(as_int("input_shape", size, 0) for size in shape)
+
+
+def _check_gradient(grad_output: Array, shape: tuple[int, ...]) -> None:
+    check_rank("grad_output", grad_output, 4, layout="(N, C, OH, OW)")
+    if grad_output.shape[:2] != shape[:2]:
+        raise ValueError(f"grad_output: expected {shape[0]} x {shape[1]} images as input_shape says, "
+                         f"got shape {grad_output.shape}")
+
+
+def _check_cells(name: str, shape: tuple[int, ...]) -> None:
+    if 0 in shape[2:]:
+        raise ValueError(f"{name}: expected images with at least one cell, got shape {shape}")

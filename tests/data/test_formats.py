@@ -1,0 +1,194 @@
+import gzip
+import os
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_numpy
+
+from fastnn import data
+from fastnn.data import formats
+
+IDX_CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
+
+
+@pytest.mark.parametrize("code", IDX_CODES)
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (0, 28, 28)])
+def test_read_idx_dtypes(tmp_path, code, shape):
+    array = np.random.default_rng(0).integers(0, 100, shape).astype(code)
+    header = bytes([0, 0, IDX_CODES[code], len(shape)]) + b"".join(n.to_bytes(4) for n in shape)
+    (tmp_path / "file").write_bytes(header + array.astype(array.dtype.newbyteorder(">")).tobytes())
+    found = data.read_idx(tmp_path / "file")
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype
+    assert found.dtype.isnative
+    assert found.flags.writeable
+
+
+def test_read_idx_gzipped_whatever_its_name(tmp_path, idx_bytes):
+    array = np.arange(24).reshape(2, 3, 4)
+    (tmp_path / "zipped").write_bytes(gzip.compress(idx_bytes(array)))
+    (tmp_path / "plain.gz").write_bytes(idx_bytes(array))
+    np.testing.assert_array_equal(data.read_idx(str(tmp_path / "zipped")), array)
+    np.testing.assert_array_equal(data.read_idx(tmp_path / "plain.gz"), array)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\0\0", b"<html>", b"\0\0\x07\1\0\0\0\0", b"\1\0\x08\1\0\0\0\0"])
+def test_read_idx_refuses_other_files(tmp_path, raw):
+    (tmp_path / "file").write_bytes(raw)
+    with pytest.raises(ValueError, match="file: expected an IDX file, which starts with 00 00.*; got .*; fetch"):
+        data.read_idx(tmp_path / "file")
+
+
+@given(array=hypothesis_numpy.arrays(np.uint8, hypothesis_numpy.array_shapes(max_side=5)), cut=st.integers(1, 200))
+def test_read_idx_refuses_any_other_length(array, cut, idx_bytes, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "length"
+    raw = idx_bytes(array)
+    path.write_bytes(raw[:-cut] if cut < len(raw) - 4 else raw + bytes(cut))
+    with pytest.raises(ValueError, match=f"expected {len(raw)} bytes|truncated|too long"):
+        data.read_idx(path)
+
+
+def test_read_idx_refuses_a_header_that_promises_too_much(tmp_path):
+    (tmp_path / "file").write_bytes(bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(10))
+    with pytest.raises(ValueError, match=r"\(4294967295, 4294967295, 4294967295\).*got 26: the file is truncated"):
+        data.read_idx(tmp_path / "file")
+
+
+def damage(raw, how):
+    if how == "truncated":
+        return raw[: len(raw) // 2]
+    if how == "changed":
+        return raw[:50] + bytes([raw[50] ^ 255]) + raw[51:]
+    return raw + b"trailing"
+
+
+@pytest.mark.parametrize("how", ["truncated", "changed", "longer"])
+def test_damaged_gzip(tmp_path, idx_bytes, how):
+    raw = gzip.compress(idx_bytes(np.random.default_rng(0).integers(0, 256, (9, 9, 9))))
+    path = tmp_path / "images.gz"
+    path.write_bytes(damage(raw, how))
+    with pytest.raises(ValueError, match=r"images.gz: expected a whole gzip stream, got \d+ bytes .*; fetch the file"):
+        data.read_idx(path)
+
+
+def csv_rows(count=3):
+    rng = np.random.default_rng(0)
+    return np.column_stack([rng.integers(0, 10, count), rng.integers(0, 256, (count, 784))])
+
+
+def csv_text(rows):
+    return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+HEADER = ",".join(["label", *(f"pixel{n}" for n in range(1, 785))]) + "\n"
+
+
+@pytest.mark.parametrize("header", ["", HEADER])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_read_csv(tmp_path, header, end):
+    rows = csv_rows()
+    text = (header + csv_text(rows)).replace("\n", end)
+    for name, raw in (("plain", text.encode()), ("unended", text.rstrip().encode()), ("zip", gzip.compress(text.encode()))):
+        (tmp_path / name).write_bytes(raw)
+        images, labels = data.read_csv(tmp_path / name)
+        np.testing.assert_array_equal(images.reshape(3, 784), rows[:, 1:])
+        np.testing.assert_array_equal(labels, rows[:, 0])
+        assert (images.shape, images.dtype, labels.dtype) == ((3, 1, 28, 28), np.uint8, np.int64)
+        assert images.flags.writeable
+
+
+@pytest.mark.parametrize("header", ["", HEADER])
+@pytest.mark.parametrize(
+    ("cell", "value", "message"),
+    [
+        (5, "", "cell 6: expected a whole number from 0 to 255, got ''"),
+        (5, "x", "cell 6: .*got 'x'"),
+        (784, "256", "cell 785: .*got '256'"),
+        (1, "-1", "cell 2: .*got '-1'"),
+        (1, "1.5", "cell 2: .*got '1.5'"),
+        (1, "nan", "cell 2: .*got 'nan'"),
+        (1, "\xff", "cell 2: "),
+        (0, "", "cell 1: .*got ''"),
+        (0, "10", "expected a label from 0 to 9, got 10"),
+        (3, "1,2", "expected 785 cells .* got 786"),
+    ],
+)
+@pytest.mark.parametrize("row", [0, 2])
+def test_read_csv_names_the_line(tmp_path, header, cell, value, message, row):
+    lines = [line.split(",") for line in csv_text(csv_rows()).splitlines()]
+    lines[row][cell] = value
+    (tmp_path / "file.csv").write_text(header + "\n".join(map(",".join, lines)), encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"file.csv, line {row + 1 + bool(header)}[:,] ?{message}"):
+        data.read_csv(tmp_path / "file.csv")
+
+
+def test_read_csv_refuses_short_rows_and_no_rows(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text(csv_text(csv_rows())[:-10])
+    with pytest.raises(ValueError, match=r"line 3: expected 785 cells \(label, 784 pixels\), got 78\d"):
+        data.read_csv(path)
+    for text in ("", HEADER, "\n\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="expected rows of a label and 784 pixels, got none"):
+            data.read_csv(path)
+
+
+def test_read_cifar_batch(cifar_bytes):
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (7, 3072), dtype=np.uint8), rng.integers(0, 10, 7)
+    images, found = formats.read_cifar_batch(cifar_bytes(pixels, labels.tolist()), "batch")
+    np.testing.assert_array_equal(images[:, 1], pixels[:, 1024:2048].reshape(-1, 32, 32))
+    np.testing.assert_array_equal(found, labels)
+    assert (images.dtype, found.dtype) == (np.uint8, np.int64)
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("function", [os.system, eval, getattr, np.load, np.frombuffer])
+def test_no_pickle_runs_code(tmp_path, function, protocol):
+    trace = tmp_path / "trace"
+    argument = f"touch {trace}" if function is os.system else f"open({str(trace)!r}, 'w')"
+    raw = pickle.dumps({b"data": Calls(function, argument), b"labels": []}, protocol)
+    with pytest.raises(ValueError, match="batch: expected a CIFAR-10 batch, .* asks for .*, which no CIFAR-10 batch"):
+        formats.read_cifar_batch(raw, "batch")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [1, {}, {b"data": 1, b"labels": 1}, {b"data": b"\0", b"labels": [1]}, {b"labels": [1, 2]}]
+)
+def test_other_pickles_are_refused(content):
+    with pytest.raises(ValueError, match="batch: expected a CIFAR-10 batch"):
+        formats.read_cifar_batch(pickle.dumps(content, 2).replace(b"_codecs\nencode", b"numpy\nndarray"), "batch")
+
+
+@pytest.mark.parametrize(("shape", "labels"), [((2, 3072), [1]), ((2, 100), [1, 2])])
+def test_batches_of_wrong_shape_are_refused(cifar_bytes, shape, labels):
+    with pytest.raises(ValueError, match=r"batch: expected uint8 data of shape \(N, 3072\) and N integer labels"):
+        formats.read_cifar_batch(cifar_bytes(np.zeros(shape, np.uint8), labels), "batch")
+
+
+@given(cut=st.floats(0, 0.999))
+def test_truncated_batches_are_refused(cifar_bytes, cut):
+    raw = cifar_bytes(np.zeros((2, 3072), np.uint8), [1, 2])
+    with pytest.raises(ValueError, match="batch: expected a CIFAR-10 batch"):
+        formats.read_cifar_batch(raw[: int(len(raw) * cut)], "batch")
+
+
+@pytest.mark.real_data
+def test_the_unpickler_admits_no_more_than_the_batches_name(data_dir):
+    folder = next(data_dir.glob("**/cifar-10-batches-py"))
+    raw = (folder / "test_batch").read_bytes()
+    named = {tuple(argument.split()) for code, argument, _ in pickletools.genops(raw) if code.name == "GLOBAL"}
+    assert named == formats._CIFAR_GLOBALS.keys()
