@@ -30,11 +30,11 @@ _SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "testing",
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"fastnn.{name}")
-    kernels = importlib.import_module("fastnn.kernels")
-    if name in kernels.__all__:
-        value = getattr(kernels, name)
-        globals()[name] = value
-        return value
+    if not name.startswith("_"):
+        kernels = importlib.import_module("fastnn.kernels")
+        if name in kernels.__all__:
+            value = globals()[name] = getattr(kernels, name)
+            return value
     raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
 
 

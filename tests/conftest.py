@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,3 +14,18 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("FASTNN_DATA is not set")
     return Path(folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true",
+                     help="fail where a comparison with a peer, a test on real data or in a browser is skipped")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    needed = [mark for mark in ("peers", "real_data", "browser") if item.get_closest_marker(mark)]
+    if report.skipped and needed and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"a {needed[0]} test was skipped: {report.longrepr}"
+    return report

@@ -330,9 +330,7 @@ def split(part: Split, size: int | float, seed: int = 0) -> tuple[Split, Split]:
     )
 
 
-def _find(
-    name: str, data_dir: str | os.PathLike[str] | None, layouts: Sequence[Sequence[str]]
-) -> list[Path] | None:
+def _find(name: str, data_dir: str | os.PathLike[str] | None, layouts: Sequence[Sequence[str]]) -> list[Path] | None:
     """Return the files of the first layout that is there whole, or None where no folder is given."""
     origin = "FASTNN_DATA" if data_dir is None else "data_dir"
     given = (os.environ.get("FASTNN_DATA") or None) if data_dir is None else data_dir

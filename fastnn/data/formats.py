@@ -105,6 +105,8 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
 def read_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read Fashion-MNIST's CSV: a row holds the label and 784 pixels; a header row may come first.
 
+    The first row is a header where its first cell has "label" in it, or no cell is a pixel's value.
+
     Parameters
     ----------
     path : str or path-like
@@ -139,7 +141,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[n
     rows = []
     for number, line in enumerate(read_bytes(path).splitlines(), 1):
         cells = line.split(b",")
-        is_header = number == 1 and _CSV_CELLS.keys().isdisjoint(cells)
+        is_header = number == 1 and (b"label" in cells[0].lower() or _CSV_CELLS.keys().isdisjoint(cells))
         if is_header or not line.strip():
             continue
         if len(cells) != _CSV_COLUMNS:
@@ -161,7 +163,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[n
     if not rows:
         raise ValueError(f"{path}: expected rows of a label and 784 pixels, got none; fetch the file again")
     table = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, _CSV_COLUMNS)
-    return table[:, 1:].reshape(-1, 1, 28, 28), table[:, 0].astype(np.int64)
+    return table[:, 1:].copy().reshape(-1, 1, 28, 28), table[:, 0].astype(np.int64)
 
 
 def _dtype(descriptor: Any, align: Any, copy: Any) -> Any:

@@ -44,8 +44,10 @@ from fastnn.kernels.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
+from fastnn.kernels.update import adam_update, rmsprop_update, sgd_update
 
 __all__ = [
+    "adam_update",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
     "add",
@@ -81,7 +83,9 @@ __all__ = [
     "pairwise_l2",
     "relu",
     "relu_backward",
+    "rmsprop_update",
     "set_num_threads",
+    "sgd_update",
     "sigmoid",
     "sigmoid_backward",
     "softmax",

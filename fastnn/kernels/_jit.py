@@ -33,10 +33,12 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.core import caching, config
+from numba.core import caching, cgutils, config
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
+from numba.extending import intrinsic
 
 logger = logging.getLogger("fastnn")
 
@@ -49,6 +51,10 @@ PARALLEL_WORK = 40_000
 helper = numba.njit(nogil=True, error_model="numpy")
 helper.__doc__ = "Compile a function that block functions call."
 sums_helper = numba.njit(nogil=True, error_model="numpy", fastmath=SUMS)
+
+# For functions of numbers: a loop vectorizes only if what it calls is inlined, and LLVM spares what it finds long.
+inlined_helper = numba.njit(nogil=True, error_model="numpy", forceinline=True)
+inlined_sums_helper = numba.njit(nogil=True, error_model="numpy", fastmath=SUMS, forceinline=True)
 
 
 class BlockKernel:
@@ -63,7 +69,7 @@ class BlockKernel:
         self.options: dict[str, Any] = {
             "nogil": True, "error_model": "numpy", "fastmath": SUMS if fastmath else False,
         }
-        self.compiled: dict[tuple, Callable[..., None]] = {}
+        self.compiled: dict[tuple, _Compiled] = {}
         self.seconds = 0.0
         unknown = self.writes - set(self.parameters)
         if unknown:
@@ -75,52 +81,138 @@ class BlockKernel:
             for block in range(blocks):
                 self.function(block, *args)
             return
-        threads = get_num_threads() if work >= PARALLEL_WORK and blocks > 1 else 1
-        if threads == 1:
-            self.loop("serial", args)(0, blocks, *args)
-        else:
-            _launch(self, threads, blocks, args)
-
-    def loop(self, kind: str, args: tuple) -> Callable[..., None]:
-        """Return the "serial" or the "parallel" loop over blocks for arguments of these types."""
-        key = (kind, *[(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in args])
-        loop = self.compiled.get(key)
-        if loop is None:
+        key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in args])
+        compiled = self.compiled.get(key)
+        if compiled is None:
             with _state.lock:
-                loop = self.compiled[key] = self.compiled.get(key) or self.compile(kind, args)
-        return loop
-
-    def compile(self, kind: str, args: tuple) -> Callable[..., None]:
-        """Compile one of the loops, or load it from the disk."""
-        begin = time.perf_counter()
-        scope = {"__name__": self.function.__module__, "block_function": numba.njit(**self.options)(self.function),
-                 "prange": numba.prange, "intp": types.intp}   # prange counts in unsigned integers
-        names = ", ".join(self.parameters)
-        bounds, over, options = (("begin, end", "range(begin, end)", {}) if kind == "serial" else
-                                 ("blocks", "prange(blocks)", {"parallel": True}))
-        exec(f"def {kind}({bounds}, {names}):\n"
-             f"    for block in {over}:\n"
-             f"        block_function(intp(block), {names})\n", scope)
-        loop = numba.njit(**self.options, **options)(scope[kind])
-        loop._cache = _DiskCache(f"{self.name}.{kind}")
-        loop.compile((*[types.intp] * len(bounds.split()),
-                      *[self.type_of(name, arg) for name, arg in zip(self.parameters, args)]))
-        loop.disable_compile()
-        seconds = time.perf_counter() - begin
-        self.seconds += seconds
-        if seconds > 1 and not _state.said_slow:
-            _state.said_slow = True
-            where = _DiskCache.folder()
-            logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.name, seconds,
-                           f"they are kept in {where}" if where else "they cannot be kept: no writable cache folder, "
-                           "set FASTNN_CACHE_DIR")
-        return loop
+                compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
+        # Exceptions, which bounds checks raise, leave a block on the caller's own thread alone.
+        threads = get_num_threads() if work >= PARALLEL_WORK and blocks > 1 and not config.BOUNDSCHECK else 1
+        if threads == 1:
+            compiled.run(0, blocks, 0, 0, *args)
+        else:
+            _launch(compiled, min(threads, blocks), blocks, args)
 
     def type_of(self, name: str, arg: Any) -> types.Type:
         """Inputs are typed read-only, which accepts writable arrays too: one signature a dtype."""
         if isinstance(arg, np.ndarray):
             return types.Array(numba.from_dtype(arg.dtype), arg.ndim, "C", readonly=name not in self.writes)
         return numba.typeof(arg)
+
+
+class _Compiled:
+    """A kernel's machine code for arguments of one tuple of types.
+
+    `run` loops over blocks itself, or hands them to Numba's threads: it puts its arguments where `call_block`, which
+    is called by its address, finds them. So the parallel loop is compiled once for all kernels, not once for each.
+    """
+
+    def __init__(self, kernel: BlockKernel, args: tuple) -> None:
+        self.kernel = kernel
+        self.types = tuple(kernel.type_of(name, arg) for name, arg in zip(kernel.parameters, args))
+        self.block_function = numba.njit(**kernel.options)(kernel.function)
+        names = ", ".join(kernel.parameters)
+        self.run = self.compile(
+            f"def run(begin, end, loop, call_block, {names}):\n"
+            f"    if loop == 0:\n"
+            f"        for block in range(begin, end):\n"
+            f"            block_function(block, {names})\n"
+            f"    else:\n"
+            f"        call(loop, end, call_block, address_of(({names},)))\n", (types.intp,) * 4 + self.types)
+
+    @functools.cached_property
+    def call_block(self) -> int:
+        """The address of the function that runs one block."""
+        names = ", ".join(self.kernel.parameters)
+        return _c_address(self.compile(
+            f"def call_block(block, unused, arguments):\n"
+            f"    {names}, = load(arguments)\n"
+            f"    block_function(block, {names})\n", (types.intp,) * 3))
+
+    def compile(self, source: str, signature: tuple) -> Callable[..., None]:
+        begin = time.perf_counter()
+        scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": _call,
+                 "address_of": _address_of, "load": _loader(types.Tuple(self.types))}
+        exec(source, scope)
+        name = source.split("(")[0].split()[1]
+        compiled = _compile(scope[name], f"{self.kernel.name}.{name}", signature, self.types, **self.kernel.options)
+        seconds = time.perf_counter() - begin
+        self.kernel.seconds += seconds
+        if seconds > 1 and not _state.said_slow:
+            _state.said_slow = True
+            where = _DiskCache.folder()
+            logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.kernel.name, seconds,
+                           f"they are kept in {where}" if where else "they cannot be kept: no writable cache folder, "
+                           "set FASTNN_CACHE_DIR")
+        return compiled
+
+
+def _compile(function: Callable, name: str, signature: tuple, key: tuple, **options: Any) -> Callable[..., None]:
+    """Compile a function for one signature, or load it from the disk."""
+    dispatcher = numba.njit(**options)(function)
+    dispatcher._cache = _DiskCache(name, key)
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+def _c_address(dispatcher: Any) -> int:
+    """The address of a compiled function that takes and returns plain integers."""
+    (result,) = dispatcher.overloads.values()
+    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+
+
+def _loop(blocks: int, call_block: int, arguments: int) -> None:
+    """Run all blocks on Numba's threads."""
+    for block in numba.prange(blocks):
+        _call(call_block, types.intp(block), 0, arguments)        # prange counts in unsigned integers
+
+
+@functools.cache
+def _loop_address() -> int:
+    return _c_address(_compile(_loop, f"{__name__}.loop", (types.intp,) * 3, (), parallel=True, nogil=True))
+
+
+@intrinsic
+def _call(typingctx: Any, function: types.Integer, a: types.Integer, b: types.Integer, c: types.Integer) -> Any:
+    """Call the function at an address with three integers."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        word = context.get_value_type(types.intp)
+        function = ir.FunctionType(ir.VoidType(), [word] * 3).as_pointer()
+        builder.call(builder.inttoptr(args[0], function), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), codegen
+
+
+@intrinsic
+def _address_of(typingctx: Any, arguments: types.BaseTuple) -> Any:
+    """Put a tuple on the stack of the caller, which stays until that returns."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        slot = cgutils.alloca_once_value(builder, args[0])
+        return builder.ptrtoint(slot, context.get_value_type(types.intp))
+
+    return types.intp(arguments), codegen
+
+
+def _loader(arguments: types.BaseTuple) -> Any:
+    """Make the function that reads a tuple of these types from an address."""
+    @intrinsic
+    def load(typingctx: Any, address: types.Integer) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], context.get_value_type(arguments).as_pointer())
+            value = builder.load(pointer)
+            for index, item_type in enumerate(arguments):
+                if isinstance(item_type, types.Array):
+                    # Borrowed: the caller keeps the memory alive, and no thread counts references to it.
+                    array = context.make_array(item_type)(context, builder, builder.extract_value(value, index))
+                    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+                    value = builder.insert_value(value, array._getvalue(), index)
+            return value
+
+        return arguments(types.intp), codegen
+
+    return load
 
 
 kernels: dict[str, BlockKernel] = {}
@@ -208,7 +300,7 @@ def set_num_threads(n: int | None) -> None:
     _state.num_threads = None if n is None else int(n)
 
 
-def _launch(kernel: BlockKernel, threads: int, blocks: int, args: tuple) -> None:
+def _launch(compiled: _Compiled, threads: int, blocks: int, args: tuple) -> None:
     """Run the blocks on Numba's threads where they are safe here, else on a pool of our own.
 
     GNU OpenMP kills a forked child that uses it again; workqueue aborts the process when two threads launch
@@ -216,43 +308,38 @@ def _launch(kernel: BlockKernel, threads: int, blocks: int, args: tuple) -> None
     """
     if (_state.forked or threads > config.NUMBA_NUM_THREADS
             or (_state.layer == "workqueue" and threading.current_thread() is not threading.main_thread())):
-        _launch_on_pool(kernel.loop("serial", args), threads, blocks, args)
-        return
-    parallel = kernel.loop("parallel", args)
-    if _state.layer is None:
+        _launch_on_pool(compiled, threads, blocks, args)
+    elif _state.layer is None:
         with _state.lock:
             if not _state.fork_handler and hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_after_fork)
                 _state.fork_handler = True
-            _launch_on_numba(parallel, threads, blocks, args)
+            _launch_on_numba(compiled, threads, blocks, args)
             _state.layer = numba.threading_layer()
     else:
-        _launch_on_numba(parallel, threads, blocks, args)
+        _launch_on_numba(compiled, threads, blocks, args)
 
 
-def _launch_on_numba(parallel: Callable, threads: int, blocks: int, args: tuple) -> None:
+def _launch_on_numba(compiled: _Compiled, threads: int, blocks: int, args: tuple) -> None:
     before = numba.get_num_threads()
-    if before == threads:
-        parallel(blocks, *args)
-        return
-    numba.set_num_threads(threads)
+    if before != threads:
+        numba.set_num_threads(threads)
     try:
-        parallel(blocks, *args)
+        compiled.run(0, blocks, _loop_address(), compiled.call_block, *args)
     finally:
-        numba.set_num_threads(before)
+        if before != threads:
+            numba.set_num_threads(before)
 
 
-def _launch_on_pool(serial: Callable, threads: int, blocks: int, args: tuple) -> None:
-    threads = min(threads, blocks)
+def _launch_on_pool(compiled: _Compiled, threads: int, blocks: int, args: tuple) -> None:
     with _state.lock:
         if _state.pool is None or _state.pool_threads < threads - 1:
             _state.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="fastnn")
             _state.pool_threads = threads - 1
-        pool = _state.pool
         cuts = [blocks * i // threads for i in range(threads + 1)]
-        futures = [pool.submit(serial, begin, end, *args) for begin, end in zip(cuts[1:-1], cuts[2:])]
+        futures = [_state.pool.submit(compiled.run, begin, end, 0, 0, *args) for begin, end in zip(cuts[1:-1], cuts[2:])]
     try:
-        serial(0, cuts[1], *args)
+        compiled.run(0, cuts[1], 0, 0, *args)
     finally:
         for future in futures:
             future.result()
@@ -295,8 +382,9 @@ class _DiskCache(caching._Cache):
     that compile different signatures at once overwrite each other's files.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: tuple) -> None:
         self.name = name
+        self.key = key                      # types that the function's own signature does not show
 
     @staticmethod
     @functools.cache
@@ -315,7 +403,7 @@ class _DiskCache(caching._Cache):
 
     def path(self, sig: Any, target_context: Any) -> Path | None:
         folder = self.folder()
-        key = repr((sig, target_context.codegen().magic_tuple()))
+        key = repr((self.key, sig, target_context.codegen().magic_tuple()))
         return folder and folder / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.nbc"
 
     @property

@@ -39,7 +39,7 @@ def test_read_idx_gzipped_whatever_its_name(tmp_path, idx_bytes):
 @pytest.mark.parametrize("raw", [b"", b"\0\0", b"<html>", b"\0\0\x07\1\0\0\0\0", b"\1\0\x08\1\0\0\0\0"])
 def test_read_idx_refuses_other_files(tmp_path, raw):
     (tmp_path / "file").write_bytes(raw)
-    with pytest.raises(ValueError, match="file: expected an IDX file, which starts with 00 00.*; got .*; fetch"):
+    with pytest.raises(ValueError, match=r"file: expected an IDX file, which starts with 00 00.*; got .*; fetch"):
         data.read_idx(tmp_path / "file")
 
 
@@ -87,13 +87,14 @@ def csv_text(rows):
 HEADER = ",".join(["label", *(f"pixel{n}" for n in range(1, 785))]) + "\n"
 
 
-@pytest.mark.parametrize("header", ["", HEADER])
+@pytest.mark.parametrize("header", ["", HEADER, HEADER.replace("pixel", ""), HEADER.replace("label", "")])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_read_csv(tmp_path, header, end):
     rows = csv_rows()
-    text = (header + csv_text(rows)).replace("\n", end)
-    for name, raw in (("plain", text.encode()), ("unended", text.rstrip().encode()), ("zip", gzip.compress(text.encode()))):
-        (tmp_path / name).write_bytes(raw)
+    raw = (header + csv_text(rows)).replace("\n", end).encode()
+    files = {"plain": raw, "unended": raw.rstrip(), "blank": raw + b"\n", "zip": gzip.compress(raw)}
+    for name, contents in files.items():
+        (tmp_path / name).write_bytes(contents)
         images, labels = data.read_csv(tmp_path / name)
         np.testing.assert_array_equal(images.reshape(3, 784), rows[:, 1:])
         np.testing.assert_array_equal(labels, rows[:, 0])
@@ -160,7 +161,7 @@ def test_no_pickle_runs_code(tmp_path, function, protocol):
     trace = tmp_path / "trace"
     argument = f"touch {trace}" if function is os.system else f"open({str(trace)!r}, 'w')"
     raw = pickle.dumps({b"data": Calls(function, argument), b"labels": []}, protocol)
-    with pytest.raises(ValueError, match="batch: expected a CIFAR-10 batch, .* asks for .*, which no CIFAR-10 batch"):
+    with pytest.raises(ValueError, match=r"batch: expected a CIFAR-10 batch, .* asks for .*, which no CIFAR-10 batch"):
         formats.read_cifar_batch(raw, "batch")
     assert not trace.exists()
 

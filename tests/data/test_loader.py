@@ -42,9 +42,7 @@ def equal(some, others):
 def test_an_epoch_holds_every_sample_once(count, batch_size, shuffle, drop_last, prefetch):
     if drop_last and batch_size > count:
         drop_last = False
-    loader = data.DataLoader(
-        arrays(count), batch_size, shuffle=shuffle, drop_last=drop_last, prefetch=prefetch, seed=5
-    )
+    loader = data.DataLoader(arrays(count), batch_size, shuffle=shuffle, drop_last=drop_last, prefetch=prefetch, seed=5)
     batches = list(loader.epoch(2))
     assert len(batches) == len(loader)
     sizes = [len(labels) for _, labels in batches]

@@ -61,7 +61,7 @@ def test_random_crop_cuts_from_the_padded_image(mode):
     padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)), mode)
     places = set()
     for crop, image in zip(crops, padded, strict=True):
-        found = [(t, l) for t in range(5) for l in range(5) if (image[:, t : t + 5, l : l + 6] == crop).all()]
+        found = [(y, x) for y in range(5) for x in range(5) if (image[:, y : y + 5, x : x + 6] == crop).all()]
         assert found
         places.update(found)
     assert len(places) == 25
@@ -85,7 +85,8 @@ def test_random_affine_is_scipys_affine_transform(dtype):
     for n in range(6):
         angle = np.radians(30 * angles[n])
         matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        offset = centre - matrix @ (centre + [0.1 * 9 * y_moves[n], 0.25 * 12 * x_moves[n]])
+        moves = np.array([0.1 * 9 * y_moves[n], 0.25 * 12 * x_moves[n]])
+        offset = centre - matrix @ (centre + moves)
         for c in range(2):
             expected = ndimage.affine_transform(images[n, c], matrix, offset, order=1, mode="grid-constant")
             difference = np.abs(result[n, c].astype(float) - expected)
@@ -158,7 +159,7 @@ def test_channel_statistics():
     images[:, 2] = 77
     mean, std = data.channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)), rtol=1e-12)
-    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)), rtol=1e-12, atol=1e-13)
     assert std[2] == 0
     floats = data.to_float(images, mean, [*std[:2], 1])
     np.testing.assert_allclose(floats.mean((0, 2, 3)), 0, atol=1e-5)

@@ -52,22 +52,24 @@ def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 def gelu(x: Array, approximate: str, y: Array) -> None:
     for i in range(x.size):
+        v = float(x[i])
         if approximate == "none":
-            y[i] = x[i] * math.erfc(-x[i] / math.sqrt(2)) / 2
+            y[i] = v * math.erfc(-v / math.sqrt(2)) / 2
         else:
-            y[i] = x[i] * (1 + np.tanh(math.sqrt(2 / math.pi) * (x[i] + 0.044715 * x[i] ** 3))) / 2
+            y[i] = v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))) / 2
 
 
 def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
     for i in range(x.size):
+        v = float(x[i])
         if approximate == "none":
-            probability = math.erfc(-x[i] / math.sqrt(2)) / 2
-            density = np.exp(-x[i] ** 2 / 2) / math.sqrt(2 * math.pi)
-            grad_x[i] = grad_output[i] * (probability + x[i] * density)
+            probability = math.erfc(-v / math.sqrt(2)) / 2
+            density = math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
+            grad_x[i] = grad_output[i] * (probability + v * density)
         else:
-            t = np.tanh(math.sqrt(2 / math.pi) * (x[i] + 0.044715 * x[i] ** 3))
-            inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x[i] ** 2)
-            grad_x[i] = grad_output[i] * ((1 + t) / 2 + x[i] * (1 - t**2) / 2 * inner)
+            t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))
+            inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
+            grad_x[i] = grad_output[i] * ((1 + t) / 2 + v * (1 - t * t) / 2 * inner)
 
 
 def softmax(x: Array, y: Array) -> None:

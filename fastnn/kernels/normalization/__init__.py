@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_floats, check_rank, check_shape, deliver, output, overlap
+from fastnn.kernels._arrays import Array, as_float, as_floats, check_rank, check_shape, deliver, output, overlap
 from fastnn.kernels._targets import implementation
 
 
@@ -88,8 +88,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     for name, array in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
         if array is not None:
             check_shape(name, array, x.shape[1:2])
-    _check_number("momentum", momentum, 0, 1)
-    _check_number("eps", eps, 0, np.inf)
+    momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
     if of_batch:
         _check_several(x)
         if eps == 0:
@@ -103,7 +102,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     else:
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
     implementation(__name__, target).batch_norm(
-        _as_channels(x), weight, bias, float(eps), of_batch, mean, var, _as_channels(y))
+        _as_channels(x), weight, bias, eps, of_batch, mean, var, _as_channels(y))
     y = deliver(y, out)
     with np.errstate(all="ignore"):
         if training and given_mean is not None:
@@ -204,13 +203,6 @@ def _as_statistics(channels: int, **values: Array) -> list[Array]:
 def _check_several(x: Array) -> None:
     if _values_per_channel(x) < 2:
         raise ValueError(f"x: expected more than one value a channel to take statistics of, got shape {x.shape}")
-
-
-def _check_number(name: str, value: float, minimum: float, maximum: float) -> None:
-    if not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not minimum <= value <= maximum:
-        raise ValueError(f"{name}: expected a number from {minimum} to {maximum}, got {value}")
 
 
 def _check_updatable(**arrays: Array) -> None:

@@ -1,0 +1,1 @@
+"""Speed across commits; run with `asv run` in asv_benchmarks/."""

@@ -1,0 +1,110 @@
+"""The command `fastnn`: what its command line says, and how it ends.
+
+A mistake of the user ends in a sentence on stderr and status 2. With ``python -X dev -m fastnn``, Python's development
+mode, it ends in a traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Any
+
+import fastnn
+
+_DESCRIPTION = f"""\
+Neural networks on NumPy arrays at the speed of the machine (version {fastnn.__version__}).
+
+"fastnn train cnn" trains a small network, in seconds, on images that lie in the package. "fastnn COMMAND --help" says
+more about a command, and "fastnn --version" prints the version."""
+
+_NEEDED = {"tyro": "tyro", "tqdm": "tqdm", "matplotlib": "matplotlib", "PIL": "pillow", "safetensors": "safetensors",
+           "pooch": "pooch"}
+
+
+def main() -> None:
+    """Run the command line that the process was started with, and end the process with the command's status."""
+    try:
+        status = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nfastnn: stopped", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:                 # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except Exception as error:
+        if sys.flags.dev_mode or not _is_users_mistake(error):
+            raise
+        print(f"fastnn: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+def _is_users_mistake(error: Exception) -> bool:
+    """Whether the error is one that says what was wrong with the input, a file or the disk."""
+    if isinstance(error, ValueError | OSError) or (isinstance(error, ModuleNotFoundError) and error.name is None):
+        return True
+    from fastnn import training
+
+    return isinstance(error, training.CheckpointError | training.DivergedError)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if arguments == ["--version"]:
+        print(f"fastnn {fastnn.__version__}")
+        return 0
+    missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ModuleNotFoundError(f"the commands need {', '.join(missing)}: run pip install \"fastnn-kernels[train]\"")
+    import tyro
+
+    from fastnn.cli.doctor import doctor
+    from fastnn.cli.gradients import gradcheck
+    from fastnn.cli.kernels import bench, warmup
+    from fastnn.cli.runs import evaluate, list_recipes, predict, train
+
+    app = tyro.extras.SubcommandApp()
+    app.command(name="list")(_deferred(list_recipes))
+    for command in (train, evaluate, predict, bench, gradcheck, warmup, doctor):
+        app.command(_deferred(command))
+    call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), arguments or ["--help"])
+    return call() or 0
+
+
+def _deferred(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of the same arguments that returns the call instead of making it."""
+    @functools.wraps(command)
+    def defer(*args: Any, **options: Any) -> Any:
+        return functools.partial(command, *args, **options)
+
+    return defer
+
+
+def parsed(cli: Callable[..., Any], arguments: Sequence[str]) -> Any:
+    """Return what tyro makes of the arguments; its page about what is wrong with them becomes a sentence."""
+    import tyro
+
+    page = io.StringIO()
+    try:
+        with redirect_stderr(page):
+            return cli(args=arguments, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff,
+                                               tyro.conf.DisallowNone))
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ValueError(_sentence(page.getvalue())) from None
+
+
+def _sentence(page: str) -> str:
+    """The paragraphs of a framed page, without what is indented twice or explains an option."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in page.splitlines()[1:-1]]
+    kept = (line.strip(" ") for line in lines if not line.startswith(" " * 9))
+    paragraphs = re.split("─+", " ".join(kept))
+    return "; ".join(text.strip() for text in paragraphs if not text.strip().startswith("Argument helptext"))

@@ -1,0 +1,100 @@
+"""The command that says what there is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import llvmlite.binding
+import numpy as np
+from numba.core import config
+
+import fastnn
+from fastnn import data
+from fastnn.kernels import _jit, _simd
+
+
+def doctor(data_dir: Path | None = None) -> None:
+    """Say what fastnn finds on this machine: versions, processor, threads, compiled kernels, data, optional packages.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Folder in which the data sets lie; by default the one that the environment variable FASTNN_DATA names.
+    """
+    for name, value in (*_versions(), *_processor(), *_cache(), *_data(data_dir), *_extras()):
+        print(f"{name:<18} {value}", flush=True)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    packages = ("numpy", "numba", "llvmlite", "scipy")
+    yield "fastnn", f"{fastnn.__version__} in {Path(fastnn.__file__).parent}"
+    yield "Python", f"{platform.python_version()} in {sys.prefix}"
+    yield "packages", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    yield "system", f"{platform.system()} {platform.release()}, {platform.machine()}"
+
+
+def _processor() -> Iterator[tuple[str, str]]:
+    features = llvmlite.binding.get_host_cpu_features()
+    known = ("sse4.2", "avx2", "fma", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "neon", "sve")
+    yield "processor", f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores"
+    yield "vectors", " ".join(name for name in known if features.get(name)) or "none that is known"
+    yield "register tile", ", ".join(f"{_simd.ROWS} x {_simd.tile_columns(np.empty(0, dtype))} {dtype}"
+                                     for dtype in ("float32", "float64"))
+    yield "threads", f"{fastnn.get_num_threads()} (NUMBA_NUM_THREADS and OMP_NUM_THREADS lower it)"
+    if config.DISABLE_JIT:
+        yield "compiler", "off: NUMBA_DISABLE_JIT is set, and every kernel runs as plain Python"
+    else:
+        fastnn.relu(np.zeros(10 * _jit.PARALLEL_WORK, np.float32))     # the layer is known after a launch
+        yield "threading layer", _jit._state.layer or "none: one thread"
+
+
+def _cache() -> Iterator[tuple[str, str]]:
+    folder = _jit._DiskCache.folder()
+    if folder is None:
+        yield "compiled kernels", (f"cannot be kept: {_jit.cache_dir() or 'no home folder'} is not writable; set "
+                                   "FASTNN_CACHE_DIR to a folder that is")
+        return
+    sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
+    others = sum(1 for other in folder.parent.iterdir() if other.is_dir() and other != folder)
+    yield "compiled kernels", (f"{len(sizes)} loops, {sum(sizes) / 1e6:.1f} MB in {folder}"
+                               + (f"; of other versions: {others} folders beside it" if others else ""))
+
+
+def _data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
+    folder = data_dir or os.environ.get("FASTNN_DATA")
+    if not folder:
+        yield "data sets", "no folder given (FASTNN_DATA or --data-dir): downloaded when they are asked for"
+        return
+    for name in ("mnist", "fashion_mnist", "cifar10"):
+        try:
+            dataset = data.load(name, folder)
+            yield f"data: {name}", f"{len(dataset.train):,} + {len(dataset.test):,} images in {folder}"
+        except (OSError, ValueError) as error:
+            yield f"data: {name}", str(error).partition("\n")[0]
+
+
+def _extras() -> Iterator[tuple[str, str]]:
+    """What is there of the optional packages that the distribution names."""
+    extras: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires("fastnn-kernels") or ():
+        if match := re.match(r"([\w.-]+).*extra == [\"'](\w+)", requirement):
+            extras.setdefault(match[2], []).append(match[1])
+    for extra, packages in extras.items():
+        present = {package: version for package in packages if (version := _version(package))}
+        missing = [package for package in packages if package not in present]
+        yield f"extra [{extra}]", ", ".join(f"{package} {version}" for package, version in present.items()) + (
+            f"{'; ' if present else ''}missing {', '.join(missing)}: pip install \"fastnn-kernels[{extra}]\""
+            if missing else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

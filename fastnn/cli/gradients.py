@@ -1,0 +1,90 @@
+"""The command that checks gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from fastnn import models, nn, random, testing
+
+_LIMIT = 1e-7
+
+
+def gradcheck(module: Annotated[str, tyro.conf.arg(aliases=["-k"])] = "", seed: int = 0) -> int:
+    """Hold the gradients of every layer, loss and model against central differences in float64.
+
+    The error of an array is ||a - n|| / max(||a|| + ||n||, 1e-3 sqrt(size)), a being the gradient that backward gives
+    and n the numeric one; the largest of a module counts. Up to 1e-7 passes; with a failure the exit status is 1.
+
+    Parameters
+    ----------
+    module : str
+        Only layers, losses and models with this in their name, such as Conv2d.
+    seed : int
+        What weights and inputs are drawn from.
+    """
+    cases = [case for case in _cases(seed) if module.lower() in case[0].lower()]
+    if not cases:
+        names = ", ".join(name for name, *_ in _cases(seed))
+        raise ValueError(f"module: expected a part of one of {names}, got {module!r}")
+    failed = 0
+    columns = "{:<48} {:>18} {:>8}  {}"
+    print(columns.format("module", "largest error", "limit", "verdict"))
+    for name, layer, inputs in cases:
+        checks = testing.check_gradients(layer, *inputs, seed=seed)
+        worst = max(checks, key=lambda check: check.error)
+        passed = worst.error <= _LIMIT
+        failed += not passed
+        verdict = "pass" if passed else f"FAIL at {worst.name}"
+        print(columns.format(name, f"{worst.error:.2e}", f"{_LIMIT:.0e}", verdict), flush=True)
+    print(f"\n{len(cases) - failed} of {len(cases)} pass")
+    return int(failed > 0)
+
+
+def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]:
+    """Every layer, loss and model in float64, and what to call it with."""
+    rng = random.generator(seed, "gradcheck")
+    rows, images, labels = (4, 6), (2, 4, 6, 5), rng.integers(0, 6, 4)
+    with random.seeded(seed):
+        cases: list[tuple[str, nn.Module, tuple[int, ...]]] = [
+            ("Linear", nn.Linear(6, 3), rows),
+            ("Conv2d", nn.Conv2d(4, 6, 3, padding=1), images),
+            ("Conv2d: strided, dilated, grouped",
+             nn.Conv2d(4, 6, (3, 2), stride=2, padding=(2, 1), dilation=(1, 2), groups=2), images),
+            ("Conv2d: depthwise", nn.Conv2d(4, 8, 3, padding="same", groups=4), images),
+            ("ConvTranspose2d", nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), images),
+            ("MaxPool2d", nn.MaxPool2d(2), images),
+            ("MaxPool2d: overlapping", nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), images),
+            ("AvgPool2d", nn.AvgPool2d(2), images),
+            ("AvgPool2d: overlapping",
+             nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), images),
+            ("AdaptiveAvgPool2d", nn.AdaptiveAvgPool2d((2, 3)), images),
+            ("BatchNorm1d", nn.BatchNorm1d(6), rows),
+            ("BatchNorm2d", nn.BatchNorm2d(4), images),
+            ("Dropout", nn.Dropout(0.4), rows),
+            ("ReLU", nn.ReLU(), rows),
+            ("LeakyReLU", nn.LeakyReLU(0.1), rows),
+            ("Sigmoid", nn.Sigmoid(), rows),
+            ("Tanh", nn.Tanh(), rows),
+            ("GELU", nn.GELU(), rows),
+            ("GELU: by tanh", nn.GELU("tanh"), rows),
+            ("Softmax", nn.Softmax(), rows),
+            ("LogSoftmax", nn.LogSoftmax(), rows),
+            ("Flatten", nn.Flatten(), images),
+            ("Identity", nn.Identity(), rows),
+            ("Sequential", nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), rows),
+            ("Residual", nn.Residual(nn.Conv2d(4, 4, 3, padding=1)), images),
+            ("CNN", models.CNN(seed=seed), (2, 1, 8, 8)),
+            ("CNNMnist", models.CNNMnist(seed=seed), (2, 1, 28, 28)),
+            ("ThreeLayerConvNet", models.ThreeLayerConvNet(seed=seed), (2, 3, 32, 32)),
+        ]
+    for name, module, shape in cases:
+        yield name, module.to(np.float64), (rng.standard_normal(shape),)
+    scores = rng.standard_normal(rows)
+    yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
+    yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)
+    yield "HingeLoss", nn.HingeLoss(), (scores, labels)
+    yield "MSELoss", nn.MSELoss(), (scores, rng.standard_normal(rows))

@@ -1,0 +1,88 @@
+"""Commands that time and compile kernels."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import tyro
+
+import fastnn
+from fastnn.kernels import _jit
+from fastnn.testing import KERNELS, Kernel
+
+Part: TypeAlias = Annotated[str, tyro.conf.arg(aliases=["-k"])]
+
+
+def bench(kernel: Part = "", repeats: int = 5) -> None:
+    """Time each compiled kernel against its naive version, in float32 on all cores.
+
+    The naive loops are timed once, on a part of the batch, and scaled to the whole batch that the compiled kernel gets.
+    Convolution, pooling and linear maps have the shapes of cnn-mnist.
+
+    Parameters
+    ----------
+    kernel : str
+        Only kernels with this in their name, such as conv2d.
+    repeats : int
+        How often a compiled kernel is timed; the median counts.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats: expected at least 1, got {repeats}")
+    rows = [(row, benchmark) for row in _kernels(kernel) for benchmark in row.benchmarks]
+    print(f"float32, {fastnn.get_num_threads()} threads. naive: timed once on a part of the batch, and scaled to all "
+          f"of it; cpu: the median of {repeats}\n")
+    columns = "{:<28} {:<52} {:>10} {:>12} {:>14} {:>14}"
+    print(columns.format("kernel", "call", "naive", "cpu", "times as fast", "speed"))
+    for row, benchmark in rows:
+        naive = _seconds(row, benchmark.call(1), "naive") * benchmark.n
+        call = benchmark.call(benchmark.n)
+        _seconds(row, call, "cpu")                                     # compiles
+        fast = sorted(_seconds(row, call, "cpu") for _ in range(repeats))[repeats // 2]
+        unit = "GFLOP/s" if benchmark.unit == "flop" else "GB/s"
+        print(columns.format(row.name, benchmark.label, f"{naive:.2f} s", f"{1e3 * fast:.3f} ms",
+                             f"{naive / fast:,.0f}", f"{benchmark.work / fast / 1e9:.1f} {unit:<7}"), flush=True)
+
+
+def _kernels(part: str) -> list[Kernel]:
+    """The rows of the table of kernels that have `part` in their name."""
+    rows = [row for name, row in KERNELS.items() if part in name]
+    if not rows:
+        raise ValueError(f"kernel: expected a part of one of {', '.join(KERNELS)}, got {part!r}")
+    return rows
+
+
+def _seconds(row: Kernel, call: Any, target: str) -> float:
+    begin = time.perf_counter()
+    row(call, target=target)
+    return time.perf_counter() - begin
+
+
+def warmup(kernel: Part = "", dtypes: tuple[Literal["float32", "float64"], ...] = ("float32", "float64")) -> None:
+    """Compile kernels ahead, so that nobody waits for them later.
+
+    They are kept on the disk; "fastnn doctor" says where.
+
+    Parameters
+    ----------
+    kernel : str
+        Only kernels with this in their name, such as conv2d.
+    dtypes : tuple of str
+        For which arrays.
+    """
+    print("{:<28} {:<8} {:>9}".format("kernel", "dtype", "seconds"))
+    total = time.perf_counter()
+    for row in _kernels(kernel):
+        for dtype in map(np.dtype, dtypes):
+            begin = time.perf_counter()
+            for call in row.samples(np.random.default_rng(0), dtype):
+                row(call, target="cpu")
+            # Small calls run on one thread: compile for all of them what was compiled for one.
+            for block_kernel in list(_jit.kernels.values()):
+                for _, *kinds in list(block_kernel.compiled):
+                    arguments = tuple(np.empty((0,) * kind[1], kind[0]) if isinstance(kind, tuple) else kind()
+                                      for kind in kinds)
+                    block_kernel.loop("parallel", arguments)
+            print(f"{row.name:<28} {dtype.name:<8} {time.perf_counter() - begin:9.2f}", flush=True)
+    print(f"\n{time.perf_counter() - total:.1f} s in all")

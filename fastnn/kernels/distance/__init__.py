@@ -1,0 +1,156 @@
+"""Euclidean distances between points, and nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, deliver, output
+from fastnn.kernels._targets import implementation
+
+_ALGORITHMS = ("direct", "gemm")
+_KNN_ALGORITHMS = ("auto", "direct")
+_MEMORY_BUDGET = 64 << 20
+_DTYPES = (*FLOATS, np.dtype(np.uint8))
+
+
+def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "direct", out: Array | None = None,
+                target: str | None = None) -> Array:
+    """Return the Euclidean distance of every row of x to every row of y.
+
+    Parameters
+    ----------
+    x : array of shape (M, D)
+        Points, float32, float64 or uint8.
+    y : array of shape (N, D)
+        Points of the same dtype.
+    squared : bool
+        Whether to leave out the square root.
+    algorithm : {"direct", "gemm"}
+        "direct" sums (x - y)^2, so that close points far from the origin keep their distance. "gemm" forms
+        |x|^2 - 2 x y + |y|^2, which takes half the arithmetic, but loses what is small beside |x|^2 + |y|^2.
+    out : array of shape (M, N), optional
+        Where the result is written.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    array of shape (M, N)
+        The distances, of x's dtype; for uint8 the exact squares as int64, or their roots as float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or options do not fit, or `out` does not fit or overlaps with an input.
+
+    Notes
+    -----
+    3 M N D operations ("gemm": 2 M N D); M N numbers are written. The bits of a distance depend on its own two points
+    alone, and are the same in either order of the two. On "cpu" the error of a squared distance s is at most
+    eps / 2 (min(D, 256) + D / 256 + 3) s by "direct", where eps is 1.2e-7 for float32 and 2.2e-16 for float64: sums of
+    256 dimensions are added up. "gemm" adds such sums and the squared lengths in float64, and turns what comes out
+    negative into 0: the error is at most eps (min(D, 256) + 2) |x| |y| + eps s; infinite coordinates give NaN.
+    For uint8 both are exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.pairwise_l2(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]))
+    array([[5., 1.]])
+    """
+    x, y = _as_points(x=x, y=y)
+    if algorithm not in _ALGORITHMS:
+        raise ValueError(f"algorithm: expected one of {_ALGORITHMS}, got {algorithm!r}")
+    distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x=x, y=y)
+    if distances.size:
+        implementation(__name__, target).pairwise_l2(x, y, bool(squared), algorithm, distances)
+    return deliver(distances, out)
+
+
+def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorithm: str = "auto",
+        memory_budget: int | None = None, target: str | None = None) -> tuple[Array, Array]:
+    """Return for every query the distances and indices of its k nearest points, nearest first.
+
+    Parameters
+    ----------
+    queries : array of shape (M, D)
+        float32, float64 or uint8.
+    points : array of shape (N, D)
+        Of the same dtype. It may be a `numpy.memmap` larger than memory: if contiguous it is never copied, only read.
+    k : int
+        How many neighbours, from 1 to N.
+    squared : bool
+        Whether to leave out the square root.
+    algorithm : {"auto", "direct"}
+        Both sum (x - y)^2, as `pairwise_l2` does by "direct", and compare every query with every point.
+    memory_budget : int, optional
+        Bytes that may be used beside the arguments and the results, 64 MiB by default. Queries are walked in batches
+        that fit; each batch reads all points once. The answer does not depend on it.
+    target : {"naive", "cpu"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    distances : array of shape (M, k)
+        Of the queries' dtype; for uint8 the exact squares as int64, or their roots as float64.
+    indices : array of shape (M, k)
+        Rows of `points`, int64. Among equal squared distances the lowest index comes first; NaN comes after inf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes, shapes or options do not fit, k is not from 1 to N, or the budget is too small to work with.
+
+    Notes
+    -----
+    3 M N D operations; the points are read once for each batch of queries, and no M x N matrix is made. Distances are
+    those of `pairwise_l2` to the bit, with its error bound, and points are ranked by their squares. The answer for a
+    query depends on no other query, on no number of threads and on no budget.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> distances, indices = kernels.knn(np.array([[1.0]]), np.array([[4.0], [0.0], [2.0]]), k=2)
+    >>> distances, indices
+    (array([[1., 1.]]), array([[1, 2]]))
+    """
+    queries, points = _as_points(queries=queries, points=points)
+    k = as_int("k", k, 1)
+    if k > len(points):
+        raise ValueError(f"k: expected from 1 to the number of points, {len(points)}, got {k}")
+    if algorithm not in _KNN_ALGORITHMS:
+        raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
+    budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
+    squares = np.empty((len(queries), k), _result_dtype(queries.dtype, False))
+    indices = np.empty(squares.shape, np.int64)
+    if squares.size:
+        implementation(__name__, target).knn(queries, points, budget, squares, indices)
+    if squared:
+        return squares.astype(_result_dtype(queries.dtype, True), copy=False), indices
+    return np.sqrt(squares, out=squares), indices
+
+
+def _as_points(**values: Any) -> list[Array]:
+    """Return two named arrays of points of one dtype and dimension."""
+    arrays = [as_array(name, value) for name, value in values.items()]
+    (first, x), (second, y) = zip(values, arrays)
+    if x.dtype not in _DTYPES:
+        raise TypeError(f"{first}: expected float32, float64 or uint8, got {x.dtype}; "
+                        f"convert it with {first}.astype(numpy.float32)")
+    if y.dtype != x.dtype:
+        raise TypeError(f"{second}: expected {x.dtype} as {first} has, got {y.dtype}; give both one dtype with .astype")
+    check_rank(first, x, 2, layout="(points, dimensions)")
+    check_rank(second, y, 2, layout="(points, dimensions)")
+    if y.shape[1] != x.shape[1]:
+        raise ValueError(f"{second}: expected {x.shape[1]} dimensions as {first} of shape {x.shape} has, "
+                         f"got shape {y.shape}")
+    return arrays
+
+
+def _result_dtype(dtype: Any, squared: bool) -> Any:
+    """Distances have the dtype of the points; those of bytes are exact as int64 squares, or float64."""
+    return dtype if dtype in FLOATS else np.dtype(np.int64 if squared else np.float64)

@@ -1,0 +1,135 @@
+"""Losses by blocks of rows or elements, formed in float64 and summed in a fixed order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._jit import block_kernel, helper
+from fastnn.kernels._math import chunk, chunks, exp, log_sum_exp, row_blocks, row_max, row_sum, rows_of_block
+
+
+@helper
+def _grad(grad_losses: Array, n: int) -> float:
+    return np.float64(grad_losses[n if grad_losses.size > 1 else 0])
+
+
+# --- cross entropy -----------------------------------------------------------------------------------------
+
+
+@block_kernel(writes="losses")
+def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
+    terms = np.empty(x.shape[1], x.dtype)
+    for n in rows_of_block(block, x):
+        scores = x[n]
+        largest, logarithm = log_sum_exp(scores, terms)
+        losses[n] = logarithm - (np.float64(scores[labels[n]]) - largest)
+        if label_smoothing > 0:
+            even = logarithm - (row_sum(scores) / scores.size - largest)
+            losses[n] = (1 - label_smoothing) * losses[n] + label_smoothing * even
+
+
+@block_kernel(writes="grad_x")
+def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
+                            grad_x: Array) -> None:
+    for n in rows_of_block(block, x):
+        scores, result, label, grad = x[n], grad_x[n], labels[n], _grad(grad_losses, n)
+        largest = row_max(scores)
+        for c in range(scores.size):
+            result[c] = exp(scores[c] - largest)
+        right, scale, even = result[label], 1 / row_sum(result), label_smoothing / scores.size
+        for c in range(scores.size):
+            result[c] = grad * (result[c] * scale - even)
+        result[label] = grad * (right * scale - even - (1 - label_smoothing))
+
+
+def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
+    _cross_entropy(row_blocks(x), x, labels, label_smoothing, losses, work=40 * x.size)
+
+
+def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
+                           grad_x: Array) -> None:
+    _cross_entropy_backward(row_blocks(x), grad_losses, x, labels, label_smoothing, grad_x, work=80 * x.size)
+
+
+# --- hinge -------------------------------------------------------------------------------------------------
+
+
+@block_kernel(writes="losses")
+def _hinge_loss(block: int, x: Array, labels: Array, margin: float, losses: Array) -> None:
+    terms = np.empty(x.shape[1])
+    for n in rows_of_block(block, x):
+        scores, right = x[n], x[n, labels[n]]
+        for c in range(scores.size):
+            excess = margin + np.float64(scores[c]) - right
+            terms[c] = 0.0 if excess <= 0 else excess
+        terms[labels[n]] = 0
+        losses[n] = row_sum(terms)
+
+
+@block_kernel(writes="grad_x")
+def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array, margin: float,
+                         grad_x: Array) -> None:
+    for n in rows_of_block(block, x):
+        scores, result, label, grad = x[n], grad_x[n], labels[n], _grad(grad_losses, n)
+        right, inside = scores[label], 0
+        for c in range(scores.size):
+            counts = (c != label) & (not margin + np.float64(scores[c]) - right <= 0)
+            result[c] = grad if counts else 0.0
+            inside += counts
+        result[label] = -inside * grad if inside else 0.0
+
+
+def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
+    _hinge_loss(row_blocks(x), x, labels, margin, losses, work=x.size)
+
+
+def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
+    _hinge_loss_backward(row_blocks(x), grad_losses, x, labels, margin, grad_x, work=x.size)
+
+
+# --- squared error -----------------------------------------------------------------------------------------
+
+
+@block_kernel(writes="losses")
+def _mse_loss(block: int, x: Array, y: Array, losses: Array) -> None:
+    x, y, losses = chunk(block, x), chunk(block, y), chunk(block, losses)
+    for i in range(x.size):
+        losses[i] = (x[i] - y[i]) * (x[i] - y[i])
+
+
+@block_kernel(writes="sums")
+def _mse_loss_sums(block: int, x: Array, y: Array, sums: Array) -> None:
+    x, y = chunk(block, x), chunk(block, y)
+    terms = np.empty(x.size)
+    for i in range(x.size):
+        difference = np.float64(x[i]) - y[i]
+        terms[i] = difference * difference
+    sums[block] = row_sum(terms)
+
+
+@block_kernel(writes="grad_x")
+def _mse_loss_backward(block: int, grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
+    grads = chunk(block, grad_losses)
+    x, y, grad_x = chunk(block, x), chunk(block, y), chunk(block, grad_x)
+    if grad_losses.size > 1:
+        for i in range(x.size):
+            grad_x[i] = 2 * grads[i] * (x[i] - y[i])
+    else:
+        scale = 2 * grad_losses[0]
+        for i in range(x.size):
+            grad_x[i] = scale * (x[i] - y[i])
+
+
+def mse_loss(x: Array, y: Array, losses: Array) -> None:
+    _mse_loss(chunks(x), x, y, losses, work=x.size)
+
+
+def mse_loss_sums(x: Array, y: Array) -> Array:
+    sums = np.empty(chunks(x), np.float64)
+    _mse_loss_sums(len(sums), x, y, sums, work=x.size)
+    return sums
+
+
+def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
+    _mse_loss_backward(chunks(x), grad_losses, x, y, grad_x, work=x.size)

@@ -1,0 +1,90 @@
+"""Updates by chunks of the flat arrays, each in one loop that LLVM vectorizes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._jit import BlockKernel, block_kernel
+from fastnn.kernels._math import chunk, chunks
+
+
+@block_kernel(writes="parameter buffer")
+def _sgd(block: int, parameter: Array, grad: Array, buffer: Array, lr: float, momentum: float, nesterov: bool,
+         weight_decay: float) -> None:
+    parameter, grad, buffer = chunk(block, parameter), chunk(block, grad), chunk(block, buffer)
+    real = parameter.dtype.type
+    rate, keep, decay = real(lr), real(momentum), real(weight_decay)
+    for i in range(parameter.size):
+        g = grad[i]
+        if decay != 0:
+            g += decay * parameter[i]
+        if buffer.size:
+            buffer[i] = keep * buffer[i] + g
+            g = g + keep * buffer[i] if nesterov else buffer[i]
+        parameter[i] -= rate * g
+
+
+@block_kernel(writes="parameter square_avg buffer")
+def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffer: Array, lr: float, alpha: float,
+             eps: float, weight_decay: float, momentum: float) -> None:
+    parameter, grad = chunk(block, parameter), chunk(block, grad)
+    square_avg, buffer = chunk(block, square_avg), chunk(block, buffer)
+    real = parameter.dtype.type
+    rate, old, new, least = real(lr), real(alpha), real(1 - alpha), real(eps)
+    decay, keep = real(weight_decay), real(momentum)
+    for i in range(parameter.size):
+        g = grad[i]
+        if decay != 0:
+            g += decay * parameter[i]
+        square_avg[i] = old * square_avg[i] + new * g * g
+        change = g / (np.sqrt(square_avg[i]) + least)
+        if buffer.size:
+            buffer[i] = change = keep * buffer[i] + change
+        parameter[i] -= rate * change
+
+
+@block_kernel(writes="parameter exp_avg exp_avg_sq")
+def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, rate: float, beta1: float,
+          beta2: float, root: float, eps: float, penalty: float, shrink: float) -> None:
+    """`rate` and `root` hold the corrections of the bias; `penalty` and `shrink` are the two kinds of weight decay."""
+    parameter, grad = chunk(block, parameter), chunk(block, grad)
+    exp_avg, exp_avg_sq = chunk(block, exp_avg), chunk(block, exp_avg_sq)
+    real = parameter.dtype.type
+    step, old1, new1, old2, new2 = real(rate), real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
+    correction, least, decay, kept = real(root), real(eps), real(penalty), real(shrink)
+    for i in range(parameter.size):
+        g = grad[i]
+        if decay != 0:
+            g += decay * parameter[i]
+        exp_avg[i] = old1 * exp_avg[i] + new1 * g
+        exp_avg_sq[i] = old2 * exp_avg_sq[i] + new2 * g * g
+        parameter[i] = kept * parameter[i] - step * exp_avg[i] / (np.sqrt(exp_avg_sq[i]) / correction + least)
+
+
+def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
+               nesterov: bool, weight_decay: float) -> None:
+    _run(_sgd, parameter, grad, _or_empty(momentum_buffer, parameter), lr, momentum, nesterov, weight_decay)
+
+
+def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None, lr: float,
+                   alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
+    _run(_rmsprop, parameter, grad, square_avg, _or_empty(momentum_buffer, parameter), lr, alpha, eps, weight_decay,
+         momentum)
+
+
+def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float, beta1: float,
+                beta2: float, eps: float, weight_decay: float, decoupled: bool) -> None:
+    penalty, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+    _run(_adam, parameter, grad, exp_avg, exp_avg_sq, lr / (1 - beta1**step), beta1, beta2,
+         math.sqrt(1 - beta2**step), eps, penalty, shrink)
+
+
+def _or_empty(array: Array | None, like: Array) -> Array:
+    return EMPTY[like.dtype] if array is None else array
+
+
+def _run(kernel: BlockKernel, parameter: Array, *args: Array | float) -> None:
+    kernel(chunks(parameter), parameter, *args, work=2 * parameter.size)

@@ -1,0 +1,43 @@
+"""Updates as their formulas say: the judge of the other implementations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array
+
+
+def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
+               nesterov: bool, weight_decay: float) -> None:
+    for i in range(parameter.size):
+        g = grad[i] + weight_decay * parameter[i] if weight_decay else grad[i]
+        if momentum_buffer is not None:
+            momentum_buffer[i] = momentum * momentum_buffer[i] + g
+            g = g + momentum * momentum_buffer[i] if nesterov else momentum_buffer[i]
+        parameter[i] -= lr * g
+
+
+def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None, lr: float,
+                   alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
+    for i in range(parameter.size):
+        g = grad[i] + weight_decay * parameter[i] if weight_decay else grad[i]
+        square_avg[i] = alpha * square_avg[i] + (1 - alpha) * g * g
+        change = g / (np.sqrt(square_avg[i]) + eps)
+        if momentum_buffer is not None:
+            momentum_buffer[i] = change = momentum * momentum_buffer[i] + change
+        parameter[i] -= lr * change
+
+
+def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float, beta1: float,
+                beta2: float, eps: float, weight_decay: float, decoupled: bool) -> None:
+    for i in range(parameter.size):
+        g = grad[i]
+        if decoupled:
+            parameter[i] -= lr * weight_decay * parameter[i]
+        elif weight_decay:
+            g = g + weight_decay * parameter[i]
+        exp_avg[i] = beta1 * exp_avg[i] + (1 - beta1) * g
+        exp_avg_sq[i] = beta2 * exp_avg_sq[i] + (1 - beta2) * g * g
+        mean = exp_avg[i] / (1 - beta1**step)
+        square = exp_avg_sq[i] / (1 - beta2**step)
+        parameter[i] -= lr * mean / (np.sqrt(square) + eps)

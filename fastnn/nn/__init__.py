@@ -1,0 +1,50 @@
+"""Layers, losses and initial weights.
+
+A layer's `forward` returns its result and the function that carries a gradient back: no tape, nothing stored on the
+layer but parameters, their gradients and running statistics. Names are torch's, so that `state_dict` maps one to one.
+"""
+
+from __future__ import annotations
+
+from fastnn.nn import init
+from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from fastnn.nn.container import Residual, Sequential
+from fastnn.nn.dropout import Dropout
+from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
+from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss
+from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once
+from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
+from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.shape import Flatten, Identity
+
+__all__ = [
+    "GELU",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "Backward",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "HingeLoss",
+    "Identity",
+    "LeakyReLU",
+    "Linear",
+    "LoadResult",
+    "LogSoftmax",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "init",
+    "once",
+]

@@ -1,0 +1,186 @@
+"""Activations and softmax."""
+
+from __future__ import annotations
+
+from fastnn import kernels
+from fastnn.kernels._arrays import Array, as_float
+from fastnn.nn.module import Backward, Module, once
+
+
+class ReLU(Module):
+    """max(x, 0) of each element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.ReLU()(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        y = kernels.relu(x)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.relu_backward(grad_y, y) if input_grad else None
+
+        return y, backward
+
+
+class LeakyReLU(Module):
+    """x where x > 0, and negative_slope x elsewhere.
+
+    Parameters
+    ----------
+    negative_slope : float
+        The slope left of 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LeakyReLU(0.5)(np.array([-1.0, 2.0]))
+    array([-0.5,  2. ])
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = as_float("negative_slope", negative_slope)
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        slope = self.negative_slope
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.leaky_relu_backward(grad_y, x, slope) if input_grad else None
+
+        return kernels.leaky_relu(x, slope), backward
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x)) of each element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Sigmoid()(np.array([-1000.0, 0.0]))
+    array([0. , 0.5])
+    """
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        y = kernels.sigmoid(x)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.sigmoid_backward(grad_y, y) if input_grad else None
+
+        return y, backward
+
+
+class Tanh(Module):
+    """The hyperbolic tangent of each element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Tanh()(np.array([-1000.0, 0.0]))
+    array([-1.,  0.])
+    """
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        y = kernels.tanh(x)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.tanh_backward(grad_y, y) if input_grad else None
+
+        return y, backward
+
+
+class GELU(Module):
+    """x times the probability that a standard normal number is below x; see `fastnn.kernels.gelu`.
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+        The formula.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.GELU()(np.array([-1.0, 1.0])).round(4)
+    array([-0.1587,  0.8413])
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        self.approximate = approximate
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        approximate = self.approximate
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.gelu_backward(grad_y, x, approximate) if input_grad else None
+
+        return kernels.gelu(x, approximate), backward
+
+
+class Softmax(Module):
+    """exp(x) over the sum of exp(x) along one axis.
+
+    Parameters
+    ----------
+    dim : int
+        The axis along which the results sum to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Softmax()(np.array([[1000.0, 1000.0]]))
+    array([[0.5, 0.5]])
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = dim
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        dim, y = self.dim, kernels.softmax(x, self.dim)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.softmax_backward(grad_y, y, dim) if input_grad else None
+
+        return y, backward
+
+
+class LogSoftmax(Module):
+    """The logarithm of softmax along one axis.
+
+    Parameters
+    ----------
+    dim : int
+        The axis along which the probabilities sum to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LogSoftmax()(np.array([[1000.0, 1000.0]])).round(4)
+    array([[-0.6931, -0.6931]])
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = dim
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        dim, y = self.dim, kernels.log_softmax(x, self.dim)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.log_softmax_backward(grad_y, y, dim) if input_grad else None
+
+        return y, backward

@@ -1,0 +1,124 @@
+"""Modules made of modules: one after the other, and around a shortcut."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+
+from fastnn import kernels
+from fastnn.kernels._arrays import Array
+from fastnn.nn.module import Backward, Module, once
+from fastnn.nn.shape import Identity
+
+
+class Sequential(Module):
+    """Layers one after the other.
+
+    Their names are "0", "1" and so on, or the keys of a dict. Layers before the first one that learns are not run
+    backward when the gradient by the input is not wanted.
+
+    Parameters
+    ----------
+    *layers : Modules, or one dict of Modules
+        The layers, in order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is not a Module, or a name is none for an attribute. What a layer raises carries a note that says
+        which layer it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> list(model.state_dict())
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    >>> scores, backward = model.forward(np.ones((4, 2), np.float32))
+    >>> backward(np.ones((4, 1), np.float32), input_grad=False)
+    >>> model[0].weight.grad.shape
+    (3, 2)
+    """
+
+    def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
+        only = layers[0] if len(layers) == 1 else None
+        named = only if isinstance(only, Mapping) else {str(i): layer for i, layer in enumerate(layers)}
+        for name, layer in named.items():
+            if not isinstance(layer, Module):
+                raise TypeError(f"layer {name}: expected a Module, got {type(layer).__name__}")
+            if "." in name or hasattr(self, name):
+                raise ValueError(f"layer {name!r}: expected a name without a dot that Sequential does not have itself")
+            setattr(self, name, layer)
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        layers, backwards = list(self), []
+        for name, layer in self.named_children():
+            try:
+                x, layer_backward = layer.forward(x, training=training)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"in layer {name} of {type(self).__name__}: {layer!r}")
+                raise
+            backwards.append(layer_backward)
+
+        @once
+        def backward(grad: Array, *, input_grad: bool = True) -> Array | None:
+            learning = (any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers)
+            # Whether a gradient is of use before the first layer, before the second, ..., after the last one.
+            wanted = list(accumulate(learning, operator.or_, initial=input_grad))
+            while backwards and wanted.pop():
+                grad = backwards.pop()(grad, input_grad=wanted[-1])
+            return grad if input_grad else None
+
+        return x, backward
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int | slice) -> Module:
+        """Return a layer, or those of a slice as a Sequential, in which they keep their names."""
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
+        return list(self)[index]
+
+
+class Residual(Module):
+    """y = relu(body(x) + shortcut(x)).
+
+    He and others, "Deep residual learning for image recognition" (arXiv:1512.03385), figure 2.
+
+    Parameters
+    ----------
+    body : Module
+        The branch that learns the difference.
+    shortcut : Module, optional
+        The other branch, which must give the same shape; x itself if it is not given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> block = nn.Residual(nn.Linear(2, 2, init=nn.init.zeros))
+    >>> block(np.array([[-1.0, 2.0]], np.float32))
+    array([[0., 2.]], dtype=float32)
+    """
+
+    def __init__(self, body: Module, shortcut: Module | None = None) -> None:
+        self.body, self.shortcut = body, Identity() if shortcut is None else shortcut
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        y, body_backward = self.body.forward(x, training=training)
+        s, shortcut_backward = self.shortcut.forward(x, training=training)
+        y = kernels.add_relu(y, s)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            grad = kernels.relu_backward(grad_y, y)
+            grads = body_backward(grad, input_grad=input_grad), shortcut_backward(grad, input_grad=input_grad)
+            return kernels.add(*grads) if input_grad else None
+
+        return y, backward

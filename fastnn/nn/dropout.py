@@ -1,0 +1,61 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnn import kernels, random
+from fastnn.kernels._arrays import Array, as_float
+from fastnn.nn.module import Backward, Module, once, state_lock
+
+
+class Dropout(Module):
+    """Set each element to 0 with probability p in training, and scale the others by 1 / (1 - p).
+
+    Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form: inference changes nothing. The mask depends
+    on the seed, the layer and the step alone: inside `fastnn.random.at_step`, as in the trainer, on that step, so that
+    it has the same bits again in a resumed run, in any thread; elsewhere on how often the layer was called.
+
+    Parameters
+    ----------
+    p : float
+        The probability, from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> layer = nn.Dropout(0.25)
+    >>> y, backward = layer.forward(np.ones(1000), training=True)
+    >>> np.unique(y).round(4), abs(y.mean() - 1) < 0.1
+    (array([0.    , 1.3333]), np.True_)
+    >>> (layer(np.ones(1000)) == 1).all()
+    np.True_
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = as_float("p", p, 0, 1)
+        self._seed, self._layer = random.next_layer()
+        self._calls = 0
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        p = self.p if training else 0.0
+        mask = self._mask(np.shape(x)) if p else None
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            if not input_grad:
+                return None
+            return grad_y if mask is None else kernels.dropout_backward(grad_y, mask, p)
+
+        return x if mask is None else kernels.dropout(x, mask, p), backward
+
+    def _mask(self, shape: tuple[int, ...]) -> Array:
+        step = random.current_step()
+        if step is None:
+            with state_lock:
+                self._calls += 1
+                step = self._seed, self._calls
+        seed, *counters = step
+        rng = random.generator(seed, "dropout", self._layer, *counters)
+        return rng.random(shape, np.float32) >= self.p

@@ -1,0 +1,102 @@
+"""Losses: modules whose forward takes scores and the truth, and whose backward starts at 1.
+
+`forward(scores, labels)` returns the loss, a NumPy scalar, and `backward(grad=1.0)`, which returns the gradient by the
+scores; `loss(scores, labels)` is the value alone. All are means over the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastnn import kernels
+from fastnn.kernels._arrays import Array, as_float
+from fastnn.nn.module import Backward, Module, once
+
+
+class CrossEntropyLoss(Module):
+    """Mean negative log-likelihood of labels (N,) under the softmax of scores (N, C).
+
+    See `fastnn.kernels.cross_entropy`.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        The share of the truth, from 0 to 1, that is spread evenly over the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> loss, backward = nn.CrossEntropyLoss().forward(np.zeros((2, 2)), np.array([0, 1]))
+    >>> loss.round(4)
+    np.float64(0.6931)
+    >>> backward()
+    array([[-0.25,  0.25],
+           [ 0.25, -0.25]])
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
+
+    def forward(self, scores: Array, labels: Array, *, training: bool = True) -> tuple[Any, Backward]:
+        smoothing = self.label_smoothing
+
+        @once
+        def backward(grad: float = 1.0) -> Array:
+            return kernels.cross_entropy_backward(grad, scores, labels, label_smoothing=smoothing)
+
+        return kernels.cross_entropy(scores, labels, label_smoothing=smoothing), backward
+
+
+class HingeLoss(Module):
+    """Mean over rows of how far scores (N, C) of wrong classes come within a margin of that of labels (N,).
+
+    The multiclass support vector machine's loss; see `fastnn.kernels.hinge_loss`.
+
+    Parameters
+    ----------
+    margin : float
+        By how much the right class shall lead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> loss, backward = nn.HingeLoss().forward(np.array([[3.0, 2.5, 0.0]]), np.array([0]))
+    >>> loss, backward()
+    (np.float64(0.5), array([[-1.,  1.,  0.]]))
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        self.margin = as_float("margin", margin)
+
+    def forward(self, scores: Array, labels: Array, *, training: bool = True) -> tuple[Any, Backward]:
+        margin = self.margin
+
+        @once
+        def backward(grad: float = 1.0) -> Array:
+            return kernels.hinge_loss_backward(grad, scores, labels, margin=margin)
+
+        return kernels.hinge_loss(scores, labels, margin=margin), backward
+
+
+class MSELoss(Module):
+    """Mean of the squared differences of predictions and truth, arrays of one shape.
+
+    See `fastnn.kernels.mse_loss`; backward returns the gradient by the predictions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> loss, backward = nn.MSELoss().forward(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    >>> loss, backward()
+    (np.float64(2.0), array([ 0., -2.]))
+    """
+
+    def forward(self, predictions: Array, truth: Array, *, training: bool = True) -> tuple[Any, Backward]:
+        @once
+        def backward(grad: float = 1.0) -> Array:
+            return kernels.mse_loss_backward(grad, predictions, truth)
+
+        return kernels.mse_loss(predictions, truth), backward

@@ -1,0 +1,338 @@
+"""Parameters, modules, and the functions that carry a gradient back through them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastnn import kernels
+from fastnn.kernels._arrays import FLOATS, Array
+
+Backward: TypeAlias = Callable[..., Any]
+_Member = TypeVar("_Member")
+
+# Held while gradients or a layer's own state change. One for all, as a lock in each would bar pickle and deepcopy.
+state_lock = threading.Lock()
+
+_inference: ContextVar[bool] = ContextVar("inference", default=False)
+
+
+class once:
+    """A backward function that can be called once: what it has kept goes with the call.
+
+    Every layer's forward returns its backward function in this wrapper. Inside `module(x)`, where no gradient will
+    be asked for, it keeps nothing from the start, so that the arrays in between are freed while inference goes on.
+
+    Parameters
+    ----------
+    function : callable
+        The backward function, `(grad_y, *, input_grad=True) -> grad_x`.
+
+    Raises
+    ------
+    RuntimeError
+        When called a second time, or for a forward pass that was inference.
+
+    Examples
+    --------
+    >>> from fastnn import nn
+    >>> @nn.once
+    ... def backward(grad_y, *, input_grad=True):
+    ...     return 2 * grad_y
+    >>> backward(1.5)
+    3.0
+    >>> backward(1.5)
+    Traceback (most recent call last):
+    RuntimeError: backward was called before, and what it needs is freed; run forward again for each backward
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Backward) -> None:
+        self._function: Backward | None = None if _inference.get() else function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        function, self._function = self._function, None
+        if function is None:
+            raise RuntimeError("backward was called inside module(x), which keeps nothing for it; "
+                               "use module.forward(x, training=False)" if _inference.get() else
+                               "backward was called before, and what it needs is freed; "
+                               "run forward again for each backward")
+        return function(*args, **kwargs)
+
+
+class Parameter:
+    """An array that is learned, and its gradient.
+
+    Parameters
+    ----------
+    data : array of any shape
+        Initial value, float32 or float64. Its memory is used, unless it is read-only or not C-contiguous.
+    grad : array of the same shape, optional
+        The gradient so far.
+    requires_grad : bool
+        Whether it is learned. No gradient is computed for a frozen parameter, and optimizers pass over it.
+
+    Attributes
+    ----------
+    data, grad, requires_grad
+        As given; `grad` is None until a backward pass adds to it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If data is no array of floats, or grad does not fit it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> parameter = nn.Parameter(np.zeros(2))
+    >>> parameter.accumulate(np.array([1.0, 2.0]))
+    >>> parameter.accumulate(np.array([1.0, 2.0]))
+    >>> parameter.grad
+    array([2., 4.])
+    """
+
+    def __init__(self, data: Array, grad: Array | None = None, requires_grad: bool = True) -> None:
+        if not isinstance(data, np.ndarray) or data.dtype not in FLOATS:
+            raise TypeError("data: expected a NumPy array of float32 or float64, got "
+                            f"{data.dtype if isinstance(data, np.ndarray) else type(data).__name__}")
+        self.data = np.require(data, requirements=["C", "A", "W"])
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+        if grad is not None:
+            self._check(grad)
+            self.grad = grad
+
+    def accumulate(self, grad: Array | None) -> None:
+        """Add to the gradient; None, and anything for a frozen parameter, adds nothing.
+
+        Several threads may do so at once. The array may become the gradient: do not write to it afterwards.
+        """
+        if grad is None or not self.requires_grad:
+            return
+        self._check(grad)
+        with state_lock:
+            self.grad = grad if self.grad is None else kernels.add(self.grad, grad)
+
+    def _check(self, grad: Array) -> None:
+        if grad.shape != self.data.shape or grad.dtype != self.data.dtype:
+            raise ValueError(f"grad: expected shape {self.data.shape} and {self.data.dtype} as data has, "
+                             f"got {grad.shape} and {grad.dtype}")
+
+    def __repr__(self) -> str:
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype}{frozen})"
+
+
+def data_of(parameter: Parameter | None) -> Array | None:
+    """Return the array of a parameter that may be absent."""
+    return None if parameter is None else parameter.data
+
+
+class LoadResult(NamedTuple):
+    """What `load_state_dict(..., strict=False)` passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """A layer, a model or a loss: parameters, and how a result and its gradients are computed.
+
+    A subclass defines `forward(self, x, *, training=True)`, which returns the result and a function
+    `backward(grad_y, *, input_grad=True)`. That one adds to the gradients of the parameters and returns the gradient
+    by x, one for each input if there are several: None for integers, and for all of them with `input_grad=False`.
+    It is called at most once, until when the inputs must stay as they are, and never writes to `grad_y`. `training`
+    says how dropout and batch normalization behave; no mode is stored. `module(x)` is inference: the result alone of
+    `forward(x, training=False)`, nothing kept.
+
+    Attributes that are parameters or modules, and lists of them, are found by themselves.
+
+    Attributes
+    ----------
+    buffers : tuple of str
+        Class attribute: the names of arrays that belong to the state but are not learned. One that is None is absent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = nn.Parameter(np.array(3.0))
+    ...
+    ...     def forward(self, x, *, training=True):
+    ...         factor = self.factor.data
+    ...
+    ...         @nn.once
+    ...         def backward(grad_y, *, input_grad=True):
+    ...             self.factor.accumulate(np.asarray((grad_y * x).sum()))
+    ...             return grad_y * factor if input_grad else None
+    ...
+    ...         return x * factor, backward
+    >>> model = nn.Sequential(Scale(), nn.ReLU())
+    >>> y, backward = model.forward(np.array([1.0, 2.0]))
+    >>> backward(np.ones(2))
+    array([3., 3.])
+    >>> {name: float(parameter.grad) for name, parameter in model.named_parameters()}
+    {'0.factor': 3.0}
+    """
+
+    buffers: tuple[str, ...] = ()
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Backward]:
+        """Return the result and the function that carries a gradient back; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward(self, x, *, training=True)")
+
+    def __call__(self, *inputs: Any) -> Any:
+        token = _inference.set(True)
+        try:
+            return self.forward(*inputs, training=False)[0]
+        finally:
+            _inference.reset(token)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over the modules that are attributes of this one, with their names."""
+        return self._members(Module)
+
+    def children(self) -> Iterator[Module]:
+        """Iterate over the modules that are attributes of this one."""
+        return (child for _, child in self._members(Module))
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over this module and all inside it, with their names, each once."""
+        return _unique(self._walk())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over all parameters with their names, such as "features.0.weight", each once."""
+        return _unique((_join(prefix, name), parameter) for prefix, module in self._walk()
+                       for name, parameter in module._members(Parameter))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Iterate over all parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all parameters and buffers by name, as torch names them."""
+        return {name: array.copy() for name, array in self._arrays()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copy arrays into the parameters and buffers of the same names.
+
+        Parameters
+        ----------
+        state : mapping of names to arrays
+            What `state_dict` returned, or arrays (or torch tensors) with its names, shapes and dtypes.
+        strict : bool
+            Whether names that are missing or unexpected are an error.
+
+        Returns
+        -------
+        LoadResult
+            The names that were passed over: (missing_keys, unexpected_keys).
+
+        Raises
+        ------
+        ValueError
+            If a name, shape or dtype does not fit. Nothing has been written then.
+        """
+        own = dict(self._arrays())
+        given, result = checked_state(type(self).__name__, own, state, strict)
+        for name, array in given.items():
+            own[name][...] = array
+        return result
+
+    def to(self, dtype: DTypeLike) -> Self:
+        """Turn all parameters, their gradients and buffers of floats into float32 or float64, and return the module."""
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS:
+            raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+        for parameter in self.parameters():
+            parameter.data = parameter.data.astype(dtype, copy=False)
+            parameter.grad = None if parameter.grad is None else parameter.grad.astype(dtype, copy=False)
+        for _, module in self.named_modules():
+            for name, array in module._own_buffers():
+                if array.dtype in FLOATS:
+                    setattr(module, name, array.astype(dtype, copy=False))
+        return self
+
+    def __repr__(self) -> str:
+        """The options that the module was made with, then the modules inside it, one a line."""
+        options = [f"{name}={value!r}" for name, value in vars(self).items()
+                   if not name.startswith("_") and isinstance(value, bool | int | float | str | tuple | None)]
+        children = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in self._members(Module)]
+        inside = ", ".join(options) + ("\n" + "\n".join(children) + "\n" if children else "")
+        return f"{type(self).__name__}({inside})"
+
+    def _members(self, kind: type[_Member]) -> Iterator[tuple[str, _Member]]:
+        for name, value in vars(self).items():
+            if isinstance(value, list | tuple):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, kind))
+            elif isinstance(value, kind):
+                yield name, value
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        yield prefix, self
+        for name, child in self._members(Module):
+            yield from child._walk(_join(prefix, name))
+
+    def _own_buffers(self) -> Iterator[tuple[str, Array]]:
+        return ((name, getattr(self, name)) for name in self.buffers if getattr(self, name) is not None)
+
+    def _arrays(self) -> Iterator[tuple[str, Array]]:
+        """Iterate over all arrays of the state; one that is used in two places has both names, as in torch."""
+        for prefix, module in self._walk():
+            for name, parameter in module._members(Parameter):
+                yield _join(prefix, name), parameter.data
+            for name, array in module._own_buffers():
+                yield _join(prefix, name), array
+
+
+def checked_state(owner: str, own: Mapping[str, Array], state: Mapping[str, Any],
+                  strict: bool = True) -> tuple[dict[str, Array], LoadResult]:
+    """Return those arrays of `state` that have a place in `own`, once their names, shapes and dtypes fit."""
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    given = {name: np.asarray(state[name]) for name in own if name in state}
+    mismatched = [f"{name} (expected {_kind(own[name])}, got {_kind(array)})" for name, array in given.items()
+                  if (array.shape, array.dtype) != (own[name].shape, own[name].dtype)]
+    problems = [(what, names) for what, names in (("missing", missing if strict else []),
+                                                  ("unexpected", unexpected if strict else []),
+                                                  ("mismatched", mismatched)) if names]
+    if problems:
+        listed = "; ".join(f"{what}: {_some(names)}" for what, names in problems)
+        raise ValueError(f"state does not fit {owner}, and nothing was loaded: {listed}. "
+                         "Build it with the options of the one that was saved")
+    return given, LoadResult(missing, unexpected)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _kind(array: Array) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _unique(named: Iterable[tuple[str, _Member]]) -> Iterator[tuple[str, _Member]]:
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value

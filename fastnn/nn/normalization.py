@@ -1,0 +1,127 @@
+"""Batch normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastnn import kernels
+from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_rank
+from fastnn.nn.module import Backward, Module, Parameter, data_of, once, state_lock
+
+
+class _BatchNorm(Module):
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    running_mean: Any        # an array or None, as are the other two
+    running_var: Any
+    num_batches_tracked: Any
+    _ranks: tuple[int, ...]
+    _layout: str
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, *, dtype: DTypeLike = np.float32) -> None:
+        self.num_features = as_int("num_features", num_features, 1)
+        self.eps = as_float("eps", eps, 0)
+        self.momentum = None if momentum is None else as_float("momentum", momentum, 0, 1)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
+        self.running_mean = np.zeros(num_features, dtype) if track_running_stats else None
+        self.running_var = np.ones(num_features, dtype) if track_running_stats else None
+        self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        (x,) = as_floats(x=x)
+        check_rank("x", x, *self._ranks, layout=self._layout)
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"x: expected {self.num_features} channels, got shape {x.shape}")
+        running, weight = (self.running_mean, self.running_var), data_of(self.weight)
+        of_batch = training or self.running_mean is None
+        if tracked := training and self.running_mean is not None:
+            # The kernel leaves the batch's statistics here, so that several threads may run it at once.
+            running = np.zeros_like(self.running_mean), np.zeros_like(self.running_var)
+        y, mean, invstd = kernels.batch_norm(x, *running, weight, data_of(self.bias), training=training, momentum=1.0,
+                                             eps=self.eps, return_stats=True)
+        if tracked:
+            self._track(*running)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            grad_x, grad_weight, grad_bias = kernels.batch_norm_backward(grad_y, x, weight, mean, invstd,
+                                                                         training=of_batch)
+            if self.weight is not None and self.bias is not None:
+                self.weight.accumulate(grad_weight)
+                self.bias.accumulate(grad_bias)
+            return grad_x if input_grad else None
+
+        return y, backward
+
+    def _track(self, mean: Array, var: Array) -> None:
+        with state_lock:
+            self.num_batches_tracked += 1
+            share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean = (1 - share) * self.running_mean + share * mean
+            self.running_var = (1 - share) * self.running_var + share * var
+
+
+class BatchNorm1d(_BatchNorm):
+    """Bring each feature or channel to mean 0 and variance 1, then scale and shift it.
+
+    Ioffe and Szegedy, "Batch normalization" (arXiv:1502.03167), algorithms 1 and 2; see `fastnn.kernels.batch_norm`.
+    In training the statistics are those of the batch, in inference the running ones.
+
+    Parameters
+    ----------
+    num_features : int
+        Features of x (N, C), or channels of x (N, C, L).
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        Share of a batch in the running statistics; None gives all batches equal weight.
+    affine : bool
+        Whether there are a scale, which starts at 1, and a shift, which starts at 0.
+    track_running_stats : bool
+        Whether there are running statistics; without them the batch's are used in inference too.
+    dtype : float32 or float64
+        Of the parameters and running statistics; inputs must have it too.
+
+    Attributes
+    ----------
+    weight, bias : Parameters of shape (num_features,), or None
+    running_mean, running_var : arrays of shape (num_features,), or None
+        The variance is the unbiased one, as in torch.
+    num_batches_tracked : int64 array of shape (), or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> layer = nn.BatchNorm1d(1, dtype=np.float64)
+    >>> y, backward = layer.forward(np.array([[1.0], [3.0]]), training=True)
+    >>> y.round(4)
+    array([[-1.],
+           [ 1.]])
+    >>> layer.running_mean, layer.running_var
+    (array([0.2]), array([1.1]))
+    """
+
+    _ranks, _layout = (2, 3), "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Bring each channel of images (N, C, H, W) to mean 0 and variance 1, then scale and shift it.
+
+    Parameters and attributes are those of `BatchNorm1d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> layer = nn.BatchNorm2d(3)
+    >>> layer(np.ones((2, 3, 4, 4), np.float32)).shape
+    (2, 3, 4, 4)
+    """
+
+    _ranks, _layout = (4,), "(N, C, H, W)"

@@ -1,0 +1,75 @@
+"""Gradient clipping, between backward and the optimizer's step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from fastnn.kernels._arrays import as_float
+from fastnn.nn.module import Parameter
+
+
+def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their norm, taken together, is at most `max_norm`.
+
+    Pascanu and others, "On the difficulty of training recurrent neural networks" (arXiv:1211.5063), algorithm 1. The
+    factor is min(1, max_norm / (norm + 1e-6)), as in torch; a norm that is not finite leaves no finite gradient.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameters
+        Those without a gradient do not count.
+    max_norm : float
+        The largest norm that is left as it is.
+
+    Returns
+    -------
+    float
+        The norm before, of squares summed in float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn, optim
+    >>> parameter = nn.Parameter(np.zeros(2), grad=np.array([3.0, 4.0]))
+    >>> optim.clip_grad_norm_([parameter], 1.0)
+    5.0
+    >>> parameter.grad.round(4)
+    array([0.6, 0.8])
+    """
+    max_norm = as_float("max_norm", max_norm, 0)
+    grads = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = math.sqrt(sum((float(np.square(grad, dtype=np.float64).sum()) for _, grad in grads), 0.0))
+        factor = max_norm / (norm + 1e-6)
+        if not factor >= 1:
+            for parameter, grad in grads:
+                parameter.grad = np.asarray(grad * factor)
+    return norm
+
+
+def clip_grad_value_(parameters: Iterable[Parameter], value: float) -> None:
+    """Move each element of each gradient into [-value, value].
+
+    Parameters
+    ----------
+    parameters : iterable of Parameters
+        Those without a gradient do not count.
+    value : float
+        The largest absolute value that is left as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn, optim
+    >>> parameter = nn.Parameter(np.zeros(2), grad=np.array([3.0, -0.5]))
+    >>> optim.clip_grad_value_([parameter], 1.0)
+    >>> parameter.grad
+    array([ 1. , -0.5])
+    """
+    value = as_float("value", value, 0)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = np.asarray(np.clip(parameter.grad, -value, value))

@@ -1,0 +1,170 @@
+"""What every recipe is, and how its runs lie in folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+RUNS = Path("runs")
+CONFIG = "config.json"
+
+# What does not decide the results of the steps that were made: a resumed run may change it.
+_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs")
+
+
+@dataclass
+class Recipe(ABC):
+    """An experiment that one command runs; its fields are the options of ``fastnn train NAME``.
+
+    A subclass gives its name, the data it needs and about how long it takes, adds the options that it obeys
+    (`resume` among them where a run can be taken up again), and runs.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> recipe = recipes.RECIPES["cnn"](epochs=3, seed=1)
+    >>> recipe.name, recipe.epochs
+    ('cnn', 3)
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[str]
+    takes: ClassVar[str]
+
+    seed: int = 0
+    """What everything random is drawn from: initial weights, the order of the images, augmentation."""
+
+    run_dir: Path | None = None
+    """Folder of the run; by default runs/NAME-N with the first number N that is free."""
+
+    data_dir: Path | None = None
+    """Folder in which the data sets lie (mnist/, fashion-mnist/, cifar-10/); by default the one that the environment
+    variable FASTNN_DATA names. Without either, what is needed is downloaded."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do the experiment, print what it finds, and leave it in the run folder."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the run goes on from what lies in its folder."""
+        return getattr(self, "resume", False)
+
+    def config(self) -> dict[str, Any]:
+        """Return what config.json holds of the recipe, and `load` reads."""
+        options = {name: os.fspath(value) if isinstance(value, Path) else value
+                   for name, value in asdict(self).items() if name not in ("run_dir", "resume")}
+        return {"recipe": self.name, **options}
+
+    def check(self) -> None:
+        """Raise an error where an option cannot be obeyed, before anything is written; find the run to resume."""
+        for name in ("seed", "epochs", "batch_size"):
+            value, least = getattr(self, name, 1), int(name != "seed")
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        self.check_data_dir()
+        if self.resumes:
+            saved = self.resumed()
+            self.run_dir = saved.run_dir
+            for field in fields(self):
+                ours, theirs = getattr(self, field.name), getattr(saved, field.name)
+                if ours != theirs and field.name not in _CHANGEABLE:
+                    raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
+                                     f"begun, got {ours}; leave it out, or begin a new run")
+        elif self.run_dir is not None and (self.run_dir / CONFIG).exists():
+            raise FileExistsError(f"run_dir: {self.run_dir} holds a run already; give another folder, or resume that "
+                                  "run")
+
+    def check_data_dir(self) -> None:
+        """Raise an error where data_dir is no folder; make it absolute, since the run may be resumed from elsewhere."""
+        if self.data_dir is not None:
+            if not self.data_dir.expanduser().is_dir():
+                raise FileNotFoundError(f"data_dir: expected a folder, but there is none at {self.data_dir}; give the "
+                                        "folder in which the data sets lie, or leave it out")
+            self.data_dir = self.data_dir.expanduser().absolute()
+
+    def resumed(self) -> Recipe:
+        """Return the recipe as the run that it resumes was begun: that in run_dir, else the newest under runs/."""
+        run_dir = self.run_dir
+        if run_dir is None:
+            numbers = self._numbers()
+            if not numbers:
+                raise FileNotFoundError(f"resume: expected a run of {self.name} under {RUNS.absolute()}, but there is "
+                                        "none; give its folder as run_dir, or begin one without resume")
+            run_dir = RUNS / f"{self.name}-{max(numbers)}"
+        saved = load(run_dir)
+        if type(saved) is not type(self):
+            raise ValueError(f"run_dir: expected a run of {self.name}, but {run_dir} holds one of {saved.name}")
+        return saved
+
+    def open_run_dir(self) -> Path:
+        """Make the run's folder where it is not there yet, and return it."""
+        number = max(self._numbers(), default=0)
+        while self.run_dir is None:
+            number += 1
+            try:
+                (RUNS / f"{self.name}-{number}").mkdir(parents=True)
+                self.run_dir = RUNS / f"{self.name}-{number}"
+            except FileExistsError:                                    # another process was faster
+                continue
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        return self.run_dir
+
+    def _numbers(self) -> list[int]:
+        """The numbers of the runs of this recipe under runs/."""
+        names = (re.fullmatch(rf"{self.name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
+        return [int(match[1]) for match in names if match]
+
+
+def load(run_dir: str | os.PathLike[str]) -> Any:
+    """Return the recipe of a run, with the options that it was begun with.
+
+    Parameters
+    ----------
+    run_dir : str or path-like
+        The run's folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no run in the folder.
+    ValueError
+        If its config.json is damaged, or of a recipe that this version of fastnn does not have.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> recipes.load("no-such-folder")
+    Traceback (most recent call last):
+    FileNotFoundError: no-such-folder: expected the folder of a run, but there is no config.json in it
+    """
+    from fastnn.recipes import RECIPES
+
+    config = read_config(run_dir)
+    try:
+        recipe = RECIPES[config["recipe"]]
+        options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                  for name, value in options.items()}
+        if values["data_dir"] is not None:
+            values["data_dir"] = Path(values["data_dir"])
+        return recipe(**values, run_dir=Path(run_dir))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{Path(run_dir, CONFIG)}: expected what a run of one of {', '.join(RECIPES)} wrote, got "
+                         f"{config!r:.200}") from error
+
+
+def read_config(run_dir: str | os.PathLike[str]) -> Any:
+    """Return what config.json says of a run."""
+    path = Path(run_dir, CONFIG)
+    if not path.is_file():
+        raise FileNotFoundError(f"{os.fspath(run_dir)}: expected the folder of a run, but there is no {CONFIG} in it")
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON that a run wrote, got something else: {error}") from error

@@ -1,0 +1,141 @@
+"""How the recipes that train a classifier of images by epochs run, are evaluated, and predict."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastnn import data, kernels, nn, optim, training
+from fastnn.recipes.base import Recipe, read_config
+from fastnn.recipes.image_file import read_image
+from fastnn.training.metrics import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BEST = "best.safetensors"
+
+
+@dataclass
+class ImageClassifier(Recipe):
+    """A recipe that trains a classifier of images: AdamW, one cycle of the learning rate, cross-entropy.
+
+    The model that is measured at the end is that of the epoch with the best validation accuracy.
+    """
+
+    epochs: int = 20
+    """How often training goes through all images."""
+
+    resume: bool = False
+    """Go on with the run in run_dir, by default the newest of this recipe, to the same end as if it had never
+    stopped. Its options are those that it was begun with; --epochs may be another number."""
+
+    batch_size: int = 64
+    """Images in an update."""
+
+    lr: float = 0.01
+    """Highest learning rate, reached after three tenths of the run."""
+
+    validation: ClassVar[float] = 0.1
+    weight_decay: ClassVar[float] = 0.05
+    label_smoothing: ClassVar[float] = 0.1
+
+    @abstractmethod
+    def dataset(self) -> data.Dataset:
+        """Return the data set."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """Return the model with its initial weights."""
+
+    def augmentation(self) -> Sequence[data.Transform]:
+        """Return what changes each training image at random."""
+        return ()
+
+    def pictures(self, model: nn.Module) -> dict[str, Figure]:
+        """Return pictures for the report by their headings."""
+        return {}
+
+    def run(self) -> None:
+        self.check()
+        dataset = self.dataset()
+        train, validation = data.split(dataset.train, self.validation, self.seed)
+        mean, std = data.channel_statistics(train.images, dataset.scale)
+        normalize = data.Normalize(mean, std, dataset.scale)
+        inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
+                  "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist()}
+        train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
+                                       transform=data.Compose([*self.augmentation(), normalize]))
+
+        model = self.model()
+        run_dir = self.open_run_dir()
+        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs})
+        parameters = sum(parameter.data.size for parameter in model.parameters())
+        shape = " x ".join(map(str, train.images.shape[1:]))
+        print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
+              f"{dataset.name} ({shape}); {len(validation):,} for validation, {len(dataset.test):,} for the test")
+        print(f"run folder: {run_dir}", flush=True)
+        trainer.fit(train_loader, _in_order(validation, normalize), epochs=self.epochs, resume=self.resume)
+
+        training.load_model(run_dir / BEST, model)
+        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
+        report = training.write_report(run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
+                                       title=f"{self.name} on {dataset.name}", pictures=self.pictures(model))
+        _print_evaluation(evaluation, dataset.classes)
+        print(f"report: {report}")
+        print(f"test accuracy: {percent(evaluation.accuracy)}")
+
+    def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
+        """Return the trainer of a model."""
+        optimizer = optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
+        return training.Trainer(model, nn.CrossEntropyLoss(label_smoothing=self.label_smoothing), optimizer,
+                                schedule=optim.OneCycleLR(self.epochs), seed=self.seed, **options)
+
+    def evaluate(self) -> None:
+        """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
+        self.check_data_dir()
+        model, inputs = self.trained()
+        dataset = self.dataset()
+        normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
+        evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
+        _print_evaluation(evaluation, dataset.classes)
+        print(f"test accuracy: {percent(evaluation.accuracy)}")
+
+    def predict(self, files: Sequence[str | os.PathLike[str]], top: int = 3) -> None:
+        """Print the likeliest classes of image files by the best model of the run in run_dir."""
+        model, inputs = self.trained()
+        channels, height, width = inputs["shape"]
+        read = [read_image(file, channels, height, width, inputs["scale"]) for file in files]
+        images = data.to_float(np.stack([image for image, _ in read]), inputs["mean"], inputs["std"],
+                               scale=inputs["scale"])
+        probabilities = kernels.softmax(model(images))
+        for file, (_, notes), row in zip(files, read, probabilities):
+            likeliest = np.argsort(-row, kind="stable")[:top]
+            answers = ", ".join(f"{inputs['classes'][i]} {100 * row[i]:.1f} %" for i in likeliest)
+            print(f"{os.fspath(file)}: {answers}" + (f"  ({'; '.join(notes)})" if notes else ""))
+
+    def trained(self) -> tuple[nn.Module, Any]:
+        """Return the best model of the run in run_dir, and what config.json says of its inputs."""
+        assert self.run_dir is not None
+        model = self.model()
+        training.load_model(self.run_dir / BEST, model)
+        return model, read_config(self.run_dir)["inputs"]
+
+
+def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:
+    return data.DataLoader(part, 500, shuffle=False, transform=transform)
+
+
+def _print_evaluation(evaluation: training.Evaluation, classes: Sequence[str]) -> None:
+    confusion = evaluation.confusion
+    assert confusion is not None
+    print("\nConfusion matrix: a row a true class, a column a predicted one")
+    print(training.confusion_table(confusion, classes))
+    print("\nClasses")
+    print(training.per_class_table(confusion, classes))
+    print(f"\nCommonest confusions: {'; '.join(training.commonest_confusions(confusion, classes)) or 'none'}\n")

@@ -1,0 +1,42 @@
+"""A small convolutional network on handwritten digits that lie in the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fastnn import models
+from fastnn.data import Dataset, RandomAffine, Transform, load
+from fastnn.recipes.classification import ImageClassifier
+
+
+@dataclass
+class CNN(ImageClassifier):
+    """Three convolutions, on handwritten digits of 8x8 pixels.
+
+    The 1,797 digits lie in the package. The network normalises its batches; the augmentation turns and moves the
+    images a little.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> recipes.CNN(epochs=5).dataset().name
+    'digits'
+    """
+
+    name: ClassVar[str] = "cnn"
+    needs: ClassVar[str] = "in the package"
+    takes: ClassVar[str] = "10 s"
+
+    data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """Data set. The digits lie in the package; the others are found as data_dir says."""
+
+    def dataset(self) -> Dataset:
+        return load(self.data.replace("-", "_"), self.data_dir)
+
+    def model(self) -> models.CNN:
+        return models.CNN(seed=self.seed)
+
+    def augmentation(self) -> Sequence[Transform]:
+        return [RandomAffine(10, translate=(0.1, 0.1))]

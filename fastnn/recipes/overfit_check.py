@@ -1,0 +1,79 @@
+"""Whether a network can learn five images by heart, at a low and a high learning rate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastnn import data, models, nn, optim, training
+from fastnn.recipes.base import CONFIG, Recipe
+
+# Small weights and images that are centred but not stretched: a rate of 0.1 overshoots and comes back, where He's
+# weights diverge, and a rate of 0.01 is slow.
+_STD, _MOMENTUM = 0.02, 0.5
+
+
+@dataclass
+class OverfitCheck(Recipe):
+    """The three-layer network learns 5 images by heart.
+
+    A network whose gradients are right brings the loss of a handful of images to nearly nothing. It is trained by
+    gradient descent on all of them at once, once for each learning rate; the curves are drawn in one picture.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> recipes.OverfitCheck().lrs
+    (0.01, 0.1)
+    """
+
+    name: ClassVar[str] = "overfit-check"
+    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
+    takes: ClassVar[str] = "10 s"
+
+    epochs: int = 20
+    """How many updates are made, each on all images."""
+
+    resume: bool = False
+    """Go on with the run in run_dir, by default the newest of this recipe. Its options are those that it was begun
+    with; --epochs may be another number."""
+
+    images: int = 5
+    """How many images are learned."""
+
+    lrs: tuple[float, ...] = (0.01, 0.1)
+    """The learning rates that are compared."""
+
+    def run(self) -> None:
+        self.check()
+        if not self.lrs or min(self.lrs) <= 0:
+            raise ValueError(f"lrs: expected learning rates above 0, got {self.lrs}")
+        train = data.cifar10(self.data_dir).train
+        normalize = data.Normalize(data.channel_statistics(train.images)[0], 1)
+        part = data.split(train, self.images, self.seed)[1]
+        loader = data.DataLoader(part, self.images, shuffle=False, transform=normalize)
+
+        run_dir = self.open_run_dir()
+        (run_dir / CONFIG).write_text(json.dumps(self.config(), indent=2) + "\n")
+        print(f"{self.name}: ThreeLayerConvNet on {self.images} images of cifar10, gradient descent at learning rates "
+              f"{', '.join(map(str, self.lrs))}")
+        print(f"run folder: {run_dir}", flush=True)
+        histories = {}
+        for lr in self.lrs:
+            print(f"learning rate {lr}", flush=True)
+            model, folder = models.ThreeLayerConvNet(init=nn.init.normal(_STD), seed=self.seed), run_dir / f"lr-{lr}"
+            optimizer = optim.SGD(model.parameters(), lr, momentum=_MOMENTUM)
+            trainer = training.Trainer(model, nn.CrossEntropyLoss(), optimizer, run_dir=folder, seed=self.seed,
+                                       config={**self.config(), "lr": lr})
+            # Measured on the same images again, since an epoch's own loss is that before its update.
+            histories[f"learning rate {lr}"] = trainer.fit(
+                loader, loader, epochs=self.epochs, resume=self.resume and (folder / "last.safetensors").exists())
+
+        final = {name: f"loss {history['val_loss'][-1]:.4f}" for name, history in histories.items()}
+        picture = training.plots.comparison(histories, "val_loss")
+        picture.axes[0].set_ylabel(f"loss of the {self.images} images")
+        report = training.write_report(run_dir, title=f"{self.name}: {self.images} images learned by heart",
+                                       figures=final, pictures={"Loss against epoch": picture})
+        print(f"report: {report}")
+        print(f"after {self.epochs} epochs: {', '.join(f'{loss} at {name}' for name, loss in final.items())}")

@@ -1,0 +1,56 @@
+"""Trainer, metrics, checkpoints, pictures and reports.
+
+Examples
+--------
+>>> from fastnn import data, nn, optim, training
+>>> digits = data.digits()
+>>> train, validation = data.split(digits.train, 0.1)
+>>> normalize = data.Normalize(*data.channel_statistics(train.images, digits.scale), digits.scale)
+>>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+>>> trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 0.01), progress=False)
+>>> history = trainer.fit(data.DataLoader(train, 64, transform=normalize),
+...                       data.DataLoader(validation, 256, shuffle=False, transform=normalize), epochs=3)
+>>> history["val_accuracy"].shape
+(3,)
+"""
+
+from fastnn.training import plots
+from fastnn.training.callbacks import Callback, EarlyStopping
+from fastnn.training.checkpoint import CheckpointError, load, load_model, save
+from fastnn.training.metrics import (
+    ClassResult,
+    Evaluation,
+    History,
+    accuracy,
+    commonest_confusions,
+    confusion_matrix,
+    confusion_table,
+    per_class,
+    per_class_table,
+)
+from fastnn.training.report import write_report
+from fastnn.training.trainer import DivergedError, Interrupted, Loader, Trainer
+
+__all__ = [
+    "Callback",
+    "CheckpointError",
+    "ClassResult",
+    "DivergedError",
+    "EarlyStopping",
+    "Evaluation",
+    "History",
+    "Interrupted",
+    "Loader",
+    "Trainer",
+    "accuracy",
+    "commonest_confusions",
+    "confusion_matrix",
+    "confusion_table",
+    "load",
+    "load_model",
+    "per_class",
+    "per_class_table",
+    "plots",
+    "save",
+    "write_report",
+]

@@ -1,0 +1,142 @@
+"""What may be hooked into a run, and early stopping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastnn.training.checkpoint import Tensors, part
+from fastnn.training.metrics import Evaluation, Record
+
+if TYPE_CHECKING:
+    from fastnn.training.trainer import Trainer
+
+
+class Callback:
+    """What a run calls as it goes; a subclass overrides what it needs.
+
+    A callback that remembers something from epoch to epoch hands it over in `state_dict`, so that it lies in the
+    checkpoints and a resumed run ends as the uninterrupted one.
+
+    Examples
+    --------
+    >>> from fastnn import training
+    >>> class Perplexity(training.Callback):
+    ...     def on_epoch_end(self, trainer, record):
+    ...         record["val_perplexity"] = math.exp(record["val_loss"])
+    """
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Before the first step; a resumed run has its state back."""
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        """Before the first step of epoch `epoch` (from 0), and before the next one where a run is resumed within it."""
+
+    def on_gradients(self, trainer: Trainer) -> None:
+        """When every parameter has its gradient, before clipping and the update."""
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """After the update; `loss` is that of the batch."""
+
+    def on_validation_end(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        """After the validation of an epoch."""
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        """Before the epoch's record is written and its checkpoint saved; may add numbers to the record."""
+
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        """After a checkpoint was saved."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """After the last epoch."""
+
+    def state_dict(self) -> Tensors:
+        """Return what a resumed run needs, as arrays by name."""
+        return {}
+
+    def load_state_dict(self, state: Tensors) -> None:
+        """Take back what `state_dict` returned."""
+
+
+class EarlyStopping(Callback):
+    """Ends a run whose figures no longer improve.
+
+    Parameters
+    ----------
+    patience : int
+        How many epochs in a row may pass without improvement.
+    min_delta : float, default 0
+        By how much a figure must be better than the best one to count as improvement.
+    monitor : str, default "val_loss"
+        The figure of the epoch's record. Those with "accuracy" in their name shall rise, others fall.
+    restore_best : bool, default False
+        Leave the model with the weights of its best epoch instead of the last.
+
+    Raises
+    ------
+    ValueError
+        If `patience` is below 1 or `min_delta` negative; in `fit`, if the figure is not measured.
+
+    Examples
+    --------
+    >>> from fastnn import training
+    >>> training.EarlyStopping(patience=5, monitor="val_accuracy").patience
+    5
+    """
+
+    def __init__(self, patience: int, min_delta: float = 0.0, monitor: str = "val_loss",
+                 restore_best: bool = False) -> None:
+        if patience < 1:
+            raise ValueError(f"patience: expected at least 1 epoch, got {patience}")
+        if not min_delta >= 0:
+            raise ValueError(f"min_delta: expected at least 0, got {min_delta}")
+        self.patience = patience
+        self.min_delta = min_delta
+        self.monitor = monitor
+        self.restore_best = restore_best
+        self._forget()
+
+    def _forget(self) -> None:
+        self.best: float | None = None
+        self.waited = 0
+        self._weights: Tensors = {}
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        if not trainer.history:
+            self._forget()
+        self._stop_if_due(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        value = record.get(self.monitor)
+        if value is None:
+            measured = ", ".join(name for name, value in record.items() if value is not None)
+            raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, or "
+                             f"monitor one of {measured}")
+        sign = 1 if "accuracy" in self.monitor else -1
+        if self.best is None or sign * (value - self.best) > self.min_delta:
+            self.best, self.waited = value, 0
+            if self.restore_best:
+                self._weights = trainer.model.state_dict()
+        else:
+            self.waited += 1
+        self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: Trainer) -> None:
+        if self.waited >= self.patience:
+            trainer.stop(f"{self.monitor} has not improved for {self.waited} epochs")
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self._weights:
+            trainer.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> Tensors:
+        if self.best is None:
+            return {}
+        weights = {f"model.{name}": tensor for name, tensor in self._weights.items()}
+        return {"best": np.array(self.best, np.float64), "waited": np.array(self.waited, np.int64), **weights}
+
+    def load_state_dict(self, state: Tensors) -> None:
+        self.best, self.waited = float(state["best"]), int(state["waited"])
+        self._weights = part(state, "model")

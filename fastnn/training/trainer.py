@@ -1,0 +1,506 @@
+"""The training loop: what a run does, what its folder holds, and how it is stopped and taken up again."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastnn
+from fastnn import random
+from fastnn.nn import Module
+from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
+from fastnn.training._extra import require
+from fastnn.training._interrupts import Interrupts
+from fastnn.training._progress import Progress
+from fastnn.training.callbacks import Callback
+from fastnn.training.checkpoint import CheckpointError, load, part, replace_file, save, unwritable
+from fastnn.training.metrics import Evaluation, History, Record, confusion_matrix
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+class Loader(Protocol):
+    """What fit takes batches from: `fastnn.data.DataLoader`, or anything with these two methods.
+
+    A batch is a tuple of arrays: the model's inputs, and last what the loss compares its output with.
+    """
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start_step: int = 0, /) -> Generator[tuple[NDArray[Any], ...], None, None]: ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a run, after the step that was going on.
+
+    Attributes
+    ----------
+    checkpoint : Path or None
+        From where ``fit(resume=True)`` goes on; None where the run has no folder and nothing was saved.
+    """
+
+    def __init__(self, epoch: int, step: int, checkpoint: Path | None) -> None:
+        saved = f"saved to {checkpoint}; fit(resume=True) goes on from there" if checkpoint else (
+            "nothing was saved, since the trainer has no run_dir")
+        super().__init__(f"interrupted in epoch {epoch + 1} after step {step}: {saved}")
+        self.checkpoint = checkpoint
+
+
+class DivergedError(RuntimeError):
+    """A loss or a gradient is not finite. The update was not made, and the last checkpoint is as it was."""
+
+
+@dataclasses.dataclass
+class _State:
+    """Where a run stands: all that a checkpoint holds beside tensors."""
+
+    epoch: int = 0                          # epochs done
+    updates: int = 0                        # steps done in all
+    best: list[float] | None = None         # validation accuracy and negative loss of the best checkpoint
+    records: list[Record] = dataclasses.field(default_factory=list)
+    step: int = 0                           # steps done in the running epoch, and sums over them
+    samples: int = 0
+    loss_sum: float = 0.0
+    correct: int | None = 0                 # None: the task is no classification
+    seconds: float = 0.0
+
+    def next_epoch(self) -> None:
+        self.epoch += 1
+        self.step, self.samples, self.loss_sum, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
+
+
+class Trainer:
+    """Trains a model by steps, and keeps what a run leaves behind in a folder.
+
+    A run folder holds config.json, metrics.jsonl (a line an epoch), last.safetensors and, with validation,
+    best.safetensors (the weights of the epoch with the highest validation accuracy, of those the one with the lowest
+    loss; by the loss alone where the task is no classification) and curves.png. `write_report` adds the rest.
+
+    Parameters
+    ----------
+    model : Module
+        What is trained.
+    loss : Module
+        ``loss.forward(scores, targets)`` gives the mean loss of a batch and its gradient, as `nn.CrossEntropyLoss`.
+    optimizer : Optimizer
+        Of the model's parameters.
+    schedule : callable, optional
+        ``schedule(t)`` is the factor on the learning rate after t epochs, a float; see `fastnn.optim`.
+    callbacks : sequence of Callback, optional
+        See `Callback`.
+    run_dir : str or path-like, optional
+        The run's folder, made if it is not there. Without one nothing is saved.
+    seed : int, default 0
+        What dropout draws its masks from.
+    clip_norm : float, optional
+        The largest norm that all gradients together may have.
+    clip_value : float, optional
+        The largest magnitude that an element of a gradient may have.
+    config : mapping, optional
+        What made this run, for config.json: values that JSON holds, and paths.
+    progress : bool, default True
+        Show a bar on stderr and print a line an epoch.
+
+    Attributes
+    ----------
+    history : History
+        What was measured so far.
+
+    Examples
+    --------
+    >>> from fastnn import data, nn, optim, training
+    >>> digits = data.digits()
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 0.01), progress=False)
+    >>> loader = data.DataLoader(digits.train, 64, transform=data.Normalize(0.3, 0.4, digits.scale))
+    >>> history = trainer.fit(loader, epochs=3)
+    >>> history["train_accuracy"][-1] > 0.9
+    np.True_
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Module,
+        optimizer: Optimizer,
+        *,
+        schedule: Callable[[float], float] | None = None,
+        callbacks: Sequence[Callback] = (),
+        run_dir: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        config: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {seed}")
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name}: expected a number above 0 or None, got {limit}")
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.callbacks = list(callbacks)
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        self.seed = seed
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
+        self.progress = progress
+        try:
+            self.config = json.loads(json.dumps(dict(config or {}), default=os.fspath, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"config: expected values that JSON holds, or paths: {error}") from error
+        self._stop_reason: str | None = None
+        self._start_over()
+
+    def fit(self, train_loader: Loader, validation_loader: Loader | None = None, *, epochs: int,
+            resume: bool = False) -> History:
+        """Train for a number of epochs, each followed by validation and a checkpoint.
+
+        Ctrl-C ends the run after the step that is going on, with a checkpoint; a second one at once, without.
+
+        Parameters
+        ----------
+        train_loader : Loader
+            Batches to train on.
+        validation_loader : Loader, optional
+            Batches to validate on, the same in each epoch: its epoch 0.
+        epochs : int
+            How many epochs the run has, those before a resumption included.
+        resume : bool, default False
+            Go on from last.safetensors in the run folder. The run ends with the same bits as an uninterrupted one,
+            given the same loaders, schedule and callbacks. A callback whose state is not in the checkpoint starts anew.
+
+        Returns
+        -------
+        History
+            The run's, from its first epoch.
+
+        Raises
+        ------
+        CheckpointError
+            If a file of the run cannot be written, or the checkpoint is not one of this model, optimizer and seed.
+        DivergedError
+            If a loss or a gradient is not finite.
+        FileExistsError
+            If the folder holds a run already and `resume` is False.
+        Interrupted
+            After Ctrl-C.
+        ValueError
+            If `epochs` is below 1, a loader is empty, or `resume` is asked for without a run folder.
+
+        Examples
+        --------
+        See `Trainer`.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs: expected at least 1, got {epochs}")
+        for name, loader in (("train_loader", train_loader), ("validation_loader", validation_loader)):
+            if loader is not None and not len(loader):
+                raise ValueError(f"{name}: expected at least one batch, got an empty loader")
+        if resume and self.run_dir is None:
+            raise ValueError("resume: expected a trainer with run_dir, where the checkpoint lies; it has none")
+        self._start_over()
+        self._steps_per_epoch = len(train_loader)
+        if self.run_dir is not None:
+            self._open(self.run_dir, resume)
+        self._call("on_fit_begin")
+        with Interrupts() as self._interrupts, self._progress(epochs) as progress:
+            if not resume:
+                self._save(LAST)
+            while self._state.epoch < epochs and self._stop_reason is None:
+                self._train_epoch(train_loader, progress)
+                evaluation = None if validation_loader is None else self._validate(validation_loader)
+                self._end_epoch(evaluation, progress)
+                self._pause_point()
+            if self._stop_reason is not None:
+                progress.say(f"stopped after epoch {self._state.epoch}: {self._stop_reason}")
+        self._call("on_fit_end")
+        if self.run_dir is not None and self.history:
+            from fastnn.training import plots
+
+            replace_file(self.run_dir / "curves.png", plots.png(plots.curves(self.history)))
+        return self.history
+
+    def evaluate(self, loader: Loader) -> Evaluation:
+        """Measure the model on epoch 0 of a loader, in inference.
+
+        Parameters
+        ----------
+        loader : Loader
+            Batches of inputs and targets. Where the targets are classes (integers, one a sample) and the model gives
+            scores of shape (N, C), accuracy, confusion matrix and predictions are found too.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        ValueError
+            If the loader is empty.
+
+        Examples
+        --------
+        >>> from fastnn import data, nn, optim, training
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+        >>> digits = data.digits()
+        >>> transform = data.Normalize(0.3, 0.4, digits.scale)
+        >>> trainer.evaluate(data.DataLoader(digits.test, 100, shuffle=False, transform=transform)).confusion.sum()
+        np.int64(360)
+        """
+        return self._evaluate(loader, lambda: None)
+
+    def stop(self, reason: str) -> None:
+        """End the run after the epoch that is going on; for callbacks.
+
+        Parameters
+        ----------
+        reason : str
+            Printed at the end of the run.
+
+        Examples
+        --------
+        >>> from fastnn import training
+        >>> class StopWhenPerfect(training.Callback):
+        ...     def on_epoch_end(self, trainer, record):
+        ...         if record["val_accuracy"] == 1:
+        ...             trainer.stop("every validation image is recognised")
+        """
+        self._stop_reason = reason
+
+    def _start_over(self) -> None:
+        self._state = _State()
+        self.history = History(self._state.records)
+        self._stop_reason = None
+
+    def _call(self, hook: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *args)
+
+    def _progress(self, epochs: int) -> Progress:
+        steps = self._steps_per_epoch
+        return Progress(epochs * steps, self._state.epoch * steps + self._state.step, epochs, self.progress)
+
+    # --- an epoch ---
+
+    def _train_epoch(self, loader: Loader, progress: Progress) -> None:
+        state = self._state
+        progress.epoch_begins(state.epoch)
+        self._call("on_epoch_begin", state.epoch)
+        clock = time.perf_counter()
+        with closing(loader.epoch(state.epoch, state.step)) as batches:
+            for *inputs, targets in batches:
+                loss, correct = self._step(inputs, targets)
+                state.step += 1
+                state.updates += 1
+                state.samples += len(targets)
+                state.loss_sum += loss * len(targets)
+                state.correct = None if state.correct is None or correct is None else state.correct + correct
+                before, clock = clock, time.perf_counter()
+                state.seconds += clock - before
+                self._call("on_step_end", loss)
+                progress.step_ends(loss)
+                self._pause_point()
+
+    def _step(self, inputs: Sequence[NDArray[Any]], targets: NDArray[Any]) -> tuple[float, int | None]:
+        """Make one update; return the loss and the number of right predictions."""
+        state = self._state
+        self.model.zero_grad()
+        with random.at_step(self.seed, state.epoch, state.step):
+            scores, backward = self.model.forward(*inputs, training=True)
+            loss, loss_backward = self.loss.forward(scores, targets)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss}", inputs)
+            backward(loss_backward(), input_grad=False)
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None and not np.isfinite(parameter.grad).all():
+                raise self._diverged(f"the gradient by {name} is not finite", inputs)
+        self._call("on_gradients")
+        if self.clip_value is not None:
+            clip_grad_value_(self.model.parameters(), self.clip_value)
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step(self._factor(state.step))
+        return float(loss), _count_correct(scores, targets)
+
+    def _factor(self, step: int) -> float:
+        return 1.0 if self.schedule is None else self.schedule(self._state.epoch + step / self._steps_per_epoch)
+
+    def _learning_rate(self, step: int) -> float:
+        return float(self.optimizer.param_groups[0]["lr"] * self._factor(step))
+
+    def _diverged(self, what: str, inputs: Sequence[NDArray[Any]] = ()) -> DivergedError:
+        state = self._state
+        cure = "try a lower learning rate, inputs scaled to mean 0 and deviation 1, or clip_norm=1"
+        if not all(np.isfinite(x).all() for x in inputs):
+            cure = "the inputs of this batch are not finite themselves: mend the data"
+        kept = f"; {self.run_dir / LAST} is as it was" if self.run_dir else ""
+        return DivergedError(f"{what} in epoch {state.epoch + 1} after {state.step} of {self._steps_per_epoch} steps "
+                             f"(learning rate {self._learning_rate(state.step):g}): {cure}{kept}")
+
+    def _validate(self, loader: Loader) -> Evaluation:
+        evaluation = self._evaluate(loader, self._pause_point)
+        if not math.isfinite(evaluation.loss):
+            raise self._diverged(f"the validation loss is {evaluation.loss}")
+        self._call("on_validation_end", evaluation)
+        return evaluation
+
+    def _evaluate(self, loader: Loader, after_batch: Callable[[], None]) -> Evaluation:
+        loss_sum, samples = 0.0, 0
+        labels, predictions, classes = [], [], 0
+        with closing(loader.epoch(0)) as batches:
+            for *inputs, targets in batches:
+                scores = self.model(*inputs)
+                loss_sum += float(self.loss(scores, targets)) * len(targets)
+                samples += len(targets)
+                if _is_classification(scores, targets):
+                    labels.append(targets)
+                    predictions.append(scores.argmax(1))
+                    classes = scores.shape[1]
+                after_batch()
+        if not samples:
+            raise ValueError("loader: expected at least one sample, got an empty loader")
+        if not classes:
+            return Evaluation(loss_sum / samples)
+        all_labels, all_predictions = np.concatenate(labels).astype(np.int64), np.concatenate(predictions)
+        confusion = confusion_matrix(all_labels, all_predictions, classes)
+        return Evaluation(loss_sum / samples, float(confusion.trace() / samples), confusion, all_labels,
+                          all_predictions)
+
+    def _end_epoch(self, evaluation: Evaluation | None, progress: Progress) -> None:
+        state = self._state
+        record: Record = {
+            "epoch": state.epoch + 1,
+            "step": state.updates,
+            "lr": self._learning_rate(state.step - 1),
+            "train_loss": state.loss_sum / state.samples,
+            "train_accuracy": None if state.correct is None else state.correct / state.samples,
+            "val_loss": evaluation and evaluation.loss,
+            "val_accuracy": evaluation and evaluation.accuracy,
+            "seconds": state.seconds,
+            "images_per_second": state.samples / state.seconds,
+        }
+        self._call("on_epoch_end", record)
+        self._append(record)
+        state.records.append(record)
+        state.next_epoch()
+        is_best = False
+        if evaluation is not None:
+            figures = [evaluation.accuracy or 0.0, -evaluation.loss]
+            is_best = state.best is None or figures > state.best
+            if is_best:
+                state.best = figures
+                self._save(BEST)
+        self._save(LAST)
+        progress.epoch_ends(record, is_best)
+
+    # --- the run folder ---
+
+    def _open(self, run_dir: Path, resume: bool) -> None:
+        for module in ("safetensors", "matplotlib"):
+            require(module, "saving a run")
+        if resume:
+            self._load(run_dir / LAST)
+        elif (run_dir / LAST).exists():
+            raise FileExistsError(f"{run_dir}: holds a run already; go on with it (resume=True), or give another "
+                                  "run_dir")
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(run_dir, error) from error
+        replace_file(run_dir / "config.json", (json.dumps(self.config, indent=2) + "\n").encode())
+        # Lines after the checkpoint belong to epochs that will be run again.
+        replace_file(run_dir / "metrics.jsonl", "".join(map(_line, self._state.records)).encode())
+
+    def _append(self, record: Record) -> None:
+        if self.run_dir is None:
+            return
+        path, line = self.run_dir / "metrics.jsonl", _line(record).encode()
+        try:
+            with open(path, "ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    if file.write(line) < len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def _save(self, name: str) -> Path | None:
+        if self.run_dir is None:
+            return None
+        states = {"model": self.model.state_dict()}
+        if name == LAST:
+            states["optimizer"] = self.optimizer.state_dict()
+            states |= {_key(i, callback): callback.state_dict() for i, callback in enumerate(self.callbacks)}
+        path = self.run_dir / name
+        save(path, {f"{prefix}.{key}": tensor for prefix, state in states.items() for key, tensor in state.items()},
+             {**self._identity(), "version": fastnn.__version__, "config": self.config,
+              "state": dataclasses.asdict(self._state)})
+        self._call("on_checkpoint", path)
+        return path
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run must have in common with a checkpoint to go on from it."""
+        return {"model": type(self.model).__qualname__, "optimizer": type(self.optimizer).__qualname__,
+                "seed": self.seed, "steps_per_epoch": self._steps_per_epoch}
+
+    def _load(self, path: Path) -> None:
+        tensors, metadata = load(path)
+        if "state" not in metadata:
+            raise CheckpointError(f"{path}: expected a checkpoint of a run, got a file that holds only tensors")
+        for name, ours in self._identity().items():
+            if metadata.get(name) != ours:
+                raise CheckpointError(f"{path}: expected a run with {name} {ours!r}, as this one has, got one with "
+                                      f"{metadata.get(name)!r}; resume it with what it was started with")
+        before = self.model.state_dict()
+        try:
+            self.model.load_state_dict(part(tensors, "model"))
+            self.optimizer.load_state_dict(part(tensors, "optimizer"))
+            state = _State(**metadata["state"])
+        except (TypeError, ValueError, KeyError) as error:
+            self.model.load_state_dict(before)
+            raise CheckpointError(f"{path}: a checkpoint of another model or optimizer than this {metadata['model']} "
+                                  f"and {metadata['optimizer']}: {error}") from error
+        for i, callback in enumerate(self.callbacks):
+            if callback_state := part(tensors, _key(i, callback)):
+                callback.load_state_dict(callback_state)
+        self._state, self.history = state, History(state.records)
+
+    def _pause_point(self) -> None:
+        """Between two steps, where a checkpoint is whole: save and leave, if Ctrl-C was pressed."""
+        if self._interrupts.requested:
+            raise Interrupted(self._state.epoch, self._state.step, self._save(LAST))
+
+
+def _key(i: int, callback: Callback) -> str:
+    return f"callbacks.{i}.{type(callback).__qualname__}"
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _is_classification(scores: NDArray[Any], targets: NDArray[Any]) -> bool:
+    return scores.ndim == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
+
+
+def _count_correct(scores: NDArray[Any], targets: NDArray[Any]) -> int | None:
+    return int((scores.argmax(1) == targets).sum()) if _is_classification(scores, targets) else None

@@ -1,0 +1,194 @@
+"""What the table of kernels cannot say of activations: edge values as in torch, no overflow, documented errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from fastnn import kernels
+
+EDGES = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-310, -1e-310, 1e-30, 0.5, -0.5, 40.0, -40.0, 1e4, -1e4])
+EPS = float(np.finfo(np.float32).eps)
+
+ELEMENTWISE = [
+    ("relu", "relu", {}, "y"),
+    ("leaky_relu", "leaky_relu", {}, "x"),
+    ("leaky_relu", "leaky_relu", {"negative_slope": 0.3}, "x"),
+    ("leaky_relu", "leaky_relu", {"negative_slope": -0.5}, "x"),
+    ("leaky_relu", "leaky_relu", {"negative_slope": 0.0}, "x"),
+    ("sigmoid", "sigmoid", {}, "y"),
+    ("tanh", "tanh", {}, "y"),
+    ("gelu", "gelu", {}, "x"),
+    ("gelu", "gelu", {"approximate": "tanh"}, "x"),
+]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize(("name", "torch_name", "options", "kept"), ELEMENTWISE)
+def test_edge_values_are_torchs(name: str, torch_name: str, options: dict, kept: str, target: str) -> None:
+    """NaN, inf, signed zeros, denormal and saturating values, forward and backward."""
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(EDGES, requires_grad=True)
+    expected = getattr(torch.nn.functional, torch_name)(x, **options)
+    expected.backward(torch.full_like(expected, 2.0))
+    with np.errstate(all="ignore"):
+        y = getattr(kernels, name)(EDGES, **options, target=target)
+        grad = getattr(kernels, f"{name}_backward")(np.full_like(EDGES, 2.0), y if kept == "y" else EDGES, **options,
+                                                    target=target)
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(grad, x.grad.numpy(), rtol=1e-14, atol=1e-15)
+    np.testing.assert_array_equal(np.signbit(y[3:5]), np.signbit(expected.detach().numpy()[3:5]))
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_relu_keeps_nan_and_has_gradient_0_at_0(target: str) -> None:
+    np.testing.assert_array_equal(kernels.relu(np.array([np.nan, -1.0]), target=target), [np.nan, 0])
+    grad = kernels.relu_backward(np.ones(3), np.array([0.0, 1.0, np.nan]), target=target)
+    np.testing.assert_array_equal(grad, [0, 1, 1])
+    total = kernels.add_relu(np.array([np.nan, 1.0, -3.0]), np.array([1.0, -np.inf, 1.0]), target=target)
+    np.testing.assert_array_equal(total, [np.nan, 0, 0])
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu", "softmax", "log_softmax"])
+def test_large_values_overflow_nowhere(name: str, dtype: type, target: str) -> None:
+    x = np.array([-1e4, -200, 0, 200, 1e4], dtype)
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        y = getattr(kernels, name)(x, target=target)
+    assert np.isfinite(y).all()
+
+
+def _worst(actual: np.ndarray, truth: np.ndarray, scale: np.ndarray) -> float:
+    return float(np.max(np.abs(actual - truth) / (EPS * np.abs(scale))))
+
+
+def test_float32_errors_are_those_documented() -> None:
+    x = np.concatenate([np.linspace(-12, 12, 40_001), np.logspace(-30, 0, 999), -np.logspace(-30, 0, 999)])
+    x = x.astype(np.float32)
+    v, one = x.astype(np.float64), np.ones_like(x)
+    probability, density = special.ndtr(v), np.exp(-v * v / 2) / np.sqrt(2 * np.pi)
+    assert _worst(kernels.sigmoid(x), special.expit(v), special.expit(v)) <= 3
+    assert _worst(kernels.tanh(x), np.tanh(v), np.tanh(v)) <= 3
+    assert _worst(kernels.gelu(x), v * probability, v) <= 3
+    assert _worst(kernels.gelu_backward(one, x), probability + v * density, one) <= 5
+    for name in ("gelu", "gelu_backward"):
+        args = (one, x) if name == "gelu_backward" else (x,)
+        truth = getattr(kernels, name)(*[a.astype(np.float64) for a in args], "tanh")
+        assert _worst(getattr(kernels, name)(*args, "tanh"), truth, v if name == "gelu" else one) <= 5
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_float32_errors_of_softmax_are_those_documented(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    x = (10 * rng.standard_normal((50, classes))).astype(np.float32)
+    v = x.astype(np.float64)
+    truth = special.softmax(v, -1)
+    assert _worst(kernels.softmax(x), truth, truth * (4 + v.max(-1, keepdims=True) - v)) <= 1
+    logarithms = special.log_softmax(v, -1)
+    assert _worst(kernels.log_softmax(x), logarithms, np.abs(logarithms) + 2 + np.log(classes)) <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_elementary_functions_are_right_to_some_units_in_the_last_place(dtype: type) -> None:
+    largest = np.log(np.finfo(dtype).max)
+    scores = np.stack([np.zeros(20_001), -np.linspace(0, float(largest) - 2, 20_001)], -1).astype(dtype)
+    exponents = kernels.softmax(scores)[:, 1]           # exp(x) / (1 + exp(x))
+    truth = special.expit(scores[:, 1].astype(np.longdouble))
+    assert np.max(np.abs(exponents - truth) / truth) <= 4 * np.finfo(dtype).eps
+    small = np.logspace(-30, -3, 1000).astype(dtype)
+    np.testing.assert_allclose(kernels.tanh(small), np.tanh(small.astype(np.longdouble)), rtol=4 * np.finfo(dtype).eps)
+
+
+INF = np.inf
+ROWS = np.array([[-INF, -INF, -INF], [INF, 1, 2], [INF, INF, 0], [-INF, 1, 2], [np.nan, 1, 2], [np.nan] * 3, [0, 0, 0]])
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_infinite_rows_is_torchs(name: str, target: str) -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(ROWS, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(x, dim=1)
+    grad_output = np.arange(21.0).reshape(7, 3)
+    expected.backward(torch.tensor(grad_output))
+    with np.errstate(all="ignore"):
+        y = getattr(kernels, name)(ROWS, target=target)
+        grad = getattr(kernels, f"{name}_backward")(grad_output, y, target=target)
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-14)
+    np.testing.assert_allclose(grad, x.grad.numpy(), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, -3, -4])
+def test_softmax_along_any_axis_is_torchs(name: str, axis: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, grad_output = rng.standard_normal((2, 2, 3, 4, 5))
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(tensor, dim=axis)
+    expected.backward(torch.tensor(grad_output))
+    out = np.empty((5, 4, 3, 2)).T
+    y = getattr(kernels, name)(x, axis, out=out)
+    assert y is out
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-13)
+    grad = getattr(kernels, f"{name}_backward")(grad_output, y, axis)
+    np.testing.assert_allclose(grad, tensor.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (0, 2)])
+def test_no_dimension_or_no_element(shape: tuple, target: str) -> None:
+    x = np.zeros(shape)
+    for name in ("relu", "sigmoid", "tanh", "gelu", "leaky_relu"):
+        assert getattr(kernels, name)(x, target=target).shape == shape
+    np.testing.assert_array_equal(kernels.softmax(x, target=target), np.ones(shape))
+    np.testing.assert_array_equal(kernels.log_softmax(x, target=target), np.zeros(shape))
+    np.testing.assert_array_equal(kernels.add(x, x, target=target), x)
+    np.testing.assert_array_equal(kernels.dropout(x, np.ones(shape, bool), 0.5, target=target), x)
+
+
+def test_softmax_of_a_number_has_axes_0_and_minus_1() -> None:
+    for axis in (0, -1):
+        assert kernels.softmax(np.array(3.0), axis) == 1
+    with pytest.raises(ValueError, match=r"axis: expected from -1 to 0 for shape \(\), got 1"):
+        kernels.softmax(np.array(3.0), 1)
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_dropout_scales_what_any_nonzero_byte_keeps(target: str) -> None:
+    x = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+    for run in (kernels.dropout, kernels.dropout_backward):
+        np.testing.assert_array_equal(run(x, np.array([0, 1, 2, 255], np.uint8), 0.5, target=target), [0, 4, 6, 8])
+        np.testing.assert_array_equal(run(x, np.array([1, 1, 0, 0], bool), 0, target=target), [1, 2, 0, 0])
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_dropout_of_everything_is_torchs(target: str) -> None:
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.functional.dropout(torch.tensor(EDGES), 1.0)
+    with np.errstate(invalid="ignore"):
+        y = kernels.dropout(EDGES, np.zeros(EDGES.shape, bool), 1.0, target=target)
+    np.testing.assert_array_equal(y, expected.numpy())
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: kernels.leaky_relu(np.ones(2), "0.1"), TypeError, r"negative_slope: expected a number, got '0.1'"),
+    (lambda: kernels.leaky_relu(np.ones(2), np.nan), ValueError, r"negative_slope: expected a number"),
+    (lambda: kernels.gelu(np.ones(2), "erf"), ValueError, r"approximate: expected one of .*, got 'erf'"),
+    (lambda: kernels.dropout(np.ones(2), np.ones(2, bool), 1.5), ValueError,
+     r"p: expected a number from 0 to 1, got 1.5"),
+    (lambda: kernels.dropout(np.ones(2), np.ones(2, bool), -0.1), ValueError, r"p: expected a number from 0 to 1"),
+    (lambda: kernels.dropout(np.ones(2), np.ones(2, int), 0.5), TypeError, r"mask: expected bool or uint8, got int64"),
+    (lambda: kernels.dropout_backward(np.ones(2), np.ones(3, bool), 0.5), ValueError, r"mask: expected shape \(2,\)"),
+    (lambda: kernels.relu_backward(np.ones(2), np.ones(3)), ValueError, r"y: expected shape \(2,\), got \(3,\)"),
+    (lambda: kernels.softmax_backward(np.ones(2), np.ones(2), 1.0), TypeError, r"axis: expected an integer, got 1.0"),
+])
+def test_options_that_do_not_fit_are_refused(call: object, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()

@@ -1,0 +1,198 @@
+"""Threads, forks, the compile cache: real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.kernels import _jit
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the compiler")
+
+LARGE = "x = np.random.default_rng(0).standard_normal((8, 16, 32, 32)).astype(np.float32)\n" \
+        "w = np.random.default_rng(1).standard_normal((16, 16, 3, 3)).astype(np.float32)\n" \
+        "expected = fastnn.conv2d(x, w)\n"
+
+
+def python(code: str, **environment: str | None) -> str:
+    """Run code in a new process and return what it prints; None removes a variable."""
+    env = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
+    for name in (k for k, v in environment.items() if v is None):
+        env.pop(name, None)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", f"import numpy as np, fastnn\n{textwrap.dedent(code)}"],
+                          env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_concurrent_callers_on_each_threading_layer(layer: str) -> None:
+    """workqueue aborts the process when two threads launch at once, so others than the main one use our pool."""
+    assert python(LARGE + """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as pool:
+    results = list(pool.map(lambda _: fastnn.conv2d(x, w), range(40)))
+    results.append(fastnn.conv2d(x, w))
+print(all((r == expected).all() for r in results))
+""", NUMBA_THREADING_LAYER=layer) == "True\n"
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_fork_after_use(layer: str) -> None:
+    """GNU OpenMP kills a forked child that uses it again."""
+    assert python(LARGE + """
+import os
+child = os.fork()
+if child == 0:
+    os._exit(0 if (fastnn.conv2d(x, w) == expected).all() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print((fastnn.conv2d(x, w) == expected).all())
+""", NUMBA_THREADING_LAYER=layer) == "0\nTrue\n"
+
+
+def test_fork_before_use_and_twice() -> None:
+    assert python("""
+import os
+x, w = np.ones((8, 16, 32, 32), np.float32), np.ones((16, 16, 3, 3), np.float32)
+child = os.fork()
+if child == 0:
+    fastnn.conv2d(x, w)
+    grandchild = os.fork()
+    if grandchild == 0:
+        os._exit(0 if fastnn.conv2d(x, w).any() else 1)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""") == "0\n"
+
+
+@pytest.mark.peers
+def test_inside_joblib_and_a_torch_data_loader() -> None:
+    pytest.importorskip("joblib")
+    pytest.importorskip("torch")
+    assert python(LARGE + """
+import joblib, torch
+for backend in ("threading", "loky"):
+    results = joblib.Parallel(2, backend=backend)(joblib.delayed(fastnn.conv2d)(x, w) for _ in range(4))
+    print(all((r == expected).all() for r in results))
+
+class Convolved(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return fastnn.conv2d(x, w)
+
+for batch in torch.utils.data.DataLoader(Convolved(), batch_size=2, num_workers=2):
+    print(bool((batch.numpy() == expected).all()))
+""") == "True\n" * 4
+
+
+def test_set_num_threads() -> None:
+    before = fastnn.get_num_threads()
+    fastnn.set_num_threads(3)
+    assert fastnn.get_num_threads() == 3
+    fastnn.set_num_threads(None)
+    assert fastnn.get_num_threads() == before
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match="n: expected a positive integer or None, got"):
+            fastnn.set_num_threads(wrong)  # type: ignore[arg-type]
+
+
+def test_default_threads_respect_the_environment() -> None:
+    assert python("print(fastnn.get_num_threads())", OMP_NUM_THREADS="1") == "1\n"
+    assert python("print(fastnn.get_num_threads())", NUMBA_NUM_THREADS="1") == "1\n"
+
+
+def test_numba_settings_of_the_user_are_kept() -> None:
+    before = numba.get_num_threads()
+    fastnn.set_num_threads(2)
+    try:
+        fastnn.conv2d(np.ones((8, 16, 32, 32), np.float32), np.ones((16, 16, 3, 3), np.float32))
+        assert numba.get_num_threads() == before
+    finally:
+        fastnn.set_num_threads(None)
+
+
+COMPILE = "print(fastnn.linear(np.ones((2, 3)), np.ones((4, 3))).sum())"
+
+
+def test_cache_is_used_by_the_next_process(tmp_path: Path) -> None:
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "24.0\n"
+    files = sorted(tmp_path.rglob("*.nbc"))
+    assert files
+    stamps = [f.stat().st_mtime_ns for f in files]
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "24.0\n"
+    assert [f.stat().st_mtime_ns for f in files] == stamps
+    assert sorted(tmp_path.rglob("*")) == sorted([*files, files[0].parent])
+
+
+def test_cache_survives_damage(tmp_path: Path) -> None:
+    python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path))
+    for number, file in enumerate(tmp_path.rglob("*.nbc")):
+        file.write_bytes(file.read_bytes()[:1000] if number % 2 else b"not a kernel")
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "24.0\n"
+
+
+def test_cache_knows_bounds_checks(tmp_path: Path) -> None:
+    python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path), NUMBA_BOUNDSCHECK=None)
+    python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path), NUMBA_BOUNDSCHECK="1")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_home_and_no_writable_cache(tmp_path: Path) -> None:
+    """A kernel compiles all the same where nothing can be kept."""
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(blocked / "cache")) == "24.0\n"
+    assert python(COMPILE, FASTNN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=str(blocked)) == "24.0\n"
+
+
+def test_eight_processes_start_cold_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        outputs = list(pool.map(lambda _: python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)), range(8)))
+    assert outputs == ["24.0\n"] * 8
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".nbc"]
+
+
+def test_change_of_any_kernel_source_is_seen(tmp_path: Path) -> None:
+    """Numba's own cache misses a change of a helper in another file."""
+    import shutil
+
+    package = Path(fastnn.__file__).parent
+    shutil.copytree(package, tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
+    cache = tmp_path / "cache"
+    environment = {"FASTNN_CACHE_DIR": str(cache), "PYTHONPATH": str(tmp_path)}
+    assert python(f"assert fastnn.__file__.startswith({str(tmp_path)!r})\n{COMPILE}", **environment) == "24.0\n"
+    source = tmp_path / "fastnn" / "kernels" / "_simd.py"
+    text = source.read_text()
+    changed = text.replace("builder.fmul(x, y", "builder.fadd(x, y")
+    assert changed != text
+    source.write_text(changed)
+    assert python(COMPILE, **environment) == "48.0\n"
+
+
+def test_numba_still_has_what_the_cache_builds_on() -> None:
+    """Numba's private classes: a change in them must show here, not as a slow start."""
+    from numba.core import caching
+    from numba.core.compiler import CompileResult
+
+    assert {"cache_path", "load_overload", "save_overload", "enable", "disable", "flush"} <= caching._Cache.__abstractmethods__
+    assert callable(CompileResult._reduce)
+    assert callable(CompileResult._rebuild)
+    dispatcher = numba.njit(lambda x: x)
+    assert type(dispatcher._cache).__name__ == "NullCache"
+
+
+def test_a_kernel_that_writes_an_unknown_parameter_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"writes names \['z'\], its parameters are \['x', 'y'\]"):
+        @_jit.block_kernel(writes="z")
+        def kernel(block: int, x: np.ndarray, y: np.ndarray) -> None:
+            y[block] = x[block]

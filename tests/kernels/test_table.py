@@ -1,0 +1,262 @@
+"""Every kernel of the table, on every target, held to every promise of the contract."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import kernels
+from fastnn.kernels import _jit
+from fastnn.testing import KERNELS, Call, Kernel, assert_close, numeric_gradient
+
+ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
+CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
+FLOATS = [pytest.param(row, dtype, id=f"{name}-{dtype}")
+          for name, row in KERNELS.items() for dtype in row.dtypes if dtype.kind == "f"]
+
+
+def samples(row: Kernel, dtype: np.dtype) -> Iterator[Call]:
+    return row.samples(np.random.default_rng(0), dtype)
+
+
+def arrays(call: Call) -> list[np.ndarray]:
+    return [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, np.ndarray)]
+
+
+def run(row: Kernel, call: Call, **options: object) -> tuple:
+    """What a call returns, and the arguments that it updates, as one tuple."""
+    call = call.copy()
+    result = row(call, **options)
+    returned = result if isinstance(result, tuple) else (result,)
+    return (*returned, *(call.args[i] for i in row.writes))
+
+
+def assert_same_bits(actual: tuple, expected: tuple) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        assert (a is None) == (e is None)
+        if a is not None:
+            assert np.asarray(a).tobytes() == np.asarray(e).tobytes()
+
+
+def test_every_public_kernel_is_in_the_table() -> None:
+    others = {"use_target", "get_num_threads", "set_num_threads"}
+    assert set(KERNELS) == set(kernels.__all__) - others
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_cpu_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
+    """float64 to rounding; float32 within its bound of the float64 truth."""
+    for call in samples(row, dtype):
+        truth = run(row, call.astype(np.float64) if dtype == np.float32 else call, target="naive")
+        for algorithm in row.algorithms or (None,):
+            options = {} if algorithm is None else {"algorithm": algorithm}
+            assert_close(run(row, call, target="cpu", **options), truth, dtype=dtype, factor=row.factor,
+                         gradient=row.name.endswith("_backward"), what=f"{row.name}{call.kwargs}") \
+                if dtype.kind == "f" else assert_close(run(row, call, target="cpu", **options), truth)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_naive_float32_agrees_with_its_float64_self(row: Kernel) -> None:
+    for call in samples(row, np.dtype(np.float32)):
+        assert_close(run(row, call, target="naive"), run(row, call.astype(np.float64), target="naive"), dtype=np.float32,
+                     factor=4 * row.factor, gradient=row.name.endswith("_backward"))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].torch])
+def test_agrees_with_torch(row: Kernel) -> None:
+    """Results, and gradients by torch's autograd."""
+    torch = pytest.importorskip("torch")
+    for call in samples(row, np.dtype(np.float64)):
+        same = call.copy().map(torch.from_numpy)
+        for i in row.inputs:
+            if same.args[i] is not None:
+                same.args[i].requires_grad_()
+        expected = row.torch(*same.args, **same.kwargs)
+        result = row(call)
+        outputs = result if isinstance(result, tuple) else (result,)
+        truths = expected if isinstance(expected, tuple) else (expected,)
+        for output, truth in zip(outputs, truths):         # torch keeps some results to itself
+            assert_close(output, truth.detach().numpy(), factor=10 * row.factor, what=f"{row.name}{call.kwargs}")
+        if row.backward is None:
+            continue
+        grad = np.random.default_rng(1).standard_normal(np.shape(outputs[0]))
+        truths[0].backward(torch.from_numpy(np.asarray(grad)))
+        backward_call = row.backward(call, result, grad)
+        grads = KERNELS[f"{row.name}_backward"](backward_call)
+        for i, got in zip(row.inputs, grads if isinstance(grads, tuple) else (grads,), strict=True):
+            if same.args[i] is not None:
+                assert_close(got, same.args[i].grad.numpy(), factor=10 * row.factor, gradient=True,
+                             what=f"{row.name}_backward{call.kwargs}[{i}]")
+
+
+@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].backward])
+def test_gradients_agree_with_differences(row: Kernel) -> None:
+    for call in samples(row, np.dtype(np.float64)):
+        if sum(a.size for a in arrays(call)) > 1000:      # two calls an element
+            continue
+        result = row(call)
+        output = result[0] if isinstance(result, tuple) else result
+        weights = np.asarray(np.random.default_rng(2).standard_normal(np.shape(output)))
+        grads = KERNELS[f"{row.name}_backward"](row.backward(call, result, weights))
+
+        def value(call: Call = call, weights: np.ndarray = weights) -> float:
+            result = row(call.copy())
+            return float(np.sum(weights * (result[0] if isinstance(result, tuple) else result)))
+
+        for i, grad in zip(row.inputs, grads if isinstance(grads, tuple) else (grads,), strict=True):
+            if call.args[i] is not None:
+                numeric = numeric_gradient(value, call.args[i])
+                scale = max(np.linalg.norm(grad) + np.linalg.norm(numeric), 1e-3 * np.sqrt(np.size(grad)))
+                assert np.linalg.norm(grad - numeric) <= 1e-7 * scale, f"{row.name}{call.kwargs} by argument {i}"
+
+
+@pytest.mark.parametrize(("row", "dtype"), FLOATS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_travel_as_in_naive(row: Kernel, dtype: np.dtype, value: float) -> None:
+    for call in samples(row, dtype):
+        for position, array in enumerate(call.args):
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
+                continue
+            if position in row.writes or (row.given is not None and position not in row.given):
+                continue
+            planted = call.copy()
+            planted.args[position].flat[array.size // 2] = value
+            with np.errstate(all="ignore"):
+                naive = run(row, planted, target="naive")
+                cpu = run(row, planted, target="cpu")
+            assert_close(cpu, naive, dtype=dtype, factor=10 * row.factor, gradient=True,
+                         what=f"{row.name}{call.kwargs} with {value} in argument {position}")
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
+    """Read-only, strided, Fortran-ordered and unaligned inputs."""
+    def strided(array: np.ndarray) -> np.ndarray:
+        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype) if array.ndim else array
+        wide[..., ::2] = array
+        return wide[..., ::2]
+
+    def unaligned(array: np.ndarray) -> np.ndarray:
+        raw = np.empty(array.nbytes + 1, np.uint8)[1:]
+        view = raw.view(array.dtype).reshape(array.shape)
+        view[...] = array
+        return view
+
+    def read_only(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array.flags.writeable = False
+        return array
+
+    for call in samples(row, dtype):
+        if any(a.ndim == 0 for a in arrays(call)):
+            continue
+        expected = run(row, call)
+        for change in (strided, unaligned, np.asfortranarray, read_only):
+            changed = Call(tuple(a if i in row.writes or not isinstance(a, np.ndarray) else change(a)
+                                 for i, a in enumerate(call.copy().args)),
+                           {k: change(v) if isinstance(v, np.ndarray) else v for k, v in call.kwargs.items()})
+            result = row(changed)
+            returned = result if isinstance(result, tuple) else (result,)
+            assert_same_bits((*returned, *(changed.args[i] for i in row.writes)), expected)
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_dtype_and_inputs_are_kept(row: Kernel, dtype: np.dtype, target: str) -> None:
+    for call in samples(row, dtype):
+        kept = call.copy()
+        result = row(call, target=target)
+        for output in result if isinstance(result, tuple) else (result,):
+            if output is not None and dtype.kind == "f" and np.asarray(output).dtype.kind == "f":
+                assert np.asarray(output).dtype == dtype or row.name == "batch_norm"
+                assert np.ndim(output) == 0 or output.flags.c_contiguous
+        for i, (before, after) in enumerate(zip(kept.args, call.args)):
+            if isinstance(before, np.ndarray) and i not in row.writes:
+                np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize(("row", "dtype"), [p for p in CASES if p.values[0].has_out])
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_out(row: Kernel, dtype: np.dtype, target: str) -> None:
+    for call in samples(row, dtype):
+        result = row(call.copy(), target=target)
+        expected = result[0] if isinstance(result, tuple) else result
+        out = np.full_like(expected, 7)
+        got = row(call.copy(), target=target, out=out)
+        assert (got[0] if isinstance(got, tuple) else got) is out
+        assert_same_bits((out,), (expected,))
+        wide = np.full((*expected.shape, 2), 7, expected.dtype)
+        row(call.copy(), target=target, out=wide[..., 0])
+        assert_same_bits((wide[..., 0],), (expected,))
+        assert (wide[..., 1] == 7).all()
+        locked = np.full_like(expected, 7)
+        locked.flags.writeable = False
+        with pytest.raises(ValueError, match="out: expected a writable array"):
+            row(call.copy(), target=target, out=locked)
+
+
+@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].has_out])
+def test_out_that_overlaps_is_refused(row: Kernel) -> None:
+    dtype = row.dtypes[0]
+    for call in samples(row, dtype):
+        result = row(call.copy())
+        shape = np.shape(result[0] if isinstance(result, tuple) else result)
+        x = call.args[0]
+        if x.size == 0:
+            continue
+        memory = np.zeros(max(x.size, int(np.prod(shape))), x.dtype)
+        memory[: x.size] = x.reshape(-1)
+        same = Call((memory[: x.size].reshape(x.shape), *call.args[1:]), call.kwargs)
+        with pytest.raises(ValueError, match="out: expected memory of its own, but it overlaps with"):
+            row(same, out=memory[: int(np.prod(shape))].reshape(shape))
+        assert_same_bits((same.args[0],), (x,))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_refused_inputs(row: Kernel) -> None:
+    """Each is one sentence, and nothing is written."""
+    for refused in row.refused():
+        kept = refused.call.copy()
+        for target in ({},) if "target" in kept.kwargs else ({"target": "naive"}, {"target": "cpu"}):
+            with pytest.raises(refused.error, match=refused.match):
+                row(refused.call, **target)
+        for before, after in zip(arrays(kept), arrays(refused.call)):
+            np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in samples(row, dtype):
+        fastnn.set_num_threads(1)
+        expected = run(row, call)
+        monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
+        for threads in (2, 3, 8):
+            fastnn.set_num_threads(threads)
+            assert_same_bits(run(row, call), expected)
+        monkeypatch.undo()
+        fastnn.set_num_threads(None)
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_concurrent_callers(row: Kernel, dtype: np.dtype) -> None:
+    calls = list(samples(row, dtype))
+    expected = [run(row, call) for call in calls]
+    results: list[list[tuple]] = [[] for _ in range(4)]
+
+    def work(mine: list[tuple]) -> None:
+        for _ in range(3):
+            mine[:] = [run(row, call) for call in calls]
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in results]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mine in results:
+        for got, should in zip(mine, expected, strict=True):
+            assert_same_bits(got, should)

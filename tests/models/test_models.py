@@ -1,0 +1,102 @@
+"""The networks: their layers, their seeds, their gradients, and the same network in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import models, nn, testing
+
+SHAPES = {"CNN": (1, 8, 8), "CNNMnist": (1, 28, 28), "ThreeLayerConvNet": (3, 32, 32)}
+
+
+def images(name: str, n: int = 2, dtype: Any = np.float32) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n, *SHAPES[name])).astype(dtype)
+
+
+def test_all_models_are_tested() -> None:
+    assert set(SHAPES) == set(models.__all__)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_scores_have_a_column_a_class(name: str) -> None:
+    scores = getattr(models, name)(num_classes=7)(images(name, 3))
+    assert scores.shape == (3, 7)
+    assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_initial_weights_follow_from_the_seed_alone(name: str) -> None:
+    make = getattr(models, name)
+    first = make(seed=3).state_dict()
+    nn.Linear(2, 2)
+    again, other = make(seed=3).state_dict(), make(seed=4).state_dict()
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert not np.array_equal(first["0.weight"], other["0.weight"])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_gradients(name: str) -> None:
+    smaller = {"num_filters": 4, "filter_size": 3, "hidden": 5, "image_size": 8} if name == "ThreeLayerConvNet" else {}
+    x = images(name, dtype=np.float64)
+    x = x[:, :, :8, :8] if smaller else x
+    checks = testing.check_gradients(getattr(models, name)(**smaller).to(np.float64), x)
+    assert max(check.error for check in checks) <= 1e-7
+
+
+def test_the_cnn_takes_larger_images() -> None:
+    assert models.CNN(3)(np.zeros((2, 3, 28, 21), np.float32)).shape == (2, 10)
+
+
+def test_cnn_mnist_has_the_layers_of_the_classic_network() -> None:
+    layers = list(models.CNNMnist())
+    assert [type(layer).__name__ for layer in layers] == [
+        "Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear"]
+    assert [tuple(parameter.data.shape) for parameter in models.CNNMnist().parameters()] == [
+        (32, 1, 5, 5), (32,), (64, 32, 5, 5), (64,), (128, 3136), (128,), (10, 128), (10,)]
+
+
+def test_three_layer_convnet_has_three_layers() -> None:
+    assert [type(layer).__name__ for layer in models.ThreeLayerConvNet()] == [
+        "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear"]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", SHAPES)
+def test_scores_and_gradients_are_those_of_the_same_network_in_torch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    model = getattr(models, name)(seed=1).to(np.float64)
+    twin = torch.nn.Sequential(*[torch_layer(torch, layer) for layer in model]).double()
+    twin.load_state_dict({key: torch.from_numpy(array) for key, array in model.state_dict().items()})
+    x, labels = images(name, 3, np.float64), np.array([1, 7, 4])
+
+    scores, backward = model.forward(x, training=True)
+    _, loss_backward = nn.CrossEntropyLoss().forward(scores, labels)
+    grad_x = backward(loss_backward())
+
+    torch_x = torch.from_numpy(x).requires_grad_()
+    torch_scores = twin(torch_x)
+    torch.nn.functional.cross_entropy(torch_scores, torch.from_numpy(labels)).backward()
+    np.testing.assert_allclose(scores, torch_scores.detach().numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(grad_x, torch_x.grad.numpy(), rtol=1e-8, atol=1e-12)
+    for (key, parameter), torch_parameter in zip(model.named_parameters(), twin.parameters(), strict=True):
+        np.testing.assert_allclose(parameter.grad, torch_parameter.grad.numpy(), rtol=1e-8, atol=1e-12, err_msg=key)
+
+
+def torch_layer(torch: Any, layer: Any) -> Any:
+    match layer:
+        case nn.Conv2d():
+            return torch.nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+                                   bias=layer.bias is not None)
+        case nn.Linear():
+            return torch.nn.Linear(layer.in_features, layer.out_features)
+        case nn.BatchNorm2d():
+            return torch.nn.BatchNorm2d(layer.num_features)
+        case nn.MaxPool2d():
+            return torch.nn.MaxPool2d(layer.kernel_size)
+        case nn.AdaptiveAvgPool2d():
+            return torch.nn.AdaptiveAvgPool2d(layer.output_size)
+        case _:
+            return getattr(torch.nn, type(layer).__name__)()

@@ -1,0 +1,62 @@
+"""Losses against torch, and their gradients against differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import nn, random
+from fastnn.testing import assert_close, check_gradients
+
+SCORES = random.generator(0, "scores").standard_normal((5, 4)) * 2
+LABELS = np.array([0, 3, 1, 1, 2])
+TRUTH = random.generator(1, "scores").standard_normal((5, 4))
+
+LOSSES = [(nn.CrossEntropyLoss(), LABELS), (nn.CrossEntropyLoss(label_smoothing=0.2), LABELS),
+          (nn.HingeLoss(), LABELS), (nn.HingeLoss(margin=0.3), LABELS), (nn.MSELoss(), TRUTH)]
+
+
+def theirs(torch: Any, loss: nn.Module, scores: Any, truth: Any) -> Any:
+    if isinstance(loss, nn.CrossEntropyLoss):
+        return torch.nn.CrossEntropyLoss(label_smoothing=loss.label_smoothing)(scores, truth)
+    if isinstance(loss, nn.HingeLoss):
+        return scores.shape[1] * torch.nn.MultiMarginLoss(margin=loss.margin)(scores, truth)
+    return torch.nn.MSELoss()(scores, truth)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("loss", "truth"), LOSSES)
+def test_as_torch(loss: nn.Module, truth: np.ndarray, dtype: Any) -> None:
+    torch = pytest.importorskip("torch")
+    scores = SCORES.astype(dtype)
+    truth = truth.astype(dtype) if truth.dtype.kind == "f" else truth
+    tensor = torch.tensor(scores, requires_grad=True)
+    expected = theirs(torch, loss, tensor, torch.tensor(truth))
+    (3 * expected).backward()
+    value, backward = loss.forward(scores, truth)
+    assert isinstance(value, dtype)
+    assert_close(value, expected.detach().numpy())
+    assert_close(backward(3.0), tensor.grad.numpy(), gradient=True)
+    assert loss(scores, truth) == value
+
+
+@pytest.mark.parametrize(("loss", "truth"), LOSSES)
+def test_gradients(loss: nn.Module, truth: np.ndarray) -> None:
+    assert check_gradients(loss, SCORES, truth)[0].error <= 1e-7
+    _, backward = loss.forward(SCORES, truth)
+    grad = backward()
+    with pytest.raises(RuntimeError, match="called before"):
+        backward()
+    np.testing.assert_array_equal(loss.forward(SCORES, truth)[1](1.0), grad)
+
+
+def test_a_loss_has_no_state() -> None:
+    assert nn.CrossEntropyLoss().state_dict() == {}
+
+
+def test_labels_out_of_range() -> None:
+    with pytest.raises(ValueError, match="labels: expected labels from 0 to 3 for 4 classes, got 4"):
+        nn.CrossEntropyLoss().forward(SCORES, np.full(5, 4))

@@ -1,0 +1,96 @@
+"""What importing does and does not do, and which part may import which."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastnn
+
+PACKAGE = Path(fastnn.__file__).parent
+
+# Arrows run one way: a part may import what stands behind it, and itself.
+LOWER = {
+    "random": set(),
+    "kernels": set(),
+    "nn": {"kernels", "random"},
+    "optim": {"nn", "kernels", "random"},
+    "data": {"nn", "optim", "kernels", "random"},
+    "training": {"nn", "optim", "kernels", "random", "data"},
+    "models": {"nn", "optim", "kernels", "random"},
+    "testing": {"nn", "optim", "kernels", "random", "models"},
+    "recipes": {"models", "training", "data", "nn", "optim", "kernels", "random"},
+    "cli": {"recipes", "models", "training", "data", "nn", "optim", "kernels", "random", "testing"},
+    "__main__": {"cli"},
+}
+
+
+def imported_parts(tree: ast.AST) -> set[str]:
+    """The parts of fastnn that a file imports anywhere in it."""
+    parts: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            parts |= {a.name.split(".")[1] for a in node.names if a.name.startswith("fastnn.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "fastnn":
+            parts |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastnn."):
+            parts.add(str(node.module).split(".")[1])
+    return parts
+
+
+def test_arrows_run_one_way() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if part == "__init__":
+            continue
+        beyond = imported_parts(ast.parse(path.read_text())) - LOWER[part] - {part, "__version__"}
+        assert not beyond, f"{path.relative_to(PACKAGE)} imports {sorted(beyond)}"
+
+
+def test_testing_needs_no_pytest() -> None:
+    for path in (PACKAGE / "testing").rglob("*.py"):
+        assert "pytest" not in path.read_text().replace("pytest's", "")
+
+
+def test_importing_loads_nothing_and_changes_no_state() -> None:
+    code = """
+import json, os, sys, threading, warnings
+import numpy as np
+state = np.random.get_state()[1].tolist()
+environment, filters, hooks = dict(os.environ), list(warnings.filters), (sys.excepthook, sys.unraisablehook)
+before = set(sys.modules)
+import fastnn
+after = set(sys.modules) - before
+same = (state == np.random.get_state()[1].tolist() and environment == dict(os.environ)
+        and filters == list(warnings.filters) and hooks == (sys.excepthook, sys.unraisablehook)
+        and threading.active_count() == 1)
+print(json.dumps({"same": same, "loaded": sorted(m.split(".")[0] for m in after)}))
+import fastnn.kernels, fastnn.nn, fastnn.optim, fastnn.data, fastnn.training, fastnn.models
+print(json.dumps({"same": environment == dict(os.environ) and state == np.random.get_state()[1].tolist()
+                  and threading.active_count() == 1,
+                  "heavy": [m for m in ("matplotlib", "tyro", "pooch", "PIL", "tqdm", "safetensors", "scipy", "torch")
+                            if m in sys.modules]}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["same"]
+    assert set(first["loaded"]) <= {"fastnn", "importlib"}, first["loaded"]
+    assert second == {"same": True, "heavy": []}
+
+
+def test_import_costs_at_most_a_tenth_of_a_second_more_than_numpy() -> None:
+    code = "import numpy, time; t = time.perf_counter(); import fastnn; print(time.perf_counter() - t)"
+    seconds = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+               for _ in range(3)]
+    assert min(seconds) < 0.1
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match="module 'fastnn' has no attribute 'conv3d'"):
+        _ = fastnn.conv3d
+    assert {"conv2d", "nn", "use_target"} <= set(dir(fastnn))

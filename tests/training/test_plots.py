@@ -1,0 +1,104 @@
+import io
+
+import numpy as np
+import pytest
+
+from fastnn import data, training
+from fastnn.training import plots
+
+PIL_Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("matplotlib")
+
+RECORDS = [
+    {"epoch": i + 1, "train_loss": 2 / (i + 1), "val_loss": 2.2 / (i + 1), "train_accuracy": 0.5 + 0.05 * i,
+     "val_accuracy": 0.45 + 0.05 * i} for i in range(8)]
+
+
+def pixels(figure):
+    with PIL_Image.open(io.BytesIO(plots.png(figure))) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def test_curves_draw_what_was_measured():
+    figure = plots.curves(training.History(RECORDS))
+    loss, accuracy = figure.axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy (%)")
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [record["train_loss"] for record in RECORDS])
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [100 * record["val_accuracy"] for record in RECORDS])
+    assert [text.get_text() for text in loss.get_legend().texts] == ["training", "validation"]
+    assert pixels(figure).std() > 5
+
+
+def test_curves_of_a_regression_without_validation_have_one_line():
+    records = [{"epoch": 1, "train_loss": 1.0, "train_accuracy": None, "val_loss": None}]
+    (axes,) = plots.curves(training.History(records)).axes
+    assert len(axes.lines) == 1
+
+
+def test_the_same_figure_is_the_same_file():
+    assert plots.png(plots.curves(training.History(RECORDS))) == plots.png(plots.curves(training.History(RECORDS)))
+
+
+def test_a_comparison_has_a_line_a_run():
+    figure = plots.comparison({"lr 0.01": training.History(RECORDS), "lr 0.1": training.History(RECORDS[:3])}, log=True)
+    (axes,) = figure.axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [8, 3]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "training loss"
+    with pytest.raises(KeyError, match="expected one of"):
+        plots.comparison({"a": training.History(RECORDS)}, "no_such")
+
+
+def test_confusions_stand_out_in_red_and_right_ones_in_blue():
+    matrix = np.array([[95, 5, 0], [0, 100, 0], [30, 0, 70]])
+    figure = plots.confusion(matrix, ["cat", "dog", "fox"])
+    (axes,) = figure.axes
+    colors = axes.images[0].get_array()
+    assert colors[0, 0, 2] > colors[0, 0, 0] + 0.2, "right: blue"
+    assert colors[2, 0, 0] > colors[2, 0, 2] + 0.2, "wrong: red"
+    assert colors[0, 1, 0] > colors[0, 1, 2], "5 % can be seen"
+    np.testing.assert_array_equal(colors[1, 0], 1)
+    assert {text.get_text() for text in axes.texts} == {"95", "5", "100", "30", "70"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "fox"]
+    pixels(figure)
+
+
+def test_a_confusion_matrix_of_many_classes_and_of_none_seen():
+    assert not plots.confusion(np.eye(100, dtype=int)).axes[0].texts
+    pixels(plots.confusion(np.zeros((2, 2), int)))
+
+
+@pytest.mark.parametrize(("wrong", "shown_wrong"), [(0, 0), (3, 3), (100, 8), (359, 11)])
+def test_samples_show_wrong_ones_first_and_some_right_ones(wrong, shown_wrong):
+    test = data.digits().test
+    predictions = test.labels.copy()
+    predictions[:wrong] = (predictions[:wrong] + 1) % 10
+    figure = plots.samples(test.images, test.labels, predictions, most=12)
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert len(titles) == 12
+    assert ["not" in title for title in titles] == [True] * shown_wrong + [False] * (12 - shown_wrong)
+    if wrong:
+        assert titles[0] == f"{predictions[0]}, not {test.labels[0]}"
+        np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), test.images[0, 0])
+
+
+def test_samples_of_few_colour_images():
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 5, 5), np.uint8)
+    figure = plots.samples(images, np.array([0, 1, 0]), np.array([0, 0, 0]), ["cat", "dog"])
+    assert [axes.get_title() for axes in figure.axes] == ["cat, not dog", "cat", "cat"]
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), images[0].transpose(1, 2, 0))
+    pixels(figure)
+
+
+def test_drawing_keeps_no_figure_open():
+    import subprocess
+    import sys
+
+    script = """
+import sys
+from fastnn import training
+before = training.plots.png(training.plots.curves(training.History([{"epoch": 1, "train_loss": 1.0}])))
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
