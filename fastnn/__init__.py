@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnn import data, kernels, models, nn, optim, random, testing, training
+    from fastnn import data as data
+    from fastnn import kernels as kernels
+    from fastnn import models as models
+    from fastnn import nn as nn
+    from fastnn import optim as optim
+    from fastnn import random as random
+    from fastnn import testing as testing
+    from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
 
 _SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "testing", "training")

@@ -51,7 +51,8 @@ class _Construction:
         self.layers = itertools.count()
 
 
-_construction: ContextVar[_Construction] = ContextVar("construction", default=_Construction(0))
+_outside = _Construction(0)
+_construction: ContextVar[_Construction | None] = ContextVar("construction", default=None)
 _step: ContextVar[tuple[int, ...] | None] = ContextVar("step", default=None)
 
 
@@ -78,7 +79,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def next_layer() -> tuple[int, int]:
     """Return (seed, number of this layer) for a layer that is being built."""
-    construction = _construction.get()
+    construction = _construction.get() or _outside
     return construction.seed, next(construction.layers)
 
 

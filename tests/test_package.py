@@ -73,8 +73,8 @@ print(json.dumps({"same": same, "loaded": sorted(m.split(".")[0] for m in after)
 import fastnn.kernels, fastnn.nn, fastnn.optim, fastnn.data, fastnn.training, fastnn.models
 print(json.dumps({"same": environment == dict(os.environ) and state == np.random.get_state()[1].tolist()
                   and threading.active_count() == 1,
-                  "heavy": [m for m in ("matplotlib", "tyro", "pooch", "PIL", "tqdm", "safetensors", "scipy", "torch")
-                            if m in sys.modules]}))
+                  "heavy": [m for m in ("matplotlib", "tyro", "pooch", "PIL", "tqdm", "safetensors", "torch",
+                                        "scipy.ndimage") if m in sys.modules]}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = map(json.loads, done.stdout.splitlines())

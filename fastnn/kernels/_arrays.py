@@ -99,9 +99,10 @@ def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float =
     """Return a real number from `minimum` to `maximum` as a float."""
     if isinstance(value, bool | str) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not minimum <= value <= maximum:
+    number = float(value)
+    if not minimum <= number <= maximum:
         raise ValueError(f"{name}: expected a number from {minimum:g} to {maximum:g}, got {value}")
-    return float(value)
+    return number
 
 
 def as_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
@@ -142,6 +143,6 @@ def deliver(result: Array, out: Array | None) -> Array:
 def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays share memory; yes where finding out would take too long."""
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True

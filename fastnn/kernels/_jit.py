@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import itertools
 import logging
 import os
 import pickle
@@ -35,15 +36,18 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import caching, cgutils, config
+from numba.core import caching, cgutils
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
 logger = logging.getLogger("fastnn")
+config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 
 # Never nnan or ninf: NaN and inf must travel. For sums of products alone, where the order is free.
 SUMS: set[str] = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+_intp: Any = types.intp
 
 # Elementary operations below which handing blocks to threads costs more than it saves.
 PARALLEL_WORK = 40_000
@@ -165,7 +169,8 @@ def _c_address(dispatcher: Any) -> int:
 def _loop(blocks: int, call_block: int, arguments: int) -> None:
     """Run all blocks on Numba's threads."""
     for block in numba.prange(blocks):
-        _call(call_block, types.intp(block), 0, arguments)        # prange counts in unsigned integers
+        # prange counts in unsigned integers
+        _call(call_block, _intp(block), 0, arguments)  # type: ignore[call-arg]
 
 
 @functools.cache
@@ -174,7 +179,7 @@ def _loop_address() -> int:
 
 
 @intrinsic
-def _call(typingctx: Any, function: types.Integer, a: types.Integer, b: types.Integer, c: types.Integer) -> Any:
+def _call(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
     """Call the function at an address with three integers."""
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         word = context.get_value_type(types.intp)
@@ -186,7 +191,7 @@ def _call(typingctx: Any, function: types.Integer, a: types.Integer, b: types.In
 
 
 @intrinsic
-def _address_of(typingctx: Any, arguments: types.BaseTuple) -> Any:
+def _address_of(typingctx: Any, arguments: Any) -> Any:
     """Put a tuple on the stack of the caller, which stays until that returns."""
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         slot = cgutils.alloca_once_value(builder, args[0])
@@ -195,10 +200,10 @@ def _address_of(typingctx: Any, arguments: types.BaseTuple) -> Any:
     return types.intp(arguments), codegen
 
 
-def _loader(arguments: types.BaseTuple) -> Any:
+def _loader(arguments: Any) -> Any:
     """Make the function that reads a tuple of these types from an address."""
     @intrinsic
-    def load(typingctx: Any, address: types.Integer) -> Any:
+    def load(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             pointer = builder.inttoptr(args[0], context.get_value_type(arguments).as_pointer())
             value = builder.load(pointer)
@@ -337,7 +342,8 @@ def _launch_on_pool(compiled: _Compiled, threads: int, blocks: int, args: tuple)
             _state.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="fastnn")
             _state.pool_threads = threads - 1
         cuts = [blocks * i // threads for i in range(threads + 1)]
-        futures = [_state.pool.submit(compiled.run, begin, end, 0, 0, *args) for begin, end in zip(cuts[1:-1], cuts[2:])]
+        futures = [_state.pool.submit(compiled.run, begin, end, 0, 0, *args)
+                   for begin, end in itertools.pairwise(cuts[1:])]
     try:
         compiled.run(0, cuts[1], 0, 0, *args)
     finally:
@@ -410,7 +416,7 @@ class _DiskCache(caching._Cache):
     def cache_path(self) -> str:
         return str(self.folder())
 
-    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
         path = self.path(sig, target_context)
         try:
@@ -419,7 +425,7 @@ class _DiskCache(caching._Cache):
         except Exception:                   # missing, or damaged in any way: compile again
             return None
 
-    def save_overload(self, sig: Any, data: CompileResult) -> None:
+    def save_overload(self, sig: Any, data: Any) -> None:
         path = self.path(sig, data.target_context)
         if path is None:
             return

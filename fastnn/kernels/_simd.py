@@ -10,20 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels._arrays import Array
 
+config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 I64 = ir.IntType(64)
 
 
 def _host_tile() -> tuple[int, int, int]:
     """Rows of a tile, vectors in a row and bytes of a vector, so that the tile fills the host's registers."""
-    named = config.CPU_FEATURES if config.CPU_FEATURES is not None else llvmlite.binding.get_host_cpu_features().flatten()
-    features = set(named.split(","))
+    named = config.CPU_FEATURES                 # NUMBA_CPU_FEATURES, for code that runs on another machine
+    features = set((llvmlite.binding.get_host_cpu_features().flatten() if named is None else named).split(","))
     if "+avx512f" in features:
         return 14, 2, 64
     if "+avx2" in features:
@@ -46,7 +48,7 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
     """Return the intrinsic tile(a, b, c): c[i, j] += sum over k of term(a[k, i], b[k, j]), in LLVM's instructions."""
 
     @intrinsic
-    def tile(typingctx: Any, a: types.Array, b: types.Array, c: types.Array) -> Any:
+    def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         element = {32: ir.FloatType(), 64: ir.DoubleType()}[c.dtype.bitwidth]
         lanes = 8 * _BYTES // c.dtype.bitwidth
         vector = ir.VectorType(element, lanes)

@@ -104,7 +104,8 @@ class _Problem:
         self.seed = seed
         for name, array in (*self.kept.items(), *((f"input {i}", x) for i, x in enumerate(self.inputs))):
             if array.dtype.kind == "f" and array.dtype != np.float64:
-                raise TypeError(f"{name}: expected float64, got {array.dtype}; differences need it: module.to(numpy.float64)")
+                raise TypeError(f"{name}: expected float64, which differences need, got {array.dtype}; "
+                                f"convert the module with .to(numpy.float64)")
         for parameter in self.parameters.values():
             parameter.grad = None
         output, backward = self.forward()
@@ -143,7 +144,7 @@ class _Problem:
         # Rounding in f reaches a slope as eps |f| / h; a kink as the jump of the slope itself.
         noise = 64 * np.finfo(np.float64).eps * (sum(map(abs, values.values())) + 1) / h
         curved = abs(outer - middle) / h
-        return wide, abs(wide - narrow) <= noise and curved <= noise + 1e-4 * (abs(wide) + 1) * h / STEP
+        return wide, bool(abs(wide - narrow) <= noise and curved <= noise + 1e-4 * (abs(wide) + 1) * h / STEP)
 
     def elements(self) -> list[GradientCheck]:
         checks = []
@@ -171,7 +172,9 @@ class _Problem:
 
     def along(self, name: str, arrays: list[tuple[str, Array, Array]]) -> GradientCheck:
         """Check all `arrays` together along random directions of unit length."""
-        analytic, numeric, kinks = [], [], 0
+        analytic: list[float] = []
+        numeric: list[float] = []
+        kinks = 0
         while len(analytic) < DIRECTIONS:
             direction = [self.rng.standard_normal(array.shape) for _, array, _ in arrays]
             length = np.sqrt(sum(np.sum(d * d) for d in direction))
@@ -212,12 +215,11 @@ def numeric_gradient(function: Callable[[], float], array: Array) -> Array:
     """
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
-        kept = array[index]
+        kept = float(array[index])
         h = STEP * max(1.0, abs(kept))
-        values = []
-        for step in (h, -h):
-            array[index] = kept + step
-            values.append(function())
+        array[index] = kept + h
+        above = function()
+        array[index] = kept - h
+        gradient[index] = (above - function()) / (2 * h)
         array[index] = kept
-        gradient[index] = (values[0] - values[1]) / (2 * h)
     return gradient

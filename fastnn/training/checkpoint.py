@@ -95,7 +95,13 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
 
     Examples
     --------
-    See `save`.
+    >>> import numpy as np, tempfile
+    >>> from pathlib import Path
+    >>> from fastnn import training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     training.save(Path(folder, "bias"), {"bias": np.zeros(2)})
+    ...     training.load(Path(folder, "bias"))
+    ({'bias': array([0., 0.])}, {})
     """
     safetensors = require("safetensors", "reading a checkpoint")
     if not Path(path).is_file():

@@ -138,7 +138,7 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> 
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     right = np.eye(classes, dtype=bool)
     # Most confusions are a few per cent of their class: the root makes them visible.
-    strength = np.where(right, 0.75 * shares, np.sqrt(shares))[..., None]
+    strength = np.where(right, 0.9 * shares, np.sqrt(shares))[..., None]
     ink = np.where(right[..., None], _rgb(_BLUE), _rgb(_RED))
     size = max(3.6, 1.6 + 0.42 * min(classes, 24))
     figure, (axes,) = _figure(size, size, 1)
@@ -191,17 +191,18 @@ def samples(images: NDArray[Any], labels: NDArray[Any], predictions: NDArray[Any
     chosen = np.concatenate([wrong[: max(most - len(right), most - most // 3)], right])[:most]
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
-    named = (lambda i: str(i)) if names is None else (lambda i: names[i])
-    figure, all_axes = _figure(1.15 * columns, 1.4 * rows, columns, rows)
+    called = [str(i) if names is None else names[i] for i in range(1 + max(labels.max(), predictions.max()))]
+    gap = " " if max(map(len, called)) <= 3 else "\n"
+    figure, all_axes = _figure(1.15 * columns, (1.4 if gap == " " else 1.55) * rows, columns, rows)
     for axes in all_axes:
         axes.set_axis_off()
     for axes, i in zip(all_axes, chosen):
         picture = images[i, 0] if images.shape[1] == 1 else images[i].transpose(1, 2, 0)
         axes.imshow(picture, cmap="gray_r", interpolation="nearest")
         if labels[i] == predictions[i]:
-            axes.set_title(named(predictions[i]), fontsize=8, color=_INK)
+            axes.set_title(called[predictions[i]], fontsize=8, color=_INK)
         else:
-            axes.set_title(f"{named(predictions[i])}, not {named(labels[i])}", fontsize=8, color=_RED)
+            axes.set_title(f"{called[predictions[i]]},{gap}not {called[labels[i]]}", fontsize=8, color=_RED)
     return figure
 
 

@@ -115,7 +115,9 @@ def write_report(
         contents = plots.png(figure)
         replace_file(folder / f"{name}.png", contents)
         source = f"data:image/png;base64,{base64.b64encode(contents).decode()}"
-        sections.append(f'<h2>{escape(heading)}</h2>\n<figure><img src="{source}" alt="{escape(heading)}"></figure>')
+        # A width in CSS pixels, so that a letter in a picture is as large as one beside it.
+        image = f'<img src="{source}" width="{figure.get_figwidth() * 96:.0f}" alt="{escape(heading)}">'
+        sections.append(f"<h2>{escape(heading)}</h2>\n<figure>{image}</figure>")
 
     if history:
         show("Curves", "curves", plots.curves(history))

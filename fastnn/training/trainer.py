@@ -27,7 +27,7 @@ from fastnn.training.callbacks import Callback
 from fastnn.training.checkpoint import CheckpointError, load, part, replace_file, save, unwritable
 from fastnn.training.metrics import Evaluation, History, Record, confusion_matrix
 
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
 
 
 class Loader(Protocol):
@@ -48,6 +48,13 @@ class Interrupted(KeyboardInterrupt):
     ----------
     checkpoint : Path or None
         From where ``fit(resume=True)`` goes on; None where the run has no folder and nothing was saved.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from fastnn import training
+    >>> print(training.Interrupted(0, 3, Path("last.safetensors")))
+    interrupted in epoch 1 after step 3: saved to last.safetensors; fit(resume=True) goes on from there
     """
 
     def __init__(self, epoch: int, step: int, checkpoint: Path | None) -> None:
@@ -58,7 +65,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 class DivergedError(RuntimeError):
-    """A loss or a gradient is not finite. The update was not made, and the last checkpoint is as it was."""
+    """A loss or a gradient is not finite. The update was not made, and the last checkpoint is as it was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import data, nn, optim, training
+    >>> model = nn.Linear(2, 1)
+    >>> trainer = training.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), 0.1), progress=False)
+    >>> x = np.array([[1.0, np.nan]], np.float32)
+    >>> trainer.fit(data.DataLoader((x, x[:, :1]), 1), epochs=1)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    fastnn.training.trainer.DivergedError: the loss is nan in epoch 1 after 0 of 1 steps (learning rate 0.1): ...
+    """
 
 
 @dataclasses.dataclass
@@ -204,7 +223,14 @@ class Trainer:
 
         Examples
         --------
-        See `Trainer`.
+        >>> import numpy as np
+        >>> from fastnn import data, nn, optim, training
+        >>> model = nn.Linear(2, 1)
+        >>> trainer = training.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), 0.1), progress=False)
+        >>> x = np.eye(2, dtype=np.float32)
+        >>> history = trainer.fit(data.DataLoader((x, x.sum(1, keepdims=True)), 2), epochs=50)
+        >>> history["train_loss"][-1] < 0.01 * history["train_loss"][0]
+        np.True_
         """
         if epochs < 1:
             raise ValueError(f"epochs: expected at least 1, got {epochs}")
@@ -219,7 +245,7 @@ class Trainer:
             self._open(self.run_dir, resume)
         self._call("on_fit_begin")
         with Interrupts() as self._interrupts, self._progress(epochs) as progress:
-            if not resume:
+            if not self._state.updates:
                 self._save(LAST)
             while self._state.epoch < epochs and self._stop_reason is None:
                 self._train_epoch(train_loader, progress)
@@ -414,16 +440,18 @@ class Trainer:
     def _open(self, run_dir: Path, resume: bool) -> None:
         for module in ("safetensors", "matplotlib"):
             require(module, "saving a run")
-        if resume:
+        saved = (run_dir / LAST).exists()
+        # A run that could not save its first checkpoint, for a full disk say, has nothing to go on from but its start.
+        if resume and (saved or History.read(run_dir) or not (run_dir / CONFIG).exists()):
             self._load(run_dir / LAST)
-        elif (run_dir / LAST).exists():
+        elif saved:
             raise FileExistsError(f"{run_dir}: holds a run already; go on with it (resume=True), or give another "
                                   "run_dir")
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(run_dir, error) from error
-        replace_file(run_dir / "config.json", (json.dumps(self.config, indent=2) + "\n").encode())
+        replace_file(run_dir / CONFIG, (json.dumps(self.config, indent=2) + "\n").encode())
         # Lines after the checkpoint belong to epochs that will be run again.
         replace_file(run_dir / "metrics.jsonl", "".join(map(_line, self._state.records)).encode())
 

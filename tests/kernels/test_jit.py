@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -23,13 +24,14 @@ LARGE = "x = np.random.default_rng(0).standard_normal((8, 16, 32, 32)).astype(np
         "expected = fastnn.conv2d(x, w)\n"
 
 
-def python(code: str, **environment: str | None) -> str:
+def python(code: str, cwd: Path | None = None, **environment: str | None) -> str:
     """Run code in a new process and return what it prints; None removes a variable."""
     env = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
     for name in (k for k, v in environment.items() if v is None):
         env.pop(name, None)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", f"import numpy as np, fastnn\n{textwrap.dedent(code)}"],
-                          env=env, capture_output=True, text=True, timeout=300, check=False)
+    code = f"import numpy as np, fastnn\n{textwrap.dedent(code)}"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, cwd=cwd,
+                          capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -164,19 +166,17 @@ def test_eight_processes_start_cold_at_once(tmp_path: Path) -> None:
 
 def test_change_of_any_kernel_source_is_seen(tmp_path: Path) -> None:
     """Numba's own cache misses a change of a helper in another file."""
-    import shutil
-
     package = Path(fastnn.__file__).parent
     shutil.copytree(package, tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
     cache = tmp_path / "cache"
-    environment = {"FASTNN_CACHE_DIR": str(cache), "PYTHONPATH": str(tmp_path)}
-    assert python(f"assert fastnn.__file__.startswith({str(tmp_path)!r})\n{COMPILE}", **environment) == "24.0\n"
+    assert python(f"assert fastnn.__file__.startswith({str(tmp_path)!r})\n{COMPILE}", tmp_path,
+                  FASTNN_CACHE_DIR=str(cache)) == "24.0\n"
     source = tmp_path / "fastnn" / "kernels" / "_simd.py"
     text = source.read_text()
     changed = text.replace("builder.fmul(x, y", "builder.fadd(x, y")
     assert changed != text
     source.write_text(changed)
-    assert python(COMPILE, **environment) == "48.0\n"
+    assert python(COMPILE, tmp_path, FASTNN_CACHE_DIR=str(cache)) == "48.0\n"
 
 
 def test_numba_still_has_what_the_cache_builds_on() -> None:
@@ -184,7 +184,8 @@ def test_numba_still_has_what_the_cache_builds_on() -> None:
     from numba.core import caching
     from numba.core.compiler import CompileResult
 
-    assert {"cache_path", "load_overload", "save_overload", "enable", "disable", "flush"} <= caching._Cache.__abstractmethods__
+    protocol = {"cache_path", "load_overload", "save_overload", "enable", "disable", "flush"}
+    assert protocol <= caching._Cache.__abstractmethods__
     assert callable(CompileResult._reduce)
     assert callable(CompileResult._rebuild)
     dispatcher = numba.njit(lambda x: x)

@@ -62,8 +62,8 @@ def test_cpu_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_naive_float32_agrees_with_its_float64_self(row: Kernel) -> None:
     for call in samples(row, np.dtype(np.float32)):
-        assert_close(run(row, call, target="naive"), run(row, call.astype(np.float64), target="naive"), dtype=np.float32,
-                     factor=4 * row.factor, gradient=row.name.endswith("_backward"))
+        assert_close(run(row, call, target="naive"), run(row, call.astype(np.float64), target="naive"),
+                     dtype=np.float32, factor=4 * row.factor, gradient=row.name.endswith("_backward"))
 
 
 @pytest.mark.peers
@@ -215,6 +215,28 @@ def test_out_that_overlaps_is_refused(row: Kernel) -> None:
         with pytest.raises(ValueError, match="out: expected memory of its own, but it overlaps with"):
             row(same, out=memory[: int(np.prod(shape))].reshape(shape))
         assert_same_bits((same.args[0],), (x,))
+
+
+@pytest.mark.parametrize("row", [p for p in ROWS if not p.values[0].writes or p.id == "batch_norm"])
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_empty_batch(row: Kernel, target: str) -> None:
+    """No images give no images; where a mean over them is asked for, an error."""
+    call = next(samples(row, np.dtype(np.float64)))
+    first = next(i for i, a in enumerate(call.args) if isinstance(a, np.ndarray)) if call.args else 0
+    n = call.args[first].shape[0]
+    shared = [i for i, a in enumerate(call.args) if isinstance(a, np.ndarray) and a.shape[:1] == (n,) and a.ndim]
+    if row.name.startswith(("pairwise_l2", "knn", "conv_transpose2d", "linear", "conv2d")):
+        shared = shared[: 2 if row.name.endswith("_backward") else 1]
+    args = [a[:0] if i in shared else (0, *a[1:]) if isinstance(a, tuple) and len(a) == 4 else a
+            for i, a in enumerate(call.args)]
+    refuses = row.name.startswith(("batch_norm", "cross_entropy", "hinge_loss", "mse_loss"))
+    if refuses:
+        with pytest.raises(ValueError, match="x: expected"):
+            row(Call(tuple(args), call.kwargs), target=target)
+        return
+    result = row(Call(tuple(args), call.kwargs), target=target)
+    for output in result if isinstance(result, tuple) else (result,):
+        assert output is None or output.shape[0] == 0 or not output.any()
 
 
 @pytest.mark.parametrize("row", ROWS)

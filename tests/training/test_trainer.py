@@ -2,6 +2,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -258,6 +260,10 @@ def test_what_cannot_be_resumed_is_named(tmp_path):
     with pytest.raises(training.CheckpointError, match=r"last\.safetensors: expected a checkpoint, but there is no"):
         trainer(run_dir=tmp_path / "no").fit(loader(), epochs=1, resume=True)
     assert not (tmp_path / "no").exists()
+    trainer(run_dir=tmp_path / "lost").fit(loader(), epochs=1)
+    (tmp_path / "lost" / "last.safetensors").unlink()
+    with pytest.raises(training.CheckpointError, match="there is no such file"):
+        trainer(run_dir=tmp_path / "lost").fit(loader(), epochs=1, resume=True)
     training.save(tmp_path / "last.safetensors", net().state_dict())
     with pytest.raises(training.CheckpointError, match="got a file that holds only tensors"):
         trainer(run_dir=tmp_path).fit(loader(), epochs=1, resume=True)
@@ -464,3 +470,31 @@ def test_progress_is_a_bar_on_stderr_and_a_line_an_epoch_on_stdout(capfd):
     assert "6/6" in err
     trainer(progress=False).fit(loader(), epochs=1)
     assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_heavy_is_imported_before_it_is_used():
+    script = "import sys, fastnn.training; print({'matplotlib', 'tqdm', 'safetensors', 'PIL'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out == "set()\n"
+
+
+def test_without_the_extra_a_run_goes_on_without_a_bar_and_saving_says_what_to_install(tmp_path):
+    script = f"""
+import sys
+for name in ("matplotlib", "tqdm", "safetensors"):
+    sys.modules[name] = None
+from fastnn import data, nn, optim, training
+model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+loader = data.DataLoader(data.digits().test, 360, transform=data.Normalize(0.3, 0.4, 16))
+def trainer(**options):
+    return training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1), **options)
+trainer().fit(loader, epochs=1)
+try:
+    trainer(run_dir={str(tmp_path / "run")!r}).fit(loader, epochs=1)
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert out[0].startswith("epoch 1/1  train loss ")
+    assert out[1:] == ["saving a run needs safetensors: run pip install 'fastnn-kernels[train]'"]
+    assert not (tmp_path / "run").exists()

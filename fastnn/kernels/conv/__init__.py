@@ -295,8 +295,8 @@ def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride:
     return before, 2 * before
 
 
-def _transposed_geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair, output_padding: IntPair, groups: int,
-                         dilation: IntPair) -> tuple[Geometry, tuple[int, int, int, int]]:
+def _transposed_geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair, output_padding: IntPair,
+                         groups: int, dilation: IntPair) -> tuple[Geometry, tuple[int, int, int, int]]:
     """Return the geometry of the convolution that is transposed, and the shape of the result."""
     groups = _check_filters(x, weight, "(C, O / groups, KH, KW)", groups)
     channels = x.shape[1]
@@ -315,5 +315,6 @@ def _transposed_geometry(x: Array, weight: Array, stride: IntPair, padding: IntP
         if after[axis] >= max(steps[axis], spacing[axis]):
             raise ValueError(f"output_padding: expected less than the stride or the dilation, got {output_padding}")
         if size[axis] < 1:
-            raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; make it smaller")
+            raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; "
+                             f"make it smaller")
     return Geometry(steps, before, spacing, groups), (len(x), groups * weight.shape[1], size[0], size[1])

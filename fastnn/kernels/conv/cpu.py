@@ -107,8 +107,8 @@ def _clip(first: int, count: int, start: int, step: int, size: int) -> tuple[int
 
 
 @block_kernel(writes="y", sums=True)
-def _forward(block: int, x: Array, packed: Array, bias: Array, stride_y: int, stride_x: int, padding_y: int, padding_x: int,
-             dilation_y: int, dilation_x: int, kernel_y: int, kernel_x: int, y: Array) -> None:
+def _forward(block: int, x: Array, packed: Array, bias: Array, stride_y: int, stride_x: int, padding_y: int,
+             padding_x: int, dilation_y: int, dilation_x: int, kernel_y: int, kernel_x: int, y: Array) -> None:
     """One panel of pixels of one group, all its filters. packed: (groups, panels, taps, ROWS)."""
     groups, filter_panels, depth, rows = packed.shape
     height, width = x.shape[2], x.shape[3]

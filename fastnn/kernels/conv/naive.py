@@ -88,4 +88,5 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
             grad_x[result] += padded[pixel] * weight[tap]
         if needs[1]:
             grad_weight[tap] += padded[pixel] * x[result]
-    return grad_x if needs[0] else None, grad_weight if needs[1] else None, sum_pixels(grad_output) if needs[2] else None
+    return (grad_x if needs[0] else None, grad_weight if needs[1] else None,
+            sum_pixels(grad_output) if needs[2] else None)

@@ -139,17 +139,17 @@ def _offer(squares: Array, indices: Array, square: float, index: int) -> None:
 @block_kernel(writes="squares indices")
 def _search(block: int, queries: Array, points: Array, squares: Array, indices: Array) -> None:
     """The heaps of a group of query panels over one slice of the points; squares is (slices, queries, k)."""
-    width = tile_columns(queries)
-    group, part = divmod(block, squares.shape[0])
-    slices = squares.shape[0]
+    slices, width = squares.shape[0], tile_columns(queries)
+    group, part = divmod(block, slices)
+    begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
     queries = queries[group * _GROUP:(group + 1) * _GROUP]
     panel, tile = np.zeros((_DEPTH, width), queries.dtype), np.empty((ROWS, width), queries.dtype)
     totals = np.empty((queries.shape[0], ROWS, width), squares.dtype)
     first, last = group * _GROUP * ROWS, min((group + 1) * _GROUP * ROWS, squares.shape[1])
     squares[part, first:last] = np.nan
     indices[part, first:last] = _LAST
-    for left in range(points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices, width):
-        right = min(left + width, points.shape[0] * (part + 1) // slices)
+    for left in range(begin, end, width):
+        right = min(left + width, end)
         _compare(queries, points[left:right], False, panel, tile, totals)
         for q in range(queries.shape[0]):
             for i in range(min(ROWS, last - first - q * ROWS)):
@@ -199,7 +199,8 @@ def _plan(queries: Array, points: Array, squares: Array, memory_budget: int) -> 
     width = tile_columns(np.empty(0, tile))
     scratch = width * ((_DEPTH + ROWS) * tile.itemsize + _GROUP * ROWS * squares.itemsize)
     heap = k * (squares.itemsize + 8)
-    query = queries.shape[1] * (tile.itemsize + (queries.dtype != tile) * tile.itemsize) + heap
+    copies = 1 if queries.dtype == tile else 2          # packed, and for bytes their float32
+    query = queries.shape[1] * copies * tile.itemsize + heap
     free = memory_budget - get_num_threads() * scratch
     batch = free // query // ROWS * ROWS
     if batch <= 0:

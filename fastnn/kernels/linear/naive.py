@@ -24,4 +24,4 @@ def linear_backward(grad_output: Array, x: Array, weight: Array,
                 grad_x[n, i] += grad_output[n, o] * weight[o, i]
                 grad_weight[o, i] += grad_output[n, o] * x[n, i]
             grad_bias[o] += grad_output[n, o]
-    return tuple(g if needed else None for g, needed in zip((grad_x, grad_weight, grad_bias), needs))
+    return grad_x if needs[0] else None, grad_weight if needs[1] else None, grad_bias if needs[2] else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     training : bool
         Whether the statistics are those of x.
     momentum : float
-        Share of this batch in the running statistics, from 0 to 1.
+        Share of this batch in the running statistics, from 0 to 1; 1 / i for the i-th batch gives plain averages.
     eps : float
         Added to the variance; positive, or 0 where running statistics are used.
     return_stats : bool
@@ -77,7 +78,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     >>> running_mean, running_var
     (array([0.2]), array([1.1]))
     """
-    given_mean, given_var = running_mean, running_var
+    given: tuple[Any, Any] = running_mean, running_var
     x, running_mean, running_var, weight, bias = as_floats(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
@@ -85,7 +86,8 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         missing = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{missing}: expected running_mean and running_var both or neither, got None")
     of_batch = training or running_mean is None
-    for name, array in {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}.items():
+    per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, array in per_channel.items():
         if array is not None:
             check_shape(name, array, x.shape[1:2])
     momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
@@ -93,22 +95,23 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         _check_several(x)
         if eps == 0:
             raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
-    if training and given_mean is not None:
-        _check_updatable(running_mean=given_mean, running_var=given_var)
-    y = output(out, x.shape, x.dtype, x=x, running_mean=given_mean, running_var=given_var, weight=weight, bias=bias)
+    updates = training and running_mean is not None
+    if updates:
+        _check_updatable(*given)
+    y = output(out, x.shape, x.dtype, x=x, running_mean=given[0], running_var=given[1], weight=weight, bias=bias)
 
     if of_batch:
         mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
     else:
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
-    implementation(__name__, target).batch_norm(
-        _as_channels(x), weight, bias, eps, of_batch, mean, var, _as_channels(y))
-    y = deliver(y, out)
-    with np.errstate(all="ignore"):
-        if training and given_mean is not None:
+    with np.errstate(all="ignore"):                     # NaN and inf travel without a warning
+        implementation(__name__, target).batch_norm(
+            _as_channels(x), weight, bias, eps, of_batch, mean, var, _as_channels(y))
+        y = deliver(y, out)
+        if updates:
             n = _values_per_channel(x)
-            given_mean[...] = (1 - momentum) * given_mean + momentum * mean
-            given_var[...] = (1 - momentum) * given_var + momentum * (n / (n - 1)) * var
+            given[0][...] = (1 - momentum) * running_mean + momentum * mean
+            given[1][...] = (1 - momentum) * running_var + momentum * (n / (n - 1)) * var
         return (y, mean, 1 / np.sqrt(var + eps)) if return_stats else y
 
 
@@ -175,9 +178,10 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
         _check_several(x)
     grad_x = output(None, x.shape, x.dtype)
     grad_weight, grad_bias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    implementation(__name__, target).batch_norm_backward(
-        _as_channels(grad_output), _as_channels(x), weight, mean, invstd, training,
-        _as_channels(grad_x), grad_weight, grad_bias)
+    with np.errstate(all="ignore"):
+        implementation(__name__, target).batch_norm_backward(
+            _as_channels(grad_output), _as_channels(x), weight, mean, invstd, training,
+            _as_channels(grad_x), grad_weight, grad_bias)
     return (grad_x, None, None) if weight is None else (grad_x, grad_weight, grad_bias)
 
 
@@ -205,11 +209,11 @@ def _check_several(x: Array) -> None:
         raise ValueError(f"x: expected more than one value a channel to take statistics of, got shape {x.shape}")
 
 
-def _check_updatable(**arrays: Array) -> None:
-    for name, array in arrays.items():
+def _check_updatable(running_mean: Any, running_var: Any) -> None:
+    for name, array in (("running_mean", running_mean), ("running_var", running_var)):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name}: expected a NumPy array, which training updates, got {type(array).__name__}")
         if not array.flags.writeable:
             raise ValueError(f"{name}: expected a writable array, which training updates, got a read-only one")
-    if overlap(*arrays.values()):
-        raise ValueError(f"{' and '.join(arrays)}: expected memory of their own, but they overlap")
+    if overlap(running_mean, running_var):
+        raise ValueError("running_var: expected memory of its own, but it overlaps with running_mean")

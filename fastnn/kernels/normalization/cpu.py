@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, helper, sums_helper
+from fastnn.kernels._jit import block_kernel, inlined_helper, sums_helper
 
 _LONG, _MANY = 64, 16                           # the least run and number of channels to go by channel
 _COLUMNS = 256                                  # columns of a block
@@ -32,9 +32,7 @@ def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float, o
         mean[:] = sums.reshape(channels, length).sum(axis=1) / (samples * length)
         _sum_squares(blocks, matrix, np.repeat(mean, length), sums, work=3 * x.size)
         var[:] = sums.reshape(channels, length).sum(axis=1) / (samples * length)
-    with np.errstate(all="ignore"):
-        scale = weight / np.sqrt(var + eps)
-    _scale(x, mean, scale, bias, y)
+    _scale(x, mean, weight / np.sqrt(var + eps), bias, y)
 
 
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, training: bool,
@@ -53,12 +51,11 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
         sums[:] = parts.reshape(2, channels, length).sum(axis=2)
         sums[1] *= invstd
         if training:
-            factors = np.repeat([mean, sums[0] / n, sums[1] / n * invstd, scale], length, axis=1)
+            factors = np.repeat([mean, sums[1] / n * invstd, sums[0] / n, scale], length, axis=1)
             _gradient_columns(blocks, gradients, matrix, factors, grad_x.reshape(matrix.shape), work=6 * x.size)
     if not training:
         _scale(grad_output, np.zeros(channels), scale, np.zeros(channels), grad_x)
-    with np.errstate(over="ignore"):
-        grad_bias[:], grad_weight[:] = sums
+    grad_bias[:], grad_weight[:] = sums
 
 
 def _by_channel(x: Array) -> bool:
@@ -75,8 +72,8 @@ def _scale(x: Array, mean: Array, scale: Array, shift: Array, y: Array) -> None:
     """Compute y = (x - mean) scale + shift."""
     samples, channels, length = x.shape
     if length >= _LONG:
-        runs = x.reshape(samples * channels, length)
-        _scale_runs(-(-x.size // _VALUES), runs, mean, scale, shift, y.reshape(runs.shape), work=4 * x.size)
+        runs, count = x.reshape(samples * channels, length), max(1, _VALUES // length)
+        _scale_runs(-(-len(runs) // count), runs, mean, scale, shift, count, y.reshape(runs.shape), work=4 * x.size)
     else:
         matrix, blocks = _matrix(x)
         factors = np.repeat([mean, scale, shift], length, axis=1)
@@ -104,8 +101,8 @@ def _gradients(c: int, grad_output: Array, x: Array, mean: Array, invstd: Array,
     m, factor = mean[c], scale[c]
     sums[0, c] = _channel_sum(grad_output, c)
     sums[1, c] = _channel_products(grad_output, x, c, m) * invstd[c]
-    mean_g, slope = sums[0, c] / n, sums[1, c] / n * invstd[c]
     if training:
+        mean_g, slope = sums[0, c] / n, sums[1, c] / n * invstd[c]
         for k in range(len(x)):
             for i in range(x.shape[2]):
                 grad_x[k, c, i] = (grad_output[k, c, i] - mean_g - (x[k, c, i] - m) * slope) * factor
@@ -139,9 +136,8 @@ def _channel_products(grads: Array, x: Array, c: int, mean: float) -> float:
 
 
 @block_kernel(writes="y")
-def _scale_runs(block: int, x: Array, mean: Array, scale: Array, shift: Array, y: Array) -> None:
-    runs = max(1, _VALUES // x.shape[1])
-    for r in range(block * runs, min(block * runs + runs, len(x))):
+def _scale_runs(block: int, x: Array, mean: Array, scale: Array, shift: Array, count: int, y: Array) -> None:
+    for r in range(block * count, min(block * count + count, len(x))):
         c = r % len(mean)
         m, factor, offset = mean[c], scale[c], shift[c]
         for i in range(x.shape[1]):
@@ -151,16 +147,16 @@ def _scale_runs(block: int, x: Array, mean: Array, scale: Array, shift: Array, y
 # --- by column ---------------------------------------------------------------------------------------------
 
 
-@helper
-def _columns(block: int, x: Array) -> tuple[int, int]:
+@inlined_helper
+def _columns(block: int, columns: int) -> tuple[int, int]:
     """Return the first column of a block and their number."""
     first = max(0, block * _COLUMNS)            # a bound for the compiler, which else allows for negative indices
-    return first, min(_COLUMNS, x.shape[1] - first)
+    return first, min(_COLUMNS, columns - first)
 
 
 @block_kernel(writes="sums")
 def _sum(block: int, x: Array, sums: Array) -> None:
-    first, count = _columns(block, x)
+    first, count = _columns(block, x.shape[1])
     for t in range(count):
         sums[first + t] = 0
     for n in range(len(x)):
@@ -170,7 +166,7 @@ def _sum(block: int, x: Array, sums: Array) -> None:
 
 @block_kernel(writes="sums")
 def _sum_squares(block: int, x: Array, mean: Array, sums: Array) -> None:
-    first, count = _columns(block, x)
+    first, count = _columns(block, x.shape[1])
     for t in range(count):
         sums[first + t] = 0
     for n in range(len(x)):
@@ -181,7 +177,7 @@ def _sum_squares(block: int, x: Array, mean: Array, sums: Array) -> None:
 
 @block_kernel(writes="y")
 def _scale_columns(block: int, x: Array, factors: Array, y: Array) -> None:
-    first, count = _columns(block, x)
+    first, count = _columns(block, x.shape[1])
     for n in range(len(x)):
         for t in range(count):
             mean, scale, shift = factors[0, first + t], factors[1, first + t], factors[2, first + t]
@@ -190,7 +186,7 @@ def _scale_columns(block: int, x: Array, factors: Array, y: Array) -> None:
 
 @block_kernel(writes="sums")
 def _sum_gradients(block: int, grad_output: Array, x: Array, mean: Array, sums: Array) -> None:
-    first, count = _columns(block, x)
+    first, count = _columns(block, x.shape[1])
     for t in range(count):
         sums[0, first + t] = sums[1, first + t] = 0
     for n in range(len(x)):
@@ -201,9 +197,9 @@ def _sum_gradients(block: int, grad_output: Array, x: Array, mean: Array, sums: 
 
 @block_kernel(writes="grad_x")
 def _gradient_columns(block: int, grad_output: Array, x: Array, factors: Array, grad_x: Array) -> None:
-    first, count = _columns(block, x)
+    first, count = _columns(block, x.shape[1])
     for n in range(len(x)):
         for t in range(count):
-            mean, mean_g, slope, scale = factors[0, first + t], factors[1, first + t], factors[2, first + t], \
-                factors[3, first + t]
+            mean, slope = factors[0, first + t], factors[1, first + t]
+            mean_g, scale = factors[2, first + t], factors[3, first + t]
             grad_x[n, first + t] = (grad_output[n, first + t] - mean_g - (x[n, first + t] - mean) * slope) * scale

@@ -8,6 +8,8 @@ several images, and a loop over it runs at the speed of the cache.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from fastnn.kernels._arrays import Array
@@ -21,10 +23,12 @@ _NO_INDICES = np.empty((0, 0, 0), np.int64)
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
                indices: Array | None) -> None:
     if y.size:
+        # A larger stride would find the same windows, in more phases.
+        stride_h, stride_w = (min(s, size + 2 * p) for s, size, p in zip(stride, x.shape[2:], padding))
         x, y = _images(x), _images(y)
         indices = _NO_INDICES if indices is None else _images(indices)
-        group, band, blocks = _cut(y, stride[0] * x.shape[2])
-        _max(blocks, x, *kernel, *stride, *padding, *dilation, group, band, y, indices,
+        group, band, blocks = _cut(y, stride_h * x.shape[2])
+        _max(blocks, x, *kernel, stride_h, stride_w, *padding, *dilation, group, band, y, indices,
              work=y.size * kernel[0] * kernel[1])
 
 
@@ -39,24 +43,26 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> No
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
                y: Array) -> None:
     if y.size:
-        _average_windows(x, *_windows(x, y, kernel, stride, padding, count_include_pad, divisor), y)
+        windows = _windows(x.shape[2:], y.shape[2:], kernel, stride, padding, count_include_pad, divisor, x.dtype)
+        _average_windows(x, *windows, y)
 
 
 def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
                         divisor: int | None, grad_x: Array) -> None:
     if grad_x.size:
-        windows = _windows(grad_x, grad_output, kernel, stride, padding, count_include_pad, divisor)
+        windows = _windows(grad_x.shape[2:], grad_output.shape[2:], kernel, stride, padding, count_include_pad, divisor,
+                           grad_x.dtype)
         _spread_windows(grad_output, *windows, grad_x)
 
 
 def adaptive_avg_pool2d(x: Array, y: Array) -> None:
     if y.size:
-        _average_windows(x, *_shares(x, y), y)
+        _average_windows(x, *_shares(x.shape[2:], y.shape[2:], x.dtype), y)
 
 
 def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
     if grad_x.size:
-        _spread_windows(grad_output, *_shares(grad_x, grad_output), grad_x)
+        _spread_windows(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
 
 
 def _images(array: Array) -> Array:
@@ -164,25 +170,27 @@ def _route(block: int, grad_output: Array, indices: Array, group: int, grad_x: A
 # --- means -------------------------------------------------------------------------------------------------
 
 
-def _windows(x: Array, y: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
-             divisor: int | None) -> tuple[Array, Array, Array, Array]:
-    """Where the windows of each row and column of y begin and end in x, and the two factors of their divisor."""
+@lru_cache(64)
+def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
+             divisor: int | None, dtype: np.dtype) -> tuple[Array, Array, Array, Array]:
+    """Where the windows of each row and column begin and end in images of `sizes`, and the factors of their divisor."""
     cells, lengths = [], []
-    for size, count, k, s, p in zip(x.shape[2:], y.shape[2:], kernel, stride, padding):
+    for size, count, k, s, p in zip(sizes, counts, kernel, stride, padding):
         begin = np.arange(count) * s - p
         end = np.minimum(begin + k, size + p)
         cells.append(np.array([np.maximum(begin, 0), np.minimum(end, size)]))
-        lengths.append(end - begin if count_include_pad else cells[-1][1] - cells[-1][0])
+        lengths.append(end - begin if count_include_pad else np.diff(cells[-1], axis=0)[0])
     if divisor is not None:
-        lengths = [np.full(y.shape[2], divisor), np.ones(y.shape[3])]
-    return cells[0], cells[1], lengths[0].astype(x.dtype), lengths[1].astype(x.dtype)
+        lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
+    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype)
 
 
-def _shares(x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-    """As `_windows`, where y's windows are the shares of rows and columns of x."""
+@lru_cache(64)
+def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> tuple[Array, Array, Array, Array]:
+    """As `_windows`, where the windows are shares of the rows and columns."""
     cells = [np.array([np.arange(count) * size // count, -(-np.arange(1, count + 1) * size // count)])
-             for size, count in zip(x.shape[2:], y.shape[2:])]
-    heights, widths = (np.diff(c, axis=0)[0].astype(x.dtype) for c in cells)
+             for size, count in zip(sizes, counts)]
+    heights, widths = (np.diff(c, axis=0)[0].astype(dtype) for c in cells)
     return cells[0], cells[1], heights, widths
 
 

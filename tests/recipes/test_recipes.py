@@ -1,0 +1,284 @@
+"""Recipes: their options, where their runs lie, how they are resumed, and what a whole run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import data, recipes, training
+from fastnn.data import Dataset, Split
+from fastnn.recipes import RECIPES, CNNMnist, OverfitCheck, ThreeLayerConvNet
+from fastnn.recipes.three_layer_convnet import filters
+
+FILES = {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "results.json", "report.html",
+         "curves.png", "confusion.png", "samples.png"}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two epochs."""
+    folder = tmp_path_factory.mktemp("run") / "cnn"
+    recipes.CNN(epochs=2, run_dir=folder).run()
+    return folder
+
+
+def small(channels: int, size: int) -> Dataset:
+    """Images whose class is where they are light."""
+    labels = np.tile(np.arange(10), 12)
+    images = np.random.default_rng(0).integers(0, 60, (120, channels, size, size), np.uint8)
+    images[np.arange(120), :, 2 * labels + 2] = 255
+    return Dataset(Split(images[:100], labels[:100]), Split(images[100:], labels[100:]), tuple("abcdefghij"), "small")
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_recipe_has_the_common_options(recipe: type[recipes.Recipe]) -> None:
+    names = {field.name for field in fields(recipe)}
+    assert {"seed", "run_dir", "data_dir"} <= names
+    assert ("epochs" in names) == ("resume" in names)
+    assert recipe.name and recipe.needs and recipe.takes
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"data_dir": Path("nowhere")}, FileNotFoundError, "data_dir: expected a folder, but there is none at nowhere"),
+    ({"seed": -1}, ValueError, "seed: expected at least 0, got -1"),
+    ({"epochs": 0}, ValueError, "epochs: expected at least 1, got 0"),
+    ({"resume": True}, FileNotFoundError, "resume: expected a run of .* under .*runs, but there is none"),
+    ({"resume": True, "run_dir": Path("nothing")}, FileNotFoundError, "nothing: expected the folder of a run"),
+])
+def test_options_that_cannot_be_obeyed(recipe: Any, options: dict[str, Any], error: type[Exception],
+                                       message: str) -> None:
+    with pytest.raises(error, match=message):
+        recipe(**options).run()
+    assert list(Path().iterdir()) == []     # nothing was written
+
+
+def test_a_set_that_is_not_in_the_folder(tmp_path: Path) -> None:
+    for recipe in (recipes.CNN(data="mnist", data_dir=tmp_path), CNNMnist(data_dir=tmp_path),
+                   ThreeLayerConvNet(data_dir=tmp_path), OverfitCheck(data_dir=tmp_path)):
+        with pytest.raises(FileNotFoundError, match="expected its files in"):
+            recipe.run()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_learning_rates_that_are_none() -> None:
+    with pytest.raises(ValueError, match=r"lrs: expected learning rates above 0, got \(0.1, 0.0\)"):
+        OverfitCheck(lrs=(0.1, 0.0)).run()
+
+
+# --- folders ---
+
+
+def test_runs_are_numbered() -> None:
+    Path("runs/cnn-7").mkdir(parents=True)
+    Path("runs/cnn-mnist-9").mkdir()
+    Path("runs/cnn-x").mkdir()
+    assert recipes.CNN().open_run_dir() == Path("runs/cnn-8")
+    assert recipes.CNN().open_run_dir() == Path("runs/cnn-9")
+    assert recipes.CNN(run_dir=Path("a/b")).open_run_dir() == Path("a/b")
+    assert Path("runs/cnn-9").is_dir() and Path("a/b").is_dir()
+
+
+def test_a_run_is_not_overwritten(run_dir: Path) -> None:
+    before = (run_dir / "last.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run already; give another folder, or resume that run"):
+        recipes.CNN(run_dir=run_dir).run()
+    assert (run_dir / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("recipe", [
+    recipes.CNN(seed=3, epochs=5, data="fashion-mnist", data_dir=Path("/data")), OverfitCheck(lrs=(0.1, 0.2, 0.3))])
+def test_a_recipe_comes_back_from_its_config(recipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(recipe.config()))
+    recipe.run_dir = tmp_path
+    assert recipes.load(tmp_path) == recipe
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("{", "expected JSON that a run wrote"),
+    ("[]", "expected what a run of one of cnn, .* wrote, got"),
+    ('{"recipe": "diffusion"}', "expected what a run of one of cnn, .* wrote, got"),
+])
+def test_a_config_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        recipes.load(tmp_path)
+
+
+# --- a whole run ---
+
+
+def test_what_a_run_leaves_and_prints(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {path.name for path in run_dir.iterdir()} == FILES
+    recipes.CNN(epochs=2, run_dir=tmp_path / "again").run()
+    out = capsys.readouterr().out.splitlines()
+    accuracy = json.loads((run_dir / "results.json").read_text())["accuracy"]
+    assert out[0] == ("cnn: CNN with 30,762 parameters, on 1,293 images of digits (1 x 8 x 8); 144 for validation, "
+                      "360 for the test")
+    assert out[1] == f"run folder: {tmp_path / 'again'}"
+    assert sum(line.startswith("epoch ") for line in out) == 2
+    assert out[-2] == f"report: {tmp_path / 'again' / 'report.html'}"
+    assert out[-1] == f"test accuracy: {100 * accuracy:.2f} %"        # that of the other run: the seed decides
+    assert accuracy > 0.5
+    for name in ("last.safetensors", "best.safetensors"):
+        tensors, again = training.load(run_dir / name)[0], training.load(tmp_path / "again" / name)[0]
+        assert all(np.array_equal(tensors[key], again[key]) for key in tensors), name
+
+
+def test_another_seed_gives_another_run(run_dir: Path, tmp_path: Path) -> None:
+    recipes.CNN(epochs=1, seed=1, run_dir=tmp_path / "other").run()
+    assert not np.array_equal(training.load(run_dir / "last.safetensors")[0]["model.0.weight"],
+                              training.load(tmp_path / "other" / "last.safetensors")[0]["model.0.weight"])
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Trainer", stopping_trainer())
+        with pytest.raises(KeyboardInterrupt):
+            recipes.CNN(epochs=2).run()
+    folder = Path("runs/cnn-1")
+    assert not (folder / "results.json").exists()
+    recipes.CNN(epochs=2, resume=True).run()                          # the newest run
+    for name in ("last.safetensors", "best.safetensors"):
+        ours, theirs = training.load(folder / name)[0], training.load(run_dir / name)[0]
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs), name
+    without_config = json.loads((folder / "results.json").read_text()), json.loads((run_dir / "results.json").read_text())
+    assert without_config[0]["confusion"] == without_config[1]["confusion"]
+
+
+def stopping_trainer() -> type[training.Trainer]:
+    """A trainer that is interrupted in the middle of the second epoch, as by Ctrl-C."""
+    class Stop(training.Callback):
+        def on_step_end(self, trainer: training.Trainer, loss: float) -> None:
+            if len(trainer.history) == 1:
+                trainer._interrupts.requested = True
+
+    class StoppingTrainer(training.Trainer):
+        def fit(self, *args: Any, **options: Any) -> training.History:
+            self.callbacks.append(Stop())
+            return super().fit(*args, **options)
+
+    return StoppingTrainer
+
+
+def test_a_run_is_resumed_with_its_own_options(run_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"lr: expected 0.01, with which the run in .* was begun, got 0.5; leave it out"):
+        recipes.CNN(epochs=2, lr=0.5, run_dir=run_dir, resume=True).run()
+    with pytest.raises(ValueError, match="run_dir: expected a run of cnn-mnist, but .* holds one of cnn"):
+        CNNMnist(run_dir=run_dir, resume=True).run()
+
+
+def test_evaluating_a_run_gives_its_results_again(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipes.load(run_dir).evaluate()
+    out = capsys.readouterr().out
+    results = json.loads((run_dir / "results.json").read_text())
+    assert out.splitlines()[-1] == f"test accuracy: {100 * results['accuracy']:.2f} %"
+    assert training.confusion_table(np.array(results["confusion"]), tuple("0123456789")) in out
+    assert "class  images  right  accuracy  read as" in out
+    assert "Commonest confusions: " in out
+
+
+def test_a_run_predicts_image_files(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    recipe, digits = recipes.load(run_dir), data.digits()
+    model, inputs = recipe.trained()
+    scores = model(data.to_float(digits.test.images, inputs["mean"], inputs["std"], scale=16))
+    surest = int(scores.max(1).argmax())
+    pixels = np.rint(digits.test.images[surest, 0] * (255 / 16)).astype(np.uint8)
+    image.fromarray(pixels).save(tmp_path / "as it is.png")
+    image.fromarray(255 - pixels).resize((64, 64), image.Resampling.BOX).save(tmp_path / "dark.png")
+    recipe.predict([tmp_path / "as it is.png", tmp_path / "dark.png"], top=2)
+    plain, dark = capsys.readouterr().out.splitlines()
+    name = scores[surest].argmax()
+    assert plain.startswith(f"{tmp_path / 'as it is.png'}: {name} ")
+    assert plain.count("%") == 2
+    assert dark.startswith(f"{tmp_path / 'dark.png'}: {name} ")
+    assert dark.endswith("(brought from 64x64 to 8x8 pixels; inverted, since its background is light)")
+
+
+def test_probabilities_of_all_classes_make_one(run_dir: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("L", (8, 8), 90).save(tmp_path / "gray.png")
+    recipes.load(run_dir).predict([tmp_path / "gray.png"], top=99)
+    shares = [float(part.split()[1]) for part in capsys.readouterr().out.split(": ")[1].split(", ")]
+    assert len(shares) == 10
+    assert sum(shares) == pytest.approx(100, abs=0.6)
+    assert shares == sorted(shares, reverse=True)
+
+
+# --- the other recipes, on small data ---
+
+
+@dataclass
+class SmallMnist(CNNMnist):
+    def dataset(self) -> Dataset:
+        return small(1, 28)
+
+
+@dataclass
+class SmallCifar(ThreeLayerConvNet):
+    def dataset(self) -> Dataset:
+        return small(3, 32)
+
+
+@pytest.mark.parametrize(("recipe", "pictures"), [
+    (SmallMnist(epochs=4, batch_size=10), set()),
+    (SmallCifar(epochs=2, batch_size=10), {"filters-of-the-first-layer.png"}),
+])
+def test_a_small_run(recipe: Any, pictures: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.run()
+    assert {path.name for path in recipe.run_dir.iterdir()} == FILES | pictures
+    assert json.loads((recipe.run_dir / "results.json").read_text())["accuracy"] >= 0.3
+    assert capsys.readouterr().out.splitlines()[-1].startswith("test accuracy: ")
+
+
+def test_filters_are_stretched_to_their_own_range() -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 3, 4, 4)) * np.array([1, 9, 3, 1e-6, 1]).reshape(5, 1, 1, 1)
+    pictures = [axes.images[0].get_array() for axes in filters(weight).axes]
+    assert [picture.shape for picture in pictures] == [(4, 4, 3)] * 5
+    assert all(picture.min() == 0 and picture.max() == 1 for picture in pictures)
+
+
+@pytest.mark.real_data
+def test_overfit_check_learns_five_images_by_heart(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    OverfitCheck(data_dir=data_dir).run()
+    folder = Path("runs/overfit-check-1")
+    losses = {lr: training.History.read(folder / f"lr-{lr}")["val_loss"] for lr in (0.01, 0.1)}
+    assert all(len(loss) == 20 for loss in losses.values())
+    assert losses[0.1][-1] < 0.02
+    assert 1.5 < losses[0.01][-1] < 2.3
+    assert (folder / "loss-against-epoch.png").read_bytes()[1:4] == b"PNG"
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"after 20 epochs: loss {losses[0.01][-1]:.4f} at learning rate 0.01, loss {losses[0.1][-1]:.4f} at learning "
+        "rate 0.1")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        OverfitCheck(run_dir=folder, data_dir=data_dir).run()
+    OverfitCheck(epochs=21, data_dir=data_dir, resume=True).run()
+    assert len(training.History.read(folder / "lr-0.1")) == 21
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("recipe", "train", "test", "shape"), [
+    (recipes.CNN(data="mnist"), 60_000, 10_000, (1, 28, 28)),
+    (recipes.CNN(data="fashion-mnist"), 60_000, 10_000, (1, 28, 28)),
+    (CNNMnist(), 60_000, 10_000, (1, 28, 28)),
+    (ThreeLayerConvNet(), 50_000, 10_000, (3, 32, 32)),
+])
+def test_recipes_find_their_data(recipe: Any, train: int, test: int, shape: tuple[int, ...], data_dir: Path) -> None:
+    recipe.data_dir = data_dir
+    dataset = recipe.dataset()
+    assert (len(dataset.train), len(dataset.test), dataset.train.images.shape[1:]) == (train, test, shape)
