@@ -73,16 +73,15 @@ def warmup(kernel: Part = "", dtypes: tuple[Literal["float32", "float64"], ...] 
     """
     print("{:<28} {:<8} {:>9}".format("kernel", "dtype", "seconds"))
     total = time.perf_counter()
+    _jit._loop_address()
     for row in _kernels(kernel):
         for dtype in map(np.dtype, dtypes):
             begin = time.perf_counter()
             for call in row.samples(np.random.default_rng(0), dtype):
                 row(call, target="cpu")
-            # Small calls run on one thread: compile for all of them what was compiled for one.
+            # Sample calls are small and run on one thread; larger ones need this too.
             for block_kernel in list(_jit.kernels.values()):
-                for _, *kinds in list(block_kernel.compiled):
-                    arguments = tuple(np.empty((0,) * kind[1], kind[0]) if isinstance(kind, tuple) else kind()
-                                      for kind in kinds)
-                    block_kernel.loop("parallel", arguments)
+                for compiled in list(block_kernel.compiled.values()):
+                    _ = compiled.call_block
             print(f"{row.name:<28} {dtype.name:<8} {time.perf_counter() - begin:9.2f}", flush=True)
     print(f"\n{time.perf_counter() - total:.1f} s in all")

@@ -29,6 +29,8 @@ class CNN(ImageClassifier):
     needs: ClassVar[str] = "in the package"
     takes: ClassVar[str] = "10 s"
 
+    epochs: int = 15
+
     data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
     """Data set. The digits lie in the package; the others are found as data_dir says."""
 

@@ -286,6 +286,10 @@ def _max_pool2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[C
         ((1, 1, 3, 3), 2, {"stride": 2, "padding": 1, "ceil_mode": True}),
         ((1, 1, 1, 1), 1, {}),
         ((1, 2, 35, 40), 2, {"stride": 2}),
+        ((2, 3, 9, 8), 5, {"stride": 1, "padding": 2, "return_indices": True}),
+        ((70, 2, 3, 3), 2, {"stride": 1, "return_indices": True}),
+        ((1, 1, 150, 70), 3, {"stride": 2, "padding": 1}),
+        ((1, 1, 3, 4), 2, {"stride": 10**9}),
     ]
     for shape, kernel, options in cases:
         yield Call((_distinct(rng, shape, dtype), kernel), options)
@@ -299,6 +303,8 @@ def _max_pool2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, 2), {"stride": 0}), ValueError, r"stride: expected at least 1, got 0")
     yield Refused(Call((x, 2), {"padding": 2}), ValueError, r"padding: expected at most half of kernel_size")
     yield Refused(Call((x, 2), {"padding": -1}), ValueError, r"padding: expected at least 0, got -1")
+    yield Refused(Call((x[:, :, :1], (2, 1)), {"padding": (1, 0), "dilation": (2, 1)}), ValueError,
+                  r"dilation: expected windows with a cell inside the image")
     yield Refused(Call((x.astype(int), 2)), TypeError, r"x: expected float32 or float64, got int64")
     yield Refused(Call((x, 2), {"out": np.empty((2, 3, 2, 3))}), ValueError, r"out: expected shape \(2, 3, 3, 3\)")
 
@@ -339,6 +345,9 @@ def _avg_pool2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[C
         ((1, 2, 7, 6), 3, {"stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False}),
         ((1, 2, 7, 6), (2, 3), {"stride": (2, 1), "padding": (1, 0), "ceil_mode": True}),
         ((2, 1, 5, 8), (3, 2), {"divisor_override": 4, "ceil_mode": True}),
+        ((2, 3, 8, 8), 8, {}),
+        ((3, 2, 9, 7), 3, {"stride": 1, "padding": 1}),
+        ((1, 1, 50, 70), 3, {"stride": 2}),
         ((1, 1, 1, 1), 1, {}),
     ]
     for shape, kernel, options in cases:
@@ -359,7 +368,7 @@ _add(Kernel(
 
 
 def _adaptive_avg_pool2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for shape, size in [((2, 3, 5, 7), 1), ((1, 2, 7, 5), (3, 2)), ((1, 2, 4, 3), (None, 5)), ((1, 1, 1, 1), 3)]:
+    for shape, size in [((2, 3, 5, 7), 1), ((1, 2, 7, 5), (3, 2)), ((1, 2, 4, 3), (None, 5)), ((1, 1, 1, 1), 3), ((2, 3, 8, 8), 4)]:
         yield Call((rng.standard_normal(shape).astype(dtype), size))
 
 
@@ -388,6 +397,10 @@ def _batch_norm_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[C
         ((3, 2), False, True, {"training": False}),
         ((4, 2, 3), True, False, {"training": False}),
         ((5, 17, 1, 1), True, True, {"training": True}),
+        ((2, 17, 8, 9), True, True, {"training": True}),
+        ((2, 17, 8, 9), False, True, {"training": False}),
+        ((3, 300), True, False, {"training": True}),
+        ((5, 2, 70), False, False, {"training": True}),
     ]
     for shape, affine, running, options in cases:
         channels = shape[1]
@@ -406,6 +419,9 @@ def _batch_norm_refused() -> Iterator[Refused]:
     yield Refused(Call((x, m, v, np.ones(4))), ValueError, r"weight: expected shape \(3,\)")
     yield Refused(Call((x[:1], m, v), {"training": True}), ValueError, r"x: expected more than one value a channel")
     yield Refused(Call((x[:0], m, v), {"training": True}), ValueError, r"x: expected more than one value a channel")
+    yield Refused(Call((x, m, v), {"eps": 0.0, "training": True}), ValueError, r"eps: expected a positive number")
+    yield Refused(Call((x, m, v), {"momentum": None}), TypeError, r"momentum: expected a number, got None")
+    yield Refused(Call((x, m, m), {"training": True}), ValueError, r"running_var: expected memory of its own")
     yield Refused(Call((x, m, v), {"eps": -1.0}), ValueError, r"eps: expected a number from 0")
     yield Refused(Call((x, m, v), {"momentum": 2.0}), ValueError, r"momentum: expected a number from 0 to 1, got 2.0")
     yield Refused(Call((x, m.astype(F32), v)), TypeError, r"running_mean: expected float64 as x has, got float32")
@@ -684,7 +700,7 @@ _add(Kernel(
 
 
 def _knn_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for m, n, d, k in [(3, 9, 4, 2), (1, 1, 1, 1), (17, 40, 3, 40), (2, 70, 600, 5), (0, 3, 2, 1)]:
+    for m, n, d, k in [(3, 9, 4, 2), (1, 1, 1, 1), (17, 40, 3, 40), (2, 70, 600, 5), (0, 3, 2, 1), (1, 9000, 2, 5)]:
         for squared in (False, True):
             yield Call((_points(rng, dtype, m, d), _points(rng, dtype, n, d), k), {"squared": squared})
 
@@ -695,6 +711,7 @@ def _knn_refused() -> Iterator[Refused]:
     yield Refused(Call((x, x, 0)), ValueError, r"k: expected at least 1, got 0")
     yield Refused(Call((x, x, 1.5)), TypeError, r"k: expected an integer, got 1.5")
     yield Refused(Call((x, x[:, :3], 1)), ValueError, r"points: expected 4 dimensions as queries")
+    yield Refused(Call((x, x, 1), {"memory_budget": 0}), ValueError, r"memory_budget: expected at least 1, got 0")
     yield Refused(Call((x, x, 1), {"algorithm": "tree"}), ValueError, r"algorithm: expected one of .* got 'tree'")
 
 

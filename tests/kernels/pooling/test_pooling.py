@@ -1,0 +1,219 @@
+"""What the table of kernels cannot say of pooling: NaN, ties, windows at the edges, and every option as in torch."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import kernels
+from fastnn.testing import assert_close
+
+pytestmark = pytest.mark.parametrize("target", ["naive", "cpu"])
+
+NAN, INF = np.nan, np.inf
+WINDOWS: list[tuple[Any, dict[str, Any]]] = [
+    (kernel, {"stride": stride, "padding": padding, "ceil_mode": ceil_mode})
+    for kernel, stride, padding, ceil_mode in product([2, 3, (3, 2)], [None, 1, 2, (3, 4)], [0, 1], [False, True])
+] + [(1, {}), (5, {"stride": 1, "padding": 2}), ((5, 6), {}), (7, {"stride": 9, "padding": 3, "ceil_mode": True})]
+
+
+def image(*rows: list[float], dtype: Any = np.float64) -> np.ndarray:
+    return np.array(rows, dtype)[None, None]
+
+
+def max_pool(x: np.ndarray, *args: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The maxima and their indices, after a check that the maxima are the same bits without indices."""
+    y, indices = kernels.max_pool2d(x, *args, **options, return_indices=True)
+    assert kernels.max_pool2d(x, *args, **options).tobytes() == y.tobytes()
+    return y, indices
+
+
+# --- max ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_passes_on_and_the_first_one_is_the_place(dtype: type, target: str) -> None:
+    x = image([1, NAN, 5, 6], [NAN, 2, 7, 8], [1, 2, 3, 4], [5, 6, INF, NAN], dtype=dtype)
+    y, indices = max_pool(x, 2, target=target)
+    np.testing.assert_array_equal(y, [[[[NAN, 8], [6, NAN]]]])
+    np.testing.assert_array_equal(indices, [[[[1, 7], [13, 15]]]])
+
+
+def test_equal_maxima_give_all_to_the_first_one(target: str) -> None:
+    """As after a ReLU, whose zeros tie all the time."""
+    y, indices = max_pool(np.zeros((1, 2, 4, 6)), 2, target=target)
+    np.testing.assert_array_equal(indices[0, 1], [[0, 2, 4], [12, 14, 16]])
+    grad = kernels.max_pool2d_backward(np.ones(y.shape), indices, (1, 2, 4, 6), target=target)
+    np.testing.assert_array_equal(grad[0, 0], [[1, 0, 1, 0, 1, 0], [0] * 6] * 2)
+
+
+def test_zeros_of_both_signs_are_equal(target: str) -> None:
+    y, indices = max_pool(image([-1, 0.0], [-0.0, 0.0]), 2, target=target)
+    assert indices.item() == 1
+    assert not np.signbit(y).any()
+    y, indices = max_pool(image([-0.0, 0.0], [0.0, -0.0]), 2, target=target)
+    assert indices.item() == 0
+    assert np.signbit(y).all()
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"kernel_size": 2}, [[0, 2], [8, 10]]),
+    ({"kernel_size": 3, "stride": 2, "padding": 1}, [[0, 1], [4, 5]]),
+    ({"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2}, [[5]]),
+    ({"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}, [[0, 2], [8, 10]]),
+])
+def test_a_window_of_minus_infinity_has_its_first_cell_as_maximum(options: dict, expected: list, target: str) -> None:
+    """Never -1 or a cell of the padding, where the gradient would be written outside of the image."""
+    y, indices = max_pool(np.full((2, 1, 4, 4), -INF), **options, target=target)
+    np.testing.assert_array_equal(indices, np.array([[expected]] * 2))
+    assert (y == -INF).all()
+    grad = kernels.max_pool2d_backward(np.ones(y.shape), indices, (2, 1, 4, 4), target=target)
+    assert grad.sum() == y.size
+
+
+def test_the_last_window_does_not_start_in_the_padding(target: str) -> None:
+    """Where torch's documented formula gives 3 windows, and its code 2."""
+    x = np.arange(9.0).reshape(1, 1, 3, 3)
+    y = kernels.max_pool2d(x, 2, stride=2, padding=1, ceil_mode=True, target=target)
+    np.testing.assert_array_equal(y, [[[[0, 2], [6, 8]]]])
+    y = kernels.max_pool2d(x, 2, stride=2, ceil_mode=True, target=target)
+    np.testing.assert_array_equal(y, [[[[4, 5], [7, 8]]]])
+    y = kernels.max_pool2d(x, 4, stride=2, ceil_mode=True, target=target)
+    np.testing.assert_array_equal(y, [[[[8]]]])
+
+
+def test_a_stride_beyond_the_image_leaves_one_window(target: str) -> None:
+    y, indices = max_pool(np.arange(12.0).reshape(1, 1, 3, 4), 2, stride=10**9, target=target)
+    assert (y.item(), indices.item()) == (5, 5)
+
+
+@pytest.mark.parametrize(("shape", "kernel", "options"), [
+    ((1, 1, 1, 5), (2, 1), {"padding": (1, 0), "dilation": (2, 1)}),
+    ((1, 1, 4, 2), (3, 3), {"padding": 1, "dilation": (1, 3), "stride": 9, "ceil_mode": True}),
+])
+def test_windows_without_a_cell_are_refused(shape: tuple, kernel: tuple, options: dict, target: str) -> None:
+    """torch returns -inf with an index outside of the image."""
+    with pytest.raises(ValueError, match="dilation: expected windows with a cell inside the image"):
+        kernels.max_pool2d(np.ones(shape), kernel, **options, target=target)
+
+
+@pytest.mark.parametrize("bad", [-1, 16, 2**62, -2**63])
+def test_indices_outside_of_the_image_are_refused(bad: int, target: str) -> None:
+    with pytest.raises(ValueError, match=f"indices: expected values from 0 to 15 .* got {bad}"):
+        kernels.max_pool2d_backward(np.ones((1, 1, 1, 2)), np.array([[[[0, bad]]]]), (1, 1, 4, 4), target=target)
+
+
+def test_an_image_has_the_same_bits_alone_and_in_a_batch(target: str) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 3, 9, 7)).astype(np.float32)
+    for pool in (max_pool, lambda *args, **options: (kernels.avg_pool2d(*args, **options),)):
+        for y, alone in zip(pool(x, 3, stride=2, padding=1, target=target),
+                            pool(x[3:4], 3, stride=2, padding=1, target=target)):
+            assert y[3:4].tobytes() == alone.tobytes()
+
+
+# --- mean --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "divisors"), [
+    ({}, [[9, 9, 6], [9, 9, 6], [6, 6, 4]]),                            # cells beyond the padding never count
+    ({"count_include_pad": False}, [[4, 6, 2], [6, 9, 3], [2, 3, 1]]),
+    ({"divisor_override": 7}, [[7] * 3] * 3),
+])
+def test_divisors_at_the_edges(options: dict, divisors: list, target: str) -> None:
+    x = np.ones((1, 1, 4, 4))
+    cells = np.outer([2, 3, 1], [2, 3, 1])
+    y = kernels.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True, **options, target=target)
+    np.testing.assert_allclose(y[0, 0], cells / np.array(divisors), rtol=1e-15)
+    grad = kernels.avg_pool2d_backward(np.ones(y.shape), x.shape, 3, stride=2, padding=1, ceil_mode=True, **options,
+                                       target=target)
+    assert grad.sum() == pytest.approx(y.sum())                         # for x = 1 the map is its own gradient's sum
+
+
+def test_nan_stays_in_its_windows(target: str) -> None:
+    x = np.ones((1, 1, 4, 6))
+    x[0, 0, 1, 2] = NAN
+    np.testing.assert_array_equal(kernels.avg_pool2d(x, 2, target=target), [[[[1, NAN, 1], [1, 1, 1]]]])
+    grad = np.array([[[[1, NAN, 1], [1, 1, 1]]]])
+    grad_x = kernels.avg_pool2d_backward(grad, x.shape, 2, target=target)
+    np.testing.assert_array_equal(np.isnan(grad_x[0, 0]), np.kron(np.isnan(grad[0, 0]), np.ones((2, 2), bool)))
+
+
+def test_shares_overlap_where_sizes_do_not_divide(target: str) -> None:
+    x = np.arange(5.0).reshape(1, 1, 1, 5)
+    np.testing.assert_array_equal(kernels.adaptive_avg_pool2d(x, (1, 3), target=target), [[[[0.5, 2, 3.5]]]])
+    np.testing.assert_array_equal(kernels.adaptive_avg_pool2d(x, (None, 5), target=target), x)
+    np.testing.assert_array_equal(kernels.adaptive_avg_pool2d(x[..., :2], (1, 4), target=target), [[[[0, 0, 1, 1]]]])
+    assert kernels.adaptive_avg_pool2d(x, (0, 3), target=target).shape == (1, 1, 0, 3)
+    assert not kernels.adaptive_avg_pool2d_backward(np.empty((1, 1, 0, 3)), x.shape, target=target).any()
+
+
+@pytest.mark.parametrize("size", [None, "3", (1, 2, 3), 1.5])
+def test_sizes_that_are_none_are_refused(size: Any, target: str) -> None:
+    with pytest.raises((TypeError, ValueError), match="output_size: expected"):
+        kernels.adaptive_avg_pool2d(np.ones((1, 1, 2, 2)), size, target=target)
+
+
+# --- peers -------------------------------------------------------------------------------------------------
+
+
+def with_torch(x: np.ndarray, function: str, *args: Any, **options: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """What torch returns, a gradient for its result, and the gradient of x, or an error."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(x, requires_grad=True)
+    try:
+        result = getattr(torch.nn.functional, function)(tensor, *args, **options)
+    except RuntimeError as error:
+        return error, x, x
+    y = result[0] if isinstance(result, tuple) else result
+    grad = np.random.default_rng(1).standard_normal(y.shape).astype(x.dtype)
+    y.backward(torch.tensor(grad))
+    return result, grad, tensor.grad.numpy()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
+def test_maxima_are_torchs(dilation: Any, dtype: type, target: str) -> None:
+    for (kernel, options), shape in product(WINDOWS, [(2, 1, 5, 6), (1, 2, 7, 4)]):
+        x = np.random.default_rng(0).integers(-4, 4, shape).astype(dtype)       # many ties
+        x[x < -2] = -INF
+        result, grad, grad_x = with_torch(x, "max_pool2d", kernel, dilation=dilation, return_indices=True, **options)
+        if isinstance(result, Exception):
+            with pytest.raises(ValueError, match="expected"):
+                kernels.max_pool2d(x, kernel, dilation=dilation, **options, target=target)
+            continue
+        y, indices = max_pool(x, kernel, dilation=dilation, **options, target=target)
+        np.testing.assert_array_equal(y, result[0].detach().numpy())
+        np.testing.assert_array_equal(indices, result[1].numpy())
+        assert_close(kernels.max_pool2d_backward(grad, indices, shape, target=target), grad_x, gradient=True)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("extra", [{}, {"count_include_pad": False}, {"divisor_override": 5}])
+def test_means_are_torchs(extra: dict, dtype: type, target: str) -> None:
+    for (kernel, options), shape in product(WINDOWS, [(2, 1, 5, 6), (1, 2, 7, 4)]):
+        x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+        options = {**options, **extra}
+        result, grad, grad_x = with_torch(x, "avg_pool2d", kernel, **options)
+        if isinstance(result, Exception):
+            with pytest.raises(ValueError, match="expected"):
+                kernels.avg_pool2d(x, kernel, **options, target=target)
+            continue
+        assert_close(kernels.avg_pool2d(x, kernel, **options, target=target), result.detach().numpy())
+        actual = kernels.avg_pool2d_backward(grad, shape, kernel, **options, target=target)
+        assert_close(actual, grad_x, gradient=True)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 2, 5, (3, 4), (None, 1), (7, None), (1, 12)])
+def test_shares_are_torchs(size: Any, dtype: type, target: str) -> None:
+    for shape in [(2, 3, 5, 6), (1, 2, 1, 9), (3, 1, 8, 4)]:
+        x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+        result, grad, grad_x = with_torch(x, "adaptive_avg_pool2d", size)
+        assert_close(kernels.adaptive_avg_pool2d(x, size, target=target), result.detach().numpy())
+        assert_close(kernels.adaptive_avg_pool2d_backward(grad, shape, target=target), grad_x, gradient=True)
