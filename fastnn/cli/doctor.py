@@ -12,7 +12,6 @@ from pathlib import Path
 
 import llvmlite.binding
 import numpy as np
-from numba.core import config
 
 import fastnn
 from fastnn import data
@@ -28,7 +27,7 @@ def doctor(data_dir: Path | None = None) -> None:
         Folder in which the data sets lie; by default the one that the environment variable FASTNN_DATA names.
     """
     for name, value in (*_versions(), *_processor(), *_cache(), *_data(data_dir), *_extras()):
-        print(f"{name:<18} {value}", flush=True)
+        print(f"{name:<20} {value}", flush=True)
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -47,7 +46,7 @@ def _processor() -> Iterator[tuple[str, str]]:
     yield "register tile", ", ".join(f"{_simd.ROWS} x {_simd.tile_columns(np.empty(0, dtype))} {dtype}"
                                      for dtype in ("float32", "float64"))
     yield "threads", f"{fastnn.get_num_threads()} (NUMBA_NUM_THREADS and OMP_NUM_THREADS lower it)"
-    if config.DISABLE_JIT:
+    if _jit.config.DISABLE_JIT:
         yield "compiler", "off: NUMBA_DISABLE_JIT is set, and every kernel runs as plain Python"
     else:
         fastnn.relu(np.zeros(10 * _jit.PARALLEL_WORK, np.float32))     # the layer is known after a launch

@@ -13,6 +13,7 @@ from fastnn.kernels import _jit
 from fastnn.testing import KERNELS, Kernel
 
 Part: TypeAlias = Annotated[str, tyro.conf.arg(aliases=["-k"])]
+DType: TypeAlias = Literal["float32", "float64", "uint8"]
 
 
 def bench(kernel: Part = "", repeats: int = 5) -> None:
@@ -59,7 +60,7 @@ def _seconds(row: Kernel, call: Any, target: str) -> float:
     return time.perf_counter() - begin
 
 
-def warmup(kernel: Part = "", dtypes: tuple[Literal["float32", "float64"], ...] = ("float32", "float64")) -> None:
+def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64", "uint8")) -> None:
     """Compile kernels ahead, so that nobody waits for them later.
 
     They are kept on the disk; "fastnn doctor" says where.
@@ -69,16 +70,17 @@ def warmup(kernel: Part = "", dtypes: tuple[Literal["float32", "float64"], ...] 
     kernel : str
         Only kernels with this in their name, such as conv2d.
     dtypes : tuple of str
-        For which arrays.
+        For which arrays; uint8 is for distances alone.
     """
     print("{:<28} {:<8} {:>9}".format("kernel", "dtype", "seconds"))
     total = time.perf_counter()
     _jit._loop_address()
     for row in _kernels(kernel):
-        for dtype in map(np.dtype, dtypes):
+        for dtype in (dtype for dtype in row.dtypes if dtype.name in dtypes):
             begin = time.perf_counter()
-            for call in row.samples(np.random.default_rng(0), dtype):
-                row(call, target="cpu")
+            for options in [{"algorithm": algorithm} for algorithm in row.algorithms] or [{}]:
+                for call in row.samples(np.random.default_rng(0), dtype):
+                    row(call, target="cpu", **options)
             # Sample calls are small and run on one thread; larger ones need this too.
             for block_kernel in list(_jit.kernels.values()):
                 for compiled in list(block_kernel.compiled.values()):

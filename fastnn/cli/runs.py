@@ -40,8 +40,8 @@ def train(recipe: AnyRecipe = _DEFAULT) -> int:
     chosen: Any = recipe
     if chosen.resumes:
         # The options that the run was begun with are the defaults of this command line.
-        begun = replace(chosen.resumed(), resume=True)
-        chosen = parsed(functools.partial(tyro.cli, type(chosen), default=begun), sys.argv[3:])
+        cli = functools.partial(tyro.cli, type(chosen), default=chosen.resumed(), prog=f"fastnn train {chosen.name}")
+        chosen = replace(parsed(cli, sys.argv[3:]), resume=True)
     try:
         chosen.run()
     except KeyboardInterrupt:

@@ -44,11 +44,15 @@ def tile_columns(array: Array) -> int:
     return _VECTORS * _BYTES // array.itemsize
 
 
-def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
-    """Return the intrinsic tile(a, b, c): c[i, j] += sum over k of term(a[k, i], b[k, j]), in LLVM's instructions."""
+def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any], gather: str = "") -> Any:
+    """Return an intrinsic tile: c[i, j] += sum over k of term(a[k, i], b[k, j]), in LLVM's instructions.
 
-    @intrinsic
-    def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    With `gather`, one operand is a flat array of which an array of offsets says where its parts begin: b's rows
+    ("rows": b[offsets[k] + j]) or a's columns ("columns": a[offsets[i] + k]). The intrinsic is then
+    tile(a, b, offsets, c), otherwise tile(a, b, c).
+    """
+
+    def build(a: Any, b: Any, c: Any, *offsets: Any) -> Any:
         element = {32: ir.FloatType(), 64: ir.DoubleType()}[c.dtype.bitwidth]
         lanes = 8 * _BYTES // c.dtype.bitwidth
         vector = ir.VectorType(element, lanes)
@@ -56,8 +60,8 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args)]
-            a_data, b_data, c_data = (array.data for array in arrays)
-            depth = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
+            a_data, b_data, *begins, c_data = (array.data for array in arrays)
+            depth = cgutils.unpack_tuple(builder, arrays[1 if gather == "columns" else 0].shape)[0]
 
             def index(n: int) -> ir.Constant:
                 return ir.Constant(I64, n)
@@ -70,8 +74,12 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
                 value.align = c.dtype.bitwidth // 8
                 return value
 
+            def begin(n: Any) -> Any:
+                return builder.load(builder.gep(begins[0], [n]))
+
             slots = [vector_at(c_data, index(i * columns + j * lanes)) for i in range(ROWS) for j in range(_VECTORS)]
             start = [load(slot) for slot in slots]
+            a_begins = [begin(index(i)) for i in range(ROWS)] if gather == "columns" else []
             undefined = ir.Constant(vector, ir.Undefined)
             lane0 = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
             entry = builder.block
@@ -84,12 +92,14 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
             totals = [builder.phi(vector) for _ in slots]
             for total, value in zip(totals, start):
                 total.add_incoming(value, entry)
-            b_at, a_at = builder.mul(k, index(columns)), builder.mul(k, index(ROWS))
+            b_at = begin(k) if gather == "rows" else builder.mul(k, index(columns))
             b_row = [load(vector_at(b_data, builder.add(b_at, index(j * lanes)))) for j in range(_VECTORS)]
             sums = []
             for i in range(ROWS):
-                scalar = builder.load(builder.gep(a_data, [builder.add(a_at, index(i))]))
-                first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+                a_at = (builder.add(a_begins[i], k) if gather == "columns" else
+                        builder.add(builder.mul(k, index(ROWS)), index(i)))
+                first = builder.insert_element(undefined, builder.load(builder.gep(a_data, [a_at])),
+                                               ir.Constant(ir.IntType(32), 0))
                 spread = builder.shuffle_vector(first, undefined, lane0)
                 sums += [builder.fadd(totals[i * _VECTORS + j], term(builder, spread, b_row[j]), flags=_FUSED)
                          for j in range(_VECTORS)]
@@ -100,16 +110,28 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
             builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
 
             builder.position_at_end(done)
-            for slot, initial, value in zip(slots, start, sums):
+            results = []
+            for initial, value in zip(start, sums):
                 result = builder.phi(vector)
                 result.add_incoming(initial, entry)
                 result.add_incoming(value, loop)
-                slot.result = result
-            for slot in slots:
-                builder.store(slot.result, slot).align = c.dtype.bitwidth // 8
+                results.append(result)
+            for slot, result in zip(slots, results):
+                builder.store(result, slot).align = c.dtype.bitwidth // 8
             return context.get_dummy_value()
 
-        return types.void(a, b, c), codegen
+        return types.void(a, b, *offsets, c), codegen
+
+    if gather:
+        @intrinsic
+        def gathering_tile(typingctx: Any, a: Any, b: Any, offsets: Any, c: Any) -> Any:
+            return build(a, b, c, offsets)
+
+        return gathering_tile
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+        return build(a, b, c)
 
     return tile
 
@@ -136,6 +158,30 @@ multiply_tile = _multiply_tile_python if config.DISABLE_JIT else _tile(_product)
 
 a is (depth, ROWS), b is (depth, tile_columns), c is (ROWS, tile_columns), all C-contiguous and of one dtype. Each
 element is one sum in the order of k, so its bits depend on its own row and column alone.
+"""
+
+
+def _rows_tile_python(a: Array, b: Array, offsets: Array, c: Array) -> None:
+    for k in range(len(a)):
+        c += a[k][:, None] * b[offsets[k] : offsets[k] + c.shape[1]]
+
+
+multiply_rows_tile = _rows_tile_python if config.DISABLE_JIT else _tile(_product, gather="rows")
+"""multiply_rows_tile(a, b, offsets, c): c[i, j] += sum over k of a[k, i] b[offsets[k] + j].
+
+a is (depth, ROWS), b flat, offsets int64 (depth,), c (ROWS, tile_columns): a convolution's rows need no copy.
+"""
+
+
+def _columns_tile_python(a: Array, b: Array, offsets: Array, c: Array) -> None:
+    for i in range(len(c)):
+        c[i] += a[offsets[i] : offsets[i] + len(b)] @ b
+
+
+multiply_columns_tile = _columns_tile_python if config.DISABLE_JIT else _tile(_product, gather="columns")
+"""multiply_columns_tile(a, b, offsets, c): c[i, j] += sum over k of a[offsets[i] + k] b[k, j].
+
+a is flat, b (depth, tile_columns), offsets int64 (at least ROWS,), c (ROWS, tile_columns).
 """
 
 

@@ -104,16 +104,15 @@ class Recipe(ABC):
 
     def open_run_dir(self) -> Path:
         """Make the run's folder where it is not there yet, and return it."""
-        number = max(self._numbers(), default=0)
-        while self.run_dir is None:
-            number += 1
-            try:
-                (RUNS / f"{self.name}-{number}").mkdir(parents=True)
-                self.run_dir = RUNS / f"{self.name}-{number}"
-            except FileExistsError:                                    # another process was faster
-                continue
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        return self.run_dir
+        folder = self.run_dir or RUNS / f"{self.name}-{max(self._numbers(), default=0) + 1}"
+        try:
+            folder.mkdir(parents=True, exist_ok=self.run_dir is not None)
+        except OSError as error:
+            if self.run_dir is None and folder.is_dir():               # another process was faster
+                return self.open_run_dir()
+            raise OSError(f"run_dir: the folder {folder} cannot be made ({error.strerror}); give another") from error
+        self.run_dir = folder
+        return folder
 
     def _numbers(self) -> list[int]:
         """The numbers of the runs of this recipe under runs/."""

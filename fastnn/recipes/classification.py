@@ -25,7 +25,22 @@ BEST = "best.safetensors"
 class ImageClassifier(Recipe):
     """A recipe that trains a classifier of images: AdamW, one cycle of the learning rate, cross-entropy.
 
-    The model that is measured at the end is that of the epoch with the best validation accuracy.
+    The model that is measured at the end is that of the epoch with the best validation accuracy. A subclass gives the
+    data set and the model.
+
+    Examples
+    --------
+    >>> from fastnn import data, models, recipes
+    >>> class Tiny(recipes.ImageClassifier):
+    ...     name = "tiny"
+    ...
+    ...     def dataset(self):
+    ...         return data.digits()
+    ...
+    ...     def model(self):
+    ...         return models.CNN(seed=self.seed)
+    >>> Tiny(epochs=3).lr
+    0.01
     """
 
     epochs: int = 20
@@ -60,6 +75,11 @@ class ImageClassifier(Recipe):
     def pictures(self, model: nn.Module) -> dict[str, Figure]:
         """Return pictures for the report by their headings."""
         return {}
+
+    def check(self) -> None:
+        super().check()
+        if not self.lr > 0:
+            raise ValueError(f"lr: expected a number above 0, got {self.lr}")
 
     def run(self) -> None:
         self.check()

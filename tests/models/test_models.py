@@ -88,8 +88,8 @@ def test_scores_and_gradients_are_those_of_the_same_network_in_torch(name: str) 
 def torch_layer(torch: Any, layer: Any) -> Any:
     match layer:
         case nn.Conv2d():
-            return torch.nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
-                                   bias=layer.bias is not None)
+            return torch.nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,
+                                   layer.padding, bias=layer.bias is not None)
         case nn.Linear():
             return torch.nn.Linear(layer.in_features, layer.out_features)
         case nn.BatchNorm2d():

@@ -85,12 +85,12 @@ def test_a_photo_that_says_it_is_turned_is_turned(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nothing.png: expected an image file, but there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png: expected an image file, but there is no such file"):
         read_image(tmp_path / "nothing.png", 1, 8, 8)
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(ValueError, match="text.png: expected an image file, but it cannot be read as one"):
+    with pytest.raises(ValueError, match=r"text\.png: expected an image file, but it cannot be read as one"):
         read_image(tmp_path / "text.png", 1, 8, 8)
     whole = save(Image.effect_noise((64, 64), 50), tmp_path).read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="half.png: expected an image file, but it cannot be read as one"):
+    with pytest.raises(ValueError, match=r"half\.png: expected an image file, but it cannot be read as one"):
         read_image(tmp_path / "half.png", 1, 8, 8)

@@ -48,7 +48,7 @@ def test_every_recipe_has_the_common_options(recipe: type[recipes.Recipe]) -> No
     names = {field.name for field in fields(recipe)}
     assert {"seed", "run_dir", "data_dir"} <= names
     assert ("epochs" in names) == ("resume" in names)
-    assert recipe.name and recipe.needs and recipe.takes
+    assert all((recipe.name, recipe.needs, recipe.takes))
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -89,7 +89,15 @@ def test_runs_are_numbered() -> None:
     assert recipes.CNN().open_run_dir() == Path("runs/cnn-8")
     assert recipes.CNN().open_run_dir() == Path("runs/cnn-9")
     assert recipes.CNN(run_dir=Path("a/b")).open_run_dir() == Path("a/b")
-    assert Path("runs/cnn-9").is_dir() and Path("a/b").is_dir()
+    assert Path("runs/cnn-9").is_dir()
+    assert Path("a/b").is_dir()
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    Path("runs").write_text("a file")
+    for recipe, folder in (recipes.CNN(), "runs/cnn-1"), (recipes.CNN(run_dir=Path("runs")), "runs"):
+        with pytest.raises(OSError, match=f"run_dir: the folder {folder} cannot be made .*; give another"):
+            recipe.open_run_dir()
 
 
 def test_a_run_is_not_overwritten(run_dir: Path) -> None:
@@ -155,8 +163,8 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(run_dir: Path, monkeypatch
     for name in ("last.safetensors", "best.safetensors"):
         ours, theirs = training.load(folder / name)[0], training.load(run_dir / name)[0]
         assert all(np.array_equal(ours[key], theirs[key]) for key in theirs), name
-    without_config = json.loads((folder / "results.json").read_text()), json.loads((run_dir / "results.json").read_text())
-    assert without_config[0]["confusion"] == without_config[1]["confusion"]
+    confusions = [json.loads((run / "results.json").read_text())["confusion"] for run in (folder, run_dir)]
+    assert confusions[0] == confusions[1]
 
 
 def stopping_trainer() -> type[training.Trainer]:
@@ -175,9 +183,9 @@ def stopping_trainer() -> type[training.Trainer]:
 
 
 def test_a_run_is_resumed_with_its_own_options(run_dir: Path) -> None:
-    with pytest.raises(ValueError, match=r"lr: expected 0.01, with which the run in .* was begun, got 0.5; leave it out"):
+    with pytest.raises(ValueError, match=r"lr: expected 0\.01, with which the run in .* was begun, got 0\.5"):
         recipes.CNN(epochs=2, lr=0.5, run_dir=run_dir, resume=True).run()
-    with pytest.raises(ValueError, match="run_dir: expected a run of cnn-mnist, but .* holds one of cnn"):
+    with pytest.raises(ValueError, match=r"run_dir: expected a run of cnn-mnist, but .* holds one of cnn"):
         CNNMnist(run_dir=run_dir, resume=True).run()
 
 
@@ -233,6 +241,18 @@ class SmallMnist(CNNMnist):
 class SmallCifar(ThreeLayerConvNet):
     def dataset(self) -> Dataset:
         return small(3, 32)
+
+
+def test_the_cnn_trains_on_the_set_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, split in ("train", small(1, 28).train), ("t10k", small(1, 28).test):
+        for name, array in ("images-idx3", split.images[:, 0]), ("labels-idx1", split.labels.astype(np.uint8)):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(length.to_bytes(4) for length in array.shape)
+            (tmp_path / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+    recipes.CNN(data="mnist", data_dir=tmp_path, epochs=1).run()
+    assert "on 90 images of mnist (1 x 28 x 28); 10 for validation, 20 for the test" in capsys.readouterr().out
+    saved = recipes.load("runs/cnn-1")
+    assert (saved.data, saved.data_dir) == ("mnist", tmp_path)
+    saved.evaluate()
 
 
 @pytest.mark.parametrize(("recipe", "pictures"), [

@@ -1,55 +1,62 @@
-"""Convolutions as implicit matrix products over packed panels.
+"""Convolutions as matrix products whose second operand is never made.
 
-The columns of the product are pixels, its rows output channels, its depth the taps (channel, row, column) of a
-filter. Image patches are copied into a panel for one tile's width of pixels at a time, in runs of pixels of one row.
-The geometry travels to block functions as six integers: stride, padding and dilation, each of rows and of columns.
+A block copies its part of the image into a scratch of *phases*, zeros around it: phase (r, s) holds the pixels whose
+row and column leave the remainders r and s modulo the strides. There each tap of a filter is a shift: what it reads
+for the output positions q, q + 1, ... lies at offset + q, offset + q + 1, ..., the offset being the same for all
+positions of the block. So the register tile walks over rows of the scratch as they lie; nothing is copied tap by tap.
+Positions run over rows that are a little longer than the output's, and what falls between these is thrown away.
+
+The gradient by the input is such a convolution too: of the gradient, by the taps that reach the pixels of one phase.
+The gradient by the weights multiplies the same shifted rows with the gradient.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import DEPTH, ROWS, multiply_tile, pack_columns, pack_rows, panels, tile_columns
+from fastnn.kernels._jit import block_kernel, helper, sums_helper
+from fastnn.kernels._matrix import DEPTH, ROWS, pack_rows, panels
+from fastnn.kernels._simd import multiply_columns_tile, multiply_rows_tile, tile_columns
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-# Blocks that the gradient by the weights is cut into at least, where the batch allows it.
-SLICES = 64
+_BLOCKS = 16                # so many blocks at least, where the work can be cut so
+_SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
+_SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
+
+Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    groups = geometry.groups
-    packed = pack_rows(weight.reshape(groups, len(weight) // groups, -1), ROWS)
-    pixels = len(y) * y.shape[2] * y.shape[3]
-    _forward(groups * panels(pixels, tile_columns(x)), x, packed, EMPTY[x.dtype] if bias is None else bias,
-             *_flat(geometry), weight.shape[2], weight.shape[3], y, work=y.size * packed.shape[2])
+    filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
+    _convolve_phase(x, filters, bias, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0), (1, 1), y)
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
                     ) -> tuple[Array | None, Array | None, Array | None]:
-    grad_x = np.zeros_like(x) if needs[0] else None
+    grad_x = np.empty_like(x) if needs[0] else None
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
-            _scatter(grad_output, weight, EMPTY[x.dtype], geometry, grad_x)
+            _spread(grad_output, weight, None, geometry, grad_x)
         if grad_weight is not None:
             _correlate(x, grad_output, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _scatter(x, weight, EMPTY[x.dtype] if bias is None else bias, geometry, y)
+    _spread(x, weight, bias, geometry, y)
 
 
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                               needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
-    grad_x = np.zeros_like(x) if needs[0] else None
+    grad_x = np.empty_like(x) if needs[0] else None
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
@@ -60,235 +67,232 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     return grad_x, grad_weight, grad_bias
 
 
-def _flat(geometry: Geometry) -> tuple[int, ...]:
-    return *geometry.stride, *geometry.padding, *geometry.dilation
-
-
 def _channel_sums(grad_output: Array) -> Array:
     total = np.zeros(grad_output.shape[1], grad_output.dtype)
     _sum_channel(len(total), grad_output, total, work=grad_output.size)
     return total
 
 
-def _scatter(grad_output: Array, weight: Array, bias: Array, geometry: Geometry, grad_x: Array) -> None:
+def _taps(weight: tuple[int, ...], geometry: Geometry) -> tuple[Axis, Axis]:
+    """The taps of a convolution: they reach forwards from the padding's first row and column."""
+    rows, columns = (
+        (tuple(k * geometry.dilation[axis] for k in range(weight[2 + axis])), -geometry.padding[axis])
+        for axis in (0, 1))
+    return rows, columns
+
+
+@functools.lru_cache(maxsize=256)
+def _offsets(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], band: int,
+             width: int) -> tuple[Array, int, int, int]:
+    """Where each tap's row begins in the scratch, and the scratch's rows, columns and elements of all channels.
+
+    There is an offset for each (channel, row, column) of a filter, and zeros up to whole tiles.
+    """
+    (sy, sx), rows_at, columns_at = stride, np.array(rows), np.array(columns)
+    height, width = band + max(rows) // sy, width + max(columns) // sx
+    phase = rows_at[:, None] % sy * sx + columns_at % sx
+    shift = rows_at[:, None] // sy * width + columns_at // sx
+    channel = np.arange(channels)[:, None, None] * (sy * sx)
+    offsets = ((channel + phase) * (height * width) + shift).ravel()
+    padded = np.zeros(panels(offsets.size, ROWS) * ROWS, np.int64)
+    padded[: offsets.size] = offsets
+    return padded, height, width, channels * sy * sx * height * width
+
+
+def _band(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], height: int,
+          width: int, blocks: int) -> int:
+    """Rows of output that a block makes: few enough for its scratch, and for `blocks` of them in the image."""
+    row = channels * stride[0] * stride[1] * (width + max(columns) // stride[1])
+    return max(1, min(-(-height // blocks), _SCRATCH // row - max(rows) // stride[0]))
+
+
+def _convolve_phase(source: Array, filters: Array, bias: Array | None, geometry: Geometry, taps: tuple[Axis, Axis],
+                    stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], y: Array) -> None:
+    """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told."""
+    (rows, top), (columns, left) = taps
+    groups, channels = geometry.groups, source.shape[1] // geometry.groups
+    height, width = (panels(size - begin, jump) for size, begin, jump in zip(y.shape[2:], first, step))
+    band = _band(channels, stride, rows, columns, height, width, panels(_BLOCKS, len(y) * groups))
+    offsets, scratch_y, scratch_x, size = _offsets(channels, stride, rows, columns, band, width)
+    _convolve(len(y) * groups * panels(height, band), source, pack_rows(filters, ROWS), offsets,
+              EMPTY[source.dtype] if bias is None else bias, *stride, top, left, scratch_y, scratch_x, size, band,
+              *first, *step, height, width, y, work=y.size * filters.shape[2])
+
+
+def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
     """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
-    groups, (filters, channels, height, width) = geometry.groups, weight.shape
-    # (group, tap, filter, channel): a panel holds ROWS channels of one tap
-    taps = weight.reshape(groups, filters // groups, channels, height * width).transpose(0, 3, 1, 2)
-    packed = pack_columns(np.ascontiguousarray(taps).reshape(-1, filters // groups, channels), ROWS)
-    _spread(len(grad_x) * groups * packed.shape[1], grad_output, packed, bias, *_flat(geometry), width, groups, grad_x,
-            work=grad_output.size * weight[0].size)
+    groups, (filters, channels) = geometry.groups, weight.shape[:2]
+    weight = weight.reshape(groups, filters // groups, channels, *weight.shape[2:]).transpose(0, 2, 1, 3, 4)
+    for first in np.ndindex(geometry.stride):
+        if first[0] >= grad_x.shape[2] or first[1] >= grad_x.shape[3]:
+            continue
+        used, taps = [], []
+        for axis in (0, 1):
+            # Pixel i of the phase is row i stride + first, which tap k reaches from output row i + reach[k].
+            reach = {}
+            for k in range(weight.shape[3 + axis]):
+                row, rest = divmod(first[axis] + geometry.padding[axis] - k * geometry.dilation[axis],
+                                   geometry.stride[axis])
+                if rest == 0:
+                    reach[k] = row
+            begin = min(reach.values(), default=0)
+            used.append(list(reach))
+            taps.append((tuple(r - begin for r in reach.values()), begin))
+        if not all(used):                              # no tap reaches these pixels
+            phase = grad_x[:, :, first[0] :: geometry.stride[0], first[1] :: geometry.stride[1]]
+            phase[...] = 0 if bias is None else bias[:, None, None]
+            continue
+        phase_weight = weight[:, :, :, used[0]][..., used[1]].reshape(groups, channels, -1)
+        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, geometry, (taps[0], taps[1]), (1, 1),
+                        (first[0], first[1]), geometry.stride, grad_x)
 
 
 def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
     """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
-    groups, filters = geometry.groups, len(grad_weight) // geometry.groups
-    n, pixels = len(x), grad_output.shape[2] * grad_output.shape[3]
-    filter_panels = panels(filters, ROWS)
-    packed = np.empty((n, groups, filter_panels, pixels, ROWS), x.dtype)
-    _pack_filters(n * groups * filter_panels, grad_output, packed, work=packed.size)
-    tap_panels = panels(grad_weight[0].size, tile_columns(x))
-    slices = min(n, panels(SLICES, groups * tap_panels))
+    groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
+    (rows, top), (columns, left) = _taps(grad_weight.shape, geometry)
+    height, width = grad_output.shape[2:]
+    share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters // groups)))
+    shares = panels(channels, share)
+    band = _band(share, geometry.stride, rows, columns, height, width, 1)
+    offsets, scratch_y, scratch_x, size = _offsets(share, geometry.stride, rows, columns, band, width)
+    slices = min(len(x), panels(_BLOCKS, groups * shares))
     partial = np.empty((slices, *grad_weight.shape), x.dtype)
-    _correlate_slice(slices * groups * tap_panels, x, packed, *_flat(geometry), grad_output.shape[3], partial,
-                     work=n * pixels * grad_weight.size)
+    _correlate_slice(slices * groups * shares, x, grad_output, offsets, *geometry.stride, top, left, scratch_y,
+                     scratch_x, size, band, share, groups, partial, work=grad_output.size * grad_weight[0].size)
     _sum_slices(panels(grad_weight.size, 4096), partial.reshape(slices, -1), grad_weight.reshape(-1), work=partial.size)
 
 
 @helper
-def _clip(first: int, count: int, start: int, step: int, size: int) -> tuple[int, int]:
-    """Return the range within [first, first + count) whose positions start + i step lie within [0, size)."""
-    low, high = first, first + count
-    if start + low * step < 0:
-        low = min(high, (-start + step - 1) // step)
-    if start + (high - 1) * step >= size:
-        high = max(low, (size - 1 - start) // step + 1) if size > start else low
-    return low, high
+def _fill(image: Array, first_row: int, top: int, left: int, stride_y: int, stride_x: int, height: int, width: int,
+          scratch: Array) -> None:
+    """Copy channels of an image into phases of height x width, from a row of output on, zeros outside of the image."""
+    scratch[:] = 0
+    plane = 0
+    for c in range(image.shape[0]):
+        for r in range(stride_y):
+            for s in range(stride_x):
+                column = s + left
+                begin = max(0, (stride_x - 1 - column) // stride_x)
+                end = min(width, (image.shape[2] - 1 - column) // stride_x + 1)
+                source = max(0, begin * stride_x + column)
+                for i in range(height):
+                    row = (first_row + i) * stride_y + r + top
+                    if 0 <= row < image.shape[1]:
+                        at = max(0, plane + i * width + begin)
+                        if stride_x == 1:              # a constant, for which the compiler makes vector loads
+                            for t in range(end - begin):
+                                scratch[at + t] = image[c, row, source + t]
+                        else:
+                            for t in range(end - begin):
+                                scratch[at + t] = image[c, row, source + t * stride_x]
+                plane += height * width
+
+
+@sums_helper
+def _is_finite(array: Array) -> bool:
+    zero = array.dtype.type(0)
+    total = zero
+    for value in array:
+        total += value * zero
+    return total == 0
 
 
 @block_kernel(writes="y", sums=True)
-def _forward(block: int, x: Array, packed: Array, bias: Array, stride_y: int, stride_x: int, padding_y: int,
-             padding_x: int, dilation_y: int, dilation_x: int, kernel_y: int, kernel_x: int, y: Array) -> None:
-    """One panel of pixels of one group, all its filters. packed: (groups, panels, taps, ROWS)."""
+def _convolve(block: int, source: Array, packed: Array, offsets: Array, bias: Array, stride_y: int, stride_x: int,
+              top: int, left: int, scratch_y: int, scratch_x: int, size: int, band: int, first_y: int, first_x: int,
+              step_y: int, step_x: int, height: int, width: int, y: Array) -> None:
+    """A band of rows of one group of one image, all its filters. packed: (groups, panels, taps, ROWS)."""
     groups, filter_panels, depth, rows = packed.shape
-    height, width = x.shape[2], x.shape[3]
-    out_y, out_x = y.shape[2], y.shape[3]
-    filters, channels = y.shape[1] // groups, x.shape[1] // groups
-    columns = tile_columns(x)
-    group = block % groups
-    first = block // groups * columns
-    last = min(first + columns, y.shape[0] * out_y * out_x)
-    patches = np.empty((depth, columns), x.dtype)
-    patches[:, last - first :] = 0
+    bands = (height + band - 1) // band
+    n, group, first_row = block // bands // groups, block // bands % groups, block % bands * band
+    filters, channels = y.shape[1] // groups, source.shape[1] // groups
+    columns = tile_columns(y)
+    scratch = np.empty(size + columns, y.dtype)
+    _fill(source[n, group * channels : (group + 1) * channels], first_row, top, left, stride_y, stride_x, scratch_y,
+          scratch_x, scratch)
+    scratch[size:] = 0
 
-    begin = first
-    while begin < last:                                # a run: pixels of one output row
-        n, i, j = begin // (out_y * out_x), begin // out_x % out_y, begin % out_x
-        count = min(out_x - j, last - begin)
-        at = begin - first - j
-        for c in range(channels):
-            image = x[n, group * channels + c]
-            for k in range(kernel_y):
-                row = i * stride_y - padding_y + k * dilation_y
-                for l in range(kernel_x):              # noqa: E741
-                    patch = patches[(c * kernel_y + k) * kernel_x + l]
-                    start = l * dilation_x - padding_x
-                    low, high = _clip(j, count, start, stride_x, width)
-                    if not 0 <= row < height:
-                        low = high = j
-                    patch[at + j : at + low] = 0
-                    if stride_x == 1:
-                        for p in range(low, high):
-                            patch[at + p] = image[row, p + start]
+    tile, total = np.empty((rows, columns), y.dtype), np.empty((rows, columns), y.dtype)
+    positions = (min(band, height - first_row) - 1) * scratch_x + width
+    for q in range(0, positions, columns):
+        for panel in range(filter_panels):
+            total[:] = 0
+            for k in range(0, depth, DEPTH):
+                end = min(k + DEPTH, depth)
+                tile[:] = 0
+                multiply_rows_tile(packed[group, panel, k:end], scratch[q:], offsets[k:end], tile)
+                for i in range(rows):
+                    for j in range(columns):
+                        total[i, j] += tile[i, j]
+            for i in range(min(rows, filters - panel * rows)):
+                f = group * filters + panel * rows + i
+                shift = bias[f] if bias.size else y.dtype.type(0)
+                begin = q
+                while begin < min(q + columns, positions):          # a run: positions of one row
+                    row, column = begin // scratch_x, begin % scratch_x
+                    count = min(scratch_x - column, q + columns - begin)
+                    line = y[n, f, first_y + (first_row + row) * step_y]
+                    at = max(0, begin - q)
+                    if step_x == 1:
+                        for j in range(min(count, width - column)):
+                            line[column + j] = total[i, at + j] + shift
                     else:
-                        for p in range(low, high):
-                            patch[at + p] = image[row, p * stride_x + start]
-                    patch[at + high : at + j + count] = 0
-        begin += count
-
-    tile, total = np.empty((rows, columns), x.dtype), np.empty((rows, columns), x.dtype)
-    images = y.reshape(y.shape[0], y.shape[1], out_y * out_x)
-    for panel in range(filter_panels):
-        total[:] = 0
-        for k in range(0, depth, DEPTH):
-            tile[:] = 0
-            multiply_tile(packed[group, panel, k : k + DEPTH], patches[k : k + DEPTH], tile)
-            for i in range(rows):
-                for j in range(columns):
-                    total[i, j] += tile[i, j]
-        for i in range(min(rows, filters - panel * rows)):
-            f = group * filters + panel * rows + i
-            begin = first
-            while begin < last:                        # a run: pixels of one image
-                n, pixel = divmod(begin, out_y * out_x)
-                count = min(out_y * out_x - pixel, last - begin)
-                at = begin - first
-                if bias.size:
-                    for j in range(count):
-                        images[n, f, pixel + j] = total[i, at + j] + bias[f]
-                else:
-                    for j in range(count):
-                        images[n, f, pixel + j] = total[i, at + j]
-                begin += count
-
-
-@block_kernel(writes="grad_x", sums=True)
-def _spread(block: int, grad_output: Array, packed: Array, bias: Array, stride_y: int, stride_x: int, padding_y: int,
-            padding_x: int, dilation_y: int, dilation_x: int, kernel_x: int, groups: int, grad_x: Array) -> None:
-    """ROWS input channels of one group of one image. packed: (groups taps, channel panels, filters, ROWS)."""
-    taps, channel_panels, filters, rows = packed.shape[0] // groups, packed.shape[1], packed.shape[2], packed.shape[3]
-    n, group, panel = block // channel_panels // groups, block // channel_panels % groups, block % channel_panels
-    height, width = grad_x.shape[2], grad_x.shape[3]
-    out_x = grad_output.shape[3]
-    pixels = grad_output.shape[2] * out_x
-    channels = grad_x.shape[1] // groups
-    columns = tile_columns(grad_x)
-    top = group * channels + panel * rows
-    inside = min(rows, channels - panel * rows)
-    images = grad_output.reshape(grad_output.shape[0], grad_output.shape[1], pixels)
-    for c in range(top, top + inside):
-        grad_x[n, c] = bias[c] if bias.size else 0
-
-    gradients = np.empty((filters, columns), grad_x.dtype)
-    tile = np.empty((rows, columns), grad_x.dtype)
-    for first in range(0, pixels, columns):
-        last = min(first + columns, pixels)
-        gradients[:, last - first :] = 0
-        for f in range(filters):
-            for p in range(last - first):
-                gradients[f, p] = images[n, group * filters + f, first + p]
-        for tap in range(taps):
-            k, l = tap // kernel_x, tap % kernel_x     # noqa: E741
-            tile[:] = 0
-            multiply_tile(packed[group * taps + tap, panel], gradients, tile)
-            start = l * dilation_x - padding_x
-            begin = first
-            while begin < last:                        # a run: pixels of one row
-                i, j = begin // out_x, begin % out_x
-                count = min(out_x - j, last - begin)
-                at = begin - first - j
-                row = i * stride_y - padding_y + k * dilation_y
-                if 0 <= row < height:
-                    low, high = _clip(j, count, start, stride_x, width)
-                    for c in range(inside):
-                        line = grad_x[n, top + c, row]
-                        if stride_x == 1:
-                            for p in range(low, high):
-                                line[p + start] += tile[c, at + p]
-                        else:
-                            for p in range(low, high):
-                                line[p * stride_x + start] += tile[c, at + p]
-                begin += count
-
-
-@block_kernel(writes="packed")
-def _pack_filters(block: int, grad_output: Array, packed: Array) -> None:
-    """One panel of filters of one image, pixel by pixel. packed: (N, groups, panels, pixels, ROWS)."""
-    groups, filter_panels, rows = packed.shape[1], packed.shape[2], packed.shape[4]
-    n, group, panel = block // filter_panels // groups, block // filter_panels % groups, block % filter_panels
-    filters = grad_output.shape[1] // groups
-    images = grad_output.reshape(grad_output.shape[0], grad_output.shape[1], packed.shape[3])
-    inside = min(rows, filters - panel * rows)
-    if inside < rows:
-        packed[n, group, panel] = 0
-    for i in range(inside):
-        image = images[n, group * filters + panel * rows + i]
-        for p in range(len(image)):
-            packed[n, group, panel, p, i] = image[p]
+                        for j in range(min(count, width - column)):
+                            line[first_x + (column + j) * step_x] = total[i, at + j] + shift
+                    begin += count
 
 
 @block_kernel(writes="partial", sums=True)
-def _correlate_slice(block: int, x: Array, packed: Array, stride_y: int, stride_x: int, padding_y: int, padding_x: int,
-                     dilation_y: int, dilation_x: int, out_x: int, partial: Array) -> None:
-    """A tile's width of taps of one group, all its filters, over one slice of the batch."""
-    groups, filter_panels, pixels, rows = packed.shape[1], packed.shape[2], packed.shape[3], packed.shape[4]
+def _correlate_slice(block: int, x: Array, grad_output: Array, offsets: Array, stride_y: int, stride_x: int, top: int,
+                     left: int, scratch_y: int, scratch_x: int, size: int, band: int, share: int, groups: int,
+                     partial: Array) -> None:
+    """A share of the channels of one group, all its filters, over one slice of the batch."""
     slices, (channels, kernel_y, kernel_x) = partial.shape[0], partial.shape[2:]
-    filters, depth = partial.shape[1] // groups, channels * kernel_y * kernel_x
-    height, width = x.shape[2], x.shape[3]
-    columns = tile_columns(x)
-    tap_panels = (depth + columns - 1) // columns
-    cut, group, tap_panel = block // tap_panels // groups, block // tap_panels % groups, block % tap_panels
-    first_tap = tap_panel * columns
-    taps = min(columns, depth - first_tap)
+    filters = partial.shape[1] // groups
+    shares = (channels + share - 1) // share
+    cut, group, part = block // shares // groups, block // shares % groups, block % shares
+    first_channel, last_channel = part * share, min(channels, part * share + share)
+    height, width = grad_output.shape[2:]
+    columns, rows = tile_columns(x), ROWS
+    tap_panels, filter_panels = len(offsets) // rows, (filters + columns - 1) // columns
 
-    total = np.zeros((filter_panels, rows, columns), x.dtype)
+    total = np.zeros((tap_panels, filter_panels, rows, columns), x.dtype)
     tile = np.empty((rows, columns), x.dtype)
-    patches = np.zeros((DEPTH, columns), x.dtype)      # (pixel, tap)
+    scratch = np.zeros(size, x.dtype)
+    # (filter panel, position, filter); positions between the rows of output stay 0
+    gradients = np.zeros((filter_panels, band * scratch_x, columns), x.dtype)
     for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
-        for first in range(0, pixels, DEPTH):
-            last = min(first + DEPTH, pixels)
-            for t in range(taps):
-                tap = first_tap + t
-                c, k, l = tap // (kernel_y * kernel_x), tap // kernel_x % kernel_y, tap % kernel_x   # noqa: E741
-                image = x[n, group * channels + c]
-                start = l * dilation_x - padding_x
-                begin = first
-                while begin < last:                    # a run: pixels of one row
-                    i, j = begin // out_x, begin % out_x
-                    count = min(out_x - j, last - begin)
-                    at = begin - first - j
-                    row = i * stride_y - padding_y + k * dilation_y
-                    low, high = _clip(j, count, start, stride_x, width)
-                    if not 0 <= row < height:
-                        low = high = j
-                    for p in range(j, low):
-                        patches[at + p, t] = 0
-                    for p in range(low, high):
-                        patches[at + p, t] = image[row, p * stride_x + start]
-                    for p in range(high, j + count):
-                        patches[at + p, t] = 0
-                    begin += count
-            for panel in range(filter_panels):
-                tile[:] = 0
-                multiply_tile(packed[n, group, panel, first:last], patches[: last - first], tile)
-                for i in range(rows):
-                    for j in range(columns):
-                        total[panel, i, j] += tile[i, j]
+        for first_row in range(0, height, band):
+            _fill(x[n, group * channels + first_channel : group * channels + last_channel], first_row, top, left,
+                  stride_y, stride_x, scratch_y, scratch_x, scratch)
+            inside = min(band, height - first_row)
+            for f in range(filters):
+                image = grad_output[n, group * filters + f]
+                panel, column = f // columns, f % columns
+                for i in range(inside):
+                    for j in range(width):
+                        gradients[panel, i * scratch_x + j, column] = image[first_row + i, j]
+            positions = (inside - 1) * scratch_x + width
+            # What lies between rows counts 0 times; where it is not finite, rows are summed one by one instead.
+            step, length = (DEPTH, DEPTH) if _is_finite(scratch) else (scratch_x, width)
+            for q in range(0, positions, step):
+                end = min(q + length, positions)
+                for t in range(tap_panels):
+                    for panel in range(filter_panels):
+                        tile[:] = 0
+                        multiply_columns_tile(scratch[q:], gradients[panel, q:end], offsets[t * rows :], tile)
+                        for i in range(rows):
+                            for j in range(columns):
+                                total[t, panel, i, j] += tile[i, j]
 
-    weights = partial.reshape(slices, partial.shape[1], depth)
     for f in range(filters):
-        for t in range(taps):
-            weights[cut, group * filters + f, first_tap + t] = total[f // rows, f % rows, t]
+        for c in range(first_channel, last_channel):
+            for k in range(kernel_y):
+                for l in range(kernel_x):              # noqa: E741
+                    tap = ((c - first_channel) * kernel_y + k) * kernel_x + l
+                    value = total[tap // rows, f // columns, tap % rows, f % columns]
+                    partial[cut, group * filters + f, c, k, l] = value
 
 
 @block_kernel(writes="total")
@@ -302,15 +306,12 @@ def _sum_slices(block: int, partial: Array, total: Array) -> None:
             total[j] += partial[i, j]
 
 
-@block_kernel(writes="total")
+@block_kernel(writes="total", sums=True)
 def _sum_channel(channel: int, grad_output: Array, total: Array) -> None:
-    """The sum of one channel, in float64: eight running sums a row of the image, then all of them."""
-    n, rows = grad_output.shape[0], grad_output.shape[2]
+    """The sum of one channel, in float64."""
     channel_sum = 0.0
-    for i in range(n):
-        for j in range(rows):
-            row_sum = 0.0
-            for value in grad_output[i, channel, j]:
-                row_sum += value
-            channel_sum += row_sum
+    for n in range(grad_output.shape[0]):
+        for i in range(grad_output.shape[2]):
+            for j in range(grad_output.shape[3]):
+                channel_sum += np.float64(grad_output[n, channel, i, j])
     total[channel] = channel_sum

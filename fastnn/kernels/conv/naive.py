@@ -36,10 +36,33 @@ def pad(image: Array, weight: tuple[int, ...], result: tuple[int, ...], geometry
     return np.pad(image, widths)
 
 
-def crop(padded: Array, image: Array, geometry: Geometry) -> Array:
-    """Undo `pad`."""
-    top, left = geometry.padding
-    return padded[:, :, top : top + image.shape[2], left : left + image.shape[3]]
+def spread(grad_output: Array, weight: Array, image: tuple[int, ...], geometry: Geometry) -> Array:
+    """Return the gradient by the images: a pixel sums over the results that taps reach it from, 0 outside of them."""
+    (sy, sx), (py, px), (dy, dx) = geometry.stride, geometry.padding, geometry.dilation
+    channels, filters = weight.shape[1], weight.shape[0] // geometry.groups
+    before = (weight.shape[2] - 1) * dy // sy + 1, (weight.shape[3] - 1) * dx // sx + 1
+    after = [max(0, (image[2 + axis] - 1 + geometry.padding[axis]) // geometry.stride[axis] + 1
+                 - grad_output.shape[2 + axis]) for axis in (0, 1)]
+    padded = np.pad(grad_output, ((0, 0), (0, 0), (before[0], after[0]), (before[1], after[1])))
+    grad = np.zeros(image, grad_output.dtype)
+    for n, c, row, column in np.ndindex(image):
+        for k, l in np.ndindex(weight.shape[2:]):                    # noqa: E741
+            i, no_row = divmod(row + py - k * dy, sy)
+            j, no_column = divmod(column + px - l * dx, sx)
+            if not (no_row or no_column):
+                for o in range(c // channels * filters, (c // channels + 1) * filters):
+                    result = n, o, before[0] + i, before[1] + j
+                    grad[n, c, row, column] += padded[result] * weight[o, c % channels, k, l]
+    return grad
+
+
+def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
+    """Return the gradient by the weights."""
+    padded = pad(x, weight.shape, grad_output.shape, geometry)
+    grad = np.zeros_like(weight)
+    for pixel, tap, result in products(weight.shape, grad_output.shape, geometry):
+        grad[tap] += grad_output[result] * padded[pixel]
+    return grad
 
 
 def sum_pixels(grad_output: Array) -> Array:
@@ -59,34 +82,22 @@ def conv2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: A
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                     needs: tuple[bool, bool, bool]) -> Gradients:
-    padded = pad(x, weight.shape, grad_output.shape, geometry)
-    grad_padded, grad_weight = np.zeros_like(padded), np.zeros_like(weight)
-    for pixel, tap, result in products(weight.shape, grad_output.shape, geometry):
-        if needs[0]:
-            grad_padded[pixel] += grad_output[result] * weight[tap]
-        if needs[1]:
-            grad_weight[tap] += grad_output[result] * padded[pixel]
-    return (crop(grad_padded, x, geometry).copy() if needs[0] else None, grad_weight if needs[1] else None,
+    return (spread(grad_output, weight, x.shape, geometry) if needs[0] else None,
+            correlate(x, grad_output, weight, geometry) if needs[1] else None,
             sum_pixels(grad_output) if needs[2] else None)
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    padded = np.zeros_like(pad(y, weight.shape, x.shape, geometry))
-    for pixel, tap, result in products(weight.shape, x.shape, geometry):
-        padded[pixel] += x[result] * weight[tap]
-    y[:] = crop(padded, y, geometry)
+    y[:] = spread(x, weight, y.shape, geometry)
     if bias is not None:
         y += bias[:, None, None]
 
 
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                               needs: tuple[bool, bool, bool]) -> Gradients:
-    padded = pad(grad_output, weight.shape, x.shape, geometry)
-    grad_x, grad_weight = np.zeros_like(x), np.zeros_like(weight)
-    for pixel, tap, result in products(weight.shape, x.shape, geometry):
-        if needs[0]:
-            grad_x[result] += padded[pixel] * weight[tap]
-        if needs[1]:
-            grad_weight[tap] += padded[pixel] * x[result]
-    return (grad_x if needs[0] else None, grad_weight if needs[1] else None,
+    grad_x = None
+    if needs[0]:
+        grad_x = np.empty_like(x)
+        conv2d(grad_output, weight, None, geometry, grad_x)
+    return (grad_x, correlate(grad_output, x, weight, geometry) if needs[1] else None,
             sum_pixels(grad_output) if needs[2] else None)

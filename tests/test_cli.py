@@ -1,0 +1,316 @@
+"""The command line, as real processes: what it prints, how it ends, what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import data, models, nn
+from fastnn.cli.gradients import _cases
+from fastnn.recipes import RECIPES
+from fastnn.testing import KERNELS
+
+COMMANDS = ("list", "train", "evaluate", "predict", "bench", "gradcheck", "warmup", "doctor")
+PYTHON = (sys.executable, "-m", "fastnn")
+
+
+def fastnn_command(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PYTHON, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False,
+                          env={**os.environ, "COLUMNS": "100", **environment})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder with a run of two epochs in it, and what training printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    return folder, fastnn_command("train", "cnn", "--epochs", 2, cwd=folder)
+
+
+# --- help and mistakes ---
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    done = fastnn_command("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert all(re.search(rf"• {command} +[A-Z]", done.stdout) for command in COMMANDS)
+    assert fastnn_command(cwd=tmp_path).stdout == done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+def test_every_option_is_explained(command: str, tmp_path: Path) -> None:
+    arguments = (command, "cnn") if command == "train" else (command,)
+    done = fastnn_command(*arguments, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    frame = [line.strip("│ ") for line in done.stdout.splitlines() if line.startswith("│")]
+    for at, line in enumerate(frame):
+        if line.startswith(("-", "PATH", "[")):       # an option: words stand on its line or the next
+            assert re.search("[a-z]{2,} [a-z(]", line + " " + " ".join(frame[at + 1 : at + 2])), line
+
+
+def test_list_has_a_line_a_recipe(tmp_path: Path) -> None:
+    done = fastnn_command("list", cwd=tmp_path)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["recipe", *RECIPES]
+    assert all(recipe.needs in done.stdout and recipe.takes in done.stdout for recipe in RECIPES.values())
+
+
+def test_version(tmp_path: Path) -> None:
+    assert fastnn_command("--version", cwd=tmp_path).stdout == f"fastnn {fastnn.__version__}\n"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ("trian", "Unrecognized options: trian; Available subcommands: list, train, "),
+    ("train resnet", "Unrecognized options: resnet; Available subcommands: cnn, cnn-mnist, "),
+    ("train cnn --epoch 3", "Unrecognized options: --epoch, 3; Perhaps you meant: --epochs INT; "),
+    ("train cnn --epochs many", "Error parsing --epochs: invalid literal for int() with base 10: 'many'; "),
+    ("train cnn --data cifar", "invalid choice 'cifar' for argument '--data'. Expected one of ('digits', "),
+    ("train cnn --epochs 0", "epochs: expected at least 1, got 0"),
+    ("train cnn --lr -1", "lr: expected a number above 0, got -1.0"),
+    ("train cnn --data-dir nowhere", "data_dir: expected a folder, but there is none at nowhere; give the folder in"),
+    ("train cnn --resume", "resume: expected a run of cnn under "),
+    ("train cnn-mnist --data-dir .", "mnist: expected its files in "),
+    ("evaluate", "Missing from fastnn evaluate: PATH; "),
+    ("evaluate nothing", "nothing: expected the folder of a run, but there is no config.json in it"),
+    ("predict nothing x.png", "nothing: expected the folder of a run, but there is no config.json in it"),
+    ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),
+    ("bench --repeats 0", "repeats: expected at least 1, got 0"),
+    ("gradcheck -k Conv3d", "module: expected a part of one of Linear, "),
+    ("warmup --dtypes float16", "invalid choice 'float16' for argument '--dtypes'. "),
+])
+def test_a_mistake_ends_in_a_sentence_and_status_2(arguments: str, message: str, tmp_path: Path) -> None:
+    done = fastnn_command(*arguments.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"fastnn: {message}")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_development_mode_a_mistake_ends_in_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-X", "dev", "-W", "ignore", "-m", "fastnn", "evaluate", "nothing"],
+                          capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['tyro'] = sys.modules['PIL'] = None; from fastnn.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True, cwd=tmp_path,
+                          check=False)
+    assert done.returncode == 2
+    assert done.stderr == 'fastnn: the commands need tyro, pillow: run pip install "fastnn-kernels[train]"\n'
+
+
+def test_a_reader_that_leaves_early_is_no_mistake(tmp_path: Path) -> None:
+    with subprocess.Popen([*PYTHON, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+# --- training, and what comes of it ---
+
+
+def test_train_ends_with_the_test_accuracy(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = trained
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("cnn: CNN with 30,762 parameters, on 1,293 images of digits")
+    assert lines[1] == "run folder: runs/cnn-1"
+    assert [line[:10] for line in lines if line.startswith("epoch")] == ["epoch 1/2 ", "epoch 2/2 "]
+    accuracy = json.loads((folder / "runs/cnn-1/results.json").read_text())["accuracy"]
+    assert lines[-1] == f"test accuracy: {100 * accuracy:.2f} %"
+    assert "epoch 2/2: 100%" in done.stderr                           # the bar
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluate_prints_the_same_figures(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = trained
+    again = fastnn_command("evaluate", "runs/cnn-1", cwd=folder)
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    table = again.stdout[again.stdout.index("Confusion matrix") :].splitlines()
+    assert set(table) <= set(done.stdout.splitlines())
+    missing = fastnn_command("evaluate", "runs/cnn-1", "--data-dir", "nowhere", cwd=folder)
+    assert (missing.returncode, missing.stdout) == (2, "")
+
+
+def test_predict_names_the_digit_in_a_file(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    folder, _ = trained
+    digits = data.digits().test
+    for i in range(10):
+        pixels = 255 - np.rint(digits.images[i, 0] * (255 / 16)).astype(np.uint8)
+        image.fromarray(pixels).resize((160, 160), image.Resampling.NEAREST).save(folder / f"{i}.png")
+    done = fastnn_command("predict", "runs/cnn-1", *(f"{i}.png" for i in range(10)), cwd=folder)
+    assert done.returncode == 0
+    lines = [re.fullmatch(r"(\d).png: (\d) [\d.]+ %, \d [\d.]+ %, \d [\d.]+ %  \(brought from 160x160 to 8x8 pixels; "
+                          r"inverted, since its background is light\)", line) for line in done.stdout.splitlines()]
+    right = sum(match is not None and int(match[2]) == digits.labels[int(match[1])] for match in lines)
+    assert len(lines) == 10
+    assert right >= 6                       # after two epochs
+    for arguments, message in [(["x.png"], "x.png: expected an image file, but there is no such file"),
+                               (["0.png", "--top", "0"], "top: expected at least 1, got 0"),
+                               ([], "files: expected at least one image file")]:
+        wrong = fastnn_command("predict", "runs/cnn-1", *arguments, cwd=folder)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert message in wrong.stderr
+
+
+def test_a_run_is_neither_overwritten_nor_taken_for_another(
+        trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = trained
+    for arguments, message in [
+        ("cnn --run-dir runs/cnn-1", "run_dir: runs/cnn-1 holds a run already; give another folder, or resume"),
+        ("cnn-mnist --run-dir runs/cnn-1 --resume", "run_dir: expected a run of cnn-mnist, but runs/cnn-1 holds one"),
+        ("cnn --run-dir runs/cnn-1 --resume --seed 4", "seed: expected 0, with which the run in runs/cnn-1 was begun"),
+    ]:
+        done = fastnn_command("train", *arguments.split(), cwd=folder)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
+    options = ["--seed", "5", "--epochs", "4", "--batch-size", "128"]
+    process = subprocess.Popen([*PYTHON, "train", "cnn", *options, "--run-dir", "my run"], cwd=tmp_path, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    metrics = tmp_path / "my run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    command = errors.splitlines()[-1].strip()
+    assert command == "fastnn train cnn --run-dir 'my run' --resume"
+    done_before = metrics.read_text()
+    assert 0 < len(done_before.splitlines()) < 4
+
+    resumed = fastnn_command(*shlex.split(command)[1:], cwd=tmp_path)
+    whole = fastnn_command("train", "cnn", *options, "--run-dir", "whole", cwd=tmp_path)
+    assert resumed.returncode == whole.returncode == 0
+    assert metrics.read_text().startswith(done_before)
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("my run", "whole")]
+    assert results[0]["loss"] == results[1]["loss"]
+    assert results[0]["confusion"] == results[1]["confusion"]
+
+
+def test_ctrl_c_before_anything_is_saved(tmp_path: Path) -> None:
+    code = ("import os, signal, threading; from fastnn.data import datasets; "
+            "datasets.np.load = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT) or threading.Event().wait(60); "
+            "from fastnn.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", code, "train", "cnn"], capture_output=True, text=True, cwd=tmp_path,
+                          check=False)
+    assert (done.returncode, done.stderr) == (130, "\nfastnn: stopped\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_in_a_sentence_and_the_run_can_go_on(tmp_path: Path) -> None:
+    code = ("import resource, sys; from fastnn.cli import main; "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); main()")
+    done = subprocess.run([sys.executable, "-c", code, "train", "cnn", "--epochs", "1"], capture_output=True, text=True,
+                          cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert re.search(r"\nfastnn: .*safetensors: could not be written \(File too large\); .*resume the run", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    resumed = fastnn_command("train", "cnn", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0
+    assert resumed.stdout.splitlines()[-1].startswith("test accuracy: ")
+
+
+def test_a_run_that_diverges_ends_in_a_sentence(tmp_path: Path) -> None:
+    done = fastnn_command("train", "cnn", "--lr", "1e9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(r"\nfastnn: the .* is (nan|inf|not finite) in epoch 1 .*: try a lower learning rate", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+# --- kernels, gradients, the machine ---
+
+
+def test_gradcheck_knows_every_layer_loss_and_model() -> None:
+    checked = {name.partition(":")[0] for name, *_ in _cases(0)}
+    classes = {name: value for name in nn.__all__ if isinstance(value := getattr(nn, name), type)}
+    layers = {name for name, value in classes.items() if issubclass(value, nn.Module) and value is not nn.Module}
+    assert checked == layers | set(models.__all__)
+
+
+def test_gradcheck_passes_and_prints_a_table(tmp_path: Path) -> None:
+    done = fastnn_command("gradcheck", "-k", "conv", cwd=tmp_path)
+    assert done.returncode == 0
+    rows = [re.fullmatch(r"([\w:, ]+?) +(\d\.\d\de-\d\d) +1e-07  pass", line)
+            for line in done.stdout.splitlines()[1:-2]]
+    assert len(rows) >= 5
+    assert all(row is not None and float(row[2]) <= 1e-7 for row in rows)
+    assert done.stdout.splitlines()[-1] == f"{len(rows)} of {len(rows)} pass"
+
+
+def test_gradcheck_fails_with_status_1(tmp_path: Path) -> None:
+    code = ("from fastnn import kernels; right = kernels.sigmoid_backward; "
+            "kernels.sigmoid_backward = lambda *a, **k: right(*a, **k) * (1 + 1e-5); "
+            "from fastnn.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", code, "gradcheck", "-k", "sigmoid"], capture_output=True, text=True,
+                          cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert re.search(r"Sigmoid +5.0\de-06 +1e-07  FAIL at x\n\n0 of 1 pass", done.stdout)
+
+
+def test_bench_times_the_naive_version_on_a_part(tmp_path: Path) -> None:
+    done = fastnn_command("bench", "-k", "adaptive_avg_pool2d", "--repeats", 3, cwd=tmp_path)
+    assert done.returncode == 0
+    said, _, head, *rows = done.stdout.splitlines()
+    assert "timed once on a part of the batch, and scaled to all of it" in said
+    assert head.split()[:2] == ["kernel", "call"]
+    assert [row.split()[0] for row in rows] == ["adaptive_avg_pool2d", "adaptive_avg_pool2d_backward"]
+    assert all(re.search(r" s +[\d.]+ ms +[\d,]+ +[\d.]+ GB/s$", row.rstrip()) for row in rows)
+
+
+def test_warmup_compiles_what_is_needed_later(tmp_path: Path) -> None:
+    cache = {"FASTNN_CACHE_DIR": str(tmp_path / "cache")}
+    done = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
+    assert done.returncode == 0
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [
+        ["mse_loss", "float32"], ["mse_loss_backward", "float32"]]
+    files = set((tmp_path / "cache").rglob("*.nbc"))
+    assert files
+    code = ("import numpy as np; from fastnn import kernels; x = np.ones((300, 300), np.float32); "
+            "kernels.mse_loss(x, x); kernels.mse_loss_backward(1.0, x, x); kernels.mse_loss(x[:2], x[:2])")
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **cache})
+    assert set((tmp_path / "cache").rglob("*.nbc")) == files
+
+
+def test_warmup_knows_every_kernel() -> None:
+    assert all(row.samples for row in KERNELS.values())
+
+
+def test_doctor_lists_what_there_is(tmp_path: Path) -> None:
+    done = fastnn_command("doctor", cwd=tmp_path, FASTNN_DATA=str(tmp_path), OMP_NUM_THREADS="1")
+    assert done.returncode == 0
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines())
+    assert lines["fastnn"].startswith(fastnn.__version__)
+    assert lines["threads"].startswith("1 ")
+    assert f"numpy {np.__version__}" in lines["packages"]
+    assert "loops" in lines["compiled kernels"]
+    assert "mnist: expected its files in" in lines["data: mnist"]
+    assert "float32" in lines["register tile"]
+
+
+@pytest.mark.real_data
+def test_doctor_finds_the_data(data_dir: Path, tmp_path: Path) -> None:
+    done = fastnn_command("doctor", "--data-dir", data_dir, cwd=tmp_path)
+    assert all(f"images in {data_dir}" in line for line in done.stdout.splitlines() if line.startswith("data: "))
