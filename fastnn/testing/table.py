@@ -368,7 +368,9 @@ _add(Kernel(
 
 
 def _adaptive_avg_pool2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for shape, size in [((2, 3, 5, 7), 1), ((1, 2, 7, 5), (3, 2)), ((1, 2, 4, 3), (None, 5)), ((1, 1, 1, 1), 3), ((2, 3, 8, 8), 4)]:
+    cases: list[tuple[tuple[int, ...], Any]] = [
+        ((2, 3, 5, 7), 1), ((1, 2, 7, 5), (3, 2)), ((1, 2, 4, 3), (None, 5)), ((1, 1, 1, 1), 3), ((2, 3, 8, 8), 4)]
+    for shape, size in cases:
         yield Call((rng.standard_normal(shape).astype(dtype), size))
 
 
