@@ -14,6 +14,7 @@ Array: TypeAlias = np.ndarray
 IntPair: TypeAlias = int | Sequence[int]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_LARGEST = 1 << 40                          # sums of a few such numbers are still machine integers
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
 
@@ -89,10 +90,20 @@ def as_int(name: str, value: Any, minimum: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
     if number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    if number > _LARGEST:
+        raise ValueError(f"{name}: expected at most {_LARGEST}, got {value}")
     return number
+
+
+def check_needs(needs: Sequence[bool]) -> None:
+    """Raise ValueError unless `needs` says of three gradients whether they are needed."""
+    if not isinstance(needs, Sequence) or len(needs) != 3:
+        raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r}")
 
 
 def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf) -> float:
@@ -119,8 +130,9 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "o
     """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`."""
     if out is None:
         return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(out).__name__}")
+    out = np.asarray(out)                   # a matrix, say, would stay two-dimensional where it is made flat
     if out.dtype != dtype:
         raise TypeError(f"{name}: expected {np.dtype(dtype)}, got {out.dtype}")
     check_shape(name, out, shape)

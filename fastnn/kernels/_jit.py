@@ -88,12 +88,16 @@ class BlockKernel:
         key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in args])
         compiled = self.compiled.get(key)
         if compiled is None:
+            _watch_forks()
             with _state.lock:
                 compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
-        # Exceptions, which bounds checks raise, leave a block on the caller's own thread alone.
-        threads = get_num_threads() if work >= PARALLEL_WORK and blocks > 1 and not config.BOUNDSCHECK else 1
+        if config.BOUNDSCHECK:              # one by one, so that an error says what it found
+            for block in range(blocks):
+                compiled.block_function(block, *args)
+            return
+        threads = get_num_threads() if work >= PARALLEL_WORK and blocks > 1 else 1
         if threads == 1:
-            compiled.run(0, blocks, 0, 0, *args)
+            compiled.run(0, blocks, 0, compiled.call_block, *args)
         else:
             _launch(compiled, min(threads, blocks), blocks, args)
 
@@ -107,8 +111,8 @@ class BlockKernel:
 class _Compiled:
     """A kernel's machine code for arguments of one tuple of types.
 
-    `run` loops over blocks itself, or hands them to Numba's threads: it puts its arguments where `call_block`, which
-    is called by its address, finds them. So the parallel loop is compiled once for all kernels, not once for each.
+    `run` puts its arguments where `call_block` finds them, and calls that by its address: in a loop of its own, or in
+    the parallel one, which is compiled once for all kernels. So a block is the same code on any number of threads.
     """
 
     def __init__(self, kernel: BlockKernel, args: tuple) -> None:
@@ -118,11 +122,16 @@ class _Compiled:
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
             f"def run(begin, end, loop, call_block, {names}):\n"
+            f"    failed = zeros(1, intp)\n"
+            f"    arguments = address_of((failed, {names}))\n"
             f"    if loop == 0:\n"
             f"        for block in range(begin, end):\n"
-            f"            block_function(block, {names})\n"
+            f"            call(call_block, block, 0, arguments)\n"
             f"    else:\n"
-            f"        call(loop, end, call_block, address_of(({names},)))\n", (types.intp,) * 4 + self.types)
+            f"        call(loop, end, call_block, arguments)\n"
+            f"    if failed[0]:\n"
+            f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
+            (types.intp,) * 4 + self.types)
 
     @functools.cached_property
     def call_block(self) -> int:
@@ -130,13 +139,17 @@ class _Compiled:
         names = ", ".join(self.kernel.parameters)
         return _c_address(self.compile(
             f"def call_block(block, unused, arguments):\n"
-            f"    {names}, = load(arguments)\n"
-            f"    block_function(block, {names})\n", (types.intp,) * 3))
+            f"    failed, {names} = load(arguments)\n"
+            f"    try:\n"
+            f"        block_function(block, {names})\n"
+            f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
+            f"        failed[0] = 1\n", (types.intp,) * 3))
 
     def compile(self, source: str, signature: tuple) -> Callable[..., None]:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": _call,
-                 "address_of": _address_of, "load": _loader(types.Tuple(self.types))}
+                 "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
+                 "load": _loader(types.Tuple((types.Array(types.intp, 1, "C"), *self.types)))}
         exec(source, scope)
         name = source.split("(")[0].split()[1]
         compiled = _compile(scope[name], f"{self.kernel.name}.{name}", signature, self.types, **self.kernel.options)
@@ -145,8 +158,9 @@ class _Compiled:
         if seconds > 1 and not _state.said_slow:
             _state.said_slow = True
             where = _DiskCache.folder()
+            kept = where and os.access(where, os.W_OK)
             logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.kernel.name, seconds,
-                           f"they are kept in {where}" if where else "they cannot be kept: no writable cache folder, "
+                           f"they are kept in {where}" if kept else "they cannot be kept: no writable cache folder, "
                            "set FASTNN_CACHE_DIR")
         return compiled
 
@@ -240,7 +254,7 @@ def block_kernel(*, writes: str, sums: bool = False) -> Callable[[Callable[..., 
 
 
 class _State:
-    """What this process knows of its threads; a forked child starts from a new one."""
+    """What this process knows of its threads."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -254,6 +268,13 @@ class _State:
 
 
 _state = _State()
+
+
+def _watch_forks() -> None:
+    """Have a forked child told that it is one, before there is a lock or a pool that it could inherit."""
+    if not _state.fork_handler and hasattr(os, "register_at_fork"):
+        _state.fork_handler = True
+        os.register_at_fork(after_in_child=_after_fork)
 
 
 def _after_fork() -> None:
@@ -316,11 +337,12 @@ def _launch(compiled: _Compiled, threads: int, blocks: int, args: tuple) -> None
         _launch_on_pool(compiled, threads, blocks, args)
     elif _state.layer is None:
         with _state.lock:
-            if not _state.fork_handler and hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=_after_fork)
-                _state.fork_handler = True
-            _launch_on_numba(compiled, threads, blocks, args)
-            _state.layer = numba.threading_layer()
+            first = _state.layer is None
+            if first:
+                _launch_on_numba(compiled, threads, blocks, args)
+                _state.layer = numba.threading_layer()
+        if not first:                       # another thread was, and the layer may not be for this one
+            _launch(compiled, threads, blocks, args)
     else:
         _launch_on_numba(compiled, threads, blocks, args)
 
@@ -342,10 +364,10 @@ def _launch_on_pool(compiled: _Compiled, threads: int, blocks: int, args: tuple)
             _state.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="fastnn")
             _state.pool_threads = threads - 1
         cuts = [blocks * i // threads for i in range(threads + 1)]
-        futures = [_state.pool.submit(compiled.run, begin, end, 0, 0, *args)
+        futures = [_state.pool.submit(compiled.run, begin, end, 0, compiled.call_block, *args)
                    for begin, end in itertools.pairwise(cuts[1:])]
     try:
-        compiled.run(0, cuts[1], 0, 0, *args)
+        compiled.run(0, cuts[1], 0, compiled.call_block, *args)
     finally:
         for future in futures:
             future.result()
@@ -395,16 +417,16 @@ class _DiskCache(caching._Cache):
     @staticmethod
     @functools.cache
     def folder() -> Path | None:
-        """The folder of this version's files, made if need be; None where nothing can be written."""
+        """The folder of this version's files, made if need be; None where there can be none. It may be read-only."""
         base = cache_dir()
         if base is None:
             return None
-        try:
-            folder = base / _stamp()
+        folder = base / _stamp()
+        with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
+        try:
+            return folder if folder.is_dir() else None
+        except OSError:                     # a folder above may not be entered
             return None
 
     def path(self, sig: Any, target_context: Any) -> Path | None:

@@ -61,6 +61,34 @@ print((fastnn.conv2d(x, w) == expected).all())
 """, NUMBA_THREADING_LAYER=layer) == "0\nTrue\n"
 
 
+def test_fork_after_use_of_our_own_pool_alone() -> None:
+    assert python("""
+import os, signal
+fastnn.set_num_threads(3)
+x = np.ones(400_000, np.float32)
+fastnn.relu(x)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if fastnn.relu(x).all() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""", NUMBA_NUM_THREADS="2") == "0\n"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_want_of_memory_is_an_error_on_any_thread(threads: int) -> None:
+    @_jit.block_kernel(writes="y")
+    def hungry(block: int, size: int, y: np.ndarray) -> None:
+        y[block] = np.empty(size, np.uint8)[-1]
+
+    fastnn.set_num_threads(threads)
+    try:
+        with pytest.raises(MemoryError, match="no memory left for the scratch of"):
+            hungry(4, 1 << 60, np.zeros(4), work=1 << 30)
+    finally:
+        fastnn.set_num_threads(None)
+
+
 def test_fork_before_use_and_twice() -> None:
     assert python("""
 import os
@@ -155,6 +183,20 @@ def test_no_home_and_no_writable_cache(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     assert python(COMPILE, FASTNN_CACHE_DIR=str(blocked / "cache")) == "24.0\n"
     assert python(COMPILE, FASTNN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=str(blocked)) == "24.0\n"
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_warm_cache_that_is_read_only_is_used(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    python(COMPILE, FASTNN_CACHE_DIR=str(cache))
+    for folder in (cache, *cache.iterdir()):
+        folder.chmod(0o500)
+    try:
+        quick = "import fastnn.kernels._jit as j; print(sum(k.seconds for k in j.kernels.values()) < 1)"
+        assert python(f"{COMPILE}\n{quick}", FASTNN_CACHE_DIR=str(cache)) == "24.0\nTrue\n"
+    finally:
+        for folder in (cache, *cache.iterdir()):
+            folder.chmod(0o700)
 
 
 def test_eight_processes_start_cold_at_once(tmp_path: Path) -> None:

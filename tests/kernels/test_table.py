@@ -194,6 +194,10 @@ def test_out(row: Kernel, dtype: np.dtype, target: str) -> None:
         row(call.copy(), target=target, out=wide[..., 0])
         assert_same_bits((wide[..., 0],), (expected,))
         assert (wide[..., 1] == 7).all()
+        if np.ndim(expected) == 2:
+            matrix = np.full_like(expected, 7).view(np.matrix)
+            row(call.copy(), target=target, out=matrix)
+            assert_same_bits((np.asarray(matrix),), (expected,))
         locked = np.full_like(expected, 7)
         locked.flags.writeable = False
         with pytest.raises(ValueError, match="out: expected a writable array"):
@@ -265,7 +269,8 @@ def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)
-def test_concurrent_callers(row: Kernel, dtype: np.dtype) -> None:
+def test_concurrent_callers(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
     calls = list(samples(row, dtype))
     expected = [run(row, call) for call in calls]
     results: list[list[tuple]] = [[] for _ in range(4)]

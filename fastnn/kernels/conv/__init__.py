@@ -11,6 +11,7 @@ from fastnn.kernels._arrays import (
     as_floats,
     as_int,
     as_pair,
+    check_needs,
     check_rank,
     check_shape,
     deliver,
@@ -76,9 +77,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
 
     Notes
     -----
-    With K = C / groups KH KW: 2 N O OH OW K operations. The cpu version is an implicit matrix product: columns of
-    image patches (Chellapilla et al., "High performance convolutional neural networks for document processing",
-    2006) are made a panel at a time, never as a whole. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
+    With K = C / groups KH KW: 2 N O OH OW K operations. The cpu version is a matrix product without a matrix of image
+    patches (as in Zhang, Franchetti and Low, "High performance zero-memory overhead direct convolutions", ICML 2018):
+    each tap of a filter is one shift of the padded image. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
     sum |x weight| for each element. An image's bits do not depend on the rest of the batch.
 
     Examples
@@ -126,8 +127,8 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
 
     Notes
     -----
-    Each of the first two costs as many operations as `conv2d`. Sums over pixels run in blocks of at most 512, whose
-    sums are added in a fixed order; the gradient by the bias is summed in float64.
+    Each of the first two costs as many operations as `conv2d`. Sums over the pixels of finite images run in blocks of
+    at most 512, whose sums are added in a fixed order; the gradient by the bias is summed in float64.
 
     Examples
     --------
@@ -147,6 +148,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     _check_algorithm(algorithm)
     geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
     check_shape("grad_output", grad_output, shape)
+    check_needs(needs)
     return implementation(__name__, target).conv2d_backward(grad_output, x, weight, geometry, needs)
 
 
@@ -242,6 +244,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, st
     grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
     geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
     check_shape("grad_output", grad_output, shape)
+    check_needs(needs)
     return implementation(__name__, target).conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
 
 

@@ -82,28 +82,40 @@ def _taps(weight: tuple[int, ...], geometry: Geometry) -> tuple[Axis, Axis]:
 
 
 @functools.lru_cache(maxsize=256)
-def _offsets(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], band: int,
-             width: int) -> tuple[Array, int, int, int]:
-    """Where each tap's row begins in the scratch, and the scratch's rows, columns and elements of all channels.
+def _layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], band: int,
+            width: int) -> tuple[Array, Array, Array, int, int, int]:
+    """Where each tap's row begins in the scratch: the offsets, the phases of rows and of columns that taps read, and
+    the scratch's rows, columns and elements.
 
     There is an offset for each (channel, row, column) of a filter, and zeros up to whole tiles.
     """
-    (sy, sx), rows_at, columns_at = stride, np.array(rows), np.array(columns)
-    height, width = band + max(rows) // sy, width + max(columns) // sx
-    phase = rows_at[:, None] % sy * sx + columns_at % sx
-    shift = rows_at[:, None] // sy * width + columns_at // sx
-    channel = np.arange(channels)[:, None, None] * (sy * sx)
-    offsets = ((channel + phase) * (height * width) + shift).ravel()
+    phases_y, phase_y = np.unique(np.array(rows) % stride[0], return_inverse=True)
+    phases_x, phase_x = np.unique(np.array(columns) % stride[1], return_inverse=True)
+    height, line = band + max(rows) // stride[0], width + max(columns) // stride[1]
+    phase = np.arange(channels)[:, None, None] * (len(phases_y) * len(phases_x)) + phase_y[:, None] * len(phases_x)
+    shift = np.array(rows)[:, None] // stride[0] * line + np.array(columns) // stride[1]
+    offsets = ((phase + phase_x) * (height * line) + shift).ravel()
+    size = channels * len(phases_y) * len(phases_x) * height * line
+    assert offsets.max() + (band - 1) * line + width <= size, "a tap would read beyond the scratch"
     padded = np.zeros(panels(offsets.size, ROWS) * ROWS, np.int64)
     padded[: offsets.size] = offsets
-    return padded, height, width, channels * sy * sx * height * width
+    for array in (padded, phases_y, phases_x):
+        array.flags.writeable = False
+    return padded, phases_y, phases_x, height, line, size
 
 
-def _band(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], height: int,
-          width: int, blocks: int) -> int:
-    """Rows of output that a block makes: few enough for its scratch, and for `blocks` of them in the image."""
-    row = channels * stride[0] * stride[1] * (width + max(columns) // stride[1])
-    return max(1, min(-(-height // blocks), _SCRATCH // row - max(rows) // stride[0]))
+def _band(line: int, reach: int, height: int, blocks: int) -> int:
+    """Rows of output that a block makes: few enough for its scratch of lines, and for `blocks` of them in the image.
+
+    `reach` more rows are copied for them, of which there must not be many times as many as of theirs.
+    """
+    return max(1, min(-(-height // blocks), max(_SCRATCH // line - reach, reach // 2 + 1)))
+
+
+def _line(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], width: int) -> int:
+    """Elements of the scratch for one row of output."""
+    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
+    return channels * phases * (width + max(columns) // stride[1])
 
 
 def _convolve_phase(source: Array, filters: Array, bias: Array | None, geometry: Geometry, taps: tuple[Axis, Axis],
@@ -112,9 +124,10 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, geometry:
     (rows, top), (columns, left) = taps
     groups, channels = geometry.groups, source.shape[1] // geometry.groups
     height, width = (panels(size - begin, jump) for size, begin, jump in zip(y.shape[2:], first, step))
-    band = _band(channels, stride, rows, columns, height, width, panels(_BLOCKS, len(y) * groups))
-    offsets, scratch_y, scratch_x, size = _offsets(channels, stride, rows, columns, band, width)
-    _convolve(len(y) * groups * panels(height, band), source, pack_rows(filters, ROWS), offsets,
+    band = _band(_line(channels, stride, rows, columns, width), max(rows) // stride[0], height,
+                 panels(_BLOCKS, len(y) * groups))
+    offsets, *phases, scratch_y, scratch_x, size = _layout(channels, stride, rows, columns, band, width)
+    _convolve(len(y) * groups * panels(height, band), source, pack_rows(filters, ROWS), offsets, *phases,
               EMPTY[source.dtype] if bias is None else bias, *stride, top, left, scratch_y, scratch_x, size, band,
               *first, *step, height, width, y, work=y.size * filters.shape[2])
 
@@ -154,24 +167,28 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
     height, width = grad_output.shape[2:]
     share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters // groups)))
     shares = panels(channels, share)
-    band = _band(share, geometry.stride, rows, columns, height, width, 1)
-    offsets, scratch_y, scratch_x, size = _offsets(share, geometry.stride, rows, columns, band, width)
+    reach, gradients = max(columns) // geometry.stride[1], filters // groups + tile_columns(x)
+    line = max(_line(share, geometry.stride, rows, columns, width), gradients * (width + reach))
+    band = _band(line, max(rows) // geometry.stride[0], height, 1)
+    offsets, *phases, scratch_y, scratch_x, size = _layout(share, geometry.stride, rows, columns, band, width)
     slices = min(len(x), panels(_BLOCKS, groups * shares))
-    partial = np.empty((slices, *grad_weight.shape), x.dtype)
-    _correlate_slice(slices * groups * shares, x, grad_output, offsets, *geometry.stride, top, left, scratch_y,
+    partial = grad_weight[None] if slices == 1 else np.empty((slices, *grad_weight.shape), x.dtype)
+    _correlate_slice(slices * groups * shares, x, grad_output, offsets, *phases, *geometry.stride, top, left, scratch_y,
                      scratch_x, size, band, share, groups, partial, work=grad_output.size * grad_weight[0].size)
-    _sum_slices(panels(grad_weight.size, 4096), partial.reshape(slices, -1), grad_weight.reshape(-1), work=partial.size)
+    if slices > 1:
+        _sum_slices(panels(grad_weight.size, 4096), partial.reshape(slices, -1), grad_weight.reshape(-1),
+                    work=partial.size)
 
 
 @helper
-def _fill(image: Array, first_row: int, top: int, left: int, stride_y: int, stride_x: int, height: int, width: int,
-          scratch: Array) -> None:
+def _fill(image: Array, first_row: int, phases_y: Array, phases_x: Array, top: int, left: int, stride_y: int,
+          stride_x: int, height: int, width: int, scratch: Array) -> None:
     """Copy channels of an image into phases of height x width, from a row of output on, zeros outside of the image."""
     scratch[:] = 0
     plane = 0
     for c in range(image.shape[0]):
-        for r in range(stride_y):
-            for s in range(stride_x):
+        for r in phases_y:
+            for s in phases_x:
                 column = s + left
                 begin = max(0, (stride_x - 1 - column) // stride_x)
                 end = min(width, (image.shape[2] - 1 - column) // stride_x + 1)
@@ -199,9 +216,9 @@ def _is_finite(array: Array) -> bool:
 
 
 @block_kernel(writes="y", sums=True)
-def _convolve(block: int, source: Array, packed: Array, offsets: Array, bias: Array, stride_y: int, stride_x: int,
-              top: int, left: int, scratch_y: int, scratch_x: int, size: int, band: int, first_y: int, first_x: int,
-              step_y: int, step_x: int, height: int, width: int, y: Array) -> None:
+def _convolve(block: int, source: Array, packed: Array, offsets: Array, phases_y: Array, phases_x: Array, bias: Array,
+              stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, scratch_x: int, size: int, band: int,
+              first_y: int, first_x: int, step_y: int, step_x: int, height: int, width: int, y: Array) -> None:
     """A band of rows of one group of one image, all its filters. packed: (groups, panels, taps, ROWS)."""
     groups, filter_panels, depth, rows = packed.shape
     bands = (height + band - 1) // band
@@ -209,8 +226,8 @@ def _convolve(block: int, source: Array, packed: Array, offsets: Array, bias: Ar
     filters, channels = y.shape[1] // groups, source.shape[1] // groups
     columns = tile_columns(y)
     scratch = np.empty(size + columns, y.dtype)
-    _fill(source[n, group * channels : (group + 1) * channels], first_row, top, left, stride_y, stride_x, scratch_y,
-          scratch_x, scratch)
+    _fill(source[n, group * channels : (group + 1) * channels], first_row, phases_y, phases_x, top, left, stride_y,
+          stride_x, scratch_y, scratch_x, scratch)
     scratch[size:] = 0
 
     tile, total = np.empty((rows, columns), y.dtype), np.empty((rows, columns), y.dtype)
@@ -244,9 +261,9 @@ def _convolve(block: int, source: Array, packed: Array, offsets: Array, bias: Ar
 
 
 @block_kernel(writes="partial", sums=True)
-def _correlate_slice(block: int, x: Array, grad_output: Array, offsets: Array, stride_y: int, stride_x: int, top: int,
-                     left: int, scratch_y: int, scratch_x: int, size: int, band: int, share: int, groups: int,
-                     partial: Array) -> None:
+def _correlate_slice(block: int, x: Array, grad_output: Array, offsets: Array, phases_y: Array, phases_x: Array,
+                     stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, scratch_x: int, size: int,
+                     band: int, share: int, groups: int, partial: Array) -> None:
     """A share of the channels of one group, all its filters, over one slice of the batch."""
     slices, (channels, kernel_y, kernel_x) = partial.shape[0], partial.shape[2:]
     filters = partial.shape[1] // groups
@@ -264,8 +281,8 @@ def _correlate_slice(block: int, x: Array, grad_output: Array, offsets: Array, s
     gradients = np.zeros((filter_panels, band * scratch_x, columns), x.dtype)
     for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
         for first_row in range(0, height, band):
-            _fill(x[n, group * channels + first_channel : group * channels + last_channel], first_row, top, left,
-                  stride_y, stride_x, scratch_y, scratch_x, scratch)
+            _fill(x[n, group * channels + first_channel : group * channels + last_channel], first_row, phases_y,
+                  phases_x, top, left, stride_y, stride_x, scratch_y, scratch_x, scratch)
             inside = min(band, height - first_row)
             for f in range(filters):
                 image = grad_output[n, group * filters + f]

@@ -52,8 +52,11 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     is at most eps / 2 (min(D, 256) + D / 256 + 3) s by "direct", where eps is 1.2e-7 for float32 and 2.2e-16 for
     float64: sums of 256 dimensions are added up. "gemm" adds such sums and the squared lengths in float64, and turns
     what comes out negative into 0: the error is at most eps (min(D, 256) + 2) |x| |y| + eps s; infinite coordinates
-    give NaN.
-    For uint8 both are exact.
+    give NaN. For uint8 both are exact.
+
+    The bounds hold where squares stay in the range of the dtype. In float32 a difference above about 1.8e19 in one
+    coordinate ("gemm": coordinates that large) makes the distance inf or NaN, and one below about 1e-23 counts as 0,
+    losing digits from below 1e-19; in float64 that is 1.3e154, and 1e-162 and 1e-154.
 
     Examples
     --------

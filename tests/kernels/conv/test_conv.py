@@ -63,6 +63,50 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
             assert alone.tobytes() == grad_x[n : n + 1].tobytes()
 
 
+@pytest.mark.parametrize(("image", "filters", "options"), [
+    ((2, 3, 13, 11), (4, 3, 3, 3), {"padding": 1}),
+    ((1, 4, 14, 9), (6, 2, 3, 2), {"stride": (2, 3), "padding": (2, 1), "groups": 2}),
+    ((2, 1, 17, 12), (3, 1, 3, 3), {"dilation": 5, "padding": 5}),
+    ((1, 2, 9, 8), (3, 2, 1, 1), {"stride": 7}),
+])
+def test_bits_do_not_depend_on_how_an_image_is_cut(image: tuple, filters: tuple, options: dict,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scratch so small that every band has few rows gives what one band gives."""
+    from fastnn.kernels.conv import cpu
+
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal(image).astype(np.float32), rng.standard_normal(filters).astype(np.float32)
+    whole = kernels.conv2d(x, weight, **options)
+    grad = rng.standard_normal(whole.shape).astype(np.float32)
+    grads = kernels.conv2d_backward(grad, x, weight, **options)
+    assert_close(whole, kernels.conv2d(x, weight, target="naive", **options))
+    for scratch in (1, 200, 1000):
+        monkeypatch.setattr(cpu, "_SCRATCH", scratch)
+        assert kernels.conv2d(x, weight, **options).tobytes() == whole.tobytes()
+        cut = kernels.conv2d_backward(grad, x, weight, **options)
+        assert cut[0].tobytes() == grads[0].tobytes()
+        assert_close(cut[1], grads[1], gradient=True)
+    monkeypatch.setattr(cpu, "_SUMS", 1)
+    assert_close(kernels.conv2d_backward(grad, x, weight, **options)[1], grads[1], gradient=True)
+
+
+def test_a_stride_beyond_the_image_costs_no_scratch() -> None:
+    x, weight = np.ones((3, 16, 2, 2), np.float32), np.ones((2, 16, 1, 1), np.float32)
+    assert kernels.conv2d(x, weight, stride=10**6).tolist() == [[[[16.0]], [[16.0]]]] * 3
+    grad_x = kernels.conv2d_backward(np.ones((3, 2, 1, 1), np.float32), x, weight, stride=10**3)[0]
+    assert grad_x[0, 0].tolist() == [[2.0, 0.0], [0.0, 0.0]]
+    with pytest.raises(ValueError, match="stride: expected at most"):
+        kernels.conv2d(x, weight, stride=10**30)
+    with pytest.raises(TypeError, match="stride: expected an integer, got True"):
+        kernels.conv2d(x, weight, stride=True)
+
+
+def test_needs_that_are_not_three_are_refused() -> None:
+    x, weight = np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1))
+    with pytest.raises(ValueError, match="needs: expected three bools"):
+        kernels.conv2d_backward(x, x, weight, needs=(True,))  # type: ignore[arg-type]
+
+
 def test_needs_leaves_out_what_is_not_needed() -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 2, 5, 5)), rng.standard_normal((3, 2, 3, 3))
