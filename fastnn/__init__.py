@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from fastnn import nn as nn
     from fastnn import optim as optim
     from fastnn import random as random
+    from fastnn import recipes as recipes
     from fastnn import testing as testing
     from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
 
-_SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "testing", "training")
+_SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "recipes", "testing", "training")
 
 
 def __getattr__(name: str) -> Any:

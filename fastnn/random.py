@@ -29,7 +29,7 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     purpose : str
         What the draw is for, such as "shuffle". Draws for different purposes are independent.
     *counters : int
-        Which draw it is (epoch, step, layer), none negative.
+        Which draw it is (epoch, step, number of the mask), none negative.
 
     Examples
     --------
@@ -51,9 +51,17 @@ class _Construction:
         self.layers = itertools.count()
 
 
+class _Step:
+    """The counters of a training step, and how many masks were drawn in it."""
+
+    def __init__(self, counters: tuple[int, ...]) -> None:
+        self.counters = counters
+        self.draws = itertools.count()      # its next is atomic, so that threads that share a step draw different masks
+
+
 _outside = _Construction(0)
 _construction: ContextVar[_Construction | None] = ContextVar("construction", default=None)
-_step: ContextVar[tuple[int, ...] | None] = ContextVar("step", default=None)
+_step: ContextVar[_Step | None] = ContextVar("step", default=None)
 
 
 @contextmanager
@@ -87,16 +95,18 @@ def next_layer() -> tuple[int, int]:
 def at_step(*counters: int) -> Iterator[None]:
     """Tell the layers which training step runs, as (seed, epoch, step): dropout draws its masks from it.
 
-    Two forward passes at the same step draw the same masks, which is what a resumed run and a
-    gradient check need.
+    Masks are numbered in the order in which they are drawn inside, from 0 each time. So the same forward pass in
+    another `at_step` with the same numbers draws the same masks, whichever model of that shape it is, which is what
+    a resumed run and a gradient check need; and a layer that is used twice inside one draws two.
     """
-    token = _step.set(counters)
+    token = _step.set(_Step(counters))
     try:
         yield
     finally:
         _step.reset(token)
 
 
-def current_step() -> tuple[int, ...] | None:
-    """Return the counters of the enclosing `at_step`, or None outside of one."""
-    return _step.get()
+def next_draw() -> tuple[int, ...] | None:
+    """Return the counters of the enclosing `at_step` and the number of this draw in it, or None outside of one."""
+    step = _step.get()
+    return None if step is None else (*step.counters, next(step.draws))

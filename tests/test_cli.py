@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import data, models, nn
+from fastnn import cli, data, models, nn, recipes
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
-from fastnn.testing import KERNELS
 
 COMMANDS = ("list", "train", "evaluate", "predict", "bench", "gradcheck", "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
@@ -103,6 +102,19 @@ def test_in_development_mode_a_mistake_ends_in_a_traceback(tmp_path: Path) -> No
     assert "Traceback" in done.stderr
 
 
+def test_the_notes_of_an_error_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(arguments: object) -> int:
+        error = ValueError("x: expected 2 channels, got 3")
+        error.add_note("in layer 0 of Sequential")
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "fastnn: x: expected 2 channels, got 3; in layer 0 of Sequential\n"
+
+
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['tyro'] = sys.modules['PIL'] = None; from fastnn.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True, cwd=tmp_path,
@@ -181,6 +193,16 @@ def test_a_run_is_neither_overwritten_nor_taken_for_another(
         assert message in done.stderr
 
 
+def test_a_run_is_resumed_with_the_arguments_that_were_given(
+        trained: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[recipes.CNN] = []
+    monkeypatch.setattr(recipes.CNN, "run", lambda recipe: run.append(recipe))
+    monkeypatch.setattr(sys, "argv", ["another program"])
+    folder = trained[0] / "runs" / "cnn-1"
+    assert cli._run(["train", "cnn", "--run-dir", str(folder), "--epochs", "7", "--resume"]) == 0
+    assert run == [recipes.CNN(run_dir=folder, epochs=7, resume=True)]
+
+
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     options = ["--seed", "5", "--epochs", "4", "--batch-size", "128"]
     process = subprocess.Popen([*PYTHON, "train", "cnn", *options, "--run-dir", "my run"], cwd=tmp_path, text=True,
@@ -253,7 +275,7 @@ def test_gradcheck_knows_every_layer_loss_and_model() -> None:
 def test_gradcheck_passes_and_prints_a_table(tmp_path: Path) -> None:
     done = fastnn_command("gradcheck", "-k", "conv", cwd=tmp_path)
     assert done.returncode == 0
-    rows = [re.fullmatch(r"([\w:, ]+?) +(\d\.\d\de-\d\d) +1e-07  pass", line)
+    rows = [re.fullmatch(r"([\w:, ]+?) +(\d\.\d\de-\d\d) +1e-07 +\d+  pass", line)
             for line in done.stdout.splitlines()[1:-2]]
     assert len(rows) >= 5
     assert all(row is not None and float(row[2]) <= 1e-7 for row in rows)
@@ -267,7 +289,7 @@ def test_gradcheck_fails_with_status_1(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, "gradcheck", "-k", "sigmoid"], capture_output=True, text=True,
                           cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert re.search(r"Sigmoid +5.0\de-06 +1e-07  FAIL at x\n\n0 of 1 pass", done.stdout)
+    assert re.search(r"Sigmoid +5.0\de-06 +1e-07 +0  FAIL at x\n\n0 of 1 pass", done.stdout)
 
 
 def test_bench_times_the_naive_version_on_a_part(tmp_path: Path) -> None:
@@ -294,8 +316,10 @@ def test_warmup_compiles_what_is_needed_later(tmp_path: Path) -> None:
     assert set((tmp_path / "cache").rglob("*.nbc")) == files
 
 
-def test_warmup_knows_every_kernel() -> None:
-    assert all(row.samples for row in KERNELS.values())
+def test_warmup_without_a_compiler(tmp_path: Path) -> None:
+    done = fastnn_command("warmup", cwd=tmp_path, NUMBA_DISABLE_JIT="1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fastnn: NUMBA_DISABLE_JIT is set")
 
 
 def test_doctor_lists_what_there_is(tmp_path: Path) -> None:

@@ -93,4 +93,5 @@ def test_import_costs_at_most_a_tenth_of_a_second_more_than_numpy() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="module 'fastnn' has no attribute 'conv3d'"):
         _ = fastnn.conv3d
-    assert {"conv2d", "nn", "use_target"} <= set(dir(fastnn))
+    assert {"conv2d", "nn", "recipes", "use_target"} <= set(dir(fastnn))
+    assert fastnn.recipes.__name__ == "fastnn.recipes"

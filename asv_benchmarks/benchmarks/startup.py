@@ -57,8 +57,9 @@ class Training:
     def setup(self, target: str) -> None:
         import numpy as np
 
-        from fastnn import models, nn, optim
+        from fastnn import models, nn, optim, use_target
 
+        self.use_target = use_target
         rng = np.random.default_rng(0)
         self.images = rng.standard_normal((64, 1, 28, 28), dtype=np.float32)
         self.labels = rng.integers(0, 10, 64)
@@ -67,11 +68,12 @@ class Training:
         self.time_step(target)
 
     def time_step(self, target: str) -> None:
-        scores, backward = self.model.forward(self.images, training=True)
-        _, loss_backward = self.loss.forward(scores, self.labels)
-        backward(loss_backward(), input_grad=False)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        with self.use_target(target):
+            scores, backward = self.model.forward(self.images, training=True)
+            _, loss_backward = self.loss.forward(scores, self.labels)
+            backward(loss_backward(), input_grad=False)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
 
     def peakmem_step(self, target: str) -> None:
         self.time_step(target)

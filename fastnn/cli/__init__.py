@@ -42,7 +42,8 @@ def main() -> None:
     except Exception as error:
         if sys.flags.dev_mode or not _is_users_mistake(error):
             raise
-        print(f"fastnn: {error}", file=sys.stderr)
+        notes = getattr(error, "__notes__", ())     # where it was: the layer of the model, say
+        print("; ".join([f"fastnn: {error}", *notes]), file=sys.stderr)
         status = 2
     sys.exit(status)
 
@@ -68,11 +69,11 @@ def _run(arguments: Sequence[str]) -> int:
     from fastnn.cli.doctor import doctor
     from fastnn.cli.gradients import gradcheck
     from fastnn.cli.kernels import bench, warmup
-    from fastnn.cli.runs import evaluate, list_recipes, predict, train
+    from fastnn.cli.runs import evaluate, list_recipes, predict, train_with
 
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(_deferred(list_recipes))
-    for command in (train, evaluate, predict, bench, gradcheck, warmup, doctor):
+    for command in (train_with(arguments[2:]), evaluate, predict, bench, gradcheck, warmup, doctor):
         app.command(_deferred(command))
     call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), arguments or ["--help"])
     return call() or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -26,7 +27,7 @@ def doctor(data_dir: Path | None = None) -> None:
     data_dir : Path
         Folder in which the data sets lie; by default the one that the environment variable FASTNN_DATA names.
     """
-    for name, value in (*_versions(), *_processor(), *_cache(), *_data(data_dir), *_extras()):
+    for name, value in itertools.chain(_versions(), _processor(), _cache(), _data(data_dir), _extras()):
         print(f"{name:<20} {value}", flush=True)
 
 
@@ -80,6 +81,9 @@ def _data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
 
 def _extras() -> Iterator[tuple[str, str]]:
     """What is there of the optional packages that the distribution names."""
+    if _version("fastnn-kernels") is None:
+        yield "extras", "unknown: fastnn runs from its source, without having been installed"
+        return
     extras: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("fastnn-kernels") or ():
         if match := re.match(r"([\w.-]+).*extra == [\"'](\w+)", requirement):

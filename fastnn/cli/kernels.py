@@ -72,6 +72,8 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     dtypes : tuple of str
         For which arrays; uint8 is for distances alone.
     """
+    if _jit.config.DISABLE_JIT:
+        raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
     print("{:<28} {:<8} {:>9}".format("kernel", "dtype", "seconds"))
     total = time.perf_counter()
     _jit._loop_address()
@@ -86,4 +88,4 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
                 for compiled in list(block_kernel.compiled.values()):
                     _ = compiled.call_block
             print(f"{row.name:<28} {dtype.name:<8} {time.perf_counter() - begin:9.2f}", flush=True)
-    print(f"\n{time.perf_counter() - total:.1f} s in all")
+    print(f"\n{time.perf_counter() - total:.1f} s in all; what took none had been compiled before")

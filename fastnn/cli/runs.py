@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, Union
@@ -32,25 +33,30 @@ def list_recipes() -> None:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
-def train(recipe: AnyRecipe = _DEFAULT) -> int:
-    """Run a recipe: train a model, measure it, and keep the run in a folder.
+def train_with(arguments: Sequence[str]) -> Callable[..., int]:
+    """Return the command "train"; `arguments` is what follows the recipe's name on the command line."""
+    def train(recipe: AnyRecipe = _DEFAULT) -> int:
+        """Run a recipe: train a model, measure it, and keep the run in a folder.
 
-    Ctrl-C saves the run before it stops; the command that is printed then goes on with it.
-    """
-    chosen: Any = recipe
-    if chosen.resumes:
-        # The options that the run was begun with are the defaults of this command line.
-        cli = functools.partial(tyro.cli, type(chosen), default=chosen.resumed(), prog=f"fastnn train {chosen.name}")
-        chosen = replace(parsed(cli, sys.argv[3:]), resume=True)
-    try:
-        chosen.run()
-    except KeyboardInterrupt:
-        if chosen.run_dir is None or not any(chosen.run_dir.rglob("last.safetensors")):
-            raise
-        command = shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(chosen.run_dir), "--resume"])
-        print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
-        return 130
-    return 0
+        Ctrl-C saves the run before it stops; the command that is printed then goes on with it.
+        """
+        chosen: Any = recipe
+        if chosen.resumes:
+            # The options that the run was begun with are the defaults of this command line.
+            cli = functools.partial(tyro.cli, type(chosen), default=chosen.resumed(),
+                                    prog=f"fastnn train {chosen.name}")
+            chosen = replace(parsed(cli, arguments), resume=True)
+        try:
+            chosen.run()
+        except KeyboardInterrupt:
+            if chosen.run_dir is None or not any(chosen.run_dir.rglob("last.safetensors")):
+                raise
+            command = shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(chosen.run_dir), "--resume"])
+            print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
+            return 130
+        return 0
+
+    return train
 
 
 def evaluate(run: Path, /, data_dir: Path | None = None) -> None:

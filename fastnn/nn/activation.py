@@ -116,6 +116,8 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"approximate: expected 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:

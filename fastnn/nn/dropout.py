@@ -12,9 +12,9 @@ from fastnn.nn.module import Backward, Module, once, state_lock
 class Dropout(Module):
     """Set each element to 0 with probability p in training, and scale the others by 1 / (1 - p).
 
-    Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form: inference changes nothing. The mask depends
-    on the seed, the layer and the step alone: inside `fastnn.random.at_step`, as in the trainer, on that step, so that
-    it has the same bits again in a resumed run, in any thread; elsewhere on how often the layer was called.
+    Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form: inference changes nothing. Inside
+    `fastnn.random.at_step`, as in the trainer, the mask depends on that step and on how many were drawn in it before,
+    so that it has the same bits again in a resumed run; elsewhere on the layer and on how often it was called.
 
     Parameters
     ----------
@@ -51,11 +51,12 @@ class Dropout(Module):
         return x if mask is None else kernels.dropout(x, mask, p), backward
 
     def _mask(self, shape: tuple[int, ...]) -> Array:
-        step = random.current_step()
-        if step is None:
+        draw = random.next_draw()
+        if draw is None:
             with state_lock:
                 self._calls += 1
-                step = self._seed, self._calls
-        seed, *counters = step
-        rng = random.generator(seed, "dropout", self._layer, *counters)
+                draw = self._seed, self._layer, self._calls
+        # In a step the layer's own number plays no part: no checkpoint holds it, and a copy has the same.
+        seed, *counters = draw
+        rng = random.generator(seed, "dropout", *counters)
         return rng.random(shape, np.float32) >= self.p

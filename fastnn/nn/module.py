@@ -54,7 +54,7 @@ class once:
     __slots__ = ("_function",)
 
     def __init__(self, function: Backward) -> None:
-        self._function: Backward | None = None if _inference.get() else function
+        self._function: Backward | None = function if keeps() else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         function, self._function = self._function, None
@@ -64,6 +64,11 @@ class once:
                                "backward was called before, and what it needs is freed; "
                                "run forward again for each backward")
         return function(*args, **kwargs)
+
+
+def keeps() -> bool:
+    """Return whether a backward pass may follow: not inside `module(x)`."""
+    return not _inference.get()
 
 
 class Parameter:
@@ -76,7 +81,9 @@ class Parameter:
     grad : array of the same shape, optional
         The gradient so far.
     requires_grad : bool
-        Whether it is learned. No gradient is computed for a frozen parameter, and optimizers pass over it.
+        Whether it is learned. A frozen parameter keeps its gradient as it is, and optimizers pass over it. Linear and
+        convolutional layers do not compute it either; batch normalization does, along with the gradient by x, and
+        drops it.
 
     Attributes
     ----------
@@ -255,7 +262,10 @@ class Module:
         return result
 
     def to(self, dtype: DTypeLike) -> Self:
-        """Turn all parameters, their gradients and buffers of floats into float32 or float64, and return the module."""
+        """Turn all parameters, their gradients and buffers of floats into float32 or float64, and return the module.
+
+        Build optimizers after it: the state of one that has made a step keeps its dtype, and no longer fits.
+        """
         dtype = np.dtype(dtype)
         if dtype not in FLOATS:
             raise TypeError(f"dtype: expected float32 or float64, got {dtype}")

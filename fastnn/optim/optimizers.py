@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ Group = dict[str, Any]
 class Optimizer:
     """What all optimizers share: groups of parameters with options, and each parameter's state.
 
-    A subclass names the kernel of its update and says what state a parameter starts with; options and state go to the
-    kernel by their names.
+    A subclass names the kernel of its update and the arrays of state that it takes; options and state go to the kernel
+    by their names.
 
     Parameters
     ----------
@@ -31,7 +32,8 @@ class Optimizer:
     Attributes
     ----------
     param_groups : list of dicts
-        The groups with all their options, which may be changed between steps.
+        The groups with all their options, which may be changed between steps. State that a change calls for starts
+        at 0, and what it makes needless is forgotten with the next step.
 
     Raises
     ------
@@ -47,7 +49,7 @@ class Optimizer:
         nothing = np.empty(0)
         for group in self.param_groups:
             as_float("lr", group["lr"], 0)
-            self._update(nothing, nothing, self._new_state(nothing, group), group, group["lr"])     # checks the options
+            self._update(nothing, nothing, self._state(nothing, group), group, group["lr"])     # checks the options
 
     def step(self, factor: float = 1.0) -> None:
         """Update each parameter that has a gradient and is not frozen.
@@ -59,9 +61,7 @@ class Optimizer:
         """
         for place, (parameter, group) in enumerate(self._parameters()):
             if parameter.requires_grad and parameter.grad is not None:
-                state = self._states.get(place)
-                if state is None:
-                    state = self._states[place] = self._new_state(parameter.data, group)
+                state = self._states[place] = self._state(parameter.data, group, self._states.get(place, {}))
                 self._update(parameter.data, parameter.grad, state, group, group["lr"] * factor)
 
     def zero_grad(self) -> None:
@@ -86,7 +86,7 @@ class Optimizer:
             If names, shapes or dtypes do not fit the parameters. Nothing has been changed then.
         """
         updated = {name.partition(".")[0] for name in state}
-        states = {place: self._new_state(parameter.data, group)
+        states = {place: self._state(parameter.data, group)
                   for place, (parameter, group) in enumerate(self._parameters()) if str(place) in updated}
         own = {f"{place}.{name}": array for place, arrays in states.items() for name, array in arrays.items()}
         given, _ = checked_state(type(self).__name__, own, state)
@@ -97,8 +97,13 @@ class Optimizer:
     def _parameters(self) -> Iterator[tuple[Parameter, Group]]:
         return ((parameter, group) for group in self.param_groups for parameter in group["params"])
 
-    def _new_state(self, data: Array, group: Group) -> dict[str, Array]:
-        """Return the state of a parameter before its first update: the arrays that the kernel takes."""
+    def _state(self, data: Array, group: Group, before: Mapping[str, Array] = MappingProxyType({})) -> dict[str, Array]:
+        """Return the arrays that the kernel takes with the group's options: those from before, and zeros."""
+        return {name: before[name] if name in before else
+                np.zeros((), np.int64) if name == "step" else np.zeros_like(data) for name in self._state_names(group)}
+
+    def _state_names(self, group: Group) -> tuple[str, ...]:
+        """Return the names of the arrays of state that the kernel takes with the group's options."""
         raise NotImplementedError
 
     def _update(self, data: Array, grad: Array, state: dict[str, Any], group: Group, lr: float) -> None:
@@ -145,8 +150,8 @@ class SGD(Optimizer):
                  nesterov: bool = False, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
-    def _new_state(self, data: Array, group: Group) -> dict[str, Array]:
-        return {"momentum_buffer": np.zeros_like(data)} if group["momentum"] else {}
+    def _state_names(self, group: Group) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
 
 
 class RMSProp(Optimizer):
@@ -190,9 +195,8 @@ class RMSProp(Optimizer):
                  eps: float = 1e-8, weight_decay: float = 0.0, momentum: float = 0.0) -> None:
         super().__init__(params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
 
-    def _new_state(self, data: Array, group: Group) -> dict[str, Array]:
-        buffer = {"momentum_buffer": np.zeros_like(data)} if group["momentum"] else {}
-        return {"square_avg": np.zeros_like(data), **buffer}
+    def _state_names(self, group: Group) -> tuple[str, ...]:
+        return ("square_avg", "momentum_buffer") if group["momentum"] else ("square_avg",)
 
 
 class Adam(Optimizer):
@@ -235,8 +239,8 @@ class Adam(Optimizer):
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def _new_state(self, data: Array, group: Group) -> dict[str, Array]:
-        return {"step": np.zeros((), np.int64), "exp_avg": np.zeros_like(data), "exp_avg_sq": np.zeros_like(data)}
+    def _state_names(self, group: Group) -> tuple[str, ...]:
+        return "step", "exp_avg", "exp_avg_sq"
 
     def _update(self, data: Array, grad: Array, state: dict[str, Any], group: Group, lr: float) -> None:
         step = int(state["step"]) + 1

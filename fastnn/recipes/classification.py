@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastnn import data, kernels, nn, optim, training
-from fastnn.recipes.base import Recipe, read_config
+from fastnn.recipes.base import CONFIG, Recipe, read_config
 from fastnn.recipes.image_file import read_image
 from fastnn.training.metrics import percent
 
@@ -144,7 +144,24 @@ class ImageClassifier(Recipe):
         assert self.run_dir is not None
         model = self.model()
         training.load_model(self.run_dir / BEST, model)
-        return model, read_config(self.run_dir)["inputs"]
+        config = read_config(self.run_dir)
+        inputs = config.get("inputs") if isinstance(config, dict) else None
+        if not _fits(inputs, model):
+            raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs the classes, shape, scale, mean and std "
+                             f"of the images that this {type(model).__name__} was trained on, got {inputs!r:.200}")
+        return model, inputs
+
+
+def _fits(inputs: Any, model: nn.Module) -> bool:
+    """Whether what config.json says of the inputs can be used with the model."""
+    try:
+        channels, height, width = inputs["shape"]
+        pixels = np.zeros((1, channels, height, width), np.uint8)
+        scores = model(data.to_float(pixels, inputs["mean"], inputs["std"], scale=inputs["scale"]))
+        return (len(scores[0]) == len(inputs["classes"]) and all(isinstance(name, str) for name in inputs["classes"])
+                and bool(np.isfinite(scores).all()))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:

@@ -27,7 +27,7 @@ class CNN(ImageClassifier):
 
     name: ClassVar[str] = "cnn"
     needs: ClassVar[str] = "in the package"
-    takes: ClassVar[str] = "10 s"
+    takes: ClassVar[str] = "5 s"
 
     epochs: int = 15
 

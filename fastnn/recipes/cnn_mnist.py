@@ -26,7 +26,7 @@ class CNNMnist(ImageClassifier):
 
     name: ClassVar[str] = "cnn-mnist"
     needs: ClassVar[str] = "MNIST (11 MB)"
-    takes: ClassVar[str] = "15 min"
+    takes: ClassVar[str] = "9 min"
 
     batch_size: int = 128
     lr: float = 0.002

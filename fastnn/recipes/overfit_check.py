@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from fastnn import data, models, nn, optim, training
 from fastnn.recipes.base import CONFIG, Recipe
+from fastnn.training.checkpoint import replace_file
 
 # Small weights and images that are centred but not stretched: a rate of 0.1 overshoots and comes back, where He's
 # weights diverge, and a rate of 0.01 is slow.
@@ -30,7 +31,7 @@ class OverfitCheck(Recipe):
 
     name: ClassVar[str] = "overfit-check"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
-    takes: ClassVar[str] = "10 s"
+    takes: ClassVar[str] = "20 s"
 
     epochs: int = 20
     """How many updates are made, each on all images."""
@@ -55,7 +56,9 @@ class OverfitCheck(Recipe):
         loader = data.DataLoader(part, self.images, shuffle=False, transform=normalize)
 
         run_dir = self.open_run_dir()
-        (run_dir / CONFIG).write_text(json.dumps(self.config(), indent=2) + "\n")
+        path, contents = run_dir / CONFIG, (json.dumps(self.config(), indent=2) + "\n").encode()
+        if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
+            replace_file(path, contents)
         print(f"{self.name}: ThreeLayerConvNet on {self.images} images of cifar10, gradient descent at learning rates "
               f"{', '.join(map(str, self.lrs))}")
         print(f"run folder: {run_dir}", flush=True)

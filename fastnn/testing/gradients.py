@@ -23,7 +23,7 @@ class GradientCheck:
     """One array's gradient, held against differences.
 
     `error` is ||a - n|| / max(||a|| + ||n||, 1e-3 sqrt(size)) of the analytic gradient a and the numeric one n;
-    `kinks` counts the steps that crossed a kink and do not count.
+    `kinks` counts the steps that crossed a kink: their elements are in neither gradient, nor in size.
     """
 
     name: str
@@ -51,7 +51,8 @@ def check_gradients(module: Module, *inputs: Array, seed: int = 0, whole: bool |
 
     The module's output is reduced to one number by random weights. Dropout draws one mask throughout, running
     statistics are put back. A step that crosses a kink (of a ReLU or a maximum) shows by slopes that change with its
-    length: such an element is left out, such a direction drawn again, and both are counted.
+    length: such an element is left out, such a direction drawn again, and both are counted. Where more than 2 elements
+    and a tenth of an array, or all of it, are left out, or 20 directions, the check says nothing and is an error.
 
     Parameters
     ----------
@@ -69,6 +70,13 @@ def check_gradients(module: Module, *inputs: Array, seed: int = 0, whole: bool |
     -------
     list of GradientCheck
         One for each array, or one for all parameters and one for each input.
+
+    Raises
+    ------
+    TypeError
+        If a parameter or an input is of float32.
+    AssertionError
+        If too many steps cross a kink.
 
     Examples
     --------
@@ -149,20 +157,19 @@ class _Problem:
     def elements(self) -> list[GradientCheck]:
         checks = []
         for name, array, analytic in self.arrays:
-            numeric, kinks = np.array(analytic), 0
-            flat, out = array.reshape(-1), numeric.reshape(-1)
+            flat = array.reshape(-1)
+            numeric, smooth = np.zeros(flat.size), np.zeros(flat.size, bool)
             for index in range(flat.size):
                 def move(step: float, flat: Array = flat, index: int = index) -> None:
                     flat[index] += step
 
-                slope, smooth = self.slopes(move, abs(float(flat[index])))
-                if smooth:
-                    out[index] = slope
-                else:                                  # no slope exists here: the element is left out
-                    kinks += 1
-            checks.append(GradientCheck(name, array.shape, relative_error(analytic, numeric), kinks))
-            if kinks > flat.size // 2:
+                numeric[index], smooth[index] = self.slopes(move, abs(float(flat[index])))
+            kinks = flat.size - int(smooth.sum())
+            # Few may be left out, or a wrong gradient would hide among them.
+            if kinks and (kinks == flat.size or kinks > max(2, flat.size / 10)):
                 raise AssertionError(f"{name}: {kinks} of {flat.size} steps cross a kink; give other inputs")
+            error = relative_error(analytic.reshape(-1)[smooth], numeric[smooth])
+            checks.append(GradientCheck(name, array.shape, error, kinks))
         return checks
 
     def directions(self) -> list[GradientCheck]:

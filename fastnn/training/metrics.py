@@ -292,11 +292,26 @@ class History:
 
     @classmethod
     def read(cls, run_dir: str | os.PathLike[str]) -> History:
-        """Return the history of a run folder, empty where it has none."""
+        """Return the history of a run folder, empty where it has none.
+
+        Raises
+        ------
+        ValueError
+            If its metrics.jsonl is damaged.
+        """
         path = Path(run_dir, "metrics.jsonl")
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole_lines = text.split("\n")[:-1]     # what follows the last line feed, a killed run may have left
-        return cls([json.loads(line) for line in whole_lines])
+        contents = path.read_bytes() if path.exists() else b""
+        whole_lines = contents.split(b"\n")[:-1]    # what follows the last line feed, a killed run may have left
+        records = []
+        for number, line in enumerate(whole_lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: expected lines of JSON that a run wrote, got {line!r:.100} in line {number}")
+            records.append(record)
+        return cls(records)
 
 
 def _check_pairs(labels: NDArray[Any], predictions: NDArray[Any]) -> None:

@@ -119,7 +119,7 @@ def write_report(
         image = f'<img src="{source}" width="{figure.get_figwidth() * 96:.0f}" alt="{escape(heading)}">'
         sections.append(f"<h2>{escape(heading)}</h2>\n<figure>{image}</figure>")
 
-    if history:
+    if any(record.get(name) is not None for record in history.records for name in ("train_loss", "train_accuracy")):
         show("Curves", "curves", plots.curves(history))
     if evaluation is not None and evaluation.confusion is not None:
         classes = class_names(evaluation.confusion, classes)
@@ -208,9 +208,14 @@ def _epoch_table(history: History) -> str:
     shown = {name: form for name, form in columns.items()
              if any(record.get(name) is not None for record in history.records)}
     names = [name.replace("train_", "training ").replace("val_", "validation ").replace("_", " ") for name in shown]
-    rows = [[percent(record[name]) if form == "%" else format(record[name], form)
-             for name, form in shown.items()] for record in history.records]
+    rows = [[_cell(record.get(name), form) for name, form in shown.items()] for record in history.records]
     return _table(names, rows, numbers=range(len(names)))
+
+
+def _cell(value: float | None, form: str) -> str:
+    if value is None:
+        return "-"
+    return percent(value) if form == "%" else format(value, form)
 
 
 def _final_figures(evaluation: Evaluation | None, evaluated: str, history: History) -> dict[str, str]:
@@ -221,17 +226,17 @@ def _final_figures(evaluation: Evaluation | None, evaluated: str, history: Histo
         final[f"{evaluated} loss"] = f"{evaluation.loss:.4f}"
     if history:
         best = _best(history)
-        if best["val_accuracy"] is not None:
+        if best.get("val_accuracy") is not None:
             final["best validation accuracy"] = percent(best["val_accuracy"])
         final["epochs"] = str(len(history))
-        final["training time"] = _duration(history["seconds"].sum())
+        final["training time"] = _duration(_seconds(history))
     return final
 
 
 def _best(history: History) -> dict[str, Any]:
     """The record that best.safetensors was saved after, or the last one of a run without validation."""
-    validated = [record for record in history.records if record["val_loss"] is not None]
-    return max(validated, key=lambda record: (record["val_accuracy"] or 0.0, -record["val_loss"]),
+    validated = [record for record in history.records if record.get("val_loss") is not None]
+    return max(validated, key=lambda record: (record.get("val_accuracy") or 0.0, -record["val_loss"]),
                default=history.records[-1])
 
 
@@ -246,9 +251,13 @@ def _results(evaluation: Evaluation | None, classes: Sequence[str] | None, histo
             results["confusion"] = evaluation.confusion.tolist()
     if history:
         results["epochs"] = len(history)
-        results["best_epoch"] = _best(history)["epoch"]
-        results["seconds"] = float(history["seconds"].sum())
+        results["best_epoch"] = _best(history).get("epoch")
+        results["seconds"] = _seconds(history)
     return results
+
+
+def _seconds(history: History) -> float:
+    return float(sum(record.get("seconds") or 0.0 for record in history.records))
 
 
 def _duration(seconds: float) -> str:

@@ -202,6 +202,8 @@ class Trainer:
         resume : bool, default False
             Go on from last.safetensors in the run folder. The run ends with the same bits as an uninterrupted one,
             given the same loaders, schedule and callbacks. A callback whose state is not in the checkpoint starts anew.
+            The optimizer's options, such as its learning rate, are those in the checkpoint, since a callback may have
+            changed them; a callback may change them again in `on_fit_begin`.
 
         Returns
         -------
@@ -248,10 +250,10 @@ class Trainer:
             if not self._state.updates:
                 self._save(LAST)
             while self._state.epoch < epochs and self._stop_reason is None:
+                self._pause_point()
                 self._train_epoch(train_loader, progress)
                 evaluation = None if validation_loader is None else self._validate(validation_loader)
                 self._end_epoch(evaluation, progress)
-                self._pause_point()
             if self._stop_reason is not None:
                 progress.say(f"stopped after epoch {self._state.epoch}: {self._stop_reason}")
         self._call("on_fit_end")
@@ -480,7 +482,7 @@ class Trainer:
             states |= {_key(i, callback): callback.state_dict() for i, callback in enumerate(self.callbacks)}
         path = self.run_dir / name
         save(path, {f"{prefix}.{key}": tensor for prefix, state in states.items() for key, tensor in state.items()},
-             {**self._identity(), "version": fastnn.__version__, "config": self.config,
+             {**self._identity(), "version": fastnn.__version__, "config": self.config, "options": self._options(),
               "state": dataclasses.asdict(self._state)})
         self._call("on_checkpoint", path)
         return path
@@ -490,7 +492,23 @@ class Trainer:
         return {"model": type(self.model).__qualname__, "optimizer": type(self.optimizer).__qualname__,
                 "seed": self.seed, "steps_per_epoch": self._steps_per_epoch}
 
+    def _options(self) -> list[dict[str, Any]]:
+        """The options of the optimizer's groups, with how many parameters each has, as JSON holds them."""
+        groups = [{**group, "params": len(group["params"])} for group in self.optimizer.param_groups]
+        options: list[dict[str, Any]] = json.loads(json.dumps(groups, default=lambda number: number.item()))
+        return options
+
+    def _load_options(self, saved: list[dict[str, Any]]) -> None:
+        ours = self._options()
+        if [(group["params"], group.keys()) for group in saved] != [(group["params"], group.keys()) for group in ours]:
+            raise ValueError(f"expected an optimizer with the groups {ours}, got {saved}")
+        for group, options in zip(self.optimizer.param_groups, saved):
+            # JSON makes lists of tuples, as of betas.
+            group.update({name: tuple(value) if isinstance(value, list) else value
+                          for name, value in options.items() if name != "params"})
+
     def _load(self, path: Path) -> None:
+        """Take up everything from a checkpoint, or nothing."""
         tensors, metadata = load(path)
         if "state" not in metadata:
             raise CheckpointError(f"{path}: expected a checkpoint of a run, got a file that holds only tensors")
@@ -498,18 +516,30 @@ class Trainer:
             if metadata.get(name) != ours:
                 raise CheckpointError(f"{path}: expected a run with {name} {ours!r}, as this one has, got one with "
                                       f"{metadata.get(name)!r}; resume it with what it was started with")
-        before = self.model.state_dict()
+        weights, groups = self.model.state_dict(), [dict(group) for group in self.optimizer.param_groups]
+        attributes = [(owner, _attributes(owner)) for owner in (self.optimizer, *self.callbacks)]
+        what = f"a checkpoint of another model or optimizer than this {metadata['model']} and {metadata['optimizer']}"
         try:
-            self.model.load_state_dict(part(tensors, "model"))
-            self.optimizer.load_state_dict(part(tensors, "optimizer"))
             state = _State(**metadata["state"])
-        except (TypeError, ValueError, KeyError) as error:
-            self.model.load_state_dict(before)
-            raise CheckpointError(f"{path}: a checkpoint of another model or optimizer than this {metadata['model']} "
-                                  f"and {metadata['optimizer']}: {error}") from error
-        for i, callback in enumerate(self.callbacks):
-            if callback_state := part(tensors, _key(i, callback)):
-                callback.load_state_dict(callback_state)
+            self.model.load_state_dict(part(tensors, "model"))
+            # Before the state, since they decide which arrays it has; runs from before they were kept have none.
+            self._load_options(metadata.get("options", self._options()))
+            self.optimizer.load_state_dict(part(tensors, "optimizer"))
+            for i, callback in enumerate(self.callbacks):
+                what = f"the state of the callback {type(callback).__qualname__} cannot be taken back"
+                if callback_state := part(tensors, _key(i, callback)):
+                    callback.load_state_dict(callback_state)
+        except BaseException as error:
+            self.model.load_state_dict(weights)
+            for owner, values in attributes:
+                vars(owner).clear()
+                vars(owner).update(values)
+            for group, options in zip(self.optimizer.param_groups, groups):
+                group.update(options)
+            if not isinstance(error, Exception):
+                raise
+            name = f"{type(error).__name__} " if isinstance(error, KeyError) else ""
+            raise CheckpointError(f"{path}: {what}: {name}{error}") from error
         self._state, self.history = state, History(state.records)
 
     def _pause_point(self) -> None:
@@ -520,6 +550,12 @@ class Trainer:
 
 def _key(i: int, callback: Callback) -> str:
     return f"callbacks.{i}.{type(callback).__qualname__}"
+
+
+def _attributes(owner: object) -> dict[str, Any]:
+    """The attributes of an object, those copied that are commonly changed in place."""
+    return {name: value.copy() if isinstance(value, np.ndarray | list | dict | set) else value
+            for name, value in vars(owner).items()}
 
 
 def _line(record: Record) -> str:

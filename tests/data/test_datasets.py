@@ -44,6 +44,7 @@ def test_digits():
     assert digits.name == "digits"
 
 
+@pytest.mark.peers
 def test_digits_are_those_of_scikit_learn_and_the_split_is_stratified():
     sklearn_datasets = pytest.importorskip("sklearn.datasets")
     digits, original = data.digits(), sklearn_datasets.load_digits()

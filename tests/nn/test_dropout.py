@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -40,10 +41,21 @@ def test_same_step_same_mask() -> None:
         assert (mask_of(layer, *counters) != first).any()
 
 
-def test_layers_differ() -> None:
+def test_draws_within_a_step_differ_and_a_model_built_later_repeats_them() -> None:
+    one = built(0)
+    draws = []
+    for layers in ((one, copy.deepcopy(one), one), (nn.Dropout(0.4), nn.Dropout(0.4), nn.Dropout(0.4))):
+        with random.at_step(0, 0):
+            draws.append([layer.forward(X)[0] for layer in layers])
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert (draws[0][i] != draws[0][j]).any()
+    np.testing.assert_array_equal(draws[0], draws[1])
+
+
+def test_layers_differ_without_steps() -> None:
     with random.seeded(0):
         one, other = nn.Dropout(0.4), nn.Dropout(0.4)
-    assert (mask_of(one, 0, 0) != mask_of(other, 0, 0)).any()
+    assert (one.forward(X)[0] != other.forward(X)[0]).any()
 
 
 def test_without_steps_each_call_differs_and_a_seed_repeats_them() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import nn, random
+from fastnn import kernels, nn, random
 from fastnn.testing import assert_close, check_gradients
 
 IMAGES = (2, 4, 6, 5)
@@ -183,6 +183,21 @@ def test_frozen_parameters_get_no_gradient(name: str, frozen: int) -> None:
             np.testing.assert_array_equal(grad, other)
 
 
+def test_max_pool_makes_indices_for_backward_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    pool = kernels.max_pool2d
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs["return_indices"])
+        return pool(*args, **kwargs)
+
+    monkeypatch.setattr(kernels, "max_pool2d", spy)
+    layer = nn.MaxPool2d(2)
+    x = values(IMAGES, np.float32)
+    np.testing.assert_array_equal(layer(x), layer.forward(x, training=False)[0])
+    assert asked == [False, True]
+
+
 @pytest.mark.parametrize("name", ["linear", "linear-3d", "conv", "transpose", "max-pool", "avg-pool", "adaptive",
                                   "relu", "softmax", "flatten", "sequential"])
 def test_empty_batch(name: str) -> None:
@@ -202,6 +217,13 @@ def test_empty_batch(name: str) -> None:
     (lambda: nn.Conv2d(3, 4, 3, padding=-1), "padding: expected at least 0"),
     (lambda: nn.ConvTranspose2d(4, 3, 3, groups=2), "groups: expected a divisor of the 4 input and 3 output channels"),
     (lambda: nn.BatchNorm2d(3, momentum=2.0), "momentum: expected a number from 0 to 1, got 2"),
+    (lambda: nn.MaxPool2d(0), "kernel_size: expected at least 1"),
+    (lambda: nn.MaxPool2d(2, dilation=0), "dilation: expected at least 1"),
+    (lambda: nn.AvgPool2d(2, stride=(1, 2, 3)), "stride: expected an integer or a pair of them"),
+    (lambda: nn.AvgPool2d(2, divisor_override=0), "divisor_override: expected at least 1"),
+    (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), "output_size: expected an integer or a pair"),
+    (lambda: nn.AdaptiveAvgPool2d((None, -1)), "output_size: expected at least 0"),
+    (lambda: nn.GELU("erf"), "approximate: expected 'none' or 'tanh', got 'erf'"),
     (lambda: nn.Dropout(1.5), "p: expected a number from 0 to 1, got 1.5"),
     (lambda: nn.Linear(4, 5)(np.ones((2, 3), np.float32)), r"x: expected 4 features along the last axis, got shape"),
     (lambda: nn.BatchNorm2d(3)(np.ones((2, 4, 5, 5), np.float32)), "x: expected 3 channels"),

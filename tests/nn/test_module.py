@@ -149,7 +149,7 @@ def test_copies() -> None:
 
 def test_repr_shows_options_and_layers() -> None:
     assert repr(nn.Sequential(nn.MaxPool2d((2, 3)), nn.Sequential(nn.ReLU()))) == """Sequential(
-  (0): MaxPool2d(kernel_size=(2, 3), stride=(2, 3), padding=0, dilation=1, ceil_mode=False)
+  (0): MaxPool2d(kernel_size=(2, 3), stride=(2, 3), padding=(0, 0), dilation=(1, 1), ceil_mode=False)
   (1): Sequential(
     (0): ReLU()
   )

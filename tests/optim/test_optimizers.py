@@ -123,6 +123,27 @@ def test_goes_on_from_a_state_to_the_bit(name: str) -> None:
     assert other.state_dict().keys() == optimizer.state_dict().keys()
 
 
+@pytest.mark.parametrize("kind", ["SGD", "RMSProp"])
+def test_momentum_may_be_changed_between_steps(kind: str) -> None:
+    params = parameters()
+    optimizer = OURS[kind](params, lr=0.1)
+    for step, momentum in enumerate((0.0, 0.9, 0.9, 0.0)):
+        optimizer.param_groups[0]["momentum"] = momentum
+        steps(optimizer, params, range(step, step + 1))
+        state = optimizer.state_dict()
+        assert ("0.momentum_buffer" in state) == (momentum > 0)
+        optimizer.load_state_dict(state)
+    plain = parameters()
+    other = OURS[kind](plain, lr=0.1)
+    steps(other, plain, range(1))
+    other.param_groups[0]["momentum"] = 0.9             # its buffer starts at 0: the first step is one without
+    steps(other, plain, range(1, 2))
+    without = parameters()
+    steps(OURS[kind](without, lr=0.1), without, range(2))
+    for parameter, expected in zip(plain, without):
+        np.testing.assert_array_equal(parameter.data, expected.data)
+
+
 def test_state_is_flat_and_counts_in_int64() -> None:
     params = parameters()
     optimizer = optim.Adam(params)

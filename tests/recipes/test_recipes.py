@@ -228,6 +228,25 @@ def test_probabilities_of_all_classes_make_one(run_dir: Path, tmp_path: Path,
     assert shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.parametrize("change", [
+    lambda config: [config],
+    lambda config: config.pop("inputs"),
+    lambda config: config["inputs"].pop("mean"),
+    lambda config: config["inputs"].update(shape=[1, 8]),
+    lambda config: config["inputs"].update(std="wide"),
+    lambda config: config["inputs"].update(classes=["0", "1"]),
+])
+def test_inputs_that_are_damaged_are_refused(run_dir: Path, tmp_path: Path, change: Any) -> None:
+    recipe = recipes.load(run_dir)
+    (tmp_path / "best.safetensors").write_bytes((run_dir / "best.safetensors").read_bytes())
+    config = json.loads((run_dir / "config.json").read_text())
+    changed = change(config)
+    (tmp_path / "config.json").write_text(json.dumps(changed if changed == [config] else config))
+    recipe.run_dir = tmp_path
+    with pytest.raises(ValueError, match=r"config\.json: expected under inputs the classes, shape, .* that this CNN"):
+        recipe.evaluate()
+
+
 # --- the other recipes, on small data ---
 
 
@@ -273,6 +292,18 @@ def test_filters_are_stretched_to_their_own_range() -> None:
     assert all(picture.min() == 0 and picture.max() == 1 for picture in pictures)
 
 
+def test_overfit_check_keeps_its_config_when_it_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "cifar10", lambda folder: small(3, 32))
+    OverfitCheck(epochs=1, lrs=(0.01,)).run()
+    path = Path("runs/overfit-check-1/config.json")
+    before = path.stat().st_mtime_ns
+    OverfitCheck(epochs=1, lrs=(0.01,), resume=True).run()
+    assert path.stat().st_mtime_ns == before
+    OverfitCheck(epochs=2, lrs=(0.01,), resume=True).run()
+    assert json.loads(path.read_text())["epochs"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_overfit_check_learns_five_images_by_heart(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     OverfitCheck(data_dir=data_dir).run()

@@ -75,7 +75,9 @@ def test_check_gradients_finds_a_small_error() -> None:
 
 
 def test_check_gradients_counts_kinks_and_puts_everything_back() -> None:
-    layer = nn.Sequential(nn.Linear(3, 50), nn.BatchNorm1d(50), nn.Dropout(0.3), nn.ReLU(), nn.Linear(50, 1))
+    # No bias before batch normalization, which takes it away: its gradient is 0, and differences would show rounding.
+    layer = nn.Sequential(nn.Linear(3, 50, bias=False), nn.BatchNorm1d(50), nn.Dropout(0.3), nn.ReLU(),
+                          nn.Linear(50, 1))
     layer.to(np.float64)
     state = layer.state_dict()
     x = np.random.default_rng(0).standard_normal((8, 3))
@@ -92,6 +94,29 @@ def test_check_gradients_counts_kinks_and_puts_everything_back() -> None:
     (check,) = check_gradients(nn.ReLU(), zeros)
     assert check.kinks == 1
     assert check.error < 1e-9
+
+
+def test_check_gradients_leaves_kinks_out_of_both_gradients() -> None:
+    class WrongReLU(nn.Module):
+        def forward(self, x: np.ndarray, *, training: bool = True) -> tuple:
+            return np.maximum(x, 0), lambda grad_y, *, input_grad=True: 1.001 * (x > 0) * grad_y + 1e6 * (x == 0)
+
+    x = np.linspace(0.0, 3.0, 31)
+    (check,) = check_gradients(WrongReLU(), x)
+    assert check.kinks == 1
+    assert check.error == pytest.approx(0.001 / 2.001, rel=1e-3)
+
+
+def test_check_gradients_refuses_many_kinks() -> None:
+    x = np.arange(1.0, 41.0)
+    x[:4] = 0
+    (check,) = check_gradients(nn.ReLU(), x)
+    assert check.kinks == 4
+    for zeros, size in ((5, 40), (3, 10), (1, 1)):
+        x = np.arange(1.0, size + 1.0)
+        x[:zeros] = 0
+        with pytest.raises(AssertionError, match=f"x: {zeros} of {size} steps cross a kink"):
+            check_gradients(nn.ReLU(), x)
 
 
 def test_check_gradients_refuses_float32() -> None:

@@ -117,6 +117,18 @@ def test_a_report_shows_what_there_is(tmp_path):
     assert Page((tmp_path / "report.html").read_text()).tags.count("h1") == 1
 
 
+def test_figures_that_are_missing_are_dashes(tmp_path):
+    records = [{"epoch": 1, "lr": None, "train_loss": 0.5, "val_accuracy": 0.25, "seconds": 2.0},
+               {"epoch": 2, "lr": 0.1}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    training.write_report(tmp_path)
+    cells = [text for tag, text in Page((tmp_path / "report.html").read_text()).texts if tag == "td"]
+    assert cells == ["1", "-", "0.5000", "25.00 %", "2.0", "2", "0.1", "-", "-", "-"]
+    assert json.loads((tmp_path / "results.json").read_text())["seconds"] == 2
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    training.write_report(tmp_path)
+
+
 def test_images_that_were_not_evaluated_are_refused(tmp_path):
     labels = np.array([0, 1])
     evaluation = training.Evaluation(0.1, 1.0, np.eye(2, dtype=np.int64), labels, labels)
@@ -126,6 +138,7 @@ def test_images_that_were_not_evaluated_are_refused(tmp_path):
         training.write_report(tmp_path, evaluation, classes=["a"])
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 def test_a_browser_draws_it_without_complaint(run_dir, tmp_path):
     def browse(page, *options):

@@ -254,6 +254,60 @@ def test_an_optimizer_of_other_groups_leaves_the_model_as_it_was(tmp_path):
     assert_equal(weights(run.model), before)
 
 
+def test_the_optimizers_options_are_those_of_the_checkpoint(tmp_path):
+    class Halve(training.Callback):
+        def on_epoch_end(self, trainer, record):
+            trainer.optimizer.param_groups[0]["lr"] *= np.float32(0.5)
+
+    def adam(lr, betas, **options):
+        run = trainer(callbacks=[Halve()], **options)
+        run.optimizer = optim.Adam(optim.parameter_groups(run.model, 0.1), lr, betas=betas)
+        return run
+
+    whole = adam(0.01, (0.8, 0.99))
+    whole.fit(loader(), epochs=4)
+    adam(0.01, (0.8, 0.99), run_dir=tmp_path).fit(loader(), epochs=2)
+    run = adam(0.5, (0.9, 0.999), run_dir=tmp_path)
+    run.fit(loader(), epochs=4, resume=True)
+    np.testing.assert_allclose(run.history["lr"], [0.01, 0.005, 0.0025, 0.00125], rtol=1e-6)
+    assert run.optimizer.param_groups[1]["betas"] == (0.8, 0.99)
+    assert_equal(weights(run.model), weights(whole.model))
+
+    run.optimizer = optim.Adam(run.model.parameters())
+    with pytest.raises(training.CheckpointError, match="expected an optimizer with the groups"):
+        run.fit(loader(), epochs=5, resume=True)
+
+
+def test_a_callback_that_fails_leaves_everything_as_it_was(tmp_path):
+    class Stubborn(training.Callback):
+        def state_dict(self):
+            return {"value": np.zeros(1)}
+
+        def load_state_dict(self, state):
+            raise KeyError("valeu")
+
+    def run(**options):
+        return trainer(callbacks=[training.EarlyStopping(9), Stubborn()], run_dir=tmp_path, **options)
+
+    run().fit(loader(), loader(), epochs=1)
+    second = run(model=net(seed=3), lr=0.5)
+    before = weights(second.model)
+    with pytest.raises(training.CheckpointError, match=r"callback .*Stubborn cannot be taken back: KeyError"):
+        second.fit(loader(), loader(), epochs=2, resume=True)
+    assert_equal(weights(second.model), before)
+    assert second.optimizer.state_dict() == {}
+    assert second.optimizer.param_groups[0]["lr"] == 0.5
+    assert second.callbacks[0].best is None
+    assert not second.history
+
+
+def test_metrics_that_are_damaged_are_named(tmp_path):
+    for line in ("{", "3", '"\xff'):
+        (tmp_path / "metrics.jsonl").write_bytes(b'{"epoch": 1}\n' + line.encode("latin1") + b"\n")
+        with pytest.raises(ValueError, match=r"metrics\.jsonl: expected lines of JSON that a run wrote, .* in line 2"):
+            training.History.read(tmp_path)
+
+
 def test_what_cannot_be_resumed_is_named(tmp_path):
     with pytest.raises(ValueError, match="resume: expected a trainer with run_dir"):
         trainer().fit(loader(), epochs=1, resume=True)
@@ -337,6 +391,15 @@ def test_ctrl_c_between_the_batches_of_a_validation(tmp_path):
     history = trainer(run_dir=tmp_path).fit(loader(), loader(), epochs=2, resume=True)
     for name in ("lr", "train_loss", "train_accuracy", "val_loss"):
         np.testing.assert_array_equal(history[name], expected[name])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+def test_ctrl_c_at_the_very_end_reports_no_further_epoch(tmp_path):
+    # The first checkpoint is that before the run, the second one that of the only epoch.
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer(run_dir=tmp_path, callbacks=[PressCtrlC("on_checkpoint", 2)]).fit(loader(), epochs=1)
+    assert not isinstance(caught.value, training.Interrupted)
+    assert training.load(tmp_path / "last.safetensors")[1]["state"]["epoch"] == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself")

@@ -55,8 +55,9 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     give NaN. For uint8 both are exact.
 
     The bounds hold where squares stay in the range of the dtype. In float32 a difference above about 1.8e19 in one
-    coordinate ("gemm": coordinates that large) makes the distance inf or NaN, and one below about 1e-23 counts as 0,
-    losing digits from below 1e-19; in float64 that is 1.3e154, and 1e-162 and 1e-154.
+    coordinate gives inf, and one below about 1e-19 loses digits and below about 3e-23 counts as 0; in float64 that is
+    1.3e154, 1.5e-154 and 2e-162. "gemm" needs the products of coordinates in the range too: beyond it distances are
+    wrong, and may be 0.
 
     Examples
     --------
