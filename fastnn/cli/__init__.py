@@ -30,6 +30,9 @@ _NEEDED = {"tyro": "tyro", "tqdm": "tqdm", "matplotlib": "matplotlib", "PIL": "p
 
 def main() -> None:
     """Run the command line that the process was started with, and end the process with the command's status."""
+    # This process is ours. Where others use the cores too, OpenMP threads that spin while they wait make each kernel
+    # wait for the scheduler, and training several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         status = _run(sys.argv[1:])
         sys.stdout.flush()

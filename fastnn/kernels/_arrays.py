@@ -22,7 +22,9 @@ def as_array(name: str, value: Any) -> Array:
     """Return `value` as a C-contiguous array; anything that NumPy sees as an array is taken, lists are not."""
     if type(value) is not np.ndarray:
         if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")):
-            raise TypeError(f"{name}: expected an array, got {type(value).__name__}; convert it with numpy.asarray")
+            raise TypeError(f"{name}: expected an array, "
+                            + ("got None" if value is None else
+                               f"got {type(value).__name__}; convert it with numpy.asarray"))
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(f"{name}: expected an array without a mask, got a masked one; fill it with .filled(value)")
         try:
@@ -34,11 +36,11 @@ def as_array(name: str, value: Any) -> Array:
 
 
 def as_floats(**values: Any) -> list[Any]:
-    """Return the named arguments as arrays of one floating dtype, None staying None."""
+    """Return the named arguments as arrays of one floating dtype; None stays None in all but the first."""
     arrays: list[Any] = []
     first = None
     for name, value in values.items():
-        if value is None:
+        if value is None and arrays:
             arrays.append(None)
             continue
         array = as_array(name, value)
@@ -68,6 +70,7 @@ def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
 
 def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:
     """Raise ValueError unless `array` has one of `ranks` dimensions; `layout` says what they mean."""
+    _check_present(name, array)
     if array.ndim not in ranks:
         raise ValueError(f"{name}: expected {' or '.join(map(str, ranks))} dimensions {layout}, "
                          f"got shape {array.shape}")
@@ -75,8 +78,14 @@ def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:
 
 def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless `array` has this shape."""
+    _check_present(name, array)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def _check_present(name: str, array: Array | None) -> None:
+    if array is None:
+        raise TypeError(f"{name}: expected an array, got None")
 
 
 def check_not_empty(name: str, array: Array) -> None:

@@ -188,6 +188,8 @@ def _conv2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x + 1j, w)), TypeError, r"x: expected float32 or float64, got complex128")
     yield Refused(Call((x.astype(F32), w)), TypeError, r"weight: expected float32 as x has, got float64")
     yield Refused(Call((x.tolist(), w)), TypeError, r"x: expected an array, got list")
+    yield Refused(Call((None, w)), TypeError, r"x: expected an array, got None")
+    yield Refused(Call((x, None)), TypeError, r"weight: expected an array, got None")
     yield Refused(Call((x, w), {"out": np.empty((2, 6, 3, 2))}), ValueError, r"out: expected shape \(2, 6, 3, 3\)")
     yield Refused(Call((x, w), {"out": np.empty((2, 6, 3, 3), F32)}), TypeError, r"out: expected float64, got float32")
     yield Refused(Call((x, w[:4, :, :1, :1]), {"out": x}), ValueError, r"out: .* it overlaps with x")
@@ -513,6 +515,7 @@ def _two_arrays_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[C
 
 def _two_arrays_refused() -> Iterator[Refused]:
     yield Refused(Call((np.ones(3), np.ones(4))), ValueError, r"y: expected shape \(3,\), got \(4,\)")
+    yield Refused(Call((np.ones(3), None)), TypeError, r"y: expected an array, got None")
     yield Refused(Call((np.ones(3), np.ones(3, F32))), TypeError, r"y: expected float64 as x has, got float32")
 
 

@@ -83,7 +83,7 @@ def test_want_of_memory_is_an_error_on_any_thread(threads: int) -> None:
 
     fastnn.set_num_threads(threads)
     try:
-        with pytest.raises(MemoryError, match="no memory left for the scratch of|Allocation failed"):
+        with pytest.raises(MemoryError, match=r"no memory left for the scratch of|Allocation failed"):
             hungry(4, 1 << 60, np.zeros(4), work=1 << 30)
     finally:
         fastnn.set_num_threads(None)
