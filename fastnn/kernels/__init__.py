@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastnn.kernels._jit import get_num_threads, set_num_threads
+from fastnn.kernels._pool import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import (
     add,
@@ -56,6 +57,7 @@ __all__ = [
     "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
+    "clear_pool",
     "conv2d",
     "conv2d_backward",
     "conv_transpose2d",
@@ -85,6 +87,7 @@ __all__ = [
     "relu_backward",
     "rmsprop_update",
     "set_num_threads",
+    "set_pool_limit",
     "sgd_update",
     "sigmoid",
     "sigmoid_backward",

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = np.ndarray
+from fastnn.kernels._pool import Array, empty
+
 IntPair: TypeAlias = int | Sequence[int]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -38,20 +39,21 @@ def as_array(name: str, value: Any) -> Array:
 def as_floats(**values: Any) -> list[Any]:
     """Return the named arguments as arrays of one floating dtype; None stays None in all but the first."""
     arrays: list[Any] = []
-    first = None
+    dtype = None
     for name, value in values.items():
         if value is None and arrays:
             arrays.append(None)
             continue
         array = as_array(name, value)
-        if array.dtype not in FLOATS:
-            raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; "
-                            f"convert it with {name}.astype(numpy.float32)")
-        if first is None:
-            first = name, array.dtype
-        elif array.dtype != first[1]:
-            raise TypeError(f"{name}: expected {first[1]} as {first[0]} has, got {array.dtype}; "
-                            f"give both one dtype with .astype")
+        if array.dtype is not dtype:        # all arrays of a dtype share one object, as a rule
+            if array.dtype not in FLOATS:
+                raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; "
+                                f"convert it with {name}.astype(numpy.float32)")
+            if dtype is None:
+                first, dtype = name, array.dtype
+            elif array.dtype != dtype:
+                raise TypeError(f"{name}: expected {dtype} as {first} has, got {array.dtype}; "
+                                f"give both one dtype with .astype")
         arrays.append(array)
     return arrays
 
@@ -138,7 +140,7 @@ def as_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
 def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "out", **inputs: Array | None) -> Array:
     """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`."""
     if out is None:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(out).__name__}")
     out = np.asarray(out)                   # a matrix, say, would stay two-dimensional where it is made flat
@@ -150,7 +152,7 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "o
     for input_name, array in inputs.items():
         if array is not None and overlap(out, array):
             raise ValueError(f"{name}: expected memory of its own, but it overlaps with {input_name}")
-    return out if out.flags.c_contiguous and out.flags.aligned else np.empty(shape, dtype)
+    return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
 
 
 def deliver(result: Array, out: Array | None) -> Array:

@@ -85,21 +85,21 @@ class BlockKernel:
             for block in range(blocks):
                 self.function(block, *args)
             return
-        key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in args])
+        # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
+        key = tuple([a.dtype if isinstance(a, np.ndarray) else type(a) for a in args])
         compiled = self.compiled.get(key)
         if compiled is None:
             _watch_forks()
             with _state.lock:
                 compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
         if config.BOUNDSCHECK:              # one by one, so that an error says what it found
+            assert compiled.types == compiled.types_of(args), f"{self.name}: other dimensions than before"
             for block in range(blocks):
                 compiled.block_function(block, *args)
-            return
-        threads = get_num_threads() if work >= PARALLEL_WORK and blocks > 1 else 1
-        if threads == 1:
+        elif work < PARALLEL_WORK or blocks < 2 or get_num_threads() == 1:
             compiled.run(0, blocks, 0, compiled.call_block, *args)
         else:
-            _launch(compiled, min(threads, blocks), blocks, args)
+            _launch(compiled, min(get_num_threads(), blocks), blocks, args)
 
     def type_of(self, name: str, arg: Any) -> types.Type:
         """Inputs are typed read-only, which accepts writable arrays too: one signature a dtype."""
@@ -117,7 +117,7 @@ class _Compiled:
 
     def __init__(self, kernel: BlockKernel, args: tuple) -> None:
         self.kernel = kernel
-        self.types = tuple(kernel.type_of(name, arg) for name, arg in zip(kernel.parameters, args))
+        self.types = self.types_of(args)
         self.block_function = numba.njit(**kernel.options)(kernel.function)
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
@@ -131,7 +131,10 @@ class _Compiled:
             f"        call(loop, end, call_block, arguments)\n"
             f"    if failed[0]:\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
-            (types.intp,) * 4 + self.types)
+            (types.intp,) * 4 + self.types).entry_point     # without Numba's search for a signature
+
+    def types_of(self, args: tuple) -> tuple[types.Type, ...]:
+        return tuple(self.kernel.type_of(name, arg) for name, arg in zip(self.kernel.parameters, args))
 
     @functools.cached_property
     def call_block(self) -> int:
@@ -145,7 +148,7 @@ class _Compiled:
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
             f"        failed[0] = 1\n", (types.intp,) * 3))
 
-    def compile(self, source: str, signature: tuple) -> Callable[..., None]:
+    def compile(self, source: str, signature: tuple) -> CompileResult:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": _call,
                  "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
@@ -165,18 +168,21 @@ class _Compiled:
         return compiled
 
 
-def _compile(function: Callable, name: str, signature: tuple, key: tuple, **options: Any) -> Callable[..., None]:
+_libraries: list[Any] = []
+
+
+def _compile(function: Callable, name: str, signature: tuple, key: tuple, **options: Any) -> CompileResult:
     """Compile a function for one signature, or load it from the disk."""
     dispatcher = numba.njit(**options)(function)
     dispatcher._cache = _DiskCache(name, key)
     dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
-
-
-def _c_address(dispatcher: Any) -> int:
-    """The address of a compiled function that takes and returns plain integers."""
     (result,) = dispatcher.overloads.values()
+    return result
+
+
+def _c_address(result: CompileResult) -> int:
+    """The address of a compiled function that takes and returns plain integers."""
+    _libraries.append(result.library)       # an address keeps nothing alive
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
 
