@@ -41,10 +41,13 @@ sys.path.insert(0, str(HERE))
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import rows as table  # noqa: E402
-from rows import F32, ONE_THREAD, TORCH, Case, Group, Row, torch  # noqa: E402
+from rows import F32, ONE_THREAD, TORCH, Case, Group, Row  # noqa: E402
 
 import fastnn  # noqa: E402
 from fastnn.kernels import _jit, _simd  # noqa: E402
+
+missing = table.load_peers()
+torch = table.torch
 
 
 def main() -> int:
@@ -64,10 +67,8 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     sections = {name: section(result) for name, section in SECTIONS.items()}
-    if options.load:
-        print("\n".join(sections.values()))
-    else:                                   # the rows were printed as they were measured
-        print("\n".join(sections[name] for name in ("memory", "scaling", "summary") if sections[name]))
+    shown = ("machine", "tables") if options.load else ()          # else printed as they were measured
+    print("\n".join(sections[name] for name in (*shown, "memory", "scaling", "summary") if sections[name]))
     if options.write:
         text = (HERE / "performance.md.in").read_text()
         for name, section in sections.items():
@@ -80,7 +81,7 @@ def main() -> int:
 def measure(only: list[str], quick: bool) -> dict[str, Any]:
     """Return everything that is measured, as JSON has it."""
     begin = time.perf_counter()
-    result: dict[str, Any] = {"machine": machine(quick), "missing": table.MISSING, "groups": []}
+    result: dict[str, Any] = {"machine": machine(quick), "missing": missing, "groups": []}
     print(machine_section(result), flush=True)
     for group in table.groups(quick):
         measured = []
@@ -132,8 +133,7 @@ def check(label: str, case: Case) -> None:
         ours = first(case.ours())
         for name, call in case.peers.items():
             theirs = first(call())
-            scale = float(np.abs(ours).max())
-            error = float(np.abs(ours - theirs).max())
+            scale, error = largest(ours), largest(ours - theirs)
             if not error <= case.tolerance * scale:
                 raise AssertionError(f"{label}: results of fastnn and {name} differ by {error:.2e}, "
                                      f"the largest being {scale:.2e}")
@@ -144,12 +144,17 @@ def first(result: Any) -> Any:
     return np.asarray(result[0] if isinstance(result, tuple) else result)
 
 
+def largest(array: Any) -> float:
+    return max(float(array.max()), -float(array.min()))
+
+
 def alternate(candidates: dict[str, Callable[[], Any]], seconds: float, least: int, most: int,
               ) -> dict[str, list[float]]:
     """Return the times of calls, made in turns; slow candidates drop out after `least` rounds and some seconds."""
     number, times = {}, {name: [] for name in candidates}
     for name, call in candidates.items():
-        number[name] = max(1, math.ceil(SAMPLE / min(timed(name, call) for _ in range(3))))
+        once = timed(name, call)
+        number[name] = 1 if once > 10 * SAMPLE else math.ceil(SAMPLE / min(timed(name, call) for _ in range(3)))
     for turn in range(most):
         for name, call in candidates.items():
             if turn >= least and sum(times[name]) * number[name] > seconds:
@@ -237,7 +242,7 @@ def machine(quick: bool) -> dict[str, Any]:
         reads[TORCH] = source.nbytes / best(tensors[0].sum)
     return {"processor": processor(), "system": f"{platform.system()} {platform.machine()}", "threads": threads,
             "versions": {module.__name__: module.__version__ for module in (
-                fastnn, np, numba, table.torch, table.faiss, table._optional("sklearn"), table._optional("scipy"))
+                fastnn, np, numba, *map(table.optional, ("torch", "faiss", "sklearn", "scipy")))
                 if module is not None},
             "date": time.strftime("%Y-%m-%d"), "peak": peak, "peaks": speeds,
             "copy": {str(size): max(both.values()) for size, both in copies.items()}, "read": max(reads.values())}
@@ -428,7 +433,7 @@ def scaling_section(result: dict[str, Any]) -> str:
                 blocks = sorted(found["blocks"])
                 some = (f"{len(blocks)} of {blocks[0]} to {blocks[-1]}" if len(blocks) > 6 else
                         ", ".join(map(str, found["blocks"])) or "none")
-                lines.append([f"{group['title']}: {row['label']}", f"{row['ratios'].get('one core', 1.0):.2f}", some,
+                lines.append([f"{group['title']}: {row['label']}", f"{row['ratios'].get(ONE_CORE, 1.0):.2f}", some,
                               f"{100 * found['serial']:.1f} %", f"{found['on_many_cores']:.0f}"])
     if not lines:
         return ""
@@ -440,6 +445,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "machine": machine_section, "summary": summary_section,
     "tables": lambda result: "\n".join(map(group_section, result["groups"])),
     "memory": memory_section, "scaling": scaling_section, "missed": missed_section,
+    "cores": lambda result: str(MANY_CORES),
 }
 
 

@@ -1,6 +1,7 @@
-"""What is compared: every row of the tables of speed, with its data, its peers, its least work, and what it must reach.
+"""What is compared: every row of the tables of speed, with its data, its peers, its least work and its target.
 
-`groups()` is the whole table. A row makes its data when it is measured; a peer that is not installed is left out.
+`groups()` is the whole table. A row makes its data when it is measured. `load_peers()` imports the peers; one that is
+not installed is left out.
 """
 
 from __future__ import annotations
@@ -23,22 +24,33 @@ ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: wa
 SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
 
 
-def _optional(name: str) -> Any:
+torch: Any = None
+aten: Any = None
+faiss: Any = None
+neighbors: Any = None
+pairwise: Any = None
+scipy_distance: Any = None
+
+
+def load_peers() -> list[str]:
+    """Import what is installed of the peers, and return the names of those that are missing."""
+    global torch, aten, faiss, neighbors, pairwise, scipy_distance
+    torch, faiss, neighbors = optional("torch"), optional("faiss"), optional("sklearn.neighbors")
+    pairwise, scipy_distance = optional("sklearn.metrics.pairwise"), optional("scipy.spatial.distance")
+    if torch is not None:
+        torch.set_grad_enabled(False)       # training switches it on
+        torch.set_num_threads(fastnn.get_num_threads())
+        aten = torch.ops.aten
+    if faiss is not None:
+        faiss.omp_set_num_threads(fastnn.get_num_threads())
+    return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
+
+
+def optional(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-torch, faiss, neighbors = _optional("torch"), _optional("faiss"), _optional("sklearn.neighbors")
-pairwise, scipy_distance = _optional("sklearn.metrics.pairwise"), _optional("scipy.spatial.distance")
-MISSING = [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
-if torch is not None:
-    torch.set_grad_enabled(False)           # training switches it on
-    torch.set_num_threads(fastnn.get_num_threads())
-    aten = torch.ops.aten
-if faiss is not None:
-    faiss.omp_set_num_threads(fastnn.get_num_threads())
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ def groups(quick: bool = False) -> list[Group]:
         sizes = {"1 MB": (4, 64, 32, 32)}
     small = list(_memory_bound({"100 kB": (2, 64, 14, 14)}, small=True))
     pooling_or_training = [row for row in small if "pool" in row.label or "batch_norm training" in row.label]
-    tiny = [Row(name, functools.partial(Case, ours, peers), small=True) for name, ours, peers in _tiny()]
+    tiny = [Row(name, functools.partial(_tiny_case, name), small=True) for name in _tiny()]
     return [
         *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (2.5, 1.5), (2.0, 1.3)),
         *_convolutions("conv2d, other", quick, CONV_OTHER, (1.5, 1.0), (1.5, 1.0)),
@@ -421,13 +433,17 @@ def _torch_resnet18() -> Any:
 NOT_SLOWER = ("conv2d", "batch_norm training", "batch_norm inference")
 
 
-def _tiny() -> list[tuple[str, Callable[[], Any], dict[str, Callable[[], Any]]]]:
+def _tiny_case(name: str) -> Case:
+    return _tiny()[name]
+
+
+def _tiny() -> dict[str, Case]:
     """Every public kernel on an image of 1 x 1 x 8 x 8, and torch's function where it has one of the kind."""
     x, grad, w, b = _normal(1, 1, 8, 8), _normal(1, 1, 8, 8, seed=1), _normal(1, 1, 3, 3), _normal(1)
     mean, var, one = np.zeros(1, F32), np.ones(1, F32), np.ones(1, F32)
     rows, labels = _normal(8, 8), np.arange(8)
     stats = np.zeros(1), np.ones(1)
-    y, indices = fastnn.max_pool2d(x, 2, return_indices=True)
+    y, indices = np.ascontiguousarray(x[..., ::2, ::2]), np.arange(64).reshape(x.shape)[..., ::2, ::2].copy()
     mask = np.ones(x.shape, np.uint8)
     states = [np.ones(64, F32) for _ in range(4)]
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -497,5 +513,5 @@ def _tiny() -> list[tuple[str, Callable[[], Any], dict[str, Callable[[], Any]]]]
             "cross_entropy": lambda: f.cross_entropy(trows, tl),
             "mse_loss": lambda: f.mse_loss(tx, tg),
         }
-    return [(name, functools.partial(getattr(fastnn, name.split()[0]), *args, **options),
-             {TORCH: peers[name]} if name in peers else {}) for name, args, options in calls]
+    return {name: Case(functools.partial(getattr(fastnn, name.split()[0]), *args, **options),
+                       {TORCH: peers[name]} if name in peers else {}) for name, args, options in calls}
