@@ -63,7 +63,7 @@ def main() -> int:
     if options.load:
         result = json.loads(options.load.read_text())
     else:
-        result = measure(options.only.split(","), options.quick)
+        result = measure([part for part in options.only.split(",") if part], options.quick)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     sections = {name: section(result) for name, section in SECTIONS.items()}
@@ -86,12 +86,12 @@ def measure(only: list[str], quick: bool) -> dict[str, Any]:
     for group in table.groups(quick):
         measured = []
         for row in group.rows:
-            if any(part in f"{group.title}: {row.label}" for part in only):
+            if not only or any(part in f"{group.title}: {row.label}" for part in only):
                 measured.append(measure_row(row, result["machine"], quick))
         if measured:
             result["groups"].append(summarized(group, measured))
             print(group_section(result["groups"][-1]), flush=True)
-    if only == [""]:
+    if not only:
         result["memory"] = {name: memory(name, 4 if quick else batch)
                             for name, batch in (("cnn-mnist", 64), ("resnet18", 32))}
     result["seconds"] = time.perf_counter() - begin

@@ -268,7 +268,8 @@ ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...], str, tuple[Any, ...], str]] =
 
 
 def _activation(name: str, shape: tuple[int, ...], backward: bool) -> Case:
-    x, kernel = _normal(*shape), name.split()[0]
+    rows = (shape[0] * shape[1], -1) if "softmax" in name else shape       # softmax: along whole images
+    x, kernel = _normal(*shape).reshape(rows), name.split()[0]
     options = {"approximate": "tanh"} if name == "gelu by tanh" else {}
     forward_op, after_x, backward_op, after_value, of = ACTIVATIONS[name]
     forward, peers = getattr(fastnn, kernel), {}
@@ -280,7 +281,7 @@ def _activation(name: str, shape: tuple[int, ...], backward: bool) -> Case:
                      WARM: _warm(getattr(aten, forward_op).out, function(tx, *dim, **options), tx, *after_x, **options)}
         return Case(lambda: forward(x, **options), peers, bytes=8.0 * x.size)
     gradient = getattr(fastnn, f"{kernel}_backward")
-    grad, value = _normal(*shape, seed=1), x if of == "x" else forward(x, **options)
+    grad, value = _normal(*shape, seed=1).reshape(rows), x if of == "x" else forward(x, **options)
     if torch is not None:
         op = getattr(aten, backward_op)
         args = (*_tensors(grad, value), *(torch.float32 if a == "float32" else a for a in after_value))
