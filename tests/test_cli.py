@@ -306,14 +306,19 @@ def test_warmup_compiles_what_is_needed_later(tmp_path: Path) -> None:
     cache = {"FASTNN_CACHE_DIR": str(tmp_path / "cache")}
     done = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
     assert done.returncode == 0
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [
-        ["mse_loss", "float32"], ["mse_loss_backward", "float32"]]
+    cold = [line.split() for line in done.stdout.splitlines()[1:3]]
+    assert [line[:2] for line in cold] == [["mse_loss", "float32"], ["mse_loss_backward", "float32"]]
+    assert all(int(compiled) > 0 and loaded == "0" for _, _, compiled, loaded, _ in cold)
     files = set((tmp_path / "cache").rglob("*.nbc"))
     assert files
     code = ("import numpy as np; from fastnn import kernels; x = np.ones((300, 300), np.float32); "
             "kernels.mse_loss(x, x); kernels.mse_loss_backward(1.0, x, x); kernels.mse_loss(x[:2], x[:2])")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **cache})
     assert set((tmp_path / "cache").rglob("*.nbc")) == files
+    again = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
+    cached = [line.split() for line in again.stdout.splitlines()[1:3]]
+    assert [line[:4] for line in cached] == [[*line[:2], "0", line[2]] for line in cold]
+    assert sum(float(line[4]) for line in cached) < 0.5 * sum(float(line[4]) for line in cold)
 
 
 def test_warmup_without_a_compiler(tmp_path: Path) -> None:

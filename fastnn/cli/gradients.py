@@ -81,6 +81,8 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Residual", nn.Residual(nn.Conv2d(4, 4, 3, padding=1)), images),
             ("CNN", models.CNN(seed=seed), (2, 1, 8, 8)),
             ("CNNMnist", models.CNNMnist(seed=seed), (2, 1, 28, 28)),
+            *((name, getattr(models, name)(10, small_images=True, width=4, seed=seed), (4, 3, 16, 16))
+              for name in ("ResNet18", "ResNet34", "ResNet50")),
             ("ThreeLayerConvNet", models.ThreeLayerConvNet(seed=seed), (2, 3, 32, 32)),
         ]
     for name, module, shape in cases:

@@ -63,7 +63,8 @@ def _seconds(row: Kernel, call: Any, target: str) -> float:
 def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64", "uint8")) -> None:
     """Compile kernels ahead, so that nobody waits for them later.
 
-    They are kept on the disk; "fastnn doctor" says where.
+    They are kept on the disk; "fastnn doctor" says where. A line says how many functions a kernel needed that those
+    above it had not, one for each combination of types: compiled, or loaded from the disk, and the seconds of that.
 
     Parameters
     ----------
@@ -74,18 +75,30 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     """
     if _jit.config.DISABLE_JIT:
         raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
-    print("{:<28} {:<8} {:>9}".format("kernel", "dtype", "seconds"))
-    total = time.perf_counter()
+    columns = "{:<28} {:<8} {:>9} {:>9} {:>9}"
+    print(columns.format("kernel", "dtype", "compiled", "loaded", "seconds"))
+    begin = time.perf_counter()
     _jit._loop_address()
+    seen: set[int] = set()
+    counts = np.zeros(2, int)
     for row in _kernels(kernel):
         for dtype in (dtype for dtype in row.dtypes if dtype.name in dtypes):
-            begin = time.perf_counter()
+            before = sum(block_kernel.seconds for block_kernel in _jit.kernels.values())
             for options in [{"algorithm": algorithm} for algorithm in row.algorithms] or [{}]:
                 for call in row.samples(np.random.default_rng(0), dtype):
                     row(call, target="cpu", **options)
-            # Sample calls are small and run on one thread; larger ones need this too.
-            for block_kernel in list(_jit.kernels.values()):
-                for compiled in list(block_kernel.compiled.values()):
-                    _ = compiled.call_block
-            print(f"{row.name:<28} {dtype.name:<8} {time.perf_counter() - begin:9.2f}", flush=True)
-    print(f"\n{time.perf_counter() - total:.1f} s in all; what took none had been compiled before")
+            new = [compiled for block_kernel in _jit.kernels.values() for compiled in block_kernel.compiled.values()
+                   if id(compiled) not in seen]
+            for compiled in new:
+                _ = compiled.call_block         # sample calls are small and run on one thread; larger ones need this
+            seen.update(map(id, new))
+            loaded = sum(map(_is_from_disk, new))
+            counts += len(new) - loaded, loaded
+            seconds = sum(block_kernel.seconds for block_kernel in _jit.kernels.values()) - before
+            print(columns.format(row.name, dtype.name, len(new) - loaded, loaded, f"{seconds:.2f}"), flush=True)
+    print(f"\n{counts[0]} functions compiled and {counts[1]} loaded from the disk, in "
+          f"{time.perf_counter() - begin:.1f} s with their first calls; each counts where it was needed first")
+
+
+def _is_from_disk(compiled: Any) -> bool:
+    return bool(compiled.run.stats.cache_hits)

@@ -13,6 +13,7 @@ Examples
 
 from fastnn.models.cnn import CNN
 from fastnn.models.cnn_mnist import CNNMnist
+from fastnn.models.resnet import ResNet18, ResNet34, ResNet50
 from fastnn.models.three_layer_convnet import ThreeLayerConvNet
 
-__all__ = ["CNN", "CNNMnist", "ThreeLayerConvNet"]
+__all__ = ["CNN", "CNNMnist", "ResNet18", "ResNet34", "ResNet50", "ThreeLayerConvNet"]

@@ -1,0 +1,518 @@
+"""What is compared: every row of the tables of speed, with its data, its peers, its least work and its target.
+
+`groups()` is the whole table. A row makes its data when it is measured. `load_peers()` imports the peers; one that is
+not installed is left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import fastnn
+from fastnn import models, nn, optim
+
+F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
+TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimizer"
+ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: waking a thread that sleeps costs more
+SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
+
+
+torch: Any = None
+aten: Any = None
+faiss: Any = None
+neighbors: Any = None
+pairwise: Any = None
+scipy_distance: Any = None
+
+
+def load_peers() -> list[str]:
+    """Import what is installed of the peers, and return the names of those that are missing."""
+    global torch, aten, faiss, neighbors, pairwise, scipy_distance
+    torch, faiss, neighbors = optional("torch"), optional("faiss"), optional("sklearn.neighbors")
+    pairwise, scipy_distance = optional("sklearn.metrics.pairwise"), optional("scipy.spatial.distance")
+    if torch is not None:
+        torch.set_grad_enabled(False)       # training switches it on
+        torch.set_num_threads(fastnn.get_num_threads())
+        aten = torch.ops.aten
+    if faiss is not None:
+        faiss.omp_set_num_threads(fastnn.get_num_threads())
+    return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
+
+
+def optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row with its data: functions that do the same work, and how much that is at least."""
+
+    ours: Callable[[], Any]
+    peers: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    flops: float = 0.0
+    bytes: float = 0.0
+    peak: str | None = "multiply"           # the register tile that bounds the arithmetic, if it is measured
+    calls: int = 1                          # how many results, one after the other, must agree with a peer's
+    tolerance: float = 1e-4                 # of the largest value
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    make: Callable[[], Case]
+    small: bool = False                     # PyTorch is timed on one thread too
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that one line of targets is for: {peer: (least geometric mean, least of any row)}, in times as fast."""
+
+    title: str
+    rows: list[Row]
+    targets: dict[str, tuple[float, float]] = field(default_factory=dict)
+    most: float | None = None               # seconds that no row may take
+
+
+def groups(quick: bool = False) -> list[Group]:
+    """The table; with `quick`, the same kernels on little data."""
+    sizes = {"8 MB": (32, 64, 32, 32), "33 MB": (128, 64, 32, 32), "400 MB": (128, 64, 112, 112)}
+    if quick:
+        sizes = {"1 MB": (4, 64, 32, 32)}
+    small = list(_memory_bound({"100 kB": (2, 64, 14, 14)}, small=True))
+    pooling_or_training = [row for row in small if "pool" in row.label or "batch_norm training" in row.label]
+    tiny = [Row(name, functools.partial(_tiny_case, name), small=True) for name in _tiny()]
+    return [
+        *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (2.5, 1.5), (2.0, 1.3)),
+        *_convolutions("conv2d, other", quick, CONV_OTHER, (1.5, 1.0), (1.5, 1.0)),
+        Group("batch norm, pooling, activations", list(_memory_bound(sizes)), {TORCH: (5.0, 2.0)}),
+        Group("pooling and training batch norm, small", pooling_or_training, {TORCH: (2.0, 2.0)}),
+        Group("activations and batch norm in inference, small",
+              [row for row in small if row not in pooling_or_training], {TORCH: (1.0, 1.0)}),
+        Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
+                              for m, n, d in _less(KNN, quick)], {SKLEARN: (2.5, 1.8), FAISS: (1.5, 1.0)}),
+        Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
+                                       for m, n, d in _less(KNN[:2], quick)], {FAISS: (3.0, 2.5)}),
+        Group("pairwise_l2", [Row(f"{n} x {n}, D = {d}", functools.partial(_pairwise, n, d))
+                              for n, d in _less(PAIRWISE, quick)], {SKLEARN: (2.5, 2.5), CDIST: (10.0, 10.0)}),
+        Group("pairwise_l2, many dimensions", [Row(f"{n} x {n}, D = {d}", functools.partial(_pairwise, n, d))
+                                               for n, d in _less([(1024, 3072)], quick)],
+              {SKLEARN: (1.5, 1.5), CDIST: (10.0, 10.0)}),
+        *[Group(f"training step, {name}", [Row(f"batch {batch}", functools.partial(_training, name, batch))],
+                {TORCH: (target, target)})
+          for name, batch, target in [("cnn-mnist", 8 if quick else 64, 1.5), ("resnet18", 2 if quick else 32, 1.8)]],
+        Group("1x1x8x8: conv2d, batch_norm", [row for row in tiny if row.label in NOT_SLOWER],
+              {ONE_THREAD: (1.0, 1.0)}),
+        Group("1x1x8x8: every other kernel", [row for row in tiny if row.label not in NOT_SLOWER], most=6e-6),
+    ]
+
+
+def _less(shapes: list[Any], quick: bool) -> list[Any]:
+    """With `quick`, shapes with an eighth of the images, queries and points."""
+    return [tuple(max(1, size // 8) if i < len(shape) - 1 else size for i, size in enumerate(shape))
+            for shape in shapes] if quick else shapes
+
+
+@functools.lru_cache(maxsize=6)
+def _normal(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def _tensors(*arrays: Any) -> list[Any]:
+    return [None if array is None else torch.from_numpy(array) for array in arrays]
+
+
+# --- convolution -------------------------------------------------------------------------------------------------
+
+# (N, C, H = W, F, kernel, stride, padding, groups)
+CONV3 = [(n, c, size, f, 3, 1, 1, 1) for n, c, size, f in [
+    (128, 64, 32, 64), (128, 128, 16, 128), (128, 256, 8, 256), (32, 96, 32, 96), (32, 512, 4, 512), (8, 48, 40, 80),
+    (1, 64, 56, 64), (1, 256, 14, 256)]]
+CONV_OTHER = [(128, 3, 32, 32, 3, 1, 1, 1), (64, 1, 28, 32, 5, 1, 2, 1), (64, 32, 14, 64, 5, 1, 2, 1),
+              (128, 64, 32, 128, 3, 2, 1, 1), (128, 64, 32, 64, 1, 1, 0, 1), (32, 3, 224, 64, 7, 2, 3, 1),
+              (32, 128, 28, 128, 3, 1, 1, 128), (16, 96, 16, 192, 4, 4, 0, 1)]
+
+
+def _convolutions(title: str, quick: bool, shapes: list[tuple[int, ...]],
+                  *targets: tuple[float, float]) -> Iterator[Group]:
+    for what, backward, target in zip(("forward", "all gradients"), (False, True), targets):
+        rows = []
+        for n, *shape in shapes:
+            n = max(1, n // 16) if quick else n
+            c, size, f, kernel, stride, _, channel_groups = shape
+            options = "".join(f", {name} {value}" for name, value, usual in
+                              [("stride", stride, 1), ("groups", channel_groups, 1)] if value != usual)
+            rows.append(Row(f"{n} x {c} x {size} x {size}, {f} filters {kernel} x {kernel}{options}",
+                            functools.partial(_conv, backward, n, *shape)))
+        yield Group(f"{title}, {what}", rows, {TORCH: target})
+
+
+def _conv(backward: bool, n: int, c: int, size: int, f: int, k: int, stride: int, padding: int, groups: int) -> Case:
+    x, bias = _normal(n, c, size, size), _normal(f)
+    weight = _normal(f, c // groups, k, k) / np.float32(k * np.sqrt(c // groups))
+    options = {"stride": stride, "padding": padding, "groups": groups}
+    out = (size + 2 * padding - k) // stride + 1
+    flops, moved = 2.0 * n * f * out * out * c // groups * k * k, 4.0 * (x.size + weight.size + n * f * out * out)
+    if not backward:
+        peers = {}
+        if torch is not None:
+            peers[TORCH] = functools.partial(torch.nn.functional.conv2d, *_tensors(x, weight, bias), **options)
+        return Case(lambda: fastnn.conv2d(x, weight, bias, **options), peers, flops, moved)
+    grad, peers = _normal(n, f, out, out, seed=1), {}
+    if torch is not None:
+        peers[TORCH] = functools.partial(
+            aten.convolution_backward.default, *_tensors(grad, x, weight), [f], [stride] * 2, [padding] * 2, [1, 1],
+            False, [0, 0], groups, [True] * 3)
+    return Case(lambda: fastnn.conv2d_backward(grad, x, weight, **options), peers, 2 * flops, 2 * moved)
+
+
+# --- memory-bound kernels ----------------------------------------------------------------------------------------
+
+
+def _memory_bound(sizes: dict[str, tuple[int, ...]], small: bool = False) -> Iterator[Row]:
+    for size, shape in sizes.items():
+        for name in ("batch_norm training", "batch_norm inference", *POOLS, *ACTIVATIONS):
+            make = _batch_norm if name.startswith("batch_norm") else _pool if name in POOLS else _activation
+            yield Row(f"{name}, {size}", functools.partial(make, name, shape, False), small)
+            if name != "batch_norm inference":
+                yield Row(f"{name}, backward, {size}", functools.partial(make, name, shape, True), small)
+
+
+def _batch_norm(name: str, shape: tuple[int, ...], backward: bool) -> Case:
+    x, channels, peers = _normal(*shape), shape[1], {}
+    mean, var, weight, bias = np.zeros(channels, F32), np.ones(channels, F32), _normal(channels), _normal(channels)
+    training = name.endswith("training")
+    if not backward:
+        if torch is not None:
+            arguments = (*_tensors(x, weight, bias, mean.copy(), var.copy()), training, 0.1, 1e-5)
+            peers = {TORCH: lambda: torch.native_batch_norm(*arguments)[0],
+                     WARM: _warm(aten.native_batch_norm.out, torch.native_batch_norm(*arguments), *arguments)}
+        return Case(lambda: fastnn.batch_norm(x, mean, var, weight, bias, training=training), peers,
+                    bytes=4.0 * x.size * (3 if training else 2))
+    grad = _normal(*shape, seed=1)
+    _, save_mean, save_invstd = fastnn.batch_norm(x, None, None, weight, bias, training=True, return_stats=True)
+    if torch is not None:
+        arguments = (*_tensors(grad, x, weight, mean, var, save_mean.astype(F32), save_invstd.astype(F32)), True, 1e-5,
+                     [True] * 3)
+        peers = {TORCH: lambda: aten.native_batch_norm_backward.default(*arguments)}
+    return Case(lambda: fastnn.batch_norm_backward(grad, x, weight, save_mean, save_invstd), peers,
+                bytes=4.0 * x.size * 5)
+
+
+POOLS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "max_pool2d 2x2": ("max", (2, 2, 0)), "max_pool2d 3x3, stride 2": ("max", (3, 2, 1)),
+    "avg_pool2d 2x2": ("avg", (2, 2, 0)), "adaptive_avg_pool2d to 1x1": ("adaptive", ()),
+}
+
+
+def _pool(name: str, shape: tuple[int, ...], backward: bool) -> Case:
+    (kind, window), x, peers = POOLS[name], _normal(*shape), {}
+    options = dict(zip(("stride", "padding"), window[1:]))
+    if kind == "max":
+        y, indices = fastnn.max_pool2d(x, window[0], **options, return_indices=True)
+        ours = [lambda: fastnn.max_pool2d(x, window[0], **options, return_indices=True),
+                lambda: fastnn.max_pool2d_backward(grad, indices, shape)]
+        moved = 4.0 * (x.size + 3 * y.size)            # indices are int64
+    elif kind == "avg":
+        y = fastnn.avg_pool2d(x, window[0], **options)
+        ours = [lambda: fastnn.avg_pool2d(x, window[0], **options),
+                lambda: fastnn.avg_pool2d_backward(grad, shape, window[0], **options)]
+        moved = 4.0 * (x.size + y.size)
+    else:
+        y = fastnn.adaptive_avg_pool2d(x, 1)
+        ours = [lambda: fastnn.adaptive_avg_pool2d(x, 1), lambda: fastnn.adaptive_avg_pool2d_backward(grad, shape)]
+        moved = 4.0 * x.size
+    grad = _normal(*y.shape, seed=1)
+    if torch is not None:
+        functions, (tx, tg) = torch._C._nn, _tensors(x, grad)
+        at = [[size] * 2 for size in window]
+        if kind == "max":
+            forward = functools.partial(functions.max_pool2d_with_indices, tx, *at)
+            out, arguments = aten.max_pool2d_with_indices.out, (tx, *at)
+            op, back = aten.max_pool2d_with_indices_backward, (tg, tx, *at, [1, 1], False, forward()[1])
+        elif kind == "avg":
+            forward, out, arguments = functools.partial(functions.avg_pool2d, tx, *at), aten.avg_pool2d.out, (tx, *at)
+            op, back = aten.avg_pool2d_backward, (tg, tx, *at, False, True, None)
+        else:
+            forward = functools.partial(functions.adaptive_avg_pool2d, tx, 1)
+            out, arguments = aten.adaptive_avg_pool2d.out, (tx, [1, 1])
+            op, back = aten._adaptive_avg_pool2d_backward, (tg, tx)
+        peers = ({TORCH: functools.partial(op.default, *back)} if backward else
+                 {TORCH: forward, WARM: _warm(out, forward(), *arguments)})
+        if backward and kind != "adaptive":
+            peers[WARM] = _warm(op.grad_input, op.default(*back), *back)
+    return Case(ours[backward], peers, bytes=moved)
+
+
+# PyTorch's operation with given outputs, its arguments after x, its backward operation, the arguments of that after the
+# gradient and what it is computed from, which comes last.
+ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...], str, tuple[Any, ...], str]] = {
+    "relu": ("clamp_min", (0,), "threshold_backward", (0,), "y"),
+    "leaky_relu": ("leaky_relu", (0.01,), "leaky_relu_backward", (0.01, False), "x"),
+    "sigmoid": ("sigmoid", (), "sigmoid_backward", (), "y"),
+    "tanh": ("tanh", (), "tanh_backward", (), "y"),
+    "gelu": ("gelu", (), "gelu_backward", (), "x"),
+    "gelu by tanh": ("gelu", (), "gelu_backward", (), "x"),
+    "softmax": ("_softmax", (-1, False), "_softmax_backward_data", (-1, "float32"), "y"),
+    "log_softmax": ("_log_softmax", (-1, False), "_log_softmax_backward_data", (-1, "float32"), "y"),
+}
+
+
+def _activation(name: str, shape: tuple[int, ...], backward: bool) -> Case:
+    rows = (shape[0] * shape[1], -1) if "softmax" in name else shape       # softmax: along whole images
+    x, kernel = _normal(*shape).reshape(rows), name.split()[0]
+    options = {"approximate": "tanh"} if name == "gelu by tanh" else {}
+    forward_op, after_x, backward_op, after_value, of = ACTIVATIONS[name]
+    forward, peers = getattr(fastnn, kernel), {}
+    if not backward:
+        if torch is not None:
+            function = getattr(torch, kernel, None) or getattr(torch._C._nn, kernel)
+            tx, dim = torch.from_numpy(x), after_x[:1] if "softmax" in name else ()
+            peers = {TORCH: lambda: function(tx, *dim, **options),
+                     WARM: _warm(getattr(aten, forward_op).out, function(tx, *dim, **options), tx, *after_x, **options)}
+        return Case(lambda: forward(x, **options), peers, bytes=8.0 * x.size)
+    gradient = getattr(fastnn, f"{kernel}_backward")
+    grad, value = _normal(*shape, seed=1).reshape(rows), x if of == "x" else forward(x, **options)
+    if torch is not None:
+        op = getattr(aten, backward_op)
+        args = (*_tensors(grad, value), *(torch.float32 if a == "float32" else a for a in after_value))
+        warm = op.grad_input if "grad_input" in op.overloads() else op.out
+        peers = {TORCH: lambda: op.default(*args, **options),
+                 WARM: _warm(warm, op.default(*args, **options), *args, **options)}
+    return Case(lambda: gradient(grad, value, **options), peers, bytes=12.0 * x.size)
+
+
+def _warm(overload: Any, results: Any, *args: Any, **options: Any) -> Callable[[], Any]:
+    """PyTorch's form that writes into given tensors: those of an earlier result."""
+    names = [argument.name for argument in overload._schema.arguments if argument.is_out]
+    outputs = dict(zip(names, results if isinstance(results, tuple | list) else (results,)))
+    return lambda: overload(*args, **options, **outputs)
+
+
+# --- distances ---------------------------------------------------------------------------------------------------
+
+KNN = [(500, 5000, 3072), (1000, 10_000, 784), (4096, 4096, 64), (4096, 4096, 16), (4096, 4096, 3), (1, 100_000, 128)]
+PAIRWISE = [(4096, 3), (4096, 16), (4096, 64), (4096, 128), (1024, 784)]
+
+
+def _points(n: int, d: int, dtype: np.dtype, seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (n, d), np.uint8) if dtype == U8 else _normal(n, d, seed=seed)
+
+
+def _knn(m: int, n: int, d: int, dtype: np.dtype) -> Case:
+    queries, points, k, peers = _points(m, d, dtype, 0), _points(n, d, dtype, 1), min(10, n), {}
+    floats = queries.astype(F32, copy=False), points.astype(F32, copy=False)
+    if neighbors is not None and dtype == F32:
+        search = neighbors.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(floats[1])
+        peers[SKLEARN] = lambda: search.kneighbors(floats[0])[0]
+    if faiss is not None:
+        index = faiss.IndexFlatL2(d)
+        index.add(floats[1])
+        peers[FAISS] = lambda: np.sqrt(index.search(floats[0], k)[0])      # it returns squares, by the thousand
+    return Case(lambda: fastnn.knn(queries, points, k)[0], peers, 3.0 * m * n * d,
+                queries.itemsize * d * float(m + n), "distance" if dtype == F32 else None, tolerance=1e-3)
+
+
+def _pairwise(n: int, d: int) -> Case:
+    x, y, peers = _normal(n, d, seed=0), _normal(n, d, seed=1), {}
+    if pairwise is not None:
+        peers[SKLEARN] = lambda: pairwise.euclidean_distances(x, y)
+    if scipy_distance is not None:
+        peers[CDIST] = lambda: scipy_distance.cdist(x, y)
+    if torch is not None:
+        tensors = _tensors(x, y)
+        peers[TORCH] = lambda: torch.cdist(*tensors)
+    return Case(lambda: fastnn.pairwise_l2(x, y), peers, 3.0 * n * n * d, 4.0 * (2 * n * d + n * n), "distance",
+                tolerance=1e-3)
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+IMAGES = {"cnn-mnist": (1, 28, 28), "resnet18": (3, 32, 32)}
+
+
+def batch_of(name: str, n: int) -> tuple[Any, Any]:
+    """Return images and labels for a model."""
+    return _normal(n, *IMAGES[name]), np.random.default_rng(0).integers(0, 10, n)
+
+
+def our_model(name: str) -> nn.Module:
+    return models.CNNMnist() if name == "cnn-mnist" else models.ResNet18(10, small_images=True)
+
+
+def our_step(name: str) -> Callable[[Any, Any], Any]:
+    """Return a training step of fastnn, `(images, labels) -> loss`."""
+    model, loss = our_model(name), nn.CrossEntropyLoss()
+    optimizer: Any = (optim.Adam(model.parameters(), 1e-3) if name == "cnn-mnist" else
+                      optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4))
+
+    def step(images: Any, labels: Any) -> Any:
+        scores, backward = model.forward(images, training=True)
+        value, loss_backward = loss.forward(scores, labels)
+        backward(loss_backward(), input_grad=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        return value
+
+    return step
+
+
+def torch_step(name: str, fused: bool = False) -> Callable[[Any, Any], Any]:
+    """Return the same step of PyTorch, from the same weights."""
+    model = _torch_cnn() if name == "cnn-mnist" else _torch_resnet18()
+    model.load_state_dict({key: torch.from_numpy(array) for key, array in our_model(name).state_dict().items()})
+    optimizer = (torch.optim.Adam(model.parameters(), 1e-3, fused=fused) if name == "cnn-mnist" else
+                 torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4, fused=fused))
+
+    def step(images: Any, labels: Any) -> Any:
+        with torch.enable_grad():
+            value = torch.nn.functional.cross_entropy(model(images), labels)
+            value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return value.detach()
+
+    return step
+
+
+def _training(name: str, n: int) -> Case:
+    batch, peers = batch_of(name, n), {}
+    step = our_step(name)
+    if torch is not None:
+        tensors, plain, fused = _tensors(*batch), torch_step(name), torch_step(name, fused=True)
+        peers = {TORCH: lambda: plain(*tensors), FUSED: lambda: fused(*tensors)}
+    flops = {"cnn-mnist": 2 * 3 * (784 * 32 * 25 + 196 * 64 * 32 * 25 + 3136 * 128), "resnet18": 2 * 3 * 555.4e6}[name]
+    return Case(lambda: step(*batch), peers, float(n) * flops, calls=3, tolerance=1e-2)
+
+
+def _torch_cnn() -> Any:
+    layers = torch.nn
+    return layers.Sequential(
+        layers.Conv2d(1, 32, 5, padding=2), layers.ReLU(), layers.MaxPool2d(2), layers.Conv2d(32, 64, 5, padding=2),
+        layers.ReLU(), layers.MaxPool2d(2), layers.Flatten(), layers.Linear(3136, 128), layers.ReLU(),
+        layers.Linear(128, 10))
+
+
+def _torch_resnet18() -> Any:
+    layers, functional = torch.nn, torch.nn.functional
+
+    class Block(layers.Module):
+        def __init__(self, inputs: int, channels: int, stride: int) -> None:
+            super().__init__()
+            self.conv1 = layers.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+            self.bn1 = layers.BatchNorm2d(channels)
+            self.conv2 = layers.Conv2d(channels, channels, 3, 1, 1, bias=False)
+            self.bn2 = layers.BatchNorm2d(channels)
+            self.downsample = layers.Sequential() if stride == 1 else layers.Sequential(
+                layers.Conv2d(inputs, channels, 1, stride, bias=False), layers.BatchNorm2d(channels))
+
+        def forward(self, x: Any) -> Any:
+            y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+            y = self.bn2(self.conv2(y))
+            return functional.relu(y + self.downsample(x), inplace=True)
+
+    modules = {"conv1": layers.Conv2d(3, 64, 3, 1, 1, bias=False), "bn1": layers.BatchNorm2d(64),
+               "relu": layers.ReLU(inplace=True)}
+    for stage, (inputs, channels) in enumerate([(64, 64), (64, 128), (128, 256), (256, 512)], 1):
+        modules[f"layer{stage}"] = layers.Sequential(Block(inputs, channels, 1 if stage == 1 else 2),
+                                                     Block(channels, channels, 1))
+    modules |= {"avgpool": layers.AdaptiveAvgPool2d(1), "flatten": layers.Flatten(), "fc": layers.Linear(512, 10)}
+    return layers.Sequential(OrderedDict(modules))
+
+
+# --- one small image ---------------------------------------------------------------------------------------------
+
+NOT_SLOWER = ("conv2d", "batch_norm training", "batch_norm inference")
+
+
+def _tiny_case(name: str) -> Case:
+    return _tiny()[name]
+
+
+def _tiny() -> dict[str, Case]:
+    """Every public kernel on an image of 1 x 1 x 8 x 8, and torch's function where it has one of the kind."""
+    x, grad, w, b = _normal(1, 1, 8, 8), _normal(1, 1, 8, 8, seed=1), _normal(1, 1, 3, 3), _normal(1)
+    mean, var, one = np.zeros(1, F32), np.ones(1, F32), np.ones(1, F32)
+    rows, labels = _normal(8, 8), np.arange(8)
+    stats = np.zeros(1), np.ones(1)
+    y, indices = np.ascontiguousarray(x[..., ::2, ::2]), np.arange(64).reshape(x.shape)[..., ::2, ::2].copy()
+    mask = np.ones(x.shape, np.uint8)
+    states = [np.ones(64, F32) for _ in range(4)]
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("conv2d", (x, w, b), {"padding": 1}),
+        ("conv2d_backward", (grad, x, w), {"padding": 1}),
+        ("conv_transpose2d", (x, w, b), {"padding": 1}),
+        ("conv_transpose2d_backward", (grad, x, w), {"padding": 1}),
+        ("max_pool2d", (x, 2), {}),
+        ("max_pool2d_backward", (y, indices, x.shape), {}),
+        ("avg_pool2d", (x, 2), {}),
+        ("avg_pool2d_backward", (y, x.shape, 2), {}),
+        ("adaptive_avg_pool2d", (x, 4), {}),
+        ("adaptive_avg_pool2d_backward", (y, x.shape), {}),
+        ("batch_norm training", (x, mean, var, one, b), {"training": True}),
+        ("batch_norm inference", (x, mean.copy(), var.copy(), one, b), {}),
+        ("batch_norm_backward", (grad, x, one, *stats), {}),
+        ("pairwise_l2", (rows, rows), {}),
+        ("knn", (rows, rows, 3), {}),
+        ("linear", (rows, rows, rows[0].copy()), {}),
+        ("linear_backward", (rows, rows, rows), {}),
+        *((name, (x,), {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "softmax",
+                                              "log_softmax")),
+        *((f"{name}_backward", (grad, x), {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu",
+                                                                 "softmax", "log_softmax")),
+        ("add", (x, grad), {}),
+        ("add_relu", (x, grad), {}),
+        ("dropout", (x, mask, 0.5), {}),
+        ("dropout_backward", (grad, mask, 0.5), {}),
+        ("cross_entropy", (rows, labels), {}),
+        ("cross_entropy_backward", (1.0, rows, labels), {}),
+        ("hinge_loss", (rows, labels), {}),
+        ("hinge_loss_backward", (1.0, rows, labels), {}),
+        ("mse_loss", (x, grad), {}),
+        ("mse_loss_backward", (1.0, x, grad), {}),
+        ("sgd_update", tuple(states[:3]), {"lr": 1e-3, "momentum": 0.9}),
+        ("rmsprop_update", tuple(states[:3]), {"lr": 1e-3}),
+        ("adam_update", tuple(states), {"lr": 1e-3, "step": 1}),
+    ]
+    kernels = {name for name in fastnn.kernels.__all__ if "num_threads" not in name and name != "use_target"}
+    assert {name.split()[0] for name, *_ in calls} == kernels, "a public kernel is missing here, or one too many"
+    peers: dict[str, Callable[[], Any]] = {}
+    if torch is not None:
+        f = torch.nn.functional
+        tx, tg, tw, tb, tm, tv, t1, trows, trow = _tensors(
+            x, grad, w, b, mean.copy(), var.copy(), one, rows, rows[0].copy())
+        tl, t0 = torch.from_numpy(labels), torch.zeros(1)
+        peers = {
+            "conv2d": lambda: f.conv2d(tx, tw, tb, padding=1),
+            "conv2d_backward": lambda: aten.convolution_backward.default(
+                tg, tx, tw, [1], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True] * 3),
+            "conv_transpose2d": lambda: f.conv_transpose2d(tx, tw, tb, padding=1),
+            "batch_norm training": lambda: f.batch_norm(tx, tm, tv, t1, tb, True),
+            "batch_norm inference": lambda: f.batch_norm(tx, t0, t1, t1, tb),
+            "max_pool2d": lambda: f.max_pool2d(tx, 2),
+            "avg_pool2d": lambda: f.avg_pool2d(tx, 2),
+            "adaptive_avg_pool2d": lambda: f.adaptive_avg_pool2d(tx, 4),
+            "pairwise_l2": lambda: torch.cdist(trows, trows),
+            "linear": lambda: f.linear(trows, trows, trow),
+            **{name: functools.partial(getattr(f, name), tx) for name in ("relu", "leaky_relu", "gelu")},
+            **{name: functools.partial(getattr(torch, name), tx) for name in ("sigmoid", "tanh")},
+            **{name: functools.partial(getattr(torch, name), tx, -1) for name in ("softmax", "log_softmax")},
+            "relu_backward": lambda: aten.threshold_backward.default(tg, tx, 0),
+            "sigmoid_backward": lambda: aten.sigmoid_backward.default(tg, tx),
+            "tanh_backward": lambda: aten.tanh_backward.default(tg, tx),
+            "gelu_backward": lambda: aten.gelu_backward.default(tg, tx),
+            "add": lambda: tx + tg,
+            "cross_entropy": lambda: f.cross_entropy(trows, tl),
+            "mse_loss": lambda: f.mse_loss(tx, tg),
+        }
+    return {name: Case(functools.partial(getattr(fastnn, name.split()[0]), *args, **options),
+                       {TORCH: peers[name]} if name in peers else {}) for name, args, options in calls}
