@@ -133,7 +133,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     squares = np.empty((len(queries), k), _result_dtype(queries.dtype, False))
     indices = np.empty(squares.shape, np.int64)
     if squares.size:
-        implementation(__name__, target).knn(queries, points, budget, squares, indices)
+        implementation(__name__, target).knn(queries, points, algorithm, budget, squares, indices)
     if squared:
         return squares.astype(_result_dtype(queries.dtype, True), copy=False), indices
     return np.sqrt(squares, out=squares), indices

@@ -14,6 +14,8 @@ from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import block_kernel, get_num_threads, helper
 from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import ROWS, distance_tile, multiply_tile, tile_columns
+from fastnn.kernels.distance import bytes as byte_search, direct
+from fastnn.kernels.distance.select import merge
 
 _DEPTH = 256            # dimensions of one running sum: squares of bytes, of which 258 fit into float32, stay exact
 _GROUP = 16             # query panels of a block, which share the packing of points
@@ -103,82 +105,10 @@ def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Ar
     _pairwise(blocks, queries, y, squared, x_lengths, y_lengths, sums, distances, work=len(x) * y.size)
 
 
-# --- nearest neighbours: one heap a query, the worst candidate on top ---------------------------------------
+# --- nearest neighbours ------------------------------------------------------------------------------------
 
 
-@helper
-def _before(a: float, i: int, b: float, j: int) -> bool:
-    """Whether a candidate of squared distance a and index i comes before one of b and j; NaN comes last."""
-    if a < b or a > b:
-        return a < b
-    if a == b or (math.isnan(a) and math.isnan(b)):
-        return i < j
-    return math.isnan(b)
-
-
-@helper
-def _sink(squares: Array, indices: Array, size: int, square: float, index: int) -> None:
-    """Put a candidate in place of the top of a heap."""
-    at, child = 0, 1
-    while child < size:
-        if child + 1 < size and _before(squares[child], indices[child], squares[child + 1], indices[child + 1]):
-            child += 1
-        if not _before(square, index, squares[child], indices[child]):
-            break
-        squares[at], indices[at] = squares[child], indices[child]
-        at, child = child, 2 * child + 1
-    squares[at], indices[at] = square, index
-
-
-@helper
-def _offer(squares: Array, indices: Array, square: float, index: int) -> None:
-    if _before(square, index, squares[0], indices[0]):
-        _sink(squares, indices, squares.size, square, index)
-
-
-@block_kernel(writes="squares indices")
-def _search(block: int, queries: Array, points: Array, squares: Array, indices: Array) -> None:
-    """The heaps of a group of query panels over one slice of the points; squares is (slices, queries, k)."""
-    slices, width = squares.shape[0], tile_columns(queries)
-    group, part = divmod(block, slices)
-    begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
-    queries = queries[group * _GROUP:(group + 1) * _GROUP]
-    panel, tile = np.zeros((_DEPTH, width), queries.dtype), np.empty((ROWS, width), queries.dtype)
-    totals = np.empty((queries.shape[0], ROWS, width), squares.dtype)
-    first, last = group * _GROUP * ROWS, min((group + 1) * _GROUP * ROWS, squares.shape[1])
-    squares[part, first:last] = np.nan
-    indices[part, first:last] = _LAST
-    for left in range(begin, end, width):
-        right = min(left + width, end)
-        _compare(queries, points[left:right], False, panel, tile, totals)
-        for q in range(queries.shape[0]):
-            for i in range(min(ROWS, last - first - q * ROWS)):
-                row = first + q * ROWS + i
-                worst = squares[part, row, 0]
-                nearer = 0
-                for j in range(right - left):
-                    nearer += not totals[q, i, j] >= worst
-                if nearer:
-                    for j in range(right - left):
-                        if not totals[q, i, j] >= squares[part, row, 0]:
-                            _offer(squares[part, row], indices[part, row], totals[q, i, j], left + j)
-
-
-@block_kernel(writes="squares indices")
-def _merge(block: int, part_squares: Array, part_indices: Array, squares: Array, indices: Array) -> None:
-    """Merge the heaps of one query over all slices, and sort."""
-    heap, heap_indices = squares[block], indices[block]
-    heap[:], heap_indices[:] = part_squares[0, block], part_indices[0, block]
-    for part in range(1, part_squares.shape[0]):
-        for rank in range(heap.size):
-            _offer(heap, heap_indices, part_squares[part, block, rank], part_indices[part, block, rank])
-    for size in range(heap.size - 1, 0, -1):
-        square, index = heap[size], heap_indices[size]
-        heap[size], heap_indices[size] = heap[0], heap_indices[0]
-        _sink(heap, heap_indices, size, square, index)
-
-
-def knn(queries: Array, points: Array, memory_budget: int, squares: Array, indices: Array) -> None:
+def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array, indices: Array) -> None:
     batch, slices = _plan(queries, points, squares, memory_budget)
     for first in range(0, len(queries), batch):
         part = slice(first, first + batch)
@@ -186,11 +116,15 @@ def knn(queries: Array, points: Array, memory_budget: int, squares: Array, indic
 
 
 def _knn_of_batch(queries: Array, points: Array, slices: int, squares: Array, indices: Array) -> None:
-    packed = _packed(queries)
     heaps = np.empty((slices, *squares.shape), squares.dtype)
     heap_indices = np.empty(heaps.shape, np.int64)
-    _search(panels(len(packed), _GROUP) * slices, packed, points, heaps, heap_indices, work=len(queries) * points.size)
-    _merge(len(queries), heaps, heap_indices, squares, indices, work=heaps.size)
+    if queries.dtype == np.uint8:
+        byte_search.search(queries, points, heaps, heap_indices)
+    else:
+        packed = direct.pack_queries(queries)
+        direct.search(panels(len(packed), direct.GROUP) * slices, packed, points, heaps, heap_indices,
+                      work=len(queries) * points.size)
+    merge(len(queries), heaps, heap_indices, squares, indices, work=heaps.size)
 
 
 def _plan(queries: Array, points: Array, squares: Array, memory_budget: int) -> tuple[int, int]:
