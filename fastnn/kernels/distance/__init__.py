@@ -10,7 +10,7 @@ from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, 
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")
-_KNN_ALGORITHMS = ("auto", "direct")
+_KNN_ALGORITHMS = ("auto", "direct", "filter")
 _MEMORY_BUDGET = 64 << 20
 _DTYPES = (*FLOATS, np.dtype(np.uint8))
 

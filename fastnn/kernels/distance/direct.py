@@ -6,6 +6,7 @@ cache whatever the dimension. Each sum is over dimensions in one order, whatever
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing
 
 DEPTH = 256             # dimensions of one running sum
 GROUP = 16              # query panels of a block, which share the packing of points
+_SLAB = 8               # panels of points of a block of pairs
 _FEW = 6                # queries of which a tile of one row each is faster than a full tile
 
 
@@ -82,6 +84,23 @@ def pack_points(points: Array, begins: Array, first: int, panel: Array) -> None:
 
 
 @helper
+def _group(group: int, queries: Array) -> tuple[int, Array]:
+    """Return the first row of a group of query panels, and the panels; groups are as even as can be."""
+    count = queries.shape[0]
+    groups = -(-count // GROUP)
+    first = count * group // groups
+    return first * queries.shape[2], queries[first : count * (group + 1) // groups]
+
+
+@helper
+def begin_panel(left: int, end: int, depth: int, begins: Array) -> int:
+    """Set where the points of a panel begin, the last one again beyond the end; return how many there are."""
+    for j in range(begins.size):
+        begins[j] = min(left + j, end - 1) * depth
+    return min(begins.size, end - left)
+
+
+@helper
 def compare(queries: Array, points: Array, begins: Array, panel: Array, tile: Array, totals: Array) -> None:
     """Set totals[q, i, j] to the squared distance from row i of query panel q to the point at begins[j]."""
     depth = queries.shape[1]
@@ -109,6 +128,34 @@ def _add(queries: Array, panel: Array, tile: Array) -> None:
         distance_tile(queries, panel, tile)
 
 
+@block_kernel(writes="distances")
+def _pairs(block: int, queries: Array, points: Array, squared: bool, distances: Array) -> None:
+    """The distances of a group of query panels from a few panels of points."""
+    width, rows, depth = tile_columns(queries), queries.shape[2], points.shape[1]
+    group, slab = divmod(block, -(-points.shape[0] // (_SLAB * width)))
+    top, queries = _group(group, queries)
+    panel, tile = np.empty((min(depth, DEPTH), width), queries.dtype), np.empty((rows, width), queries.dtype)
+    totals, begins = np.empty((queries.shape[0], rows, width), queries.dtype), np.empty(width, np.int64)
+    end = min((slab + 1) * _SLAB * width, points.shape[0])
+    for left in range(slab * _SLAB * width, end, width):
+        inside = begin_panel(left, end, depth, begins)
+        compare(queries, points, begins, panel, tile, totals)
+        for row in range(min(queries.shape[0] * rows, distances.shape[0] - top)):
+            squares, result = totals[row // rows, row % rows], distances[top + row, left : left + inside]
+            if squared:
+                for j in range(result.size):
+                    result[j] = squares[j]
+            else:
+                for j in range(result.size):
+                    result[j] = math.sqrt(squares[j])
+
+
+def pairs(x: Array, y: Array, squared: bool, distances: Array) -> None:
+    queries = pack_queries(x)
+    slabs = panels(len(y), _SLAB * tile_columns(queries))
+    _pairs(panels(len(queries), GROUP) * slabs, queries, y, squared, distances, work=len(x) * y.size)
+
+
 def pack_queries(queries: Array) -> Array:
     """Return queries as panels (panels, D, rows), of one row if they are few."""
     if len(queries) <= _FEW:
@@ -117,22 +164,19 @@ def pack_queries(queries: Array) -> Array:
 
 
 @block_kernel(writes="squares indices")
-def search(block: int, queries: Array, points: Array, squares: Array, indices: Array) -> None:
+def _search(block: int, queries: Array, points: Array, squares: Array, indices: Array) -> None:
     """The heaps of a group of query panels over one slice of the points; squares is (slices, queries, k)."""
     slices, width, rows, depth = squares.shape[0], tile_columns(queries), queries.shape[2], points.shape[1]
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
-    queries = queries[group * GROUP:(group + 1) * GROUP]
+    top, queries = _group(group, queries)
     panel, tile = np.empty((min(depth, DEPTH), width), queries.dtype), np.empty((rows, width), queries.dtype)
     totals, begins = np.empty((queries.shape[0], rows, width), queries.dtype), np.empty(width, np.int64)
-    top = group * GROUP * rows
     count = min(queries.shape[0] * rows, squares.shape[1] - top)
     squares[part, top:top + count] = np.nan
     indices[part, top:top + count] = LAST
     for left in range(begin, end, width):
-        inside = min(width, end - left)
-        for j in range(width):              # beyond the end the last point again, unseen
-            begins[j] = (left + min(j, inside - 1)) * depth
+        inside = begin_panel(left, end, depth, begins)
         compare(queries, points, begins, panel, tile, totals)
         for row in range(count):
             columns = passing(totals, row * width, squares[part, top + row, 0]) & ((1 << inside) - 1)
@@ -142,6 +186,14 @@ def search(block: int, queries: Array, points: Array, squares: Array, indices: A
                 offer(squares[part, top + row], indices[part, top + row], totals[row // rows, row % rows, j], left + j)
 
 
-def blocks(queries: int) -> int:
-    """Return how many groups of panels these many queries make."""
-    return panels(panels(queries, 1 if queries <= _FEW else ROWS), GROUP)
+def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
+    """Return bytes of scratch a thread, and a query; queries that go together, and of a block."""
+    width, size = tile_columns(queries), queries.itemsize
+    return width * (DEPTH + ROWS + GROUP * ROWS) * size, queries.shape[1] * size, ROWS, GROUP * ROWS
+
+
+def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
+    """Fill the heaps (slices, queries, k) of all queries over slices of the points."""
+    packed = pack_queries(queries)
+    _search(panels(len(packed), GROUP) * len(heaps), packed, points, heaps, indices, work=len(queries) * points.size)
+    return True

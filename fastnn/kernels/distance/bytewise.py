@@ -124,18 +124,53 @@ def _search(block: int, queries: Array, query_lengths: Array, points: Array, uni
     stop_unit(unit)
 
 
-def bytes_of(dimensions: int) -> tuple[int, int, int]:
-    """Return how many panels of points a block takes, and the bytes that it and a query need."""
-    panel = WIDTH * BYTES * panels(dimensions, BYTES)
-    together = max(1, min(4, (1 << 19) // max(1, panel)))
-    return together, together * panel + (1 << 15), panel // WIDTH + 8
+def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
+    """Return bytes of scratch a thread, and a query; queries that go together, and of a block."""
+    panel = WIDTH * BYTES * panels(queries.shape[1], BYTES)
+    return _together(queries.shape[1]) * panel + (1 << 15), panel // WIDTH + 8, WIDTH, GROUP * WIDTH
 
 
-def search(queries: Array, points: Array, heaps: Array, indices: Array) -> None:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points."""
-    steps = panels(queries.shape[1], BYTES)
-    packed, lengths = np.empty((panels(len(queries), WIDTH), steps, 2, 16, BYTES), np.uint8), np.empty(len(queries), np.int64)
-    unit = matrix_unit()
+def _together(dimensions: int) -> int:
+    """Return how many panels of points a block takes at once, so that they stay in the cache."""
+    return max(1, min(4, (1 << 19) // (WIDTH * max(1, dimensions))))
+
+
+def _packed(queries: Array) -> tuple[Array, Array, bool]:
+    """Return panels of queries, their |x|^2, and whether the matrix unit is there, for which they are packed."""
+    packed = np.empty((panels(len(queries), WIDTH), panels(queries.shape[1], BYTES), 2, 16, BYTES), np.uint8)
+    lengths, unit = np.empty(len(queries), np.int64), matrix_unit()
     _pack_queries(len(packed), queries, unit, packed, lengths, work=queries.size)
-    _search(panels(len(packed), GROUP) * len(heaps), packed, lengths, points, unit, bytes_of(queries.shape[1])[0],
+    return packed, lengths, unit
+
+
+def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
+    """Fill the heaps (slices, queries, k) of all queries over slices of the points."""
+    packed, lengths, unit = _packed(queries)
+    _search(panels(len(packed), GROUP) * len(heaps), packed, lengths, points, unit, _together(queries.shape[1]),
             _SUMS[queries.shape[1] <= _SMALL], heaps, indices, work=len(queries) * points.size)
+    return True
+
+
+@block_kernel(writes="distances")
+def _pairs(block: int, queries: Array, query_lengths: Array, points: Array, unit: bool, sums: Array,
+           distances: Array) -> None:
+    """The distances of all query panels from one panel of points, as squares if `distances` are integers."""
+    left, count = block * WIDTH, query_lengths.size
+    panel, tail = np.empty((queries.shape[1], 2, 16, WORDS), np.uint32), np.zeros(WIDTH * BYTES, np.uint8)
+    lengths, tile = np.empty(WIDTH, sums.dtype), np.empty((WIDTH, WIDTH), np.int32)
+    values = np.empty((WIDTH, WIDTH), sums.dtype)
+    _pack_points(points, left, points.shape[0], unit, panel, tail, lengths)
+    start_unit(unit)
+    for q in range(queries.shape[0]):
+        _compare(queries[q], panel, lengths, unit, tile, values)
+        for i in range(min(WIDTH, count - q * WIDTH)):
+            length, result = query_lengths[q * WIDTH + i], distances[q * WIDTH + i, left : left + WIDTH]
+            for j in range(result.size):
+                result[j] = values[i, j] + length
+    stop_unit(unit)
+
+
+def pairs(x: Array, y: Array, distances: Array) -> None:
+    packed, lengths, unit = _packed(x)
+    _pairs(panels(len(y), WIDTH), packed, lengths, y, unit, _SUMS[x.shape[1] <= _SMALL], distances,
+           work=len(x) * y.size)
