@@ -203,9 +203,9 @@ def _dot_tile(instruction: str, products: Any, element: Any) -> Any:
 
 
 def _words_python(panel: Array, across: bool) -> Array:
-    """Return a panel's rows of words."""
-    return np.ascontiguousarray(panel.transpose(1, 3, 0, 2) if across else panel.transpose(1, 2, 0, 3)).reshape(
-        WIDTH, len(panel) * WORDS)
+    """Return a panel's rows."""
+    rows = panel.transpose(1, 3, 0, 2) if across else panel.transpose(1, 2, 0, 3)
+    return np.ascontiguousarray(rows).reshape(WIDTH, panel.size // WIDTH)
 
 
 def _byte_tile_python(a: Array, b: Array, c: Array, unit: bool) -> None:
@@ -220,19 +220,19 @@ def _unit_python(unit: bool) -> None:
     """Nothing to start or to stop."""
 
 
-start_unit = _unit_python if config.DISABLE_JIT else _start
+start_unit: Any = _unit_python if config.DISABLE_JIT else _start
 """start_unit(unit): take the matrix unit for this thread, where `unit` says that there is one."""
 
-stop_unit = _unit_python if config.DISABLE_JIT else _stop
+stop_unit: Any = _unit_python if config.DISABLE_JIT else _stop
 """stop_unit(unit): give it back."""
 
-byte_tile = _byte_tile_python if config.DISABLE_JIT else _dot_tile("tdpbuud", _byte_products, _I32)
+byte_tile: Any = _byte_tile_python if config.DISABLE_JIT else _dot_tile("tdpbuud", _byte_products, _I32)
 """byte_tile(a, b, c, unit): c[i, j] = sum of products of the bytes of a's row i and b's row j, modulo 2^32.
 
 Bytes of b are unsigned; those of a too with `unit`, and signed without it. a and b are panels, c is (WIDTH, WIDTH).
 """
 
-float_tile = _float_tile_python if config.DISABLE_JIT else _dot_tile("tdpbf16ps", _float_products, _F32)
+float_tile: Any = _float_tile_python if config.DISABLE_JIT else _dot_tile("tdpbf16ps", _float_products, _F32)
 """float_tile(a, b, c, unit): c[i, j] = sum of products, in float32, of a's row i and b's row j.
 
 With `unit` words are pairs of bfloat16 numbers: each product and sum is rounded once at most, and what lies below
@@ -282,7 +282,7 @@ def _transpose_python(source: Array, begins: Array, row: int, at: int, target: A
         flat[begin + i : begin + lanes * width : width] = source.reshape(-1)[first : first + size].view(target.dtype)
 
 
-transpose_block = _transpose_python if config.DISABLE_JIT else _transpose
+transpose_block: Any = _transpose_python if config.DISABLE_JIT else _transpose
 """transpose_block(source, begins, row, at, target, begin, width): turn a square of 64 bytes a row.
 
 Row i is source[begins[row + i] + at :], column i is target[begin + i :: width], both as flat arrays; the square has 16

@@ -7,13 +7,15 @@ Where the tile takes bytes of x as signed, x - 128 takes the place of x, and |y|
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._dot import BYTES, WIDTH, WORDS, byte_tile, matrix_unit, start_unit, stop_unit, transpose_block
 from fastnn.kernels._jit import block_kernel, helper
 from fastnn.kernels._matrix import panels
-from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot
+from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
 
 GROUP = 16                                  # query panels of a block
 _SMALL = 32768
@@ -26,12 +28,13 @@ def _sums(point: Array) -> tuple[int, int]:
     """Return the sums of squares and of values."""
     length, total = 0, 0
     for first in range(0, point.size, _SMALL):
-        part_length, part_total = np.int32(0), np.int32(0)
+        part_length: Any = np.int32(0)      # in 32 bits sums take twice as wide vectors
+        part_total: Any = np.int32(0)
         for value in point[first : first + _SMALL]:
             part_length = np.int32(part_length + np.int32(value) * np.int32(value))
             part_total = np.int32(part_total + np.int32(value))
-        length += part_length
-        total += part_total
+        length += int(part_length)
+        total += int(part_total)
     return length, total
 
 
@@ -99,8 +102,9 @@ def _search(block: int, queries: Array, query_lengths: Array, points: Array, uni
     tile, values = np.empty((WIDTH, WIDTH), np.int32), np.empty((WIDTH, WIDTH), sums.dtype)
     most = np.iinfo(sums.dtype).max
     bounds[:] = most
-    squares[part, top : top + lengths.size] = np.nan
-    indices[part, top : top + lengths.size] = LAST
+    squares, indices = squares[part, top : top + lengths.size], indices[part, top : top + lengths.size]
+    squares[:] = np.nan
+    indices[:] = LAST
     start_unit(unit)
     for first in range(begin, end, together * WIDTH):
         count = min(together, -(-(end - first) // WIDTH))
@@ -117,11 +121,12 @@ def _search(block: int, queries: Array, query_lengths: Array, points: Array, uni
                     while columns:
                         j = lowest_bit(columns)
                         columns &= columns - 1
-                        heap = squares[part, top + row]
-                        offer(heap, indices[part, top + row], np.float64(values[i, j] + lengths[row]), left + j)
-                        if not np.isnan(heap[0]):
-                            bounds[row] = np.int64(heap[0]) - lengths[row]
+                        offer(squares, indices, row, np.float64(values[i, j] + lengths[row]), left + j)
+                        if not np.isnan(squares[row, 0]):
+                            bounds[row] = np.int64(squares[row, 0]) - lengths[row]
     stop_unit(unit)
+    for row in range(lengths.size):
+        sort(squares, indices, row)
 
 
 def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
@@ -144,7 +149,7 @@ def _packed(queries: Array) -> tuple[Array, Array, bool]:
 
 
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points."""
+    """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
     packed, lengths, unit = _packed(queries)
     _search(panels(len(packed), GROUP) * len(heaps), packed, lengths, points, unit, _together(queries.shape[1]),
             _SUMS[queries.shape[1] <= _SMALL], heaps, indices, work=len(queries) * points.size)

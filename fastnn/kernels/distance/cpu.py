@@ -41,12 +41,16 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
                          f"{queries.shape[1]} dimensions, got {memory_budget}")
     for first in range(0, len(queries), batch):
         part = slice(first, first + batch)
-        heaps = np.empty((slices, *squares[part].shape), squares.dtype)
-        heap_indices = np.empty(heaps.shape, np.int64)
+        if slices == 1:
+            heaps, heap_indices = squares[None, part], indices[None, part]
+        else:
+            heaps = np.empty((slices, *squares[part].shape), squares.dtype)
+            heap_indices = np.empty(heaps.shape, np.int64)
         if not method.search(queries[part], points, heaps, heap_indices):
             method = direct
             method.search(queries[part], points, heaps, heap_indices)
-        merge(heaps.shape[1], heaps, heap_indices, squares[part], indices[part], work=heaps.size)
+        if slices > 1:
+            merge(heaps.shape[1], heaps, heap_indices, squares[part], indices[part], work=heaps.size)
 
 
 def _plan(method: Any, queries: Array, points: Array, squares: Array, memory_budget: int) -> tuple[int, int, int]:

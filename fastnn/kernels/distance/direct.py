@@ -20,11 +20,12 @@ from fastnn.kernels._dot import BYTES, transpose_block
 from fastnn.kernels._jit import block_kernel, config, helper
 from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import ROWS, distance_tile, tile_columns
-from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing
+from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum
 GROUP = 16              # query panels of a block, which share the packing of points
 _SLAB = 8               # panels of points of a block of pairs
+_LITTLE = 1 << 14
 _FEW = 6                # queries of which a tile of one row each is faster than a full tile
 
 
@@ -64,7 +65,7 @@ def _row_tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return types.void(a, b, c), codegen
 
 
-row_tile = _row_tile_python if config.DISABLE_JIT else _row_tile
+row_tile: Any = _row_tile_python if config.DISABLE_JIT else _row_tile
 """row_tile(a, b, c): what `distance_tile` does, of one row: a is (depth, 1), c is (1, tile_columns)."""
 
 
@@ -151,14 +152,14 @@ def _pairs(block: int, queries: Array, points: Array, squared: bool, distances: 
 
 
 def pairs(x: Array, y: Array, squared: bool, distances: Array) -> None:
-    queries = pack_queries(x)
+    queries = _packed(x, y)
     slabs = panels(len(y), _SLAB * tile_columns(queries))
     _pairs(panels(len(queries), GROUP) * slabs, queries, y, squared, distances, work=len(x) * y.size)
 
 
-def pack_queries(queries: Array) -> Array:
-    """Return queries as panels (panels, D, rows), of one row if they are few."""
-    if len(queries) <= _FEW:
+def _packed(queries: Array, points: Array) -> Array:
+    """Return queries as panels (panels, D, rows), of one row if there are few, or little to do with them."""
+    if len(queries) <= _FEW or len(queries) * points.size <= _LITTLE:
         return queries[:, :, None]
     return pack_rows(queries[None], ROWS)[0]
 
@@ -173,17 +174,20 @@ def _search(block: int, queries: Array, points: Array, squares: Array, indices: 
     panel, tile = np.empty((min(depth, DEPTH), width), queries.dtype), np.empty((rows, width), queries.dtype)
     totals, begins = np.empty((queries.shape[0], rows, width), queries.dtype), np.empty(width, np.int64)
     count = min(queries.shape[0] * rows, squares.shape[1] - top)
-    squares[part, top:top + count] = np.nan
-    indices[part, top:top + count] = LAST
+    squares, indices = squares[part, top : top + count], indices[part, top : top + count]
+    squares[:] = np.nan
+    indices[:] = LAST
     for left in range(begin, end, width):
         inside = begin_panel(left, end, depth, begins)
         compare(queries, points, begins, panel, tile, totals)
         for row in range(count):
-            columns = passing(totals, row * width, squares[part, top + row, 0]) & ((1 << inside) - 1)
+            columns = passing(totals, row * width, squares[row, 0]) & ((1 << inside) - 1)
             while columns:
                 j = lowest_bit(columns)
                 columns &= columns - 1
-                offer(squares[part, top + row], indices[part, top + row], totals[row // rows, row % rows, j], left + j)
+                offer(squares, indices, row, totals[row // rows, row % rows, j], left + j)
+    for row in range(count):
+        sort(squares, indices, row)
 
 
 def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
@@ -193,7 +197,7 @@ def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
 
 
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points."""
-    packed = pack_queries(queries)
+    """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
+    packed = _packed(queries, points)
     _search(panels(len(packed), GROUP) * len(heaps), packed, points, heaps, indices, work=len(queries) * points.size)
     return True

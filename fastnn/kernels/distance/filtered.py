@@ -31,6 +31,7 @@ gives up.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +41,12 @@ from fastnn.kernels._jit import block_kernel, helper, inlined_helper, sums_helpe
 from fastnn.kernels._matrix import panels
 from fastnn.kernels._simd import tile_columns
 from fastnn.kernels.distance import direct
-from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot
+from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
 
 GROUP = 16                                  # query panels of a block
 _MOST = 64                                  # neighbours that the filter is made for
 _USEFUL = 8
-_MANY, _HIGH = 32, 64                       # queries, points a neighbour, and dimensions from which it is the faster
+_MANY, _HIGH = 128, 64                      # queries and dimensions from which it is the faster
 _HIGHEST = 1 << 18                          # dimensions up to which the bound has room for products of roundings
 _SAMPLE = 64                                # points whose mean is c
 _UNIT_ROUNDOFF = 2.0**-24
@@ -55,7 +56,7 @@ _SMALLEST = np.float32(2.0**-126)
 
 
 @inlined_helper
-def _to_bfloat16(value: float) -> int:
+def _to_bfloat16(value: float) -> Any:
     """Return the bits of a float32 number rounded to bfloat16, 0 below the normal numbers; a NaN may become any."""
     bits = np.float32(value).view(np.uint32)
     bits = np.uint32(np.uint32(bits + np.uint32(_HALF + np.uint32((bits >> _SHIFT) & _ONE))) & _UPPER)
@@ -77,7 +78,8 @@ def _round(values: Array, unit: bool, words: Array) -> tuple[float, float]:
             a, b = values[2 * n], values[2 * n + 1]
             low, high = _to_bfloat16(a), _to_bfloat16(b)
             words[n] = np.uint32(np.uint32(low >> _SHIFT) | high)
-            a_error, b_error = np.float64(a - np.uint32(low).view(np.float32)), np.float64(b - np.uint32(high).view(np.float32))
+            a_error = np.float64(a - np.uint32(low).view(np.float32))
+            b_error = np.float64(b - np.uint32(high).view(np.float32))
             squares += np.float64(a) * np.float64(a) + np.float64(b) * np.float64(b)
             errors += a_error * a_error + b_error * b_error
     else:
@@ -145,27 +147,28 @@ def _limit(norms: Array, residuals: Array, norm: float, residual: float, roundin
 
 
 @helper
-def _prune(bounds: Array, waiting: Array, count: int, worst: float) -> int:
-    """Keep of the waiting points those whose least possible value is not above the worst; return how many."""
+def _prune(least: Array, waiting: Array, row: int, count: int, worst: float) -> int:
+    """Keep of the points that wait those whose least possible value is not above the worst; return how many."""
     kept = 0
     for n in range(count):
-        if not bounds[n] > worst:
-            bounds[kept], waiting[kept] = bounds[n], waiting[n]
+        if not least[row, n] > worst:
+            least[row, kept], waiting[row, kept] = least[row, n], waiting[row, n]
             kept += 1
     return kept
 
 
 @helper
-def _decide(query: Array, points: Array, waiting: Array, count: int, begins: Array, panel: Array, tile: Array,
-            totals: Array, heap: Array, indices: Array) -> None:
-    """Take waiting points into the heap of a query by their direct distance."""
+def _decide(queries: Array, row: int, points: Array, waiting: Array, count: int, begins: Array, panel: Array,
+            tile: Array, totals: Array, squares: Array, indices: Array) -> None:
+    """Take the points that wait for a query into its heap by their direct distance."""
+    query = queries[row : row + 1]
     width = begins.size
     for first in range(0, count, width):
         for j in range(width):
-            begins[j] = waiting[min(first + j, count - 1)] * points.shape[1]
+            begins[j] = waiting[row, min(first + j, count - 1)] * points.shape[1]
         direct.compare(query, points, begins, panel, tile, totals)
         for j in range(min(width, count - first)):
-            offer(heap, indices, totals[0, 0, j], waiting[first + j])
+            offer(squares, indices, row, totals[0, 0, j], waiting[row, first + j])
 
 
 @block_kernel(writes="squares indices gave_up")
@@ -177,9 +180,10 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
     top = group * GROUP * WIDTH
     rows = min(GROUP * WIDTH, squares.shape[1] - top)
-    packed = packed[group * GROUP : (group + 1) * GROUP]
-    squares[part, top : top + rows] = np.nan
-    indices[part, top : top + rows] = LAST
+    packed, queries = packed[group * GROUP : (group + 1) * GROUP], queries[top : top + rows]
+    squares, indices = squares[part, top : top + rows], indices[part, top : top + rows]
+    squares[:] = np.nan
+    indices[:] = LAST
 
     words, panel = np.zeros((WIDTH, steps * WORDS), np.uint32), np.empty((together, steps, 2, 16, WORDS), np.uint32)
     values, begins = np.zeros(words.shape[1] * (2 if unit else 1), np.float32), np.empty(WIDTH, np.int64)
@@ -212,8 +216,8 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
                     for j in range(WIDTH):
                         tile[i, j] = halves[p, j] - tile[i, j]
                 here = top + q * WIDTH
-                _limit(norms[here : here + WIDTH], residuals[here : here + WIDTH], largest[p, 0], largest[p, 1], rounding,
-                       underflow, worst[q], slack, limits)
+                _limit(norms[here : here + WIDTH], residuals[here : here + WIDTH], largest[p, 0], largest[p, 1],
+                       rounding, underflow, worst[q], slack, limits)
                 inside = (1 << min(WIDTH, end - left)) - 1
                 for i in range(min(WIDTH, rows - q * WIDTH)):
                     row = q * WIDTH + i
@@ -221,16 +225,15 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
                     while columns:
                         j = lowest_bit(columns)
                         columns &= columns - 1
-                        offer(best[row], best_indices[row], tile[i, j] + slack[i], left + j)
+                        offer(best, best_indices, row, tile[i, j] + slack[i], left + j)
                         worst[q, i] = best[row, 0]
                         limits[i] = worst[q, i] + slack[i]
                         if count[row] == capacity:
-                            count[row] = _prune(least[row], waiting[row], capacity, worst[q, i])
+                            count[row] = _prune(least, waiting, row, capacity, worst[q, i])
                             if 2 * count[row] > capacity:
                                 decided += count[row]
-                                _decide(queries[top + row : top + row + 1], points, waiting[row], count[row],
-                                        exact_begins, exact_panel, exact_tile, totals, squares[part, top + row],
-                                        indices[part, top + row])
+                                _decide(queries, row, points, waiting, count[row], exact_begins, exact_panel,
+                                        exact_tile, totals, squares, indices)
                                 count[row] = 0
                         least[row, count[row]], waiting[row, count[row]] = tile[i, j] - slack[i], left + j
                         count[row] += 1
@@ -239,9 +242,10 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
     stop_unit(unit)
     if not gave_up[0]:
         for row in range(rows):
-            count[row] = _prune(least[row], waiting[row], count[row], worst[row // WIDTH, row % WIDTH])
-            _decide(queries[top + row : top + row + 1], points, waiting[row], count[row], exact_begins, exact_panel,
-                    exact_tile, totals, squares[part, top + row], indices[part, top + row])
+            count[row] = _prune(least, waiting, row, count[row], worst[row // WIDTH, row % WIDTH])
+            _decide(queries, row, points, waiting, count[row], exact_begins, exact_panel, exact_tile, totals, squares,
+                    indices)
+            sort(squares, indices, row)
 
 
 def _center(points: Array) -> Array:
@@ -278,16 +282,16 @@ def can_help(queries: Array, points: Array, k: int, algorithm: str) -> bool:
     if queries.dtype not in FLOATS or k > _MOST or points.shape[1] > _HIGHEST:
         return False
     return algorithm == "filter" or (algorithm == "auto" and len(queries) >= _MANY and points.shape[1] >= _HIGH
-                                     and len(points) >= _MANY * k)
+                                     and len(points) >= 32 * k)
 
 
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points; return whether that succeeded."""
+    """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted; return whether it did."""
     center, unit, gave_up = _center(points), matrix_unit(), np.zeros(1, np.int64)
     packed = np.empty((panels(len(queries), WIDTH), _steps(queries.shape[1]), 2, 16, WORDS), np.uint32)
     norms, residuals = np.empty((2, len(packed) * WIDTH))
     _pack_queries(len(packed), queries, center, unit, packed, norms, residuals, work=queries.size)
-    _search(panels(len(packed), GROUP) * len(heaps), queries[:, :, None], points, center, packed, norms, residuals, unit,
-            _together(queries.shape[1]), _capacity(heaps.shape[2]), heaps, indices, gave_up,
+    _search(panels(len(packed), GROUP) * len(heaps), queries[:, :, None], points, center, packed, norms, residuals,
+            unit, _together(queries.shape[1]), _capacity(heaps.shape[2]), heaps, indices, gave_up,
             work=len(queries) * points.size)
     return not gave_up[0]

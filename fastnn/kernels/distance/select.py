@@ -1,4 +1,4 @@
-"""The nearest so far: a test of a whole row of candidates, and a heap for each query with its worst on top."""
+"""The nearest so far: a test of a whole row of candidates, and a heap for each query, its worst on top."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _passing(lanes: Callable[[Any], int]) -> Any:
 
 
 passing = _passing(lambda array: int(tile_columns(array)))
-"""passing(values, begin, bound): the columns j of a row of a distance tile where not values.flat[begin + j] >= bound."""
+"""passing(values, begin, bound): bit j says that in a row of a distance tile not values.flat[begin + j] >= bound."""
 
 passing_dot = _passing(lambda array: WIDTH)
 """The same for a row of a dot tile."""
@@ -67,7 +67,7 @@ def _lowest_bit_python(bits: int) -> int:
     return (bits & -bits).bit_length() - 1
 
 
-lowest_bit = _lowest_bit_python if config.DISABLE_JIT else _lowest_bit
+lowest_bit: Any = _lowest_bit_python if config.DISABLE_JIT else _lowest_bit
 
 
 @inlined_helper
@@ -81,35 +81,45 @@ def _before(a: float, i: int, b: float, j: int) -> bool:
 
 
 @helper
-def _sink(values: Array, indices: Array, size: int, value: float, index: int) -> None:
-    """Put a candidate in place of the top of a heap."""
+def _sink(values: Array, indices: Array, row: int, size: int, value: float, index: int) -> None:
+    """Put a candidate in place of the top of a row's heap."""
     at, child = 0, 1
     while child < size:
-        if child + 1 < size and _before(values[child], indices[child], values[child + 1], indices[child + 1]):
+        if child + 1 < size and _before(values[row, child], indices[row, child],
+                                        values[row, child + 1], indices[row, child + 1]):
             child += 1
-        if not _before(value, index, values[child], indices[child]):
+        if not _before(value, index, values[row, child], indices[row, child]):
             break
-        values[at], indices[at] = values[child], indices[child]
+        values[row, at], indices[row, at] = values[row, child], indices[row, child]
         at, child = child, 2 * child + 1
-    values[at], indices[at] = value, index
+    values[row, at], indices[row, at] = value, index
+
+
+@inlined_helper
+def offer(values: Array, indices: Array, row: int, value: float, index: int) -> None:
+    """Take a candidate into the heap that is a row of two arrays if it comes before the worst."""
+    if _before(value, index, values[row, 0], indices[row, 0]):
+        _sink(values, indices, row, values.shape[1], value, index)
 
 
 @helper
-def offer(values: Array, indices: Array, value: float, index: int) -> None:
-    """Take a candidate into a heap if it comes before the worst."""
-    if _before(value, index, values[0], indices[0]):
-        _sink(values, indices, values.size, value, index)
+def sort(values: Array, indices: Array, row: int) -> None:
+    """Sort a heap, the nearest first."""
+    for size in range(values.shape[1] - 1, 0, -1):
+        value, index = values[row, size], indices[row, size]
+        values[row, size], indices[row, size] = values[row, 0], indices[row, 0]
+        _sink(values, indices, row, size, value, index)
 
 
 @block_kernel(writes="squares indices")
 def merge(block: int, part_squares: Array, part_indices: Array, squares: Array, indices: Array) -> None:
-    """Merge the heaps of one query over all slices, and sort."""
-    heap, heap_indices = squares[block], indices[block]
-    heap[:], heap_indices[:] = part_squares[0, block], part_indices[0, block]
-    for part in range(1, part_squares.shape[0]):
-        for rank in range(heap.size):
-            offer(heap, heap_indices, part_squares[part, block, rank], part_indices[part, block, rank])
-    for size in range(heap.size - 1, 0, -1):
-        value, index = heap[size], heap_indices[size]
-        heap[size], heap_indices[size] = heap[0], heap_indices[0]
-        _sink(heap, heap_indices, size, value, index)
+    """Merge the sorted candidates of one query over all slices."""
+    taken = np.zeros(part_squares.shape[0], np.int64)
+    for rank in range(squares.shape[1]):
+        square, index, best = np.nan, LAST, 0
+        for part in range(taken.size):
+            at = taken[part]
+            if _before(part_squares[part, block, at], part_indices[part, block, at], square, index):
+                square, index, best = part_squares[part, block, at], part_indices[part, block, at], part
+        squares[block, rank], indices[block, rank] = square, index
+        taken[best] += 1
