@@ -675,7 +675,7 @@ def _points(rng: np.random.Generator, dtype: np.dtype, *shape: int) -> Array:
 
 
 def _pairwise_l2_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for m, n, d in [(3, 5, 4), (1, 1, 1), (17, 35, 3), (2, 3, 600), (2, 3, 0)]:
+    for m, n, d in [(3, 5, 4), (1, 1, 1), (17, 35, 3), (2, 3, 600), (2, 3, 0), (34, 33, 65)]:
         for squared in (False, True):
             yield Call((_points(rng, dtype, m, d), _points(rng, dtype, n, d)), {"squared": squared})
 
@@ -705,7 +705,8 @@ _add(Kernel(
 
 
 def _knn_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for m, n, d, k in [(3, 9, 4, 2), (1, 1, 1, 1), (17, 40, 3, 40), (2, 70, 600, 5), (0, 3, 2, 1), (1, 9000, 2, 5)]:
+    for m, n, d, k in [(3, 9, 4, 2), (1, 1, 1, 1), (17, 40, 3, 40), (2, 70, 600, 5), (0, 3, 2, 1), (1, 9000, 2, 5),
+                       (33, 65, 37, 3)]:
         for squared in (False, True):
             yield Call((_points(rng, dtype, m, d), _points(rng, dtype, n, d), k), {"squared": squared})
 
@@ -721,7 +722,8 @@ def _knn_refused() -> Iterator[Refused]:
 
 
 _add(Kernel(
-    "knn", _knn_samples, refused=_knn_refused, dtypes=(F32, F64, U8), algorithms=("auto", "direct"), has_out=False,
+    "knn", _knn_samples, refused=_knn_refused, dtypes=(F32, F64, U8), algorithms=("auto", "direct", "filter"),
+    has_out=False,
     benchmarks=(Benchmark("64 queries, 10,000 points of 784 dimensions, k = 10", lambda n: Call((
         _normal(n, 784, dtype=F32), _normal(10_000, 784, dtype=F32, seed=1), 10)), 64, 3.0 * 64 * 10_000 * 784,
         "flop"),)))

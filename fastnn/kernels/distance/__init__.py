@@ -10,7 +10,7 @@ from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, 
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")
-_KNN_ALGORITHMS = ("auto", "direct")
+_KNN_ALGORITHMS = ("auto", "direct", "filter")
 _MEMORY_BUDGET = 64 << 20
 _DTYPES = (*FLOATS, np.dtype(np.uint8))
 
@@ -89,8 +89,11 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
         How many neighbours, from 1 to N.
     squared : bool
         Whether to leave out the square root.
-    algorithm : {"auto", "direct"}
-        Both sum (x - y)^2, as `pairwise_l2` does by "direct", and compare every query with every point.
+    algorithm : {"auto", "direct", "filter"}
+        All give the same result, to the bit. "direct" sums (x - y)^2 for every query and point, as `pairwise_l2` does.
+        "filter" sums it for those points alone that a cheaper product with a proven bound on its error does not rule
+        out; it works for up to 64 neighbours, and goes over to "direct" where too many points are left. "auto" takes
+        it for many queries of 64 dimensions or more.
     memory_budget : int, optional
         Bytes that may be used beside the arguments and the results, 64 MiB by default. Queries are walked in batches
         that fit; each batch reads all points once. The answer does not depend on it.
@@ -111,9 +114,10 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
 
     Notes
     -----
-    3 M N D operations; the points are read once for each batch of queries, and no M x N matrix is made. Distances are
-    those of `pairwise_l2` to the bit, with its error bound, and points are ranked by their squares. The answer for a
-    query depends on no other query, on no number of threads and on no budget.
+    3 M N D operations ("filter" and bytes: 2 M N D, cheaper ones where the CPU has a matrix unit); the points are read
+    once for each batch of queries, and no M x N matrix is made. Distances are those of `pairwise_l2` to the bit, with
+    its error bound, and points are ranked by their squares. The answer for a query depends on no other query, on no
+    number of threads and on no budget. The bound of the filter, and its proof, are in `distance/filtered.py`.
 
     Examples
     --------
@@ -133,7 +137,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     squares = np.empty((len(queries), k), _result_dtype(queries.dtype, False))
     indices = np.empty(squares.shape, np.int64)
     if squares.size:
-        implementation(__name__, target).knn(queries, points, budget, squares, indices)
+        implementation(__name__, target).knn(queries, points, algorithm, budget, squares, indices)
     if squared:
         return squares.astype(_result_dtype(queries.dtype, True), copy=False), indices
     return np.sqrt(squares, out=squares), indices

@@ -14,7 +14,7 @@ def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Ar
             distances[m, n] = square if squared else math.sqrt(square)
 
 
-def knn(queries: Array, points: Array, memory_budget: int, squares: Array, indices: Array) -> None:
+def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array, indices: Array) -> None:
     k = squares.shape[1]
     for m in range(len(queries)):
         candidates = [(_squared_distance(queries[m], points[n]), n) for n in range(len(points))]

@@ -12,8 +12,12 @@ from numba import config
 
 import fastnn
 from fastnn import kernels
+from fastnn.kernels import _dot
+from fastnn.kernels._jit import helper
+from fastnn.kernels.distance import bytewise, filtered
 
 compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="takes long uncompiled")
+UNITS = [True, False] if _dot.matrix_unit() else [False]      # with AMX, if it is there, and without
 DTYPES = [np.float32, np.float64, np.uint8]
 
 
@@ -81,9 +85,12 @@ def test_errors_are_those_documented(dimensions: int, dtype: type) -> None:
     assert np.all(error <= eps * (min(dimensions, 256) + 2) * lengths + eps * truth)
 
 
+@pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("algorithm", ["direct", "gemm"])
-@pytest.mark.parametrize("dimensions", [1, 256, 257, 1000])
-def test_bytes_are_exact_at_their_largest(dimensions: int, algorithm: str) -> None:
+@pytest.mark.parametrize("dimensions", [1, 63, 64, 257, 32768, 33100, 70_000])
+def test_bytes_are_exact_at_their_largest(dimensions: int, algorithm: str, unit: bool,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bytewise, "matrix_unit", lambda: unit)
     x = np.zeros((2, dimensions), np.uint8)
     x[1] = 255
     squares = kernels.pairwise_l2(x, 255 - x, squared=True, algorithm=algorithm)
@@ -92,6 +99,8 @@ def test_bytes_are_exact_at_their_largest(dimensions: int, algorithm: str) -> No
     roots = kernels.pairwise_l2(x, 255 - x, algorithm=algorithm)
     assert roots.dtype == np.float64
     np.testing.assert_array_equal(roots, np.sqrt(squares))
+    farthest, _ = kernels.knn(x, 255 - x, 2, squared=True)
+    np.testing.assert_array_equal(farthest, 65025 * dimensions * np.array([[0, 1], [0, 1]]))
     assert kernels.knn(x, x, 1, squared=True)[0].dtype == np.int64
     assert kernels.knn(x, x, 1)[0].dtype == np.float64
 
@@ -152,7 +161,7 @@ def test_neighbours_depend_on_no_other_query_no_budget_and_no_threads(dtype: typ
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("queries", "points", "dimensions", "k"), [
     pytest.param(1, 9000, 2, 5, marks=compiled), (3, 40, 5, 40), (100, 33, 1, 32), (2, 1, 3, 1), (1, 300, 700, 300),
-    (460, 20, 0, 3),
+    (460, 20, 0, 3), pytest.param(70, 3000, 65, 40, marks=compiled), pytest.param(7, 100, 40_000, 3, marks=compiled),
 ])
 def test_neighbours_are_those_of_a_full_sort(queries: int, points: int, dimensions: int, k: int, dtype: type) -> None:
     x, y = np.floor(_points(queries, dimensions) / 64).astype(dtype), np.floor(_points(points, dimensions, seed=1) / 64)
@@ -197,6 +206,162 @@ def test_neighbours_are_torchs(squared: bool) -> None:
     actual = kernels.knn(queries, points, 8, squared=squared)
     np.testing.assert_allclose(actual[0], expected.numpy() ** (2 if squared else 1), rtol=1e-13)
     np.testing.assert_array_equal(actual[1], indices.numpy())
+
+
+# --- the filter: its answer is the direct one's, to the bit ------------------------------------------------------
+
+
+def _assert_filter_is_direct(queries: np.ndarray, points: np.ndarray, k: int) -> None:
+    with np.errstate(all="ignore"):
+        expected = kernels.knn(queries, points, k, squared=True, algorithm="direct")
+        actual = kernels.knn(queries, points, k, squared=True, algorithm="filter")
+    for got, right in zip(actual, expected):
+        np.testing.assert_array_equal(got, right)
+
+
+def _kinds(dtype: type, dimensions: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Points of which the filter has it easy, hard, and impossible."""
+    rng = np.random.default_rng(0)
+    random = rng.standard_normal((700, dimensions))
+    yield "random", random
+    yield "offset", random + 1000
+    yield "clusters", random + 500 * (np.arange(700)[:, None] % 3)
+    yield "duplicates", random[rng.integers(0, 40, 700)]
+    yield "equal", np.ones((700, dimensions))
+    yield "zero", np.zeros((700, dimensions))
+    yield "near ties", 1 + 2.0**-9 * rng.integers(-1, 2, (700, dimensions)) + 1e-7 * random
+    yield "many lengths", random * 10.0 ** rng.integers(-6, 7, (700, 1))
+    yield "huge", random * 1e18
+    yield "overflowing", random * 1e25
+    yield "tiny", random * 1e-20
+    yield "denormal", random * 1e-40
+    yield "one far", np.where(np.arange(700)[:, None] == 333, 1e15, random)
+    for name, value in (("nan", np.nan), ("inf", np.inf), ("-inf", -np.inf)):
+        planted = random.copy()
+        planted[::37, dimensions // 2] = value
+        yield name, planted
+
+
+@compiled
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dimensions", [1, 33, 300])
+def test_the_filter_gives_the_direct_answer(dimensions: int, dtype: type, unit: bool,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filtered, "matrix_unit", lambda: unit)
+    for _, points in _kinds(dtype, dimensions):
+        with np.errstate(over="ignore"):
+            points = points.astype(dtype)
+        _assert_filter_is_direct(points[::9][:70] * dtype(1.001), points, 10)
+        _assert_filter_is_direct(points[:2], points[::-1], 64)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_filter_knows_its_own_rounding(unit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points in an order that is lost in bfloat16, and that a filter without a bound gets wrong."""
+    monkeypatch.setattr(filtered, "matrix_unit", lambda: unit)
+    rng = np.random.default_rng(0)
+    directions = rng.choice([-1.0, 1.0], (300, 40))
+    points = (directions * (1 + 1e-5 * rng.permutation(300)[:, None])).astype(np.float32)
+    _assert_filter_is_direct(np.zeros((40, 40), np.float32), points, 5)
+    _assert_filter_is_direct(points[:40], points + np.float32(1e-4), 5)
+
+
+def _errors_of_bfloat16(values: np.ndarray) -> np.ndarray:
+    """What round-to-nearest bfloat16 leaves of float32 numbers, by NumPy alone."""
+    bits = values.view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    return values.astype(np.float64) - np.where(np.abs(rounded) < 2.0**-126, 0, rounded)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("scale", [1.0, 1e-37, 1e15])
+def test_operands_of_the_filter_are_within_their_bounds(scale: float, unit: bool) -> None:
+    queries = (scale * np.random.default_rng(0).standard_normal((40, 77))).astype(np.float32)
+    packed = np.empty((2, 3 if unit else 5, 2, 16, 16), np.uint32)
+    norms, residuals = np.empty((2, 64))
+    filtered._pack_queries(2, queries, np.zeros(77, np.float32), unit, packed, norms, residuals, work=0)
+    words = packed.transpose(0, 2, 3, 1, 4).reshape(64, -1).copy()
+    if unit:
+        found = (words.view(np.uint16).astype(np.uint32) << 16).view(np.float32)[:40, :77]
+        np.testing.assert_array_equal(queries.astype(np.float64) - found, _errors_of_bfloat16(queries))
+    else:
+        found = words.view(np.float32)[:40, :77]
+    left = np.linalg.norm(queries.astype(np.float64) - found, axis=1)
+    length = np.linalg.norm(queries.astype(np.float64), axis=1)
+    assert np.all((left <= residuals[:40]) & (residuals[:40] <= 1.001 * left + 1e-6 * length + 1e-38))
+    assert np.all((length <= norms[:40]) & (np.linalg.norm(found.astype(np.float64), axis=1) <= norms[:40]))
+
+
+@compiled
+def test_the_filter_rules_out_where_it_can_and_gives_up_where_it_cannot() -> None:
+    points = _points(4000, 64) + np.float32(1e5)
+    heaps, indices = np.empty((1, 200, 10), np.float32), np.empty((1, 200, 10), np.int64)
+    assert filtered.search(points[:200], points, heaps, indices)
+    assert not filtered.search(points[:200], np.ones_like(points), heaps, indices)
+    assert not filtered.search(points[:200], np.full_like(points, np.nan), heaps, indices)
+
+
+@compiled
+@pytest.mark.parametrize("algorithm", ["direct", "filter"])
+def test_algorithms_do_not_depend_on_threads_or_budget(algorithm: str, threads: None) -> None:
+    queries, points = _points(1100, 70), _points(5000, 70, seed=1)
+    expected = kernels.knn(queries, points, 7, algorithm="direct")
+    for count in (1, 2):
+        fastnn.set_num_threads(count)
+        for budget in (None, 1 << 19, 6 << 20):
+            for actual, right in zip(kernels.knn(queries, points, 7, algorithm=algorithm, memory_budget=budget),
+                                     expected):
+                np.testing.assert_array_equal(actual, right)
+
+
+# --- the tiles of dot products -----------------------------------------------------------------------------------
+
+
+def _panels(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of 32-bit words as a left and a right panel."""
+    steps = words.reshape(2, 16, -1, 16)
+    return np.ascontiguousarray(steps.transpose(2, 0, 1, 3)), np.ascontiguousarray(steps.transpose(2, 0, 3, 1))
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_byte_tile_is_exact(steps: int, unit: bool) -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (2, 32, 64 * steps)).astype(np.uint8)
+    x[:3], y[:2] = 0, 255
+    tile = np.full((32, 32), 7, np.int32)
+    _byte_tile(_panels(x.view(np.uint32))[0], _panels(y.view(np.uint32))[1], tile, unit)
+    np.testing.assert_array_equal(tile, (x if unit else x.view(np.int8)).astype(int) @ y.T.astype(int))
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("steps", [1, 5])
+def test_float_tile_is_within_its_bound(steps: int, unit: bool) -> None:
+    x, y = np.random.default_rng(0).standard_normal((2, 32, 16 * steps * (2 if unit else 1))).astype(np.float32)
+    tile = np.full((32, 32), np.nan, np.float32)
+    if unit:
+        x, y = (values.view(np.uint32) >> 16 << 16 for values in (x, y))
+        left, right = ((bits >> 16).astype(np.uint16).view(np.uint32) for bits in (x, y))
+        x, y = x.view(np.float32), y.view(np.float32)
+    else:
+        left, right = x.view(np.uint32), y.view(np.uint32)
+    _float_tile(_panels(left)[0], _panels(right)[1], tile, unit)
+    bound = (x.shape[1] + 2) * 2.0**-24 * (np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1))
+    assert np.all(np.abs(tile - x.astype(np.float64) @ y.T) <= bound)
+
+
+@helper
+def _byte_tile(a: np.ndarray, b: np.ndarray, c: np.ndarray, unit: bool) -> None:
+    _dot.start_unit(unit)
+    _dot.byte_tile(a, b, c, unit)
+    _dot.stop_unit(unit)
+
+
+@helper
+def _float_tile(a: np.ndarray, b: np.ndarray, c: np.ndarray, unit: bool) -> None:
+    _dot.start_unit(unit)
+    _dot.float_tile(a, b, c, unit)
+    _dot.stop_unit(unit)
 
 
 # --- memory --------------------------------------------------------------------------------------------------
