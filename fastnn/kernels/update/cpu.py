@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._elementwise import chunk, chunks
 from fastnn.kernels._jit import BlockKernel, block_kernel
-from fastnn.kernels._math import chunk, chunks
 
 
 @block_kernel(writes="parameter buffer")
