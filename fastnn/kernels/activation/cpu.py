@@ -140,7 +140,7 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, gra
 
 
 def sigmoid(x: Array, y: Array) -> None:
-    _run(_sigmoid, x, y, cost=4)
+    _run(_sigmoid, x, y, cost=2)
 
 
 def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
@@ -148,7 +148,7 @@ def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def tanh(x: Array, y: Array) -> None:
-    _run(_tanh, x, y, cost=4)
+    _run(_tanh, x, y, cost=2)
 
 
 def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
@@ -156,11 +156,11 @@ def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def gelu(x: Array, approximate: str, y: Array) -> None:
-    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=8)
+    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=4)
 
 
 def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
-    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=8)
+    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=4)
 
 
 def add(x: Array, y: Array, z: Array) -> None:
