@@ -244,7 +244,7 @@ def _store_python(source: Array, target: Array, begin: int) -> None:
     target[begin:begin + len(source)] = source
 
 
-store_past_caches = _store_python if config.DISABLE_JIT else _store_compiled
+store_past_caches: Any = _store_python if config.DISABLE_JIT else _store_compiled
 """store_past_caches(source, target, begin): copy whole vectors to target[begin:], whose memory is aligned there."""
 
 
@@ -265,7 +265,7 @@ def _finish_python() -> None:
     pass
 
 
-finish_stores = _finish_python if config.DISABLE_JIT else _finish_compiled
+finish_stores: Any = _finish_python if config.DISABLE_JIT else _finish_compiled
 """finish_stores(): have what was written past the caches be seen by other threads before what is written next."""
 
 
@@ -309,7 +309,7 @@ def _use_widest_python() -> None:
     pass
 
 
-use_widest_vectors = _use_widest_python if config.DISABLE_JIT else _use_widest_compiled
+use_widest_vectors: Any = _use_widest_python if config.DISABLE_JIT else _use_widest_compiled
 """use_widest_vectors(): have the loops of the function that calls it use the host's widest registers.
 
 LLVM prefers half of AVX-512's, as a few wide instructions among others do not pay; loops of arithmetic do.
