@@ -277,7 +277,7 @@ def streamable(part: Array, nbytes: int) -> tuple[int, int]:
     """
     if nbytes < STREAMED:
         return 0, 0
-    first = min(part.size, -np.intp(part.ctypes.data) % _BYTES // part.itemsize)
+    first = min(part.size, int(-np.intp(part.ctypes.data) % _BYTES) // part.itemsize)
     return first, part.size - (part.size - first) % (_BYTES // part.itemsize)
 
 

@@ -87,4 +87,4 @@ def _or_empty(array: Array | None, like: Array) -> Array:
 
 
 def _run(kernel: BlockKernel, parameter: Array, *args: Array | float) -> None:
-    kernel(chunks(parameter), parameter, *args, work=2 * parameter.size)
+    kernel(chunks(parameter), parameter, *args, work=parameter.size)
