@@ -261,17 +261,19 @@ def _column_sums(term: Callable[..., Any]) -> BlockKernel:
         use_widest_vectors()
         bound, blocks = a.dtype.type(floor), -(-a.shape[1] // _COLUMNS)
         slab, first = max(0, block // blocks), max(0, block % blocks * _COLUMNS)
-        last, begin, end = min(a.shape[1], first + _COLUMNS), slab * rows, min(len(a), slab * rows + rows)
+        count, begin, end = min(_COLUMNS, a.shape[1] - first), slab * rows, min(len(a), slab * rows + rows)
         whole = end - (end - begin) % 4
-        for t in range(first, last):
-            parts[slab, t] = 0
+        for j in range(count):
+            parts[slab, first + j] = 0
         for n in range(begin, whole, 4):                # four rows for each time that the sums are read and written
-            for t in range(first, last):
+            for j in range(count):
+                t = first + j                           # not negative, as the compiler sees
                 parts[slab, t] += (
                     (at(a, b, n, t, means, lines, bound) + at(a, b, n + 1, t, means, lines, bound))
                     + (at(a, b, n + 2, t, means, lines, bound) + at(a, b, n + 3, t, means, lines, bound)))
         for n in range(whole, end):
-            for t in range(first, last):
+            for j in range(count):
+                t = first + j
                 parts[slab, t] += at(a, b, n, t, means, lines, bound)
 
     return block_kernel(writes="parts")(renamed(kernel, term.__module__, term.__qualname__))
