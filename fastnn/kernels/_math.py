@@ -12,6 +12,7 @@ from numba.extending import overload
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import helper, inlined_helper, inlined_sums_helper
+from fastnn.kernels._vectors import STREAMED, row_max, row_sum, stream
 
 # (1 + 2 z) exp(z^2) erfc(z) in powers of t = (z - 3.5) / (z + 3.5): its Chebyshev series, cut where terms fall below
 # the rounding of each dtype. (The form is Shepherd and Laframboise's, Math. Comp. 36, 1981.)
@@ -74,6 +75,13 @@ def _functions(dtype: Any, integer: Any, mantissa: int, lowest: float) -> list[C
         return (e if x < zero else one) / (one + e)
 
     @inlined_helper
+    def sigmoids(x: Any) -> Any:
+        e = exp(-abs(x))
+        large = one / (one + e)
+        small = e * large
+        return (small if x < zero else large), (large if x < zero else small)
+
+    @inlined_helper
     def tanh(x: Any) -> Any:
         s, p = exp_parts(-two * abs(x))
         expm1 = (s - one) + s * p
@@ -97,10 +105,12 @@ def _functions(dtype: Any, integer: Any, mantissa: int, lowest: float) -> list[C
         e = exp(-half * x * x)
         z = abs(x) * root_half
         z = far if z > far else z
-        tail = half * e * (erfcx_series((z - middle) / (z + middle)) / (one + two * z))
+        above, below = z + middle, one + two * z
+        inverse = one / (above * below)                         # the one division for two
+        tail = half * e * (erfcx_series((z - middle) * below * inverse) * above * inverse)
         return tail if x < zero else one - tail, density * e
 
-    return [exp, sigmoid, tanh, normal]
+    return [exp, sigmoid, sigmoids, tanh, normal]
 
 
 def _by_dtype(single: Callable[[Any], Any], double: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -121,78 +131,118 @@ def _by_dtype(single: Callable[[Any], Any], double: Callable[[Any], Any]) -> Cal
     return function
 
 
-exp, sigmoid, tanh, normal = map(
+exp, sigmoid, sigmoids, tanh, normal = map(
     _by_dtype, _functions(np.float32, np.int32, 23, -87.33), _functions(np.float64, np.int64, 52, -708.39))
-"""exp, sigmoid and tanh of a number in its dtype, and the normal distribution with its density, (P, p), at a number.
+"""exp, sigmoid and tanh of a number in its dtype; (sigmoid(x), sigmoid(-x)); and (P, p), the normal distribution and
+its density, at a number.
 
 To a few units in the last place; what would be denormal is 0.
 """
 
 
-# --- blocks: chunks of a flat array, or rows of a matrix -----------------------------------------------------
-
-CHUNK = 8192            # elements of a block, or about that many in whole rows
-
-
-def chunks(x: Array) -> int:
-    """Return the number of chunks of a flat array; its size alone decides."""
-    return -(-x.size // CHUNK)
+_LN2, _SQRT_2 = math.log(2), math.sqrt(2)
+_SERIES = tuple(2 / (2 * k + 1) for k in range(1, 11))
 
 
-@helper
-def chunk(block: int, x: Array) -> Array:
-    """Return a block's part of a flat array."""
-    return x[block * CHUNK:(block + 1) * CHUNK]
+@inlined_sums_helper
+def _twice_atanh_excess(z: float) -> float:
+    """(2 atanh(s) - 2 s) / s with z = s^2 <= 0.03: terms beyond these are below rounding."""
+    c = _SERIES
+    return z * (c[0] + z * (c[1] + z * (c[2] + z * (c[3] + z * (c[4] + z * (c[5] + z * (c[6] + z * (c[7] + z * (
+        c[8] + z * c[9])))))))))
+
+
+@inlined_helper
+def log(x: float) -> float:
+    """Return the logarithm of a normal positive float64, to a few units in the last place; of NaN and inf, NaN."""
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits >> 52) - 1023
+    mantissa = np.int64((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).view(np.float64)
+    large = mantissa > _SQRT_2
+    mantissa = mantissa * 0.5 if large else mantissa
+    power = np.float64(exponent + 1 if large else exponent)
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    return power * _LN2 + (2.0 * s + s * _twice_atanh_excess(s * s)) + 0.0 * x
+
+
+# --- blocks of rows of a matrix ----------------------------------------------------------------------------
+
+_SHORT = 64             # elements of a row below which loops over it are too short for vectors
+ROWS = 4096             # elements of a block of rows, or one row: its results fit the L1 cache
 
 
 def row_blocks(x: Array) -> int:
     """Return the number of blocks of rows of a matrix; its shape alone decides."""
-    return -(-x.shape[0] // max(1, CHUNK // x.shape[1]))
+    return -(-x.shape[0] // max(1, ROWS // x.shape[1]))
 
 
 @helper
 def rows_of_block(block: int, x: Array) -> range:
     """Return the rows of a block."""
-    count = max(1, CHUNK // x.shape[1])
+    count = max(1, ROWS // x.shape[1])
     return range(block * count, min(x.shape[0], (block + 1) * count))
 
 
 @helper
-def row_sum(row: Array) -> float:
-    """Return the sum of a row in float64, as eight interleaved sums that need not wait for each other."""
-    a = b = c = d = e = f = g = h = np.float64(0)
-    whole = row.size // 8
-    for i in range(whole):
-        part = row[8 * i:8 * i + 8]
-        a, b, c, d = a + part[0], b + part[1], c + part[2], d + part[3]
-        e, f, g, h = e + part[4], f + part[5], g + part[6], h + part[7]
-    for i in range(8 * whole, row.size):
-        a += row[i]
-    return ((a + e) + (b + f)) + ((c + g) + (d + h))
+def _drafts_rows(y: Array) -> bool:
+    return y.nbytes >= STREAMED and y.shape[1] <= ROWS
 
 
 @helper
-def _larger(a: float, b: float) -> float:
-    return a if a > b else b
+def draft_rows(block: int, y: Array) -> Array:
+    """Return where a block's rows are written first: in place or, if y is large, in memory for `finish_rows`."""
+    rows = rows_of_block(block, y)
+    part = y[rows.start:rows.stop]
+    return np.empty(part.shape, part.dtype) if _drafts_rows(y) else part
 
 
 @helper
-def row_max(row: Array) -> float:
-    """Return the largest element of a row; NaN are passed over."""
-    a = b = c = d = row.dtype.type(-np.inf)
-    whole = row.size // 4
-    for i in range(whole):
-        a, b = _larger(row[4 * i], a), _larger(row[4 * i + 1], b)
-        c, d = _larger(row[4 * i + 2], c), _larger(row[4 * i + 3], d)
-    for i in range(4 * whole, row.size):
-        a = _larger(row[i], a)
-    return _larger(_larger(a, b), _larger(c, d))
+def finish_rows(block: int, part: Array, y: Array) -> None:
+    """Bring a block's draft to its place."""
+    rows = rows_of_block(block, y)
+    if _drafts_rows(y):
+        stream(part.reshape(part.size), y[rows.start:rows.stop].reshape(part.size))
+
+
+# --- exponentials of rows ----------------------------------------------------------------------------------
 
 
 @helper
-def log_sum_exp(row: Array, terms: Array) -> tuple[float, float]:
-    """Return m, the largest element of a row, and log(sum of exp(row - m)) as float64; `terms` is overwritten."""
-    largest = row_max(row)
-    for i in range(row.size):
-        terms[i] = exp(row[i] - largest)
-    return largest, math.log(row_sum(terms))
+def exp_rows(x: Array, rows: range, largest: Array, terms: Array) -> None:
+    """Compute terms = exp(x - largest) for rows of x, and the largest element of each."""
+    for n in rows:
+        scores, result = x[n], terms[n - rows.start]
+        largest[n - rows.start] = shift = row_max(scores)
+        if scores.size >= _SHORT:
+            for i in range(scores.size):
+                result[i] = exp(scores[i] - shift)
+        else:
+            for i in range(scores.size):
+                result[i] = scores[i] - shift
+    if x.shape[1] < _SHORT:                     # one loop over all rows, which is long enough for vectors
+        flat = terms.reshape(terms.size)
+        for i in range(flat.size):
+            flat[i] = exp(flat[i])
+
+
+@helper
+def log_sum_exp(x: Array, rows: range, largest: Array, logs: Array) -> None:
+    """Compute for rows of x the largest element m, and log(sum of exp(x - m)) in float64."""
+    if x.shape[1] <= ROWS:
+        terms = np.empty((len(rows), x.shape[1]), x.dtype)
+        exp_rows(x, rows, largest, terms)
+        for n in range(len(rows)):
+            logs[n] = row_sum(terms[n])
+    else:
+        strip = np.empty(ROWS, x.dtype)
+        for n in rows:
+            largest[n - rows.start] = shift = row_max(x[n])
+            total = 0.0
+            for begin in range(0, x.shape[1], ROWS):
+                scores = x[n, begin:begin + ROWS]
+                for i in range(scores.size):
+                    strip[i] = exp(scores[i] - shift)
+                total += row_sum(strip[:scores.size])
+            logs[n - rows.start] = total
+    for n in range(len(rows)):
+        logs[n] = log(logs[n])

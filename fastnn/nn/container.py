@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from fastnn import kernels
 from fastnn.kernels._arrays import Array
 from fastnn.nn.module import Backward, Module, once
+from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
 from fastnn.nn.shape import Identity
 
 
@@ -16,7 +17,8 @@ class Sequential(Module):
     """Layers one after the other.
 
     Their names are "0", "1" and so on, or the keys of a dict. Layers before the first one that learns are not run
-    backward when the gradient by the input is not wanted.
+    backward when the gradient by the input is not wanted. A ReLU that follows batch normalization is done in the same
+    pass over memory.
 
     Parameters
     ----------
@@ -54,9 +56,15 @@ class Sequential(Module):
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         layers, backwards = list(self), []
-        for name, layer in self.named_children():
+        fused = None
+        for (name, layer), following in zip_longest(self.named_children(), layers[1:]):
+            if fused:                           # the layer before has done this one's work, and will do its backward's
+                fused = None
+                backwards.append(_pass_on)
+                continue
+            fused = layer.fuse(following) if isinstance(layer, BatchNorm1d | BatchNorm2d) else None
             try:
-                x, layer_backward = layer.forward(x, training=training)
+                x, layer_backward = (fused or layer.forward)(x, training=training)
             except (TypeError, ValueError) as error:
                 error.add_note(f"in layer {name} of {type(self).__name__}: {layer!r}")
                 raise
@@ -84,6 +92,10 @@ class Sequential(Module):
         if isinstance(index, slice):
             return Sequential(dict(list(self.named_children())[index]))
         return list(self)[index]
+
+
+def _pass_on(grad: Array, *, input_grad: bool = True) -> Array:
+    return grad
 
 
 class Residual(Module):

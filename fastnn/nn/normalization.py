@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels
 from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_rank
+from fastnn.nn.activation import ReLU
 from fastnn.nn.module import Backward, Module, Parameter, data_of, once, state_lock
+
+Forward: TypeAlias = Callable[..., tuple[Array, Backward]]
 
 
 class _BatchNorm(Module):
@@ -33,28 +37,39 @@ class _BatchNorm(Module):
         self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        return self._forward(x, training, None)
+
+    def fuse(self, following: Module) -> Forward | None:
+        """Return a forward that does the work of the following layer too, where that is a ReLU."""
+        if type(following) is not ReLU or type(self).forward is not _BatchNorm.forward:
+            return None
+        return lambda x, *, training: self._forward(x, training, "relu")
+
+    def _forward(self, x: Array, training: bool, activation: str | None) -> tuple[Array, Backward]:
         (x,) = as_floats(x=x)
         check_rank("x", x, *self._ranks, layout=self._layout)
         if x.shape[1] != self.num_features:
             raise ValueError(f"x: expected {self.num_features} channels, got shape {x.shape}")
-        running, weight = (self.running_mean, self.running_var), data_of(self.weight)
+        running, weight, bias = (self.running_mean, self.running_var), data_of(self.weight), data_of(self.bias)
         of_batch = training or self.running_mean is None
         if tracked := training and self.running_mean is not None:
             # The kernel leaves the batch's statistics here, so that several threads may run it at once.
             running = np.zeros_like(self.running_mean), np.zeros_like(self.running_var)
-        y, mean, invstd = kernels.batch_norm(x, *running, weight, data_of(self.bias), training=training, momentum=1.0,
-                                             eps=self.eps, return_stats=True)
+        y, mean, invstd = kernels.batch_norm(x, *running, weight, bias, training=training, momentum=1.0, eps=self.eps,
+                                             activation=activation, return_stats=True)
         if tracked:
             self._track(*running)
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            grad_x, grad_weight, grad_bias = kernels.batch_norm_backward(grad_y, x, weight, mean, invstd,
-                                                                         training=of_batch)
+            learns = [p is not None and p.requires_grad for p in (self.weight, self.bias)]
+            grad_x, grad_weight, grad_bias = kernels.batch_norm_backward(
+                grad_y, x, weight, mean, invstd, training=of_batch, bias=bias, activation=activation,
+                needs=(input_grad, learns[0], learns[1]))
             if self.weight is not None and self.bias is not None:
                 self.weight.accumulate(grad_weight)
                 self.bias.accumulate(grad_bias)
-            return grad_x if input_grad else None
+            return grad_x
 
         return y, backward
 

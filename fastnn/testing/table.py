@@ -405,6 +405,10 @@ def _batch_norm_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[C
         ((2, 17, 8, 9), False, True, {"training": False}),
         ((3, 300), True, False, {"training": True}),
         ((5, 2, 70), False, False, {"training": True}),
+        ((5, 3), True, True, {"training": True, "activation": "relu"}),
+        ((2, 17, 8, 9), True, False, {"training": True, "activation": "relu"}),
+        ((2, 17, 8, 9), True, True, {"training": False, "activation": "relu"}),
+        ((9, 3, 2, 2), False, True, {"training": False, "activation": "relu"}),
     ]
     for shape, affine, running, options in cases:
         channels = shape[1]
@@ -429,16 +433,37 @@ def _batch_norm_refused() -> Iterator[Refused]:
     yield Refused(Call((x, m, v), {"eps": -1.0}), ValueError, r"eps: expected a number from 0")
     yield Refused(Call((x, m, v), {"momentum": 2.0}), ValueError, r"momentum: expected a number from 0 to 1, got 2.0")
     yield Refused(Call((x, m.astype(F32), v)), TypeError, r"running_mean: expected float64 as x has, got float32")
+    yield Refused(Call((x, m, v), {"activation": "elu"}), ValueError, r"activation: expected None or 'relu', got 'elu'")
+
+
+def _batch_norm_backward_refused() -> Iterator[Refused]:
+    x, m, v = _normal(4, 3), np.zeros(3), np.ones(3)
+    yield Refused(Call((x[:3], x, None, m, v)), ValueError, r"grad_output: expected shape \(4, 3\), got \(3, 3\)")
+    yield Refused(Call((x, x, None, m, v), {"bias": m[:2]}), ValueError, r"bias: expected shape \(3,\), got \(2,\)")
+    yield Refused(Call((x, x, None, m, v), {"activation": "tanh"}), ValueError, r"activation: expected None or 'relu'")
+    yield Refused(Call((x, x, None, m, v), {"needs": (True, True)}), ValueError, r"needs: expected three bools")
+
+
+_REFUSED_BACKWARD["batch_norm_backward"] = _batch_norm_backward_refused
+
+
+def _torch_batch_norm(*args: Any, return_stats: bool, training: bool, activation: str | None = None,
+                      **options: Any) -> Any:
+    y = _torch("batch_norm")(*args, training=training or args[1] is None, **options)
+    return y if activation is None else y.relu()
+
+
+def _batch_norm_gradient(call: Call, result: Any, grad: Array) -> Call:
+    x, running_mean, _, weight, bias = call.args
+    return Call((grad, x, weight, *result[1:]), {
+        "training": bool(call.kwargs["training"] or running_mean is None), "bias": bias,
+        "activation": call.kwargs.get("activation")})
 
 
 _add(Kernel(
     "batch_norm", _batch_norm_samples, inputs=(0, 3, 4), refused=_batch_norm_refused, writes=(1, 2), factor=4,
-    torch=lambda *args, return_stats, training, **options: _torch("batch_norm")(
-        *args, training=training or args[1] is None, **options),
-    given_to_backward=(0, 1, 2),                       # what follows are statistics of its own
-    backward=lambda call, result, grad: Call(
-        (grad, call.args[0], call.args[3], *result[1:]),
-        {"training": bool(call.kwargs["training"] or call.args[1] is None)}),
+    torch=_torch_batch_norm, given_to_backward=(0, 1, 2),  # what follows are statistics of its own
+    backward=_batch_norm_gradient,
     benchmarks=(Benchmark(
         "64 x 32 x 28 x 28, training",
         lambda n: Call((_normal(n, 32, 28, 28, dtype=F32), None, None, np.ones(32, F32), np.zeros(32, F32)),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn
+from fastnn.testing import check_gradients
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
 
@@ -113,3 +114,50 @@ def test_residual_as_torch() -> None:
     np.testing.assert_allclose(backward(np.ones_like(y)), x.grad.numpy(), rtol=1e-13)
     for parameter, other in zip(block.parameters(), body.parameters()):
         np.testing.assert_allclose(parameter.grad, other.grad.numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("shape", "norm"), [((5, 3), nn.BatchNorm1d), ((4, 3, 8, 9), nn.BatchNorm2d)])
+def test_a_relu_is_fused_with_the_normalization_before_it(shape: tuple[int, ...], norm: type, training: bool) -> None:
+    """The same results, gradients and running statistics as one after the other; the ReLU itself never runs."""
+    rng = np.random.default_rng(0)
+    x, grad = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    models = [nn.Sequential(norm(3), nn.ReLU()), nn.Sequential(nn.Sequential(norm(3)), nn.ReLU())]
+    results = []
+    for model in models:
+        layer = next(m for _, m in model.named_modules() if isinstance(m, norm))
+        layer.weight.data[:], layer.bias.data[:] = [1, -2, 0.5], [0.1, -0.2, 0.3]
+        y, backward = model.forward(x, training=training)
+        results.append([y, backward(grad), layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var])
+        assert (y == 0).any()
+        assert (y > 0).any()
+    for fused, apart in zip(*results):
+        np.testing.assert_allclose(fused, apart, rtol=2e-6, atol=2e-6)
+    assert list(models[0].state_dict()) == [f"0.{name}" for name in norm(3).state_dict()]
+
+
+def test_only_a_relu_and_a_plain_normalization_are_fused() -> None:
+    class Quiet(nn.ReLU):
+        def forward(self, x: np.ndarray, *, training: bool = True) -> tuple[np.ndarray, nn.Backward]:
+            return super().forward(x / 2, training=training)
+
+    class Loud(nn.BatchNorm1d):
+        def forward(self, x: np.ndarray, *, training: bool = True) -> tuple[np.ndarray, nn.Backward]:
+            return super().forward(10 * x, training=training)
+
+    plain = nn.BatchNorm1d(3)
+    y = np.maximum(plain(X), 0)
+    np.testing.assert_allclose(nn.Sequential(plain, Quiet())(X), y / 2, rtol=1e-6)
+    np.testing.assert_allclose(nn.Sequential(Loud(3), nn.ReLU())(X), 10 * y, rtol=1e-6)
+    np.testing.assert_allclose(nn.Sequential(plain, nn.ReLU(), nn.ReLU())(X), y, rtol=1e-6)
+    assert nn.Sequential(nn.ReLU(), plain).forward(X, training=True)[0].min() < 0
+
+
+def test_gradients_through_a_fused_pair() -> None:
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).to(np.float64)
+    for check in check_gradients(model, rng.standard_normal((6, 3))):
+        assert check.error < 1e-6, check
+    model[1].weight.requires_grad = model[1].bias.requires_grad = False
+    for check in check_gradients(model, rng.standard_normal((6, 3))):
+        assert check.error < 1e-6, check

@@ -7,10 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _math
 from fastnn.kernels._arrays import Array
+from fastnn.kernels._elementwise import binary, chunks, unary
 from fastnn.kernels._jit import BlockKernel, block_kernel
-from fastnn.kernels._math import chunk, chunks, exp, log_sum_exp, row_blocks, row_max, row_sum, rows_of_block
+from fastnn.kernels._math import (
+    draft_rows,
+    exp,
+    exp_rows,
+    finish_rows,
+    log_sum_exp,
+    normal,
+    row_blocks,
+    rows_of_block,
+    sigmoids,
+)
+from fastnn.kernels._math import sigmoid as sigmoid_of
+from fastnn.kernels._math import tanh as tanh_of
+from fastnn.kernels._vectors import row_products, row_sum, use_widest_vectors
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)     # of twice the inner line of the tanh form of gelu
 _CUBIC = 0.044715
@@ -19,132 +32,95 @@ _CUBIC = 0.044715
 # --- one result an element ---------------------------------------------------------------------------------
 
 
-@block_kernel(writes="y")
-def _relu(block: int, x: Array, y: Array) -> None:
-    x, y = chunk(block, x), chunk(block, y)
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        y[i] = zero if x[i] < zero else x[i]
+@unary
+def _relu(x: Any, option: Any) -> Any:
+    zero = type(x)(0)
+    return zero if x < zero else x
 
 
-@block_kernel(writes="grad_x")
-def _relu_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y, grad_x = chunk(block, grad_output), chunk(block, y), chunk(block, grad_x)
-    zero = y.dtype.type(0)
-    for i in range(y.size):
-        grad_x[i] = zero if y[i] <= zero else grad_output[i]
+@binary
+def _relu_backward(grad: Any, y: Any, option: Any) -> Any:
+    zero = type(y)(0)
+    return zero if y <= zero else grad
 
 
-@block_kernel(writes="y")
-def _leaky_relu(block: int, x: Array, negative_slope: float, y: Array) -> None:
-    x, y = chunk(block, x), chunk(block, y)
-    zero, slope = x.dtype.type(0), x.dtype.type(negative_slope)
-    for i in range(x.size):
-        y[i] = x[i] if x[i] > zero else slope * x[i]
+@unary
+def _leaky_relu(x: Any, slope: Any) -> Any:
+    return x if x > type(x)(0) else slope * x
 
 
-@block_kernel(writes="grad_x")
-def _leaky_relu_backward(block: int, grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
-    grad_output, x, grad_x = chunk(block, grad_output), chunk(block, x), chunk(block, grad_x)
-    zero, slope = x.dtype.type(0), x.dtype.type(negative_slope)
-    for i in range(x.size):
-        grad_x[i] = grad_output[i] if x[i] > zero else slope * grad_output[i]
+@binary
+def _leaky_relu_backward(grad: Any, x: Any, slope: Any) -> Any:
+    return grad if x > type(x)(0) else slope * grad
 
 
-@block_kernel(writes="y")
-def _sigmoid(block: int, x: Array, y: Array) -> None:
-    x, y = chunk(block, x), chunk(block, y)
-    for i in range(x.size):
-        y[i] = _math.sigmoid(x[i])
+@unary
+def _sigmoid(x: Any, option: Any) -> Any:
+    return sigmoid_of(x)
 
 
-@block_kernel(writes="grad_x")
-def _sigmoid_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y, grad_x = chunk(block, grad_output), chunk(block, y), chunk(block, grad_x)
-    one = y.dtype.type(1)
-    for i in range(y.size):
-        grad_x[i] = grad_output[i] * y[i] * (one - y[i])
+@binary
+def _sigmoid_backward(grad: Any, y: Any, option: Any) -> Any:
+    return grad * y * (type(y)(1) - y)
 
 
-@block_kernel(writes="y")
-def _tanh(block: int, x: Array, y: Array) -> None:
-    x, y = chunk(block, x), chunk(block, y)
-    for i in range(x.size):
-        y[i] = _math.tanh(x[i])
+@unary
+def _tanh(x: Any, option: Any) -> Any:
+    return tanh_of(x)
 
 
-@block_kernel(writes="grad_x")
-def _tanh_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y, grad_x = chunk(block, grad_output), chunk(block, y), chunk(block, grad_x)
-    one = y.dtype.type(1)
-    for i in range(y.size):
-        grad_x[i] = grad_output[i] * (one - y[i] * y[i])
+@binary
+def _tanh_backward(grad: Any, y: Any, option: Any) -> Any:
+    return grad * (type(y)(1) - y * y)
 
 
-@block_kernel(writes="y")
-def _gelu(block: int, x: Array, y: Array) -> None:
-    x, y = chunk(block, x), chunk(block, y)
-    for i in range(x.size):
-        probability, _ = _math.normal(x[i])
-        y[i] = x[i] * probability
+@unary
+def _gelu(x: Any, option: Any) -> Any:
+    probability, _ = normal(x)
+    return x * probability
 
 
-@block_kernel(writes="grad_x")
-def _gelu_backward(block: int, grad_output: Array, x: Array, grad_x: Array) -> None:
-    grad_output, x, grad_x = chunk(block, grad_output), chunk(block, x), chunk(block, grad_x)
-    for i in range(x.size):
-        probability, density = _math.normal(x[i])
-        grad_x[i] = grad_output[i] * (probability + x[i] * density)
+@binary
+def _gelu_backward(grad: Any, x: Any, option: Any) -> Any:
+    probability, density = normal(x)
+    return grad * (probability + x * density)
 
 
-@block_kernel(writes="y")
-def _gelu_tanh(block: int, x: Array, y: Array) -> None:
+@unary
+def _gelu_tanh(x: Any, option: Any) -> Any:
     """(1 + tanh(u)) / 2 = sigmoid(2 u), which cancels nowhere."""
-    x, y, real = chunk(block, x), chunk(block, y), x.dtype.type
-    slope, cubic = real(_SLOPE), real(_CUBIC)
-    for i in range(x.size):
-        v = x[i]
-        y[i] = v * _math.sigmoid(slope * (v + cubic * v * v * v))
+    slope, cubic = type(x)(_SLOPE), type(x)(_CUBIC)
+    return x * sigmoid_of(slope * (x + cubic * x * x * x))
 
 
-@block_kernel(writes="grad_x")
-def _gelu_tanh_backward(block: int, grad_output: Array, x: Array, grad_x: Array) -> None:
-    grad_output, x, grad_x, real = chunk(block, grad_output), chunk(block, x), chunk(block, grad_x), x.dtype.type
-    one, slope, cubic = real(1), real(_SLOPE), real(_CUBIC)
-    for i in range(x.size):
-        v = x[i]
-        w = slope * (v + cubic * v * v * v)
-        left, right = _math.sigmoid(w), _math.sigmoid(-w)
-        grad_x[i] = grad_output[i] * (left + v * left * right * slope * (one + real(3) * cubic * v * v))
+@binary
+def _gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
+    one, three, slope, cubic = type(x)(1), type(x)(3), type(x)(_SLOPE), type(x)(_CUBIC)
+    w = slope * (x + cubic * x * x * x)
+    left, right = sigmoids(w)
+    return grad * (left + x * left * right * slope * (one + three * cubic * x * x))
 
 
-@block_kernel(writes="z")
-def _add(block: int, x: Array, y: Array, z: Array) -> None:
-    x, y, z = chunk(block, x), chunk(block, y), chunk(block, z)
-    for i in range(x.size):
-        z[i] = x[i] + y[i]
+@binary
+def _add(x: Any, y: Any, option: Any) -> Any:
+    return x + y
 
 
-@block_kernel(writes="z")
-def _add_relu(block: int, x: Array, y: Array, z: Array) -> None:
-    x, y, z = chunk(block, x), chunk(block, y), chunk(block, z)
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        total = x[i] + y[i]
-        z[i] = zero if total < zero else total
+@binary
+def _add_relu(x: Any, y: Any, option: Any) -> Any:
+    total, zero = x + y, type(x)(0)
+    return zero if total < zero else total
 
 
-@block_kernel(writes="y")
-def _dropout(block: int, x: Array, mask: Array, scale: float, y: Array) -> None:
-    x, mask, y = chunk(block, x), chunk(block, mask), chunk(block, y)
-    dropped, kept = x.dtype.type(0), x.dtype.type(scale)
-    for i in range(x.size):
-        y[i] = x[i] * (dropped if mask[i] == 0 else kept)
+@binary
+def _dropout(x: Any, mask: Any, scale: Any) -> Any:
+    return x * (type(x)(0) if mask == 0 else scale)
 
 
-def _run(kernel: BlockKernel, *args: Any, cost: int = 1) -> None:
-    """Run an elementwise kernel; `cost` is its operations an element."""
-    kernel(chunks(args[0]), *args, work=cost * args[0].size)
+def _run(kernel: BlockKernel, *arrays: Array, option: float = 0.0, cost: int = 1) -> None:
+    """Run an elementwise kernel; `cost` is its time an element, in that of a copy."""
+    *inputs, result = arrays
+    kernel(chunks(result), *inputs, option, result, work=cost * result.size // 5)
 
 
 def relu(x: Array, y: Array) -> None:
@@ -156,15 +132,15 @@ def relu_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def leaky_relu(x: Array, negative_slope: float, y: Array) -> None:
-    _run(_leaky_relu, x, negative_slope, y)
+    _run(_leaky_relu, x, y, option=negative_slope)
 
 
 def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
-    _run(_leaky_relu_backward, grad_output, x, negative_slope, grad_x)
+    _run(_leaky_relu_backward, grad_output, x, grad_x, option=negative_slope)
 
 
 def sigmoid(x: Array, y: Array) -> None:
-    _run(_sigmoid, x, y, cost=20)
+    _run(_sigmoid, x, y, cost=2)
 
 
 def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
@@ -172,7 +148,7 @@ def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def tanh(x: Array, y: Array) -> None:
-    _run(_tanh, x, y, cost=20)
+    _run(_tanh, x, y, cost=2)
 
 
 def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
@@ -180,11 +156,11 @@ def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def gelu(x: Array, approximate: str, y: Array) -> None:
-    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=40)
+    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=4)
 
 
 def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
-    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=40)
+    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=4)
 
 
 def add(x: Array, y: Array, z: Array) -> None:
@@ -196,7 +172,7 @@ def add_relu(x: Array, y: Array, z: Array) -> None:
 
 
 def dropout(x: Array, mask: Array, p: float, y: Array) -> None:
-    _run(_dropout, x, mask, 1 / (1 - p) if p < 1 else 0.0, y)
+    _run(_dropout, x, mask, y, option=1 / (1 - p) if p < 1 else 0.0)
 
 
 def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -> None:
@@ -208,48 +184,59 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -
 
 @block_kernel(writes="y")
 def _softmax(block: int, x: Array, y: Array) -> None:
-    for n in rows_of_block(block, x):
-        scores, result = x[n], y[n]
-        largest = row_max(scores)
-        for i in range(scores.size):
-            result[i] = exp(scores[i] - largest)
+    use_widest_vectors()
+    rows, part = rows_of_block(block, x), draft_rows(block, y)
+    exp_rows(x, rows, np.empty(len(rows), x.dtype), part)
+    for n in range(len(rows)):
+        result = part[n]
         scale = x.dtype.type(1 / row_sum(result))
-        for i in range(scores.size):
+        for i in range(result.size):
             result[i] *= scale
+    finish_rows(block, part, y)
 
 
 @block_kernel(writes="grad_x")
 def _softmax_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
-    terms = np.empty(y.shape[1])
-    for n in rows_of_block(block, y):
-        grads, probabilities, result = grad_output[n], y[n], grad_x[n]
-        for i in range(result.size):
-            terms[i] = np.float64(grads[i]) * probabilities[i]
-        total = row_sum(terms)
+    use_widest_vectors()
+    rows, part = rows_of_block(block, y), draft_rows(block, grad_x)
+    for n in rows:
+        grads, probabilities, result = grad_output[n], y[n], part[n - rows.start]
+        total = row_products(grads, probabilities, 0.0)
         for i in range(result.size):
             result[i] = probabilities[i] * (grads[i] - total)
+    finish_rows(block, part, grad_x)
 
 
 @block_kernel(writes="y")
 def _log_softmax(block: int, x: Array, y: Array) -> None:
-    for n in rows_of_block(block, x):
-        scores, result = x[n], y[n]
-        largest, logarithm = log_sum_exp(scores, result)
+    use_widest_vectors()
+    rows, part = rows_of_block(block, x), draft_rows(block, y)
+    largest, logs = np.empty(len(rows), x.dtype), np.empty(len(rows))
+    log_sum_exp(x, rows, largest, logs)
+    for n in range(len(rows)):
+        scores, result, m, logarithm = x[rows.start + n], part[n], np.float64(largest[n]), logs[n]
         for i in range(scores.size):
-            result[i] = np.float64(scores[i]) - largest - logarithm
+            result[i] = scores[i] - m - logarithm
+    finish_rows(block, part, y)
 
 
 @block_kernel(writes="grad_x")
 def _log_softmax_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
-    for n in rows_of_block(block, y):
-        grads, logarithms, result = grad_output[n], y[n], grad_x[n]
+    use_widest_vectors()
+    rows, part = rows_of_block(block, y), draft_rows(block, grad_x)
+    logarithms, terms = y[rows.start:rows.stop].reshape(part.size), part.reshape(part.size)
+    for i in range(terms.size):
+        terms[i] = exp(logarithms[i])
+    for n in range(len(rows)):
+        grads, result = grad_output[rows.start + n], part[n]
         total = row_sum(grads)
         for i in range(result.size):
-            result[i] = grads[i] - exp(logarithms[i]) * total
+            result[i] = grads[i] - result[i] * total
+    finish_rows(block, part, grad_x)
 
 
 def _run_rows(kernel: BlockKernel, *arrays: Array) -> None:
-    kernel(row_blocks(arrays[0]), *arrays, work=40 * arrays[0].size)
+    kernel(row_blocks(arrays[0]), *arrays, work=arrays[0].size)
 
 
 def softmax(x: Array, y: Array) -> None:

@@ -7,15 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_float, as_floats, check_rank, check_shape, deliver, output, overlap
+from fastnn.kernels._arrays import (
+    Array,
+    as_float,
+    as_floats,
+    check_needs,
+    check_rank,
+    check_shape,
+    deliver,
+    output,
+    overlap,
+)
 from fastnn.kernels._targets import implementation
 
 
 def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
                bias: Array | None = None, *, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-               return_stats: bool = False, out: Array | None = None,
+               activation: str | None = None, return_stats: bool = False, out: Array | None = None,
                target: str | None = None) -> Array | tuple[Array, Array, Array]:
-    """Normalize each channel: y = (x - mean) / sqrt(var + eps) * weight + bias.
+    """Normalize each channel: y = (x - mean) / sqrt(var + eps) * weight + bias, or the ReLU of that.
 
     In training, and where there are no running statistics, mean and var are those of x over all but the channel
     axis, var divided by the number n of values; else they are running_mean and running_var. (Ioffe and Szegedy 2015,
@@ -37,6 +47,8 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         Share of this batch in the running statistics, from 0 to 1; 1 / i for the i-th batch gives plain averages.
     eps : float
         Added to the variance; positive, or 0 where running statistics are used.
+    activation : {"relu"}, optional
+        What is applied to the result, in the same pass.
     return_stats : bool
         Whether to return what was used for mean and var, as `batch_norm_backward` needs.
     out : array of x's shape, optional
@@ -60,11 +72,12 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
 
     Notes
     -----
-    Statistics take two passes, mean first, and all sums and each value's normalization are float64: with u = 2^-53,
-    K = |mean| / std and n values a channel the relative error of var is at most (n + 3) u + (n u K)^2. A float32
-    result is the float64 one rounded, for all K that float32 values can have.
+    Statistics take two passes, mean first, and all their sums are float64: with u = 2^-53, K = |mean| / std and n
+    values a channel the relative error of var is at most (n + 3) u + (n u K)^2. Values are normalized in x's dtype,
+    the mean taken off in two parts, which keeps its float64 accuracy: with z = (x - mean) / sqrt(var + eps) and
+    e = 1.2e-7 in float32, |error| <= 4 e (|z weight| + |bias|) + e^2 K |weight|.
     About 8 operations a value in training, 3 in inference; x is read once if a channel's values fit into a core's
-    cache (else three times in training), y written once (4 bytes a value in float32).
+    cache (else up to three times in training), y written once (4 bytes a value in float32).
 
     Examples
     --------
@@ -91,6 +104,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         if array is not None:
             check_shape(name, array, x.shape[1:2])
     momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
+    relu = _is_relu(activation)
     if of_batch:
         _check_several(x)
         if eps == 0:
@@ -106,7 +120,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
     with np.errstate(all="ignore"):                     # NaN and inf travel without a warning
         implementation(__name__, target).batch_norm(
-            _as_channels(x), weight, bias, eps, of_batch, mean, var, _as_channels(y))
+            _as_channels(x), weight, bias, eps, of_batch, relu, mean, var, _as_channels(y))
         y = deliver(y, out)
         if updates:
             n = _values_per_channel(x)
@@ -116,12 +130,14 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
 
 
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
-                        training: bool = True, target: str | None = None,
-                        ) -> tuple[Array, Array | None, Array | None]:
+                        training: bool = True, bias: Array | None = None, activation: str | None = None,
+                        needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,
+                        ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of a loss by the arguments x, weight and bias of `batch_norm`.
 
     With G = grad_output, z = (x - mean) invstd, and sums and means over all but the channel axis:
-    grad_bias = sum G, grad_weight = sum G z, grad_x = weight invstd (G - mean(G) - z mean(G z)).
+    grad_bias = sum G, grad_weight = sum G z, grad_x = weight invstd (G - mean(G) - z mean(G z)). With
+    `activation="relu"` G = grad_output where the result was positive, 0 elsewhere.
 
     Parameters
     ----------
@@ -136,6 +152,12 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     training : bool
         Whether mean and invstd are x's own; False where running statistics were used, which are constants:
         grad_x = weight invstd G.
+    bias : array of shape (C,), optional
+        The argument of `batch_norm`; the signs of its results are found again with it, and nothing else.
+    activation : {"relu"}, optional
+        The argument of `batch_norm`.
+    needs : tuple of three bools
+        Which of the gradients by x, weight and bias are computed.
     target : {"naive", "cpu"}, optional
         Which implementation runs.
 
@@ -144,7 +166,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     grad_x : array of x's shape and dtype
         Gradient by x.
     grad_weight, grad_bias : arrays of shape (C,), or None
-        Gradients by weight and bias, of x's dtype; None if weight is None.
+        Gradients by weight and bias, of x's dtype; None if weight is None. What is not needed is None, too.
 
     Raises
     ------
@@ -153,8 +175,8 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
 
     Notes
     -----
-    All sums and each value's gradient are computed in float64 and rounded at the end: float32 gradients have the
-    error of one rounding, and that of cancellation in the float64 sums.
+    All sums are float64, and grad_weight and grad_bias are rounded once. Values are formed in x's dtype: with
+    e = 1.2e-7 in float32, |error| <= 6 e |weight| invstd (|G| + |mean(G)| + |z mean(G z)|) for grad_x.
     About 10 operations a value; grad_output and x are read once if a channel's values fit into a core's cache (else
     twice), grad_x written once (4 bytes a value in float32).
 
@@ -168,21 +190,25 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     >>> grad_weight.round(4), grad_bias
     (array([1.]), array([1.]))
     """
-    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
+    grad_output, x, weight, bias = as_floats(grad_output=grad_output, x=x, weight=weight, bias=bias)
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
     check_shape("grad_output", grad_output, x.shape)
     mean, invstd = _as_statistics(x.shape[1], mean=mean, invstd=invstd)
-    if weight is not None:
-        check_shape("weight", weight, x.shape[1:2])
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None:
+            check_shape(name, array, x.shape[1:2])
+    relu = _is_relu(activation)
+    check_needs(needs)
     if training:
         _check_several(x)
-    grad_x = output(None, x.shape, x.dtype)
+    grad_x = output(None, x.shape, x.dtype) if needs[0] else None
     grad_weight, grad_bias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     with np.errstate(all="ignore"):
         implementation(__name__, target).batch_norm_backward(
-            _as_channels(grad_output), _as_channels(x), weight, mean, invstd, training,
-            _as_channels(grad_x), grad_weight, grad_bias)
-    return (grad_x, None, None) if weight is None else (grad_x, grad_weight, grad_bias)
+            _as_channels(grad_output), _as_channels(x), weight, bias, mean, invstd, training, relu,
+            None if grad_x is None else _as_channels(grad_x), grad_weight, grad_bias)
+    affine = weight is not None
+    return grad_x, grad_weight if affine and needs[1] else None, grad_bias if affine and needs[2] else None
 
 
 def _as_channels(x: Array) -> Array:
@@ -192,6 +218,12 @@ def _as_channels(x: Array) -> Array:
 
 def _values_per_channel(x: Array) -> int:
     return x.shape[0] * prod(x.shape[2:])
+
+
+def _is_relu(activation: str | None) -> bool:
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    return activation is not None
 
 
 def _as_statistics(channels: int, **values: Array) -> list[Array]:

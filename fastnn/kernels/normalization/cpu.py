@@ -1,205 +1,320 @@
 """Batch normalization of values (N, C, L) in two ways; the shape alone decides.
 
-*By channel*: where channels are many and their values stand in long runs, a block does all that one channel needs
-while its values are in the core's cache. *By column*: else the values are a matrix (N, C L), each of whose columns has
-its own sums and factors, and loops run along its rows, however short the runs of a channel are.
+*By channel*: where the values of a channel stand in long runs, a block does all that a few channels need, while their
+values are in the core's cache if they fit. Each pass goes back the way that the last one came, so that it finds what
+that one read last. *By column*: else the values are a matrix (N, C L), each of whose columns has its own sums and
+factors, and loops run along its rows, however short the runs of a channel are.
+
+A ReLU is a floor under the results. Where there is none the floor is NaN, which nothing lies below.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, inlined_helper, sums_helper
+from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._elementwise import mapping, named_after, renamed
+from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
+from fastnn.kernels._vectors import row_products, row_squares, row_sum, row_sums_above, use_widest_vectors
 
-_LONG, _MANY = 64, 16                           # the least run and number of channels to go by channel
-_COLUMNS = 256                                  # columns of a block
-_VALUES = 8192                                  # values of a block of runs
+_LONG, _MANY = 64, 16                           # the least run and, for large arrays, channels to go by channel
+_SMALL = 1 << 16                                # values that are done before threads have started
+_RUN = 1024                                     # values that stand together, and are worth a walk over the samples
+_COLUMNS, _SLABS = 512, 64                      # columns of a block, and the most parts that rows are cut into
+_VALUES = 8192                                  # values of a block, at least
 
 
-def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float, of_batch: bool, mean: Array, var: Array,
-               y: Array) -> None:
-    samples, channels, length = x.shape
-    weight = np.ones(channels) if weight is None else weight.astype(np.float64)
-    bias = np.zeros(channels) if bias is None else bias.astype(np.float64)
+def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float, of_batch: bool, relu: bool, mean: Array,
+               var: Array, y: Array) -> None:
+    floor = 0.0 if relu else np.nan
+    none = EMPTY[x.dtype]
+    weight, bias = none if weight is None else weight, none if bias is None else bias
     if of_batch and _by_channel(x):
-        _normalize(channels, x, weight, bias, eps, mean, var, y, work=8 * x.size)
+        group = _group(x)
+        _normalize(-(-x.shape[1] // group), x, weight, bias, eps, floor, group, mean, var, y, work=x.size)
         return
     if of_batch:
-        matrix, blocks = _matrix(x)
-        sums = np.empty(matrix.shape[1])
-        _sum(blocks, matrix, sums, work=x.size)
-        mean[:] = sums.reshape(channels, length).sum(axis=1) / (samples * length)
-        _sum_squares(blocks, matrix, np.repeat(mean, length), sums, work=3 * x.size)
-        var[:] = sums.reshape(channels, length).sum(axis=1) / (samples * length)
-    _scale(x, mean, weight / np.sqrt(var + eps), bias, y)
-
-
-def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, training: bool,
-                        grad_x: Array, grad_weight: Array, grad_bias: Array) -> None:
-    samples, channels, length = x.shape
-    n = samples * length
-    scale = invstd if weight is None else invstd * weight
-    sums = np.empty((2, channels))
-    by_channel, (matrix, blocks) = _by_channel(x), _matrix(x)
-    if by_channel:
-        _gradients(channels, grad_output, x, mean, invstd, scale, training, sums, grad_x, work=10 * x.size)
-    else:
-        gradients = grad_output.reshape(matrix.shape)
-        parts = np.empty((2, matrix.shape[1]))
-        _sum_gradients(blocks, gradients, matrix, np.repeat(mean, length), parts, work=4 * x.size)
-        sums[:] = parts.reshape(2, channels, length).sum(axis=2)
-        sums[1] *= invstd
-        if training:
-            factors = np.repeat([mean, sums[1] / n * invstd, sums[0] / n, scale], length, axis=1)
-            _gradient_columns(blocks, gradients, matrix, factors, grad_x.reshape(matrix.shape), work=6 * x.size)
-    if not training:
-        _scale(grad_output, np.zeros(channels), scale, np.zeros(channels), grad_x)
-    grad_bias[:], grad_weight[:] = sums
-
-
-def _by_channel(x: Array) -> bool:
-    return x.shape[1] >= _MANY and x.shape[2] >= _LONG
-
-
-def _matrix(x: Array) -> tuple[Array, int]:
-    """Return x as a matrix and the number of blocks of its columns."""
-    columns = x.shape[1] * x.shape[2]
-    return x.reshape(len(x), columns), -(-columns // _COLUMNS)
-
-
-def _scale(x: Array, mean: Array, scale: Array, shift: Array, y: Array) -> None:
-    """Compute y = (x - mean) scale + shift."""
+        n = x.shape[0] * x.shape[2]
+        mean[:] = _channel_sums(_value, x, x) / n
+        var[:] = _channel_sums(_square, x, x, mean) / n
+    invstd = 1 / np.sqrt(var + eps)
     samples, channels, length = x.shape
     if length >= _LONG:
         runs, count = x.reshape(samples * channels, length), max(1, _VALUES // length)
-        _scale_runs(-(-len(runs) // count), runs, mean, scale, shift, count, y.reshape(runs.shape), work=4 * x.size)
+        _scale_runs(-(-len(runs) // count), runs, weight, bias, mean, invstd, floor, count, y.reshape(runs.shape),
+                    work=x.size // 4)
     else:
-        matrix, blocks = _matrix(x)
-        factors = np.repeat([mean, scale, shift], length, axis=1)
-        _scale_columns(blocks, matrix, factors, y.reshape(matrix.shape), work=4 * x.size)
+        matrix, rows = _matrix(x), _rows(x)
+        _scale_columns(-(-samples // rows), matrix, _columns(x, weight, bias, mean, invstd), floor, rows,
+                       y.reshape(matrix.shape), work=x.size // 4)
+
+
+def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
+                        invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
+                        grad_bias: Array) -> None:
+    floor = 0.0 if relu else np.nan
+    none = EMPTY[x.dtype]
+    weight, bias = none if weight is None else weight, none if bias is None else bias
+    if _by_channel(x):
+        group = _group(x)
+        result = np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x
+        _gradients(-(-x.shape[1] // group), grad_output, x, weight, bias, mean, invstd, floor, training, group,
+                   grad_weight, grad_bias, result, work=2 * x.size)
+        return
+    columns = _columns(x, weight, bias, mean, invstd)
+    grad_bias[:] = sums = _channel_sums(_above, grad_output, x, line=columns, floor=floor)
+    grad_weight[:] = products = _channel_sums(_product_above, grad_output, x, mean, line=columns, floor=floor) * invstd
+    if grad_x is not None:
+        n, matrix, rows = x.shape[0] * x.shape[2], _matrix(x), _rows(x)
+        slopes = np.repeat(np.array([-products / n * invstd, -sums / n], x.dtype), x.shape[2], axis=1)
+        _gradient_columns(-(-len(x) // rows), _matrix(grad_output), matrix, columns, slopes, floor, training, rows,
+                          _matrix(grad_x), work=x.size)
+
+
+def _by_channel(x: Array) -> bool:
+    return x.shape[2] >= _LONG and (x.shape[1] >= _MANY or x.size < _SMALL)
+
+
+def _group(x: Array) -> int:
+    """How many channels a block does."""
+    return -(-_RUN // x.shape[2]) if x.size >= _SMALL else 1
+
+
+def _matrix(x: Array) -> Array:
+    return x.reshape(len(x), x.shape[1] * x.shape[2])
+
+
+def _rows(x: Array) -> int:
+    """How many samples a block writes."""
+    return max(1, _VALUES // (x.shape[1] * x.shape[2]))
+
+
+def _columns(x: Array, weight: Array, bias: Array, mean: Array, invstd: Array) -> Array:
+    """The line of each column."""
+    high = mean.astype(x.dtype)
+    low = np.where(np.isfinite(high), mean - high, 0)
+    scale = invstd * weight if weight.size else invstd
+    lines = np.array([high, low, scale, bias if bias.size else np.zeros(len(mean))], x.dtype)
+    return np.repeat(lines, x.shape[2], axis=1)
+
+
+def _channel_sums(kernel: BlockKernel, a: Array, b: Array, mean: Array | None = None, line: Array | None = None,
+                  floor: float = np.nan) -> Array:
+    """The sums of a kernel's terms for each channel."""
+    samples, channels, length = a.shape
+    width = channels * length
+    rows = max(-(-samples // _SLABS), _VALUES // min(_COLUMNS, width))
+    slabs = -(-samples // rows)
+    parts = np.empty((slabs, width))
+    means = np.repeat(np.zeros(channels) if mean is None else mean, length)
+    lines = np.empty((4, width), a.dtype) if line is None else line
+    kernel(slabs * -(-width // _COLUMNS), _matrix(a), _matrix(b), means, lines, floor, rows, parts, work=a.size // 2)
+    return parts.sum(axis=0).reshape(channels, length).sum(axis=1)
+
+
+# --- elements ----------------------------------------------------------------------------------------------
+
+
+@helper
+def _line(real: Any, c: int, weight: Array, bias: Array, mean: Array, invstd: float) -> tuple[Any, Any, Any, Any]:
+    """The mean of a channel in two parts, its factor and its offset, in x's dtype.
+
+    A float32 mean may be wrong by more than a small standard deviation; that two parts of it are taken from x one
+    after the other loses nothing.
+    """
+    high = real(mean[c])
+    low = real(mean[c] - high) if np.isfinite(high) else real(0)
+    return (high, low, real(invstd * weight[c]) if weight.size else real(invstd), bias[c] if bias.size else real(0))
+
+
+@inlined_helper
+def _on_line(x: Any, high: Any, low: Any, scale: Any, offset: Any) -> Any:
+    return ((x - high) - low) * scale + offset
+
+
+@inlined_helper
+def _floored(x: Any, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> Any:
+    value = _on_line(x, high, low, scale, offset)
+    return floor if value < floor else value
+
+
+@inlined_helper
+def _above_floor(g: Any, x: Any, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> Any:
+    return type(g)(0) if _on_line(x, high, low, scale, offset) <= floor else g
+
+
+@inlined_helper
+def _gradient(g: Any, x: Any, high: Any, low: Any, scale: Any, slope: Any, constant: Any) -> Any:
+    return (g + (((x - high) - low) * slope + constant)) * scale
+
+
+@mapping
+def _scale_run(x: Any, _: Any, line: tuple) -> Any:
+    return _floored(x, *line)
+
+
+@mapping
+def _gradient_run(g: Any, x: Any, line: tuple) -> Any:
+    return _gradient(g, x, line[0], line[1], line[2], line[5], line[6])
+
+
+@mapping
+def _gradient_above_run(g: Any, x: Any, line: tuple) -> Any:
+    return _gradient(_above_floor(g, x, *line[:5]), x, line[0], line[1], line[2], line[5], line[6])
+
+
+@mapping
+def _above_run(g: Any, x: Any, line: tuple) -> Any:
+    return _above_floor(g, x, *line[:5]) * line[2]
 
 
 # --- by channel --------------------------------------------------------------------------------------------
 
 
 @block_kernel(writes="mean var y")
-def _normalize(c: int, x: Array, weight: Array, bias: Array, eps: float, mean: Array, var: Array, y: Array) -> None:
-    n = len(x) * x.shape[2]
-    mean[c] = m = _channel_sum(x, c) / n
-    var[c] = _channel_squares(x, c, m) / n
-    scale, shift = weight[c] / np.sqrt(var[c] + eps), bias[c]
-    for k in range(len(x)):
-        for i in range(x.shape[2]):
-            y[k, c, i] = (x[k, c, i] - m) * scale + shift
+def _normalize(block: int, x: Array, weight: Array, bias: Array, eps: float, floor: float, group: int, mean: Array,
+               var: Array, y: Array) -> None:
+    samples, channels, length = x.shape
+    real = x.dtype.type
+    first, last = block * group, min(channels, block * group + group)
+    for c in range(first, last):
+        mean[c] = var[c] = 0
+    for k in range(samples):
+        for c in range(first, last):
+            mean[c] += row_sum(x[k, c])
+    for c in range(first, last):
+        mean[c] /= samples * length
+    for k in range(samples - 1, -1, -1):
+        for c in range(first, last):
+            var[c] += row_squares(x[k, c], mean[c])
+    for c in range(first, last):
+        var[c] /= samples * length
+    for k in range(samples):
+        for c in range(first, last):
+            line = _line(real, c, weight, bias, mean, 1 / np.sqrt(var[c] + eps))
+            _scale_run(x[k, c], x[k, c], (*line, real(floor)), y[k, c], y.nbytes)
 
 
-@block_kernel(writes="sums grad_x")
-def _gradients(c: int, grad_output: Array, x: Array, mean: Array, invstd: Array, scale: Array, training: bool,
-               sums: Array, grad_x: Array) -> None:
-    n = len(x) * x.shape[2]
-    m, factor = mean[c], scale[c]
-    sums[0, c] = _channel_sum(grad_output, c)
-    sums[1, c] = _channel_products(grad_output, x, c, m) * invstd[c]
-    if training:
-        mean_g, slope = sums[0, c] / n, sums[1, c] / n * invstd[c]
-        for k in range(len(x)):
-            for i in range(x.shape[2]):
-                grad_x[k, c, i] = (grad_output[k, c, i] - mean_g - (x[k, c, i] - m) * slope) * factor
-
-
-@sums_helper
-def _channel_sum(x: Array, c: int) -> float:
-    total = 0.0
-    for k in range(len(x)):
-        for i in range(x.shape[2]):
-            total += np.float64(x[k, c, i])
-    return total
-
-
-@sums_helper
-def _channel_squares(x: Array, c: int, mean: float) -> float:
-    total = 0.0
-    for k in range(len(x)):
-        for i in range(x.shape[2]):
-            total += (x[k, c, i] - mean) * (x[k, c, i] - mean)
-    return total
-
-
-@sums_helper
-def _channel_products(grads: Array, x: Array, c: int, mean: float) -> float:
-    total = 0.0
-    for k in range(len(x)):
-        for i in range(x.shape[2]):
-            total += grads[k, c, i] * (x[k, c, i] - mean)
-    return total
+@block_kernel(writes="grad_weight grad_bias grad_x")
+def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array,
+               floor: float, training: bool, group: int, grad_weight: Array, grad_bias: Array, grad_x: Array) -> None:
+    samples, channels, length = x.shape
+    real = x.dtype.type
+    first, last = block * group, min(channels, block * group + group)
+    sums, products = np.zeros(last - first), np.zeros(last - first)
+    for k in range(samples):
+        for c in range(first, last):
+            g, gx = row_sum(grad_output[k, c]), 0.0
+            if floor == floor:
+                line = _line(real, c, weight, bias, mean, invstd[c])
+                g, gx = row_sums_above(grad_output[k, c], x[k, c], mean[c], (*line, real(floor)))
+            else:
+                gx = row_products(grad_output[k, c], x[k, c], mean[c])
+            sums[c - first] += g
+            products[c - first] += gx
+    for c in range(first, last):
+        products[c - first] *= invstd[c]
+        grad_bias[c], grad_weight[c] = sums[c - first], products[c - first]
+    if grad_x.size == 0:
+        return
+    n = samples * length
+    for k in range(samples - 1, -1, -1):
+        for c in range(first, last):
+            g, result = grad_output[k, c], grad_x[k, c]
+            line = _line(real, c, weight, bias, mean, invstd[c])
+            slope, constant = real(-products[c - first] / n * invstd[c]), real(-sums[c - first] / n)
+            option = (*line, real(floor), slope, constant)
+            if not training:
+                _above_run(g, x[k, c], option, result, grad_x.nbytes)
+            elif floor == floor:
+                _gradient_above_run(g, x[k, c], option, result, grad_x.nbytes)
+            else:
+                _gradient_run(g, x[k, c], option, result, grad_x.nbytes)
 
 
 @block_kernel(writes="y")
-def _scale_runs(block: int, x: Array, mean: Array, scale: Array, shift: Array, count: int, y: Array) -> None:
+def _scale_runs(block: int, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array, floor: float, count: int,
+                y: Array) -> None:
     for r in range(block * count, min(block * count + count, len(x))):
         c = r % len(mean)
-        m, factor, offset = mean[c], scale[c], shift[c]
-        for i in range(x.shape[1]):
-            y[r, i] = (x[r, i] - m) * factor + offset
+        line = _line(x.dtype.type, c, weight, bias, mean, invstd[c])
+        _scale_run(x[r], x[r], (*line, x.dtype.type(floor)), y[r], y.nbytes)
 
 
 # --- by column ---------------------------------------------------------------------------------------------
 
 
-@inlined_helper
-def _columns(block: int, columns: int) -> tuple[int, int]:
-    """Return the first column of a block and their number."""
-    first = max(0, block * _COLUMNS)            # a bound for the compiler, which else allows for negative indices
-    return first, min(_COLUMNS, columns - first)
+def _column_sums(term: Callable[..., Any]) -> BlockKernel:
+    """Make a kernel: parts[s, t] = the sum of term(a, b, mean, *line, floor) in column t over a slab of rows."""
+    function = inlined_helper(term)
+
+    @inlined_helper
+    @named_after(term)
+    def at(a: Array, b: Array, n: int, t: int, means: Array, lines: Array, floor: Any) -> float:
+        return function(a[n, t], b[n, t], means[t], lines[0, t], lines[1, t], lines[2, t], lines[3, t], floor)
+
+    def kernel(block: int, a: Array, b: Array, means: Array, lines: Array, floor: float, rows: int,
+               parts: Array) -> None:
+        use_widest_vectors()
+        bound, blocks = a.dtype.type(floor), -(-a.shape[1] // _COLUMNS)
+        slab, first = max(0, block // blocks), max(0, block % blocks * _COLUMNS)
+        count, begin, end = min(_COLUMNS, a.shape[1] - first), slab * rows, min(len(a), slab * rows + rows)
+        whole = end - (end - begin) % 4
+        for j in range(count):
+            parts[slab, first + j] = 0
+        for n in range(begin, whole, 4):                # four rows for each time that the sums are read and written
+            for j in range(count):
+                t = first + j                           # not negative, as the compiler sees
+                parts[slab, t] += (
+                    (at(a, b, n, t, means, lines, bound) + at(a, b, n + 1, t, means, lines, bound))
+                    + (at(a, b, n + 2, t, means, lines, bound) + at(a, b, n + 3, t, means, lines, bound)))
+        for n in range(whole, end):
+            for j in range(count):
+                t = first + j
+                parts[slab, t] += at(a, b, n, t, means, lines, bound)
+
+    return block_kernel(writes="parts")(renamed(kernel, term.__module__, term.__qualname__))
 
 
-@block_kernel(writes="sums")
-def _sum(block: int, x: Array, sums: Array) -> None:
-    first, count = _columns(block, x.shape[1])
-    for t in range(count):
-        sums[first + t] = 0
-    for n in range(len(x)):
-        for t in range(count):
-            sums[first + t] += x[n, first + t]
+@_column_sums
+def _value(a: Any, b: Any, mean: float, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> float:
+    return np.float64(a)
 
 
-@block_kernel(writes="sums")
-def _sum_squares(block: int, x: Array, mean: Array, sums: Array) -> None:
-    first, count = _columns(block, x.shape[1])
-    for t in range(count):
-        sums[first + t] = 0
-    for n in range(len(x)):
-        for t in range(count):
-            difference = x[n, first + t] - mean[first + t]
-            sums[first + t] += difference * difference
+@_column_sums
+def _square(a: Any, b: Any, mean: float, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> float:
+    return (a - mean) * (a - mean)
+
+
+@_column_sums
+def _above(a: Any, b: Any, mean: float, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> float:
+    return np.float64(_above_floor(a, b, high, low, scale, offset, floor))
+
+
+@_column_sums
+def _product_above(a: Any, b: Any, mean: float, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> float:
+    return _above_floor(a, b, high, low, scale, offset, floor) * (b - mean)
 
 
 @block_kernel(writes="y")
-def _scale_columns(block: int, x: Array, factors: Array, y: Array) -> None:
-    first, count = _columns(block, x.shape[1])
-    for n in range(len(x)):
-        for t in range(count):
-            mean, scale, shift = factors[0, first + t], factors[1, first + t], factors[2, first + t]
-            y[n, first + t] = (x[n, first + t] - mean) * scale + shift
-
-
-@block_kernel(writes="sums")
-def _sum_gradients(block: int, grad_output: Array, x: Array, mean: Array, sums: Array) -> None:
-    first, count = _columns(block, x.shape[1])
-    for t in range(count):
-        sums[0, first + t] = sums[1, first + t] = 0
-    for n in range(len(x)):
-        for t in range(count):
-            sums[0, first + t] += grad_output[n, first + t]
-            sums[1, first + t] += grad_output[n, first + t] * (x[n, first + t] - mean[first + t])
+def _scale_columns(block: int, x: Array, lines: Array, floor: float, rows: int, y: Array) -> None:
+    use_widest_vectors()
+    bound = x.dtype.type(floor)
+    for n in range(block * rows, min(len(x), block * rows + rows)):
+        for t in range(x.shape[1]):
+            y[n, t] = _floored(x[n, t], lines[0, t], lines[1, t], lines[2, t], lines[3, t], bound)
 
 
 @block_kernel(writes="grad_x")
-def _gradient_columns(block: int, grad_output: Array, x: Array, factors: Array, grad_x: Array) -> None:
-    first, count = _columns(block, x.shape[1])
-    for n in range(len(x)):
-        for t in range(count):
-            mean, slope = factors[0, first + t], factors[1, first + t]
-            mean_g, scale = factors[2, first + t], factors[3, first + t]
-            grad_x[n, first + t] = (grad_output[n, first + t] - mean_g - (x[n, first + t] - mean) * slope) * scale
+def _gradient_columns(block: int, grad_output: Array, x: Array, lines: Array, slopes: Array, floor: float,
+                      training: bool, rows: int, grad_x: Array) -> None:
+    use_widest_vectors()
+    bound = x.dtype.type(floor)
+    for n in range(block * rows, min(len(x), block * rows + rows)):
+        for t in range(x.shape[1]):
+            g = _above_floor(grad_output[n, t], x[n, t], lines[0, t], lines[1, t], lines[2, t], lines[3, t], bound)
+            grad_x[n, t] = (_gradient(g, x[n, t], lines[0, t], lines[1, t], lines[2, t], slopes[0, t], slopes[1, t])
+                            if training else g * lines[2, t])

@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, helper
+from fastnn.kernels._jit import block_kernel, helper, inlined_helper
+from fastnn.kernels._vectors import STREAMED, row_sum, stream
 from fastnn.kernels.pooling.naive import Pair
 
 _CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
@@ -29,15 +30,19 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
         indices = _NO_INDICES if indices is None else _images(indices)
         group, band, blocks = _cut(y, stride_h * x.shape[2])
         _max(blocks, x, *kernel, stride_h, stride_w, *padding, *dilation, group, band, y, indices,
-             work=y.size * kernel[0] * kernel[1])
+             work=y.size * kernel[0] * kernel[1] // 2)
 
 
-def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> None:
-    if grad_x.size:
-        images = grad_x.shape[0] * grad_x.shape[1]
-        gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
-        group = 1 + _CELLS // grad_x.shape[1]
-        _route(-(-images // group), gradients, indices.reshape(gradients.shape), group, grad_x, work=grad_x.size)
+def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
+    if grad_x.size == 0:
+        return indices.size == 0
+    images = grad_x.shape[0] * grad_x.shape[1]
+    gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
+    group = 1 + _CELLS // grad_x.shape[1]
+    blocks = -(-images // group)
+    inside = np.empty(blocks, np.bool_)
+    _route(blocks, gradients, indices.reshape(gradients.shape), group, grad_x, inside, work=grad_x.size // 2)
+    return bool(inside.all())
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
@@ -157,23 +162,44 @@ def _phases(x: Array, first_image: int, images: int, top: int, left: int, stride
     return packed.reshape(stride_h, stride_w, images * slots * columns)
 
 
-@block_kernel(writes="grad_x")
-def _route(block: int, grad_output: Array, indices: Array, group: int, grad_x: Array) -> None:
-    """Add the gradients of a group of images where their maxima were."""
-    for n in range(block * group, min(block * group + group, len(grad_x))):
-        for place in range(grad_x.shape[1]):
-            grad_x[n, place] = 0
-        for t in range(grad_output.shape[1]):
-            grad_x[n, indices[n, t]] += grad_output[n, t]
+@block_kernel(writes="grad_x inside")
+def _route(block: int, grad_output: Array, indices: Array, group: int, grad_x: Array, inside: Array) -> None:
+    """Add the gradients of a group of images where their maxima were, and say whether all places are in the image."""
+    result, streams = _draft_images(block, group, grad_x)
+    cells, all_inside = np.uint64(grad_x.shape[1]), True
+    for n in range(len(result)):
+        gradients, places, image = grad_output[block * group + n], indices[block * group + n], result[n]
+        for place in range(image.size):
+            image[place] = 0
+        for t in range(places.size):
+            if np.uint64(places[t]) < cells:            # a negative one is huge
+                image[max(0, places[t])] += gradients[t]
+            else:
+                all_inside = False
+    inside[block] = all_inside
+    if streams:
+        stream(result.reshape(result.size), grad_x[block * group:block * group + len(result)].reshape(result.size))
+
+
+@helper
+def _draft_images(block: int, group: int, images: Array) -> tuple[Array, bool]:
+    """Where a block's group of images is written first: if there are many small ones, in memory to be streamed."""
+    part = images[block * group:min(len(images), block * group + group)]
+    streams = images.nbytes >= STREAMED and part.size <= 4 * _CELLS
+    return (np.empty(part.shape, part.dtype) if streams else part), streams
 
 
 # --- means -------------------------------------------------------------------------------------------------
 
+# Where the windows of rows and of columns begin and end, the factors of their divisors, and what columns' windows have
+# in common: kernel, stride and padding, or zeros where they have nothing.
+Plan = tuple[Array, Array, Array, Array, tuple[int, int, int]]
+
 
 @lru_cache(64)
 def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
-             divisor: int | None, dtype: np.dtype) -> tuple[Array, Array, Array, Array]:
-    """Where the windows of each row and column begin and end in images of `sizes`, and the factors of their divisor."""
+             divisor: int | None, dtype: np.dtype) -> Plan:
+    """The windows of a kernel in images of `sizes`."""
     cells, lengths = [], []
     for size, count, k, s, p in zip(sizes, counts, kernel, stride, padding):
         begin = np.arange(count) * s - p
@@ -182,70 +208,140 @@ def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pai
         lengths.append(end - begin if count_include_pad else np.diff(cells[-1], axis=0)[0])
     if divisor is not None:
         lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype)
+    common = kernel[1], min(stride[1], sizes[1] + 2 * padding[1]), padding[1]
+    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common
 
 
 @lru_cache(64)
-def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> tuple[Array, Array, Array, Array]:
+def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> Plan:
     """As `_windows`, where the windows are shares of the rows and columns."""
     cells = [np.array([np.arange(count) * size // count, -(-np.arange(1, count + 1) * size // count)])
              for size, count in zip(sizes, counts)]
     heights, widths = (np.diff(c, axis=0)[0].astype(dtype) for c in cells)
-    return cells[0], cells[1], heights, widths
+    width = 0 if sizes[1] % counts[1] else sizes[1] // counts[1]
+    return cells[0], cells[1], heights, widths, (width, width, 0)
 
 
-def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array, y: Array) -> None:
+def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
+                     common: tuple[int, int, int], y: Array) -> None:
     x, y = _images(x), _images(y)
+    if y.shape[1] == y.shape[2] == 1 and rows[1, 0] - rows[0, 0] == x.shape[1] and common[0] >= x.shape[2]:
+        x = x.reshape(len(x), x.shape[1] * x.shape[2])
+        group = 1 + _CELLS // x.shape[1]
+        _average_images(-(-len(x) // group), x, float(heights[0]) * float(widths[0]), group, y.reshape(len(y)),
+                        work=x.size // 4)
+        return
     group, band, blocks = _cut(y, x.shape[1] * x.shape[2] // y.shape[1] + 1)
-    _average(blocks, x, rows, columns, heights, widths, group, band, y, work=x.size)
+    _average(blocks, x, rows, columns, heights, widths, *common, group, band, y, work=x.size // 2)
 
 
 def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                    grad_x: Array) -> None:
+                    common: tuple[int, int, int], grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, group, grad_x, work=grad_x.size)
+    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, group, grad_x,
+            work=grad_x.size // 2)
 
 
 @block_kernel(writes="y")
-def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, widths: Array, group: int, band: int,
-             y: Array) -> None:
+def _average_images(block: int, x: Array, divisor: float, group: int, y: Array) -> None:
+    """The means of whole images."""
+    for n in range(block * group, min(len(x), block * group + group)):
+        y[n] = row_sum(x[n]) / divisor
+
+
+@inlined_helper
+def _total(cells: Array, first: int, count: int) -> float:
+    total = cells[first]
+    for a in range(1, count):
+        total += cells[first + a]
+    return total
+
+
+@block_kernel(writes="y")
+def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int, stride: int,
+             pad: int, group: int, band: int, y: Array) -> None:
     """The means of `band` rows of windows in each of `group` images: sums of columns first, then of these sums."""
-    bands = -(-y.shape[1] // band)
+    bands, width, count = -(-y.shape[1] // band), x.shape[2], y.shape[2]
     first_image, first = block // bands * group, block % bands * band
-    sums = np.empty(x.shape[2], x.dtype)
+    padded = np.zeros(max(pad + width, (count - 1) * stride + kernel), x.dtype)
+    sums, totals = padded[pad:pad + width], np.empty(count, x.dtype)
     for n in range(first_image, min(first_image + group, len(x))):
         for i in range(first, min(first + band, y.shape[1])):
-            top = max(0, rows[0, i])
-            for w in range(len(sums)):
-                sums[w] = x[n, top, w]
-            for h in range(top + 1, rows[1, i]):
-                for w in range(len(sums)):
-                    sums[w] += x[n, h, w]
-            for j in range(y.shape[2]):
-                left = max(0, columns[0, j])
-                total = sums[left]
-                for w in range(left + 1, columns[1, j]):
-                    total += sums[w]
-                y[n, i, j] = total / (heights[i] * widths[j])
+            top, end = max(0, rows[0, i]), rows[1, i]
+            if end - top == 2:
+                for w in range(width):
+                    sums[w] = x[n, top, w] + x[n, top + 1, w]
+            elif end - top == 3:
+                for w in range(width):
+                    sums[w] = x[n, top, w] + x[n, top + 1, w] + x[n, top + 2, w]
+            else:
+                for w in range(width):
+                    sums[w] = x[n, top, w]
+                for h in range(top + 1, end):
+                    for w in range(width):
+                        sums[w] += x[n, h, w]
+            if (kernel == 2) & (stride == 2):           # constants, for which the compiler makes vector loads
+                for j in range(count):
+                    totals[j] = _total(padded, 2 * j, 2)
+            elif (kernel == 3) & (stride == 2):
+                for j in range(count):
+                    totals[j] = _total(padded, 2 * j, 3)
+            elif (kernel == 3) & (stride == 1):
+                for j in range(count):
+                    totals[j] = _total(padded, j, 3)
+            else:
+                for j in range(count):
+                    totals[j] = _total(sums, max(0, columns[0, j]), columns[1, j] - columns[0, j])
+            for j in range(count):
+                y[n, i, j] = totals[j] / (heights[i] * widths[j])
 
 
 @block_kernel(writes="grad_x")
-def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, group: int,
-            grad_x: Array) -> None:
+def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
+            stride: int, pad: int, group: int, grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
-    spread = np.empty(grad_x.shape[2], grad_x.dtype)
-    for n in range(block * group, min(block * group + group, len(grad_x))):
-        for h in range(grad_x.shape[1]):
-            for w in range(len(spread)):
-                grad_x[n, h, w] = 0
+    result, streams = _draft_images(block, group, grad_x)
+    width, count = grad_x.shape[2], grad_output.shape[2]
+    before = kernel                                     # zeros on both sides of a row of windows
+    shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)
+    padded = np.empty(pad + width + 1, grad_x.dtype)
+    spread = padded[pad:pad + width]
+    for n in range(len(result)):
+        image, filled = result[n], 0
         for i in range(grad_output.shape[1]):
-            for w in range(len(spread)):
-                spread[w] = 0
-            for j in range(grad_output.shape[2]):
-                share = grad_output[n, i, j] / (heights[i] * widths[j])
-                for w in range(max(0, columns[0, j]), columns[1, j]):
-                    spread[w] += share
-            for h in range(max(0, rows[0, i]), rows[1, i]):
-                for w in range(len(spread)):
-                    grad_x[n, h, w] += spread[w]
+            grads = grad_output[block * group + n, i]
+            for j in range(count):
+                shares[before + j] = grads[j] / (heights[i] * widths[j])
+            if (kernel == 2) & (stride == 2):
+                for q in range(padded.size // 2):
+                    padded[2 * q] = padded[2 * q + 1] = shares[before + q]
+            elif (kernel == 3) & (stride == 2):
+                for q in range(padded.size // 2):
+                    padded[2 * q] = shares[before + q] + shares[before - 1 + q]
+                    padded[2 * q + 1] = shares[before + q]
+            elif (kernel == 3) & (stride == 1):
+                for w in range(width):
+                    spread[w] = _total(shares, max(0, before + pad - 2) + w, 3)
+            else:
+                for w in range(width):
+                    spread[w] = 0
+                for j in range(count):
+                    for w in range(max(0, columns[0, j]), columns[1, j]):
+                        spread[w] += shares[before + j]
+            top, end = max(0, rows[0, i]), max(0, rows[1, i])
+            for h in range(filled, top):
+                for w in range(width):
+                    image[h, w] = 0
+            for h in range(top, min(filled, end)):
+                for w in range(width):
+                    image[h, w] += spread[w]
+            for h in range(max(top, filled), end):
+                for w in range(width):
+                    image[h, w] = spread[w]
+            filled = max(filled, end)
+        for h in range(filled, grad_x.shape[1]):
+            for w in range(width):
+                image[h, w] = 0
+    if streams:
+        stream(result.reshape(result.size), grad_x[block * group:block * group + len(result)].reshape(result.size))

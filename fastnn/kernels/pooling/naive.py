@@ -27,12 +27,15 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
             indices[n, c, i, j] = place
 
 
-def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> None:
+def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
     grad_x[...] = 0
-    width = grad_x.shape[3]
+    width = max(1, grad_x.shape[3])
     for n, c, i, j in np.ndindex(grad_output.shape):
         h, w = divmod(indices[n, c, i, j], width)
+        if not (0 <= h < grad_x.shape[2]):
+            return False
         grad_x[n, c, h, w] += grad_output[n, c, i, j]
+    return True
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._elementwise import chunk, chunks
 from fastnn.kernels._jit import BlockKernel, block_kernel
-from fastnn.kernels._math import chunk, chunks
 
 
 @block_kernel(writes="parameter buffer")
@@ -87,4 +87,4 @@ def _or_empty(array: Array | None, like: Array) -> Array:
 
 
 def _run(kernel: BlockKernel, parameter: Array, *args: Array | float) -> None:
-    kernel(chunks(parameter), parameter, *args, work=2 * parameter.size)
+    kernel(chunks(parameter), parameter, *args, work=parameter.size)

@@ -70,6 +70,27 @@ def test_all_ways_through_agree_with_naive(shape: tuple[int, ...], target: str) 
         assert_close(actual, naive, gradient=True)
 
 
+@pytest.mark.parametrize("shape", [(8, 16, 9, 8), (64, 3, 2, 2), (301, 4)])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3, 1e5])
+def test_the_documented_bounds_of_float32(mean: float, shape: tuple[int, ...], target: str) -> None:
+    rng = np.random.default_rng(0)
+    x = (mean + rng.standard_normal(shape)).astype(np.float32)
+    weight, bias, grad = (rng.standard_normal(s).astype(np.float32) for s in (shape[1], shape[1], shape))
+    axes, c = tuple(i for i in range(len(shape)) if i != 1), (1, -1) + (1,) * (len(shape) - 2)
+    y, m, invstd = kernels.batch_norm(x, None, None, weight, bias, return_stats=True, target=target)
+    wide = x.astype(np.float64)
+    exact_m, exact_invstd = wide.mean(axes), 1 / np.sqrt(wide.var(axes) + 1e-5)
+    z, w, b = (wide - exact_m.reshape(c)) * exact_invstd.reshape(c), weight.reshape(c), bias.reshape(c)
+    e = 1.2e-7
+    assert (abs(y - (z * w + np.float64(b))) <= 4 * e * (abs(z * w) + abs(b)) + e * e * mean * abs(w) + 1e-12).all()
+
+    grad_x, *_ = kernels.batch_norm_backward(grad, x, weight, m, invstd, target=target)
+    terms = np.broadcast_arrays(grad.astype(np.float64), -grad.mean(axes, keepdims=True, dtype=np.float64),
+                                -z * (grad * z).mean(axes, keepdims=True))
+    scale = exact_invstd.reshape(c) * w
+    assert (abs(grad_x - sum(terms) * scale) <= 6 * e * abs(scale) * sum(map(abs, terms)) + 1e-12).all()
+
+
 def test_equal_values_give_the_bias(target: str) -> None:
     x, bias = np.full((3, 2, 4), [[[0.1], [1e6]]], np.float32), np.array([3, -1], np.float32)
     y, _, invstd = kernels.batch_norm(x, None, None, None, bias, training=True, return_stats=True, target=target)

@@ -1,0 +1,109 @@
+"""Kernels of one result an element, made of functions of numbers; they see arrays flat, in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
+from fastnn.kernels._vectors import finish_stores, store_past_caches, streamable, use_widest_vectors
+
+CHUNK = 8192            # elements of a block
+_STRIP = 128            # elements computed between two bursts of stores past the caches: processors overlap so many
+
+
+def chunks(x: Array) -> int:
+    """Return the number of chunks of a flat array; its size alone decides."""
+    return -(-x.size // CHUNK)
+
+
+@helper
+def chunk(block: int, x: Array) -> Array:
+    """Return a block's part of a flat array."""
+    return x[block * CHUNK:(block + 1) * CHUNK]
+
+
+def mapping(function: Callable[[Any, Any, Any], Any]) -> Callable[[Array, Array, Any, Array, int], None]:
+    """Make a function (a, b, option, y, nbytes) for kernels: y = function(a, b, option), element by element.
+
+    a, b and y are flat, y a part of an array of `nbytes`; option is a number or a tuple.
+    """
+    named = named_after(function)
+    function = inlined_helper(function)
+
+    @helper
+    @named
+    def plain(a: Array, b: Array, option: Any, y: Array) -> None:
+        use_widest_vectors()
+        for i in range(y.size):
+            y[i] = function(a[i], b[i], option)
+
+    @helper
+    @named
+    def streamed(a: Array, b: Array, option: Any, y: Array) -> None:
+        use_widest_vectors()
+        strip = np.empty(_STRIP, y.dtype)
+        left = y.size % _STRIP
+        for begin in range(0, y.size - left, _STRIP):
+            for i in range(_STRIP):                     # a constant, for which the loop needs no remainder
+                strip[i] = function(a[max(0, begin) + i], b[max(0, begin) + i], option)
+            store_past_caches(strip, y, begin)
+        for i in range(left):
+            strip[i] = function(a[y.size - left + i], b[y.size - left + i], option)
+        store_past_caches(strip[:left], y, y.size - left)
+        finish_stores()
+
+    @helper
+    @named
+    def run(a: Array, b: Array, option: Any, y: Array, nbytes: int) -> None:
+        first, last = streamable(y, nbytes)
+        if first == last:
+            plain(a, b, option, y)
+            return
+        if first > 0:
+            plain(a[:first], b[:first], option, y[:first])
+        streamed(a[first:last], b[first:last], option, y[first:last])
+        if last < y.size:
+            plain(a[last:], b[last:], option, y[last:])
+
+    return run
+
+
+def unary(function: Callable[[Any, Any], Any]) -> BlockKernel:
+    """Make a kernel (x, option, y) that computes y = function(x, option), option being a number of x's dtype."""
+    named, of_number = named_after(function), inlined_helper(function)
+
+    @named
+    def of_first(a: Any, b: Any, option: Any) -> Any:
+        return of_number(a, option)
+
+    run = mapping(of_first)
+
+    def kernel(block: int, x: Array, option: float, y: Array) -> None:
+        part = chunk(block, x)
+        run(part, part, x.dtype.type(option), chunk(block, y), y.nbytes)
+
+    return block_kernel(writes="y")(renamed(kernel, function.__module__, function.__qualname__))
+
+
+def binary(function: Callable[[Any, Any, Any], Any]) -> BlockKernel:
+    """Make a kernel (a, b, option, y) that computes y = function(a, b, option), option being a number of a's dtype."""
+    run = mapping(function)
+
+    def kernel(block: int, a: Array, b: Array, option: float, y: Array) -> None:
+        run(chunk(block, a), chunk(block, b), a.dtype.type(option), chunk(block, y), y.nbytes)
+
+    return block_kernel(writes="y")(renamed(kernel, function.__module__, function.__qualname__))
+
+
+def named_after(function: Callable) -> Callable[[Callable], Callable]:
+    """Give functions within others names of their own: compiled code of one name is taken for the same code."""
+    return lambda inner: renamed(inner, function.__module__, f"{function.__qualname__}.{inner.__name__}")
+
+
+def renamed(function: Callable, module: str, name: str) -> Callable:
+    function.__module__, function.__qualname__ = module, name
+    return function

@@ -1,0 +1,316 @@
+"""What LLVM's vectorizer does not make of loops by itself: sums and maxima of rows, and writing past the caches.
+
+The result of a sum may depend on its order, so the vectorizer leaves it alone; here it is spelt out in vectors as wide
+as the host's registers. Memory far larger than the caches is best written past them: that spares the machine reading
+its old contents, a third of the traffic of an activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._jit import helper
+from fastnn.kernels._simd import _BYTES
+
+config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_X86 = llvmlite.binding.get_process_triple().startswith("x86_64")
+_ACCUMULATORS = 4                           # sums that need not wait for each other
+
+STREAMED = 1 << 24                          # bytes of an array from which on it is written past the caches
+
+
+def _elements(dtype: Any) -> Any:
+    return {32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
+
+
+def _spread(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+
+
+def _load(builder: ir.IRBuilder, array: Any, index: Any, lanes: int, mask: Any) -> Any:
+    """Load lanes of an array; with a mask, those that it names, and 0 for the others."""
+    element = array.data.type.pointee
+    vector, align = ir.VectorType(element, lanes), 4 if element == ir.FloatType() else 8
+    pointer = builder.bitcast(builder.gep(array.data, [index]), vector.as_pointer())
+    if mask is None:
+        value = builder.load(pointer)
+        value.align = align
+        return value
+    masked_load = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [pointer.type, _I32, mask.type, vector]),
+        f"llvm.masked.load.v{lanes}f{8 * align}.p0")
+    return builder.call(masked_load, [pointer, _I32(align), mask, ir.Constant(vector, [0.0] * lanes)])
+
+
+def _double(builder: ir.IRBuilder, value: Any) -> Any:
+    wide = ir.VectorType(ir.DoubleType(), value.type.count)
+    return value if value.type == wide else builder.fpext(value, wide)
+
+
+# --- sums and maxima ---------------------------------------------------------------------------------------
+
+
+def _fold(start: float, term: Callable, combine: Callable, double: bool = True) -> Any:
+    """Return an intrinsic fold(a, b, constants): what `combine` makes of all term(a[i], b[i], *constants), as built.
+
+    Its order follows from the arrays' size alone: interleaved vectors first, then single ones, then a part of one.
+    """
+
+    @intrinsic
+    def fold(typingctx: Any, a: Any, b: Any, constants: Any) -> Any:
+        result = types.float64 if double else a.dtype
+        element, lanes = _elements(result), 8 * _BYTES // result.bitwidth
+        vector = ir.VectorType(element, lanes)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args[:2])]
+            size = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
+
+            def fold_in(index: Any, slot: Any, mask: Any = None) -> None:
+                terms = [_load(builder, array, index, lanes, mask) for array in arrays]
+                value = term(builder, *terms, *spread)
+                if mask is not None:
+                    value = builder.select(mask, value, first)
+                builder.store(combine(builder, builder.load(slot), value), slot)
+
+            first = ir.Constant(vector, [start] * lanes)
+            spread = [_spread(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
+            slots = [cgutils.alloca_once_value(builder, first) for _ in range(_ACCUMULATORS)]
+            begin = _I64(0)
+            for step in (_ACCUMULATORS * lanes, lanes):
+                end = builder.sub(size, builder.srem(builder.sub(size, begin), _I64(step)))
+                with cgutils.for_range_slice(builder, begin, end, _I64(step), inc=True) as (index, _):
+                    for k in range(step // lanes):
+                        fold_in(builder.add(index, _I64(k * lanes)), slots[k])
+                begin = end
+            left = _spread(builder, builder.sub(size, begin), lanes)
+            fold_in(begin, slots[0], builder.icmp_signed("<", ir.Constant(left.type, [*range(lanes)]), left))
+
+            totals = [builder.load(slot) for slot in slots]
+            while len(totals) > 1:
+                totals = [combine(builder, *pair) for pair in zip(totals[::2], totals[1::2])]
+            total, count = totals[0], lanes
+            while count > 1:
+                count //= 2
+                halves = [builder.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, count), [*lane]))
+                          for lane in (range(count), range(count, 2 * count))]
+                total = combine(builder, *halves)
+            return builder.extract_element(total, _I32(0))
+
+        return result(a, b, constants), codegen
+
+    return fold
+
+
+def _add(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return builder.fadd(x, y, flags=("contract",))
+
+
+def _larger(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", y, x), y, x)
+
+
+def _value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    return a
+
+
+def _double_value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    return _double(builder, a)
+
+
+def _shifted_square(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any:
+    difference = builder.fsub(_double(builder, a), shift)
+    return builder.fmul(difference, difference, flags=("contract",))
+
+
+def _shifted_product(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any:
+    return builder.fmul(_double(builder, a), builder.fsub(_double(builder, b), shift), flags=("contract",))
+
+
+def _above(builder: ir.IRBuilder, a: Any, b: Any, high: Any, low: Any, scale: Any, offset: Any, floor: Any) -> Any:
+    line = builder.fadd(builder.fmul(builder.fsub(builder.fsub(b, high), low), scale), offset)
+    return builder.select(builder.fcmp_ordered("<=", line, floor), ir.Constant(a.type, [0.0] * a.type.count), a)
+
+
+def _double_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
+    return _double(builder, _above(builder, a, b, *line))
+
+
+def _product_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
+    return _shifted_product(builder, _above(builder, a, b, *line), b, shift)
+
+
+if config.DISABLE_JIT:
+    def _above_python(a: Array, b: Array, constants: tuple) -> Array:
+        _, high, low, scale, offset, floor = constants
+        return np.where(((b - high) - low) * scale + offset <= floor, a.dtype.type(0), a)
+
+    def _sum(a: Array, b: Array, constants: tuple) -> float:
+        return a.sum(dtype=np.float64)
+
+    def _squares(a: Array, b: Array, constants: tuple) -> float:
+        return ((a - np.float64(constants[0])) ** 2).sum()
+
+    def _products(a: Array, b: Array, constants: tuple) -> float:
+        return (a * (b - np.float64(constants[0]))).sum()
+
+    def _sum_above(a: Array, b: Array, constants: tuple) -> float:
+        return _above_python(a, b, constants).sum(dtype=np.float64)
+
+    def _products_above(a: Array, b: Array, constants: tuple) -> float:
+        return _products(_above_python(a, b, constants), b, constants)
+
+    def _max(a: Array, b: Array, constants: tuple) -> float:
+        return max((value for value in a if value == value), default=a.dtype.type(-np.inf))
+else:
+    _sum = _fold(0.0, _double_value, _add)
+    _squares = _fold(0.0, _shifted_square, _add)
+    _products = _fold(0.0, _shifted_product, _add)
+    _sum_above = _fold(0.0, _double_above, _add)
+    _products_above = _fold(0.0, _product_above, _add)
+    _max = _fold(float("-inf"), _value, _larger, double=False)
+
+
+@helper
+def row_sum(row: Array) -> float:
+    """Return the sum of a row in float64."""
+    return _sum(row, row, ())
+
+
+@helper
+def row_squares(row: Array, mean: float) -> float:
+    """Return the sum of (row - mean)^2 in float64."""
+    return _squares(row, row, (mean,))
+
+
+@helper
+def row_products(a: Array, b: Array, mean: float) -> float:
+    """Return the sum of a (b - mean) in float64."""
+    return _products(a, b, (mean,))
+
+
+@helper
+def row_sums_above(a: Array, b: Array, mean: float, line: tuple[float, ...]) -> tuple[float, float]:
+    """Return the sums of a and of a (b - mean) in float64, but where b is at a floor.
+
+    `line` is (high, low, scale, offset, floor): it is where ((b - high) - low) scale + offset <= floor, in b's dtype.
+    """
+    constants = (mean, *line)
+    return _sum_above(a, b, constants), _products_above(a, b, constants)
+
+
+@helper
+def row_max(row: Array) -> float:
+    """Return the largest element of a row; NaN are passed over."""
+    return _max(row, row, ())
+
+
+# --- writing past the caches -------------------------------------------------------------------------------
+
+
+@intrinsic
+def _store_compiled(typingctx: Any, source: Any, target: Any, begin: Any) -> Any:
+    pointer = ir.VectorType(_elements(source.dtype), 8 * _BYTES // source.dtype.bitwidth).as_pointer()
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args[:2])]
+        size, lanes = cgutils.unpack_tuple(builder, arrays[0].shape)[0], _I64(pointer.pointee.count)
+        with cgutils.for_range_slice(builder, _I64(0), size, lanes, inc=True) as (index, _):
+            value = builder.load(builder.bitcast(builder.gep(arrays[0].data, [index]), pointer))
+            value.align = source.dtype.bitwidth // 8
+            there = builder.gep(arrays[1].data, [builder.add(args[2], index)])
+            store = builder.store(value, builder.bitcast(there, pointer))
+            store.align = _BYTES
+            store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(source, target, types.intp), codegen
+
+
+def _store_python(source: Array, target: Array, begin: int) -> None:
+    target[begin:begin + len(source)] = source
+
+
+store_past_caches: Any = _store_python if config.DISABLE_JIT else _store_compiled
+"""store_past_caches(source, target, begin): copy whole vectors to target[begin:], whose memory is aligned there."""
+
+
+@intrinsic
+def _finish_compiled(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if _X86:                            # a full fence would also hold up the loads that follow
+            name, nothing = "llvm.x86.sse.sfence", ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, nothing, name), [])
+        else:
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _finish_python() -> None:
+    pass
+
+
+finish_stores: Any = _finish_python if config.DISABLE_JIT else _finish_compiled
+"""finish_stores(): have what was written past the caches be seen by other threads before what is written next."""
+
+
+@helper
+def streamable(part: Array, nbytes: int) -> tuple[int, int]:
+    """Return from where to where a flat part of an array of `nbytes` is to be written past the caches.
+
+    These are whole vectors where their memory is aligned; none if the array is small.
+    """
+    if nbytes < STREAMED:
+        return 0, 0
+    first = min(part.size, int(-np.intp(part.ctypes.data) % _BYTES) // part.itemsize)
+    return first, part.size - (part.size - first) % (_BYTES // part.itemsize)
+
+
+@helper
+def stream(source: Array, target: Array) -> None:
+    """Copy a flat array to one that is written past the caches."""
+    first, last = streamable(target, STREAMED)
+    target[:first] = source[:first]
+    store_past_caches(source[first:last], target, first)
+    target[last:] = source[last:]
+    finish_stores()
+
+
+# --- wide loops --------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _use_widest_compiled(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        # llvmlite passes on attributes that it does not know, but will not take them itself. Inlined, it would be lost.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _use_widest_python() -> None:
+    pass
+
+
+use_widest_vectors: Any = _use_widest_python if config.DISABLE_JIT else _use_widest_compiled
+"""use_widest_vectors(): have the loops of the function that calls it use the host's widest registers.
+
+LLVM prefers half of AVX-512's, as a few wide instructions among others do not pay; loops of arithmetic do.
+"""
