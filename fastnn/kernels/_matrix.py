@@ -8,6 +8,8 @@ from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import block_kernel
 from fastnn.kernels._simd import ROWS, multiply_tile, tile_columns
 
+empty = np.empty
+
 # Depth of one running sum; longer ones are sums of such sums, which keeps their rounding error small.
 DEPTH = 512
 
@@ -48,7 +50,7 @@ def _pack_columns(block: int, matrices: Array, packed: Array) -> None:
 def pack_rows(matrices: Array, width: int) -> Array:
     """Return the rows of each matrix of (groups, rows, depth) as panels: (groups, panels, depth, width)."""
     groups, rows, depth = matrices.shape
-    packed = np.empty((groups, panels(rows, width), depth, width), matrices.dtype)
+    packed = empty((groups, panels(rows, width), depth, width), matrices.dtype)
     _pack_rows(groups * packed.shape[1], matrices, packed, work=packed.size)
     return packed
 
@@ -56,7 +58,7 @@ def pack_rows(matrices: Array, width: int) -> Array:
 def pack_columns(matrices: Array, width: int) -> Array:
     """Return the columns of each matrix of (groups, depth, columns) as panels: (groups, panels, depth, width)."""
     groups, depth, columns = matrices.shape
-    packed = np.empty((groups, panels(columns, width), depth, width), matrices.dtype)
+    packed = empty((groups, panels(columns, width), depth, width), matrices.dtype)
     _pack_columns(groups * packed.shape[1], matrices, packed, work=packed.size)
     return packed
 

@@ -18,28 +18,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel, helper, sums_helper
+from fastnn.kernels._jit import BlockKernel, block_kernel, helper
 from fastnn.kernels._matrix import DEPTH, ROWS, pack_rows, panels
-from fastnn.kernels._simd import multiply_columns_tile, multiply_rows_tile, tile_columns
+from fastnn.kernels._simd import copy_vector, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
+_JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
 _SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
+
+empty = np.empty
 
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
+def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array) -> None:
     filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
-    _convolve_phase(x, filters, bias, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0), (1, 1), y)
+    _convolve_phase(x, filters, bias, activation, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
+                    (1, 1), y)
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
                     ) -> tuple[Array | None, Array | None, Array | None]:
-    grad_x = np.empty_like(x) if needs[0] else None
+    grad_x = empty(x.shape, x.dtype) if needs[0] else None
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
@@ -56,12 +60,12 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geom
 
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                               needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
-    grad_x = np.empty_like(x) if needs[0] else None
+    grad_x = empty(x.shape, x.dtype) if needs[0] else None
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
-            conv2d(grad_output, weight, None, geometry, grad_x)
+            conv2d(grad_output, weight, None, None, geometry, grad_x)
         if grad_weight is not None:
             _correlate(grad_output, x, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
@@ -69,7 +73,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
 
 def _channel_sums(grad_output: Array) -> Array:
     total = np.zeros(grad_output.shape[1], grad_output.dtype)
-    _sum_channel(len(total), grad_output, total, work=grad_output.size)
+    _sum_channel(len(total), grad_output.reshape(*grad_output.shape[:2], -1), total, work=grad_output.size)
     return total
 
 
@@ -82,54 +86,66 @@ def _taps(weight: tuple[int, ...], geometry: Geometry) -> tuple[Axis, Axis]:
 
 
 @functools.lru_cache(maxsize=256)
-def _layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], band: int,
-            width: int) -> tuple[Array, Array, Array, int, int, int]:
-    """Where each tap's row begins in the scratch: the offsets, the phases of rows and of columns that taps read, and
-    the scratch's rows, columns and elements.
-
-    There is an offset for each (channel, row, column) of a filter, and zeros up to whole tiles.
-    """
+def _layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], height: int,
+            line: int) -> tuple[Array, Array, Array]:
+    """Where each tap's row begins in a scratch of phases of height x line: an offset for each (channel, row, column) of
+    a filter; the phases of rows and of columns that taps read."""
     phases_y, phase_y = np.unique(np.array(rows) % stride[0], return_inverse=True)
     phases_x, phase_x = np.unique(np.array(columns) % stride[1], return_inverse=True)
-    height, line = band + max(rows) // stride[0], width + max(columns) // stride[1]
     phase = np.arange(channels)[:, None, None] * (len(phases_y) * len(phases_x)) + phase_y[:, None] * len(phases_x)
     shift = np.array(rows)[:, None] // stride[0] * line + np.array(columns) // stride[1]
     offsets = ((phase + phase_x) * (height * line) + shift).ravel()
-    size = channels * len(phases_y) * len(phases_x) * height * line
-    assert offsets.max() + (band - 1) * line + width <= size, "a tap would read beyond the scratch"
-    padded = np.zeros(panels(offsets.size, ROWS) * ROWS, np.int64)
-    padded[: offsets.size] = offsets
-    for array in (padded, phases_y, phases_x):
+    for array in (offsets, phases_y, phases_x):
         array.flags.writeable = False
-    return padded, phases_y, phases_x, height, line, size
+    return offsets, phases_y, phases_x
 
 
-def _band(line: int, reach: int, height: int, blocks: int) -> int:
-    """Rows of output that a block makes: few enough for its scratch of lines, and for `blocks` of them in the image.
-
-    `reach` more rows are copied for them, of which there must not be many times as many as of theirs.
-    """
-    return max(1, min(-(-height // blocks), max(_SCRATCH // line - reach, reach // 2 + 1)))
-
-
-def _line(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], width: int) -> int:
-    """Elements of the scratch for one row of output."""
-    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
-    return channels * phases * (width + max(columns) // stride[1])
+def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: int) -> int:
+    """Elements from one row of a phase to the next: what pads a row's end pads the next one's begin too."""
+    reach = max(columns) // stride
+    firsts, ends = [], []
+    for phase in {c % stride for c in columns}:
+        firsts.append(min(-((phase + left) // stride), width + reach))
+        ends.append(min((pixels - 1 - phase - left) // stride + 1, width + reach))
+    return max(width, *ends, width + reach - max(0, min(firsts)))
 
 
-def _convolve_phase(source: Array, filters: Array, bias: Array | None, geometry: Geometry, taps: tuple[Axis, Axis],
-                    stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], y: Array) -> None:
+def _convolve_phase(source: Array, filters: Array, bias: Array | None, activation: str | None, geometry: Geometry,
+                    taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
+                    y: Array) -> None:
     """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told."""
     (rows, top), (columns, left) = taps
     groups, channels = geometry.groups, source.shape[1] // geometry.groups
     height, width = (panels(size - begin, jump) for size, begin, jump in zip(y.shape[2:], first, step))
-    band = _band(_line(channels, stride, rows, columns, width), max(rows) // stride[0], height,
-                 panels(_BLOCKS, len(y) * groups))
-    offsets, *phases, scratch_y, scratch_x, size = _layout(channels, stride, rows, columns, band, width)
-    _convolve(len(y) * groups * panels(height, band), source, pack_rows(filters, ROWS), offsets, *phases,
-              EMPTY[source.dtype] if bias is None else bias, *stride, top, left, scratch_y, scratch_x, size, band,
-              *first, *step, height, width, y, work=y.size * filters.shape[2])
+    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
+            source.shape[2:] == (height, width) and _merges(width, lanes(y), len(y) * groups)):
+        source, y = (array.reshape(*array.shape[:2], 1, -1) for array in (source, y))
+        height, width = 1, height * width
+    by_rows = width >= lanes(y)
+    reach = max(rows) // stride[0]
+    line = _line(stride[1], columns, left, source.shape[3], width)
+    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
+    cores = panels(_BLOCKS, len(y) * groups)
+    bands = min(cores, max(1, height * width // (8 * lanes(y))))
+    band = max(1, min(-(-height // bands), max(_SCRATCH // (channels * phases * line) - reach, reach // 2 + 1)))
+    scratch_y = band + reach
+    offsets, *used = _layout(channels, stride, rows, columns, scratch_y, line)
+    slots = band * panels(width, lanes(y)) if by_rows else panels((band - 1) * line + width, lanes(y))
+    tile = tile_shape(filters.shape[1], slots)
+    packed = pack_rows(filters, tile[0])
+    cuts = min(packed.shape[1], panels(cores, panels(height, band)))
+    jobs = len(y) * groups * panels(height, band) * cuts
+    scratch = empty((min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * lanes(y)),
+                    y.dtype)
+    _convolve(*tile)(
+        len(scratch), jobs, source, packed, offsets, *used, EMPTY[source.dtype] if bias is None else bias,
+        int(activation == "relu"), *stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step,
+        height, width, scratch, y, y.reshape(-1), work=y.size * filters.shape[2])
+
+
+def _merges(width: int, vector: int, images: int) -> bool:
+    """Whether the rows of an image that is not padded count as one long row."""
+    return width < vector or (images >= _BLOCKS and width % vector > 0)
 
 
 def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
@@ -156,179 +172,278 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
             phase[...] = 0 if bias is None else bias[:, None, None]
             continue
         phase_weight = weight[:, :, :, used[0]][..., used[1]].reshape(groups, channels, -1)
-        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, geometry, (taps[0], taps[1]), (1, 1),
-                        (first[0], first[1]), geometry.stride, grad_x)
+        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, None, geometry, (taps[0], taps[1]),
+                        (1, 1), (first[0], first[1]), geometry.stride, grad_x)
 
 
 def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
     """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
     groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
-    (rows, top), (columns, left) = _taps(grad_weight.shape, geometry)
+    (stride_y, stride_x), (spread_y, spread_x) = geometry.stride, geometry.dilation
     height, width = grad_output.shape[2:]
-    share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters // groups)))
-    shares = panels(channels, share)
-    reach, gradients = max(columns) // geometry.stride[1], filters // groups + tile_columns(x)
-    line = max(_line(share, geometry.stride, rows, columns, width), gradients * (width + reach))
-    band = _band(line, max(rows) // geometry.stride[0], height, 1)
-    offsets, *phases, scratch_y, scratch_x, size = _layout(share, geometry.stride, rows, columns, band, width)
-    slices = min(len(x), panels(_BLOCKS, groups * shares))
-    partial = grad_weight[None] if slices == 1 else np.empty((slices, *grad_weight.shape), x.dtype)
-    _correlate_slice(slices * groups * shares, x, grad_output, offsets, *phases, *geometry.stride, top, left, scratch_y,
-                     scratch_x, size, band, share, groups, partial, work=grad_output.size * grad_weight[0].size)
-    if slices > 1:
-        _sum_slices(panels(grad_weight.size, 4096), partial.reshape(slices, -1), grad_weight.reshape(-1),
-                    work=partial.size)
+    reach, line = (kernel_y - 1) * spread_y, (width - 1) * stride_x + (kernel_x - 1) * spread_x + 1
+    filters //= groups
+    share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters)))
+    slices = min(len(x), panels(_BLOCKS, groups * panels(channels, share)))
+    share = min(share, panels(channels, panels(_BLOCKS, groups * slices)))
+    band = min(height, max(1, (_SCRATCH // (share * line) - reach) // stride_y, reach // (2 * stride_y)),
+               max(1, _SCRATCH // ((filters + tile_columns(x)) * width)))
+    scratch_y = (band - 1) * stride_y + reach + 1
+    parts, run, vectors, begins, walk = _walk(
+        share, kernel_y, kernel_x, spread_y, spread_x, stride_y, stride_x, scratch_y, line, band, width,
+        panels(filters, lanes(x)))
+    blocks, columns = slices * groups * panels(channels, share), vectors * lanes(x)
+    totals = empty((blocks, len(begins) // parts, panels(filters, columns), parts * run, columns), x.dtype)
+    _correlate_slice(parts, run, vectors)(
+        blocks, x, grad_output, grad_output.reshape(-1), begins, walk, stride_y, -geometry.padding[0],
+        -geometry.padding[1], scratch_y, line, band, share, groups,
+        empty((blocks, share * scratch_y * line + lanes(x)), x.dtype),
+        empty((blocks, panels(filters, columns), band * width, columns), x.dtype), totals,
+        work=grad_output.size * grad_weight[0].size)
+    totals = totals.reshape(slices, -1, *totals.shape[1:])
+    _sum_slices(totals[0, :, :, :, 0, 0].size, totals, groups, share * kernel_y * kernel_x,
+                grad_weight.reshape(len(grad_weight), -1), work=totals.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _walk(channels: int, kernel_y: int, kernel_x: int, spread_y: int, spread_x: int, stride_y: int, stride_x: int,
+          height: int, line: int, band: int, width: int, vectors: int) -> tuple[int, int, int, Array, Array]:
+    """The tile of a gradient by the weights: parts, the run of taps in each, vectors of filters; where the taps of each
+    part begin in channels of height x line, and how far from there the pixels of a band lie."""
+    tall, vectors = (ROWS, 2) if vectors > 1 else (2 * ROWS, 1)
+    run = kernel_x if spread_x == 1 and kernel_x <= tall else 1
+    taps = np.arange(0, kernel_x, run) * spread_x
+    begins = (np.arange(channels)[:, None, None] * (height * line) + np.arange(kernel_y)[:, None] * (spread_y * line)
+              + taps).ravel()
+    parts = min(range(tall // run, max(0, tall // run - 2), -1), key=lambda parts: panels(len(begins), parts) * parts)
+    begins = np.resize(begins, panels(len(begins), parts) * parts)
+    walk = (np.arange(band)[:, None] * (stride_y * line) + np.arange(width) * stride_x).ravel()
+    for array in (begins, walk):
+        array.flags.writeable = False
+    return parts, run, vectors, begins, walk
 
 
 @helper
-def _fill(image: Array, first_row: int, phases_y: Array, phases_x: Array, top: int, left: int, stride_y: int,
-          stride_x: int, height: int, width: int, scratch: Array) -> None:
-    """Copy channels of an image into phases of height x width, from a row of output on, zeros outside of the image."""
-    scratch[:] = 0
-    plane = 0
-    for c in range(image.shape[0]):
+def _fill(images: Array, n: int, first_channel: int, last_channel: int, first_row: int, phases_y: Array,
+          phases_x: Array, top: int, left: int, stride_y: int, stride_x: int, height: int, line: int,
+          scratch: Array) -> None:
+    """Copy channels of an image into phases of height x line, from a row of output on, zeros outside of the image.
+
+    Vectors may reach beyond a row's end, which the next row writes again; so the scratch is longer by one vector.
+    """
+    vector, flat = lanes(scratch), images.reshape(-1)
+    channels, rows, columns = images.shape[1:]
+    at = 0
+    for c in range(first_channel, last_channel):
         for r in phases_y:
             for s in phases_x:
                 column = s + left
-                begin = max(0, (stride_x - 1 - column) // stride_x)
-                end = min(width, (image.shape[2] - 1 - column) // stride_x + 1)
-                source = max(0, begin * stride_x + column)
+                begin = max(0, min(line, (stride_x - 1 - column) // stride_x))
+                end = max(begin, min(line, (columns - 1 - column) // stride_x + 1))
                 for i in range(height):
                     row = (first_row + i) * stride_y + r + top
-                    if 0 <= row < image.shape[1]:
-                        at = max(0, plane + i * width + begin)
-                        if stride_x == 1:              # a constant, for which the compiler makes vector loads
-                            for t in range(end - begin):
-                                scratch[at + t] = image[c, row, source + t]
-                        else:
-                            for t in range(end - begin):
-                                scratch[at + t] = image[c, row, source + t * stride_x]
-                plane += height * width
-
-
-@sums_helper
-def _is_finite(array: Array) -> bool:
-    zero = array.dtype.type(0)
-    total = zero
-    for value in array:
-        total += value * zero
-    return total == 0
-
-
-@block_kernel(writes="y", sums=True)
-def _convolve(block: int, source: Array, packed: Array, offsets: Array, phases_y: Array, phases_x: Array, bias: Array,
-              stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, scratch_x: int, size: int, band: int,
-              first_y: int, first_x: int, step_y: int, step_x: int, height: int, width: int, y: Array) -> None:
-    """A band of rows of one group of one image, all its filters. packed: (groups, panels, taps, ROWS)."""
-    groups, filter_panels, depth, rows = packed.shape
-    bands = (height + band - 1) // band
-    n, group, first_row = block // bands // groups, block // bands % groups, block % bands * band
-    filters, channels = y.shape[1] // groups, source.shape[1] // groups
-    columns = tile_columns(y)
-    scratch = np.empty(size + columns, y.dtype)
-    _fill(source[n, group * channels : (group + 1) * channels], first_row, phases_y, phases_x, top, left, stride_y,
-          stride_x, scratch_y, scratch_x, scratch)
-    scratch[size:] = 0
-
-    tile, total = np.empty((rows, columns), y.dtype), np.empty((rows, columns), y.dtype)
-    positions = (min(band, height - first_row) - 1) * scratch_x + width
-    for q in range(0, positions, columns):
-        for panel in range(filter_panels):
-            total[:] = 0
-            for k in range(0, depth, DEPTH):
-                end = min(k + DEPTH, depth)
-                tile[:] = 0
-                multiply_rows_tile(packed[group, panel, k:end], scratch[q:], offsets[k:end], tile)
-                for i in range(rows):
-                    for j in range(columns):
-                        total[i, j] += tile[i, j]
-            for i in range(min(rows, filters - panel * rows)):
-                f = group * filters + panel * rows + i
-                shift = bias[f] if bias.size else y.dtype.type(0)
-                begin = q
-                while begin < min(q + columns, positions):          # a run: positions of one row
-                    row, column = begin // scratch_x, begin % scratch_x
-                    count = min(scratch_x - column, q + columns - begin)
-                    line = y[n, f, first_y + (first_row + row) * step_y]
-                    at = max(0, begin - q)
-                    if step_x == 1:
-                        for j in range(min(count, width - column)):
-                            line[column + j] = total[i, at + j] + shift
+                    if begin == end or not 0 <= row < rows:
+                        for t in range(0, line, vector):
+                            _put_zeros(flat, 0, scratch, at + t)
+                        at += line
+                        continue
+                    source = max(0, ((n * channels + c) * rows + row) * columns + begin * stride_x + column)
+                    for t in range(0, begin, vector):
+                        _put_zeros(flat, 0, scratch, at + t)
+                    reads = source + (end - begin + vector) * stride_x
+                    if stride_x == 1 and reads <= flat.size:
+                        for t in range(0, end - begin, vector):
+                            _copy(flat, source + t, scratch, at + begin + t)
+                    elif stride_x == 2 and reads <= flat.size:
+                        for t in range(0, end - begin, vector):
+                            _copy_every_2nd(flat, source + 2 * t, scratch, at + begin + t)
+                    elif stride_x == 4 and reads <= flat.size:
+                        for t in range(0, end - begin, vector):
+                            _copy_every_4th(flat, source + 4 * t, scratch, at + begin + t)
                     else:
-                        for j in range(min(count, width - column)):
-                            line[first_x + (column + j) * step_x] = total[i, at + j] + shift
-                    begin += count
+                        for t in range(end - begin):
+                            scratch[at + begin + t] = flat[source + t * stride_x]
+                    for t in range(end, line, vector):
+                        _put_zeros(flat, 0, scratch, at + t)
+                    at += line
+    for t in range(at, scratch.size):
+        scratch[t] = 0
 
 
-@block_kernel(writes="partial", sums=True)
-def _correlate_slice(block: int, x: Array, grad_output: Array, offsets: Array, phases_y: Array, phases_x: Array,
-                     stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, scratch_x: int, size: int,
-                     band: int, share: int, groups: int, partial: Array) -> None:
-    """A share of the channels of one group, all its filters, over one slice of the batch."""
-    slices, (channels, kernel_y, kernel_x) = partial.shape[0], partial.shape[2:]
-    filters = partial.shape[1] // groups
-    shares = (channels + share - 1) // share
-    cut, group, part = block // shares // groups, block // shares % groups, block % shares
-    first_channel, last_channel = part * share, min(channels, part * share + share)
-    height, width = grad_output.shape[2:]
-    columns, rows = tile_columns(x), ROWS
-    tap_panels, filter_panels = len(offsets) // rows, (filters + columns - 1) // columns
+_put_zeros, _copy, _copy_every_2nd, _copy_every_4th = (copy_vector(step) for step in (0, 1, 2, 4))
 
-    total = np.zeros((tap_panels, filter_panels, rows, columns), x.dtype)
-    tile = np.empty((rows, columns), x.dtype)
-    scratch = np.zeros(size, x.dtype)
-    # (filter panel, position, filter); positions between the rows of output stay 0
-    gradients = np.zeros((filter_panels, band * scratch_x, columns), x.dtype)
-    for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
-        for first_row in range(0, height, band):
-            _fill(x[n, group * channels + first_channel : group * channels + last_channel], first_row, phases_y,
-                  phases_x, top, left, stride_y, stride_x, scratch_y, scratch_x, scratch)
-            inside = min(band, height - first_row)
-            for f in range(filters):
-                image = grad_output[n, group * filters + f]
-                panel, column = f // columns, f % columns
-                for i in range(inside):
-                    for j in range(width):
-                        gradients[panel, i * scratch_x + j, column] = image[first_row + i, j]
-            positions = (inside - 1) * scratch_x + width
-            # What lies between rows counts 0 times; where it is not finite, rows are summed one by one instead.
-            step, length = (DEPTH, DEPTH) if _is_finite(scratch) else (scratch_x, width)
-            for q in range(0, positions, step):
-                end = min(q + length, positions)
-                for t in range(tap_panels):
+
+@helper
+def _scatter(total: Array, at: int, rows: int, begin: int, end: int, line: int, width: int, corner: int,
+             result_line: int, step: int, plane: int, result: Array) -> None:
+    """Put the positions from begin to end of some filters where they belong; what lies between lines is dropped."""
+    at = max(0, at)
+    while begin < end:
+        row, column = begin // line, begin % line
+        count = max(0, min(end - begin, width - column))
+        first = max(0, corner + row * result_line + column * step)
+        for i in range(rows):
+            if step == 1:
+                for t in range(count):
+                    result[first + i * plane + t] = total[i, at + t]
+            else:
+                for t in range(count):
+                    result[first + i * plane + t * step] = total[i, at + t]
+        at += line - column
+        begin += line - column
+
+
+@functools.cache
+def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all convolutions whose tile has this shape."""
+    multiply = gather_tile(tile_rows, tile_vectors)
+
+    def convolve(block: int, jobs: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
+                 phases_x: Array, bias: Array, positive: int, stride_y: int, stride_x: int, top: int, left: int,
+                 scratch_y: int, line: int, by_rows: int, band: int, cuts: int, first_y: int, first_x: int, step_y: int,
+                 step_x: int, height: int, width: int, scratches: Array, y: Array, result: Array) -> None:
+        """Jobs, each a band of rows of one group of one image, by a cut of its filters.
+
+        packed: (groups, panels, taps, rows), result is y.
+        """
+        groups, filter_panels, depth = packed.shape[:3]
+        filters, channels = y.shape[1] // groups, source.shape[1] // groups
+        bands, plane, vector = (height + band - 1) // band, y.shape[2] * y.shape[3], lanes(y)
+        columns = tile_vectors * vector
+        starts = np.zeros((groups * filter_panels if bias.size else 1, tile_rows, columns), y.dtype)
+        if bias.size:
+            for f in range(groups * filters):
+                starts[f // filters * filter_panels + f % filters // tile_rows, f % filters % tile_rows] = bias[f]
+        total = np.empty((tile_rows, columns), y.dtype)
+        total_flat, total_at = total.reshape(-1), np.arange(tile_vectors) * vector
+        begins, result_at = np.empty(tile_vectors, np.int64), np.empty(tile_vectors, np.int64)
+        row_vectors = (width + vector - 1) // vector
+        direct = by_rows and step_x == 1
+
+        scratch, blocks = scratches[block], scratches.shape[0]
+        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
+            cut, image = job % cuts, job // cuts
+            n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
+            _fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
+                  stride_y, stride_x, scratch_y, line, scratch)
+            rows = min(band, height - first_row)
+            positions = (rows - 1) * line + width
+            vectors = rows * row_vectors if by_rows else (positions + vector - 1) // vector
+            for v in range(0, vectors, tile_vectors):
+                for j in range(tile_vectors):
+                    at = min(v + j, vectors - 1)       # beyond the last, the last once more
+                    if by_rows:
+                        row, column = at // row_vectors, min(at % row_vectors * vector, width - vector)
+                        begins[j] = row * line + column
+                        result_at[j] = (first_y + (first_row + row) * step_y) * y.shape[3] + first_x + column
+                    else:
+                        begins[j] = at * vector
+                for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
+                    inside = min(tile_rows, filters - panel * tile_rows)
+                    corner = (n * y.shape[1] + group * filters + panel * tile_rows) * plane
+                    start = starts[group * filter_panels + panel if bias.size else 0]
+                    for k in range(0, depth, DEPTH):
+                        last = k + DEPTH >= depth
+                        if last and direct:
+                            target, target_at, target_plane, target_rows = result[corner:], result_at, plane, inside
+                        else:
+                            target, target_at, target_plane, target_rows = total_flat, total_at, columns, tile_rows
+                        end = min(k + DEPTH, depth)
+                        multiply(packed[group, panel, k:end], scratch, begins, offsets[k:end], start,
+                                 positive if last else 0, target, target_at, target_plane, target_rows)
+                        start = total
+                    if not direct:
+                        for j in range(tile_vectors):
+                            _scatter(total, j * vector, inside, begins[j], min(begins[j] + vector, positions), line,
+                                     width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
+                                     step_y * y.shape[3], step_x, plane, result)
+
+    convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
+    return block_kernel(writes="scratches y result", sums=True)(convolve)
+
+
+@functools.cache
+def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all gradients by weights whose tile has this shape."""
+    multiply = walk_tile(parts, run, tile_vectors)
+
+    def correlate(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
+                  stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int, groups: int,
+                  scratches: Array, pixels: Array, totals: Array) -> None:
+        """A share of the channels of one group, all its filters, over one slice of the batch."""
+        channels, filters = x.shape[1] // groups, grad_output.shape[1] // groups
+        shares = (channels + share - 1) // share
+        slices = totals.shape[0] // (groups * shares)
+        cut, group, part = block // shares // groups, block // shares % groups, block % shares
+        first_channel, last_channel = part * share, min(channels, part * share + share)
+        height, width = grad_output.shape[2:]
+        scratch, packed, total = scratches[block], pixels[block], totals[block]     # packed: (panel, position, filter)
+        tap_panels, filter_panels = total.shape[:2]
+        total[:] = 0
+        packed[:] = 0                       # as filters beyond the last remain
+        plane = scratch_y * line
+        inside = np.where(begins < (last_channel - first_channel) * plane, begins, 0)
+        zero = np.zeros(1, np.int64)
+        for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
+            for first_row in range(0, height, band):
+                first = group * channels + first_channel
+                _fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
+                      scratch_y, line, scratch)
+                positions = min(band, height - first_row) * width
+                _pack_pixels(gradient[((n * groups + group) * filters * height + first_row) * width :], filters,
+                             height * width, positions, packed)
+                for q in range(0, positions, DEPTH):
+                    end = min(q + DEPTH, positions)
                     for panel in range(filter_panels):
-                        tile[:] = 0
-                        multiply_columns_tile(scratch[q:], gradients[panel, q:end], offsets[t * rows :], tile)
-                        for i in range(rows):
-                            for j in range(columns):
-                                total[t, panel, i, j] += tile[i, j]
+                        for t in range(tap_panels):
+                            multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, q:end], total[t, panel])
 
-    for f in range(filters):
-        for c in range(first_channel, last_channel):
-            for k in range(kernel_y):
-                for l in range(kernel_x):              # noqa: E741
-                    tap = ((c - first_channel) * kernel_y + k) * kernel_x + l
-                    value = total[tap // rows, f // columns, tap % rows, f % columns]
-                    partial[cut, group * filters + f, c, k, l] = value
+    correlate.__qualname__ = f"correlate_{parts}x{run}x{tile_vectors}"
+    return block_kernel(writes="scratches pixels totals", sums=True)(correlate)
 
 
-@block_kernel(writes="total")
-def _sum_slices(block: int, partial: Array, total: Array) -> None:
-    """4096 elements of the sum over slices, in their order."""
-    first, last = block * 4096, min(block * 4096 + 4096, len(total))
-    for j in range(first, last):
-        total[j] = partial[0, j]
-    for i in range(1, len(partial)):
-        for j in range(first, last):
-            total[j] += partial[i, j]
+@helper
+def _pack_pixels(pixels: Array, filters: int, plane: int, positions: int, packed: Array) -> None:
+    """Turn planes of pixels into panels (panel, pixel, filter)."""
+    width, columns = lanes(packed), packed.shape[2]
+    whole = filters // width * width if positions >= width else 0
+    for f in range(0, whole, width):
+        panel, column = f // columns, f % columns
+        for q in range(0, positions, width):
+            at = min(q, positions - width)
+            transpose_tile(pixels, f * plane + at, plane, packed[panel].reshape(-1), at * columns + column, columns)
+    for f in range(whole, filters):
+        panel, column = f // columns, f % columns
+        for q in range(positions):
+            packed[panel, q, column] = pixels[f * plane + q]
+
+
+@block_kernel(writes="grad_weight")
+def _sum_slices(block: int, totals: Array, groups: int, share: int, grad_weight: Array) -> None:
+    """One tile of the sum over slices, in their order, put where it belongs in (filters, taps).
+
+    totals: (slice, group and share of its taps, panel of taps, panel of filters, tap, filter).
+    """
+    slices, parts, tap_panels, filter_panels, rows, columns = totals.shape
+    part, t, panel = block // (tap_panels * filter_panels), block // filter_panels % tap_panels, block % filter_panels
+    tile = totals[0, part, t, panel].copy()
+    for cut in range(1, slices):
+        for i in range(rows):
+            for j in range(columns):
+                tile[i, j] += totals[cut, part, t, panel, i, j]
+    group, first = part // (parts // groups), part % (parts // groups) * share + t * rows
+    last = min(first - t * rows + share, grad_weight.shape[1])
+    filters = grad_weight.shape[0] // groups
+    for j in range(min(columns, filters - panel * columns)):
+        for i in range(min(rows, last - first)):
+            grad_weight[group * filters + panel * columns + j, first + i] = tile[i, j]
 
 
 @block_kernel(writes="total", sums=True)
 def _sum_channel(channel: int, grad_output: Array, total: Array) -> None:
-    """The sum of one channel, in float64."""
+    """The sum of one channel of (N, channels, pixels), in float64."""
     channel_sum = 0.0
     for n in range(grad_output.shape[0]):
-        for i in range(grad_output.shape[2]):
-            for j in range(grad_output.shape[3]):
-                channel_sum += np.float64(grad_output[n, channel, i, j])
+        for value in grad_output[n, channel]:
+            channel_sum += np.float64(value)
     total[channel] = channel_sum
