@@ -317,6 +317,43 @@ def walk_tile(parts: int, run: int, vectors: int) -> Any:
     return tile
 
 
+@functools.cache
+def dot_tile(rows: int) -> Any:
+    """Return the tile(a, begins, offsets, b, c): c[i, j] += sum over k of a[begins[i] + offsets[k] + j] b[k, j].
+
+    j counts the lanes of a vector. a and b are flat, b's vectors one after the other, begins and offsets are int64, c
+    is (rows, lanes): the sum of its lanes is a product of what lies in a and b.
+    """
+    def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
+        line = np.arange(c.shape[1])
+        c += (a[begins[:, None, None] + offsets[:, None] + line] * b[: offsets.size * line.size].reshape(-1, line.size)
+              ).sum(1)
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, begins, offsets, b, c = _data(context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[4].dtype)
+            parts = [builder.gep(a, [_integer(builder, begins, _index(i))]) for i in range(rows)]
+            slots = [_index(i * vector.lanes) for i in range(rows)]
+
+            def terms(k: Any) -> Iterator[Any]:
+                offset, value = _integer(builder, offsets, k), vector.load(b, builder.mul(k, _index(vector.lanes)))
+                return (_product(builder, vector.load(part, offset), value) for part in parts)
+
+            results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * rows, terms)
+            for slot, result in zip(slots, results):
+                vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
+            return context.get_dummy_value()
+
+        return types.void(a, begins, offsets, b, c), codegen
+
+    return tile
+
+
 def _transpose_python(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
     for i in range(lanes(a)):
         for j in range(lanes(a)):

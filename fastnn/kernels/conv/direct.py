@@ -19,8 +19,10 @@ import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper
-from fastnn.kernels._matrix import DEPTH, ROWS, pack_rows, panels
-from fastnn.kernels._simd import copy_vector, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._matrix import DEPTH, ROWS, pack_columns, pack_rows, panels
+from fastnn.kernels._simd import gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels.conv import depthwise
+from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -85,21 +87,6 @@ def _taps(weight: tuple[int, ...], geometry: Geometry) -> tuple[Axis, Axis]:
     return rows, columns
 
 
-@functools.lru_cache(maxsize=256)
-def _layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], height: int,
-            line: int) -> tuple[Array, Array, Array]:
-    """Where each tap's row begins in a scratch of phases of height x line: an offset for each (channel, row, column) of
-    a filter; the phases of rows and of columns that taps read."""
-    phases_y, phase_y = np.unique(np.array(rows) % stride[0], return_inverse=True)
-    phases_x, phase_x = np.unique(np.array(columns) % stride[1], return_inverse=True)
-    phase = np.arange(channels)[:, None, None] * (len(phases_y) * len(phases_x)) + phase_y[:, None] * len(phases_x)
-    shift = np.array(rows)[:, None] // stride[0] * line + np.array(columns) // stride[1]
-    offsets = ((phase + phase_x) * (height * line) + shift).ravel()
-    for array in (offsets, phases_y, phases_x):
-        array.flags.writeable = False
-    return offsets, phases_y, phases_x
-
-
 def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: int) -> int:
     """Elements from one row of a phase to the next: what pads a row's end pads the next one's begin too."""
     reach = max(columns) // stride
@@ -112,11 +99,18 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
 
 def _convolve_phase(source: Array, filters: Array, bias: Array | None, activation: str | None, geometry: Geometry,
                     taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
-                    y: Array) -> None:
-    """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told."""
+                    y: Array, places: Array | None = None) -> None:
+    """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
+
+    With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y.
+    """
     (rows, top), (columns, left) = taps
     groups, channels = geometry.groups, source.shape[1] // geometry.groups
-    height, width = (panels(size - begin, jump) for size, begin, jump in zip(y.shape[2:], first, step))
+    if places is None:
+        height, width = (panels(size - begin, jump) for size, begin, jump in zip(y.shape[2:], first, step))
+        count = filters.shape[1]
+    else:
+        (height, width), count = source.shape[2:], filters.shape[2]
     if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
             source.shape[2:] == (height, width) and _merges(width, lanes(y), len(y) * groups)):
         source, y = (array.reshape(*array.shape[:2], 1, -1) for array in (source, y))
@@ -129,10 +123,12 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, activatio
     bands = min(cores, max(1, height * width // (8 * lanes(y))))
     band = max(1, min(-(-height // bands), max(_SCRATCH // (channels * phases * line) - reach, reach // 2 + 1)))
     scratch_y = band + reach
-    offsets, *used = _layout(channels, stride, rows, columns, scratch_y, line)
+    offsets, *used = layout(channels, stride, rows, columns, scratch_y, line)
     slots = band * panels(width, lanes(y)) if by_rows else panels((band - 1) * line + width, lanes(y))
-    tile = tile_shape(filters.shape[1], slots)
-    packed = pack_rows(filters, tile[0])
+    tile = tile_shape(count, slots)
+    packed = pack_rows(filters, tile[0]) if places is None else pack_columns(filters, tile[0])
+    if places is None:
+        places = np.arange(count) * (y.shape[2] * y.shape[3])
     cuts = min(packed.shape[1], panels(cores, panels(height, band)))
     jobs = len(y) * groups * panels(height, band) * cuts
     scratch = empty((min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * lanes(y)),
@@ -140,7 +136,7 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, activatio
     _convolve(*tile)(
         len(scratch), jobs, source, packed, offsets, *used, EMPTY[source.dtype] if bias is None else bias,
         int(activation == "relu"), *stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step,
-        height, width, scratch, y, y.reshape(-1), work=y.size * filters.shape[2])
+        height, width, places, scratch, y, y.reshape(-1), work=y.size * packed.shape[2])
 
 
 def _merges(width: int, vector: int, images: int) -> bool:
@@ -151,6 +147,16 @@ def _merges(width: int, vector: int, images: int) -> bool:
 def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
     """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
+    exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
+    if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
+        # Every pixel is reached once: a product by the pixel, whose results go to stride x stride pixels.
+        height, width = grad_x.shape[2:]
+        places = ((np.arange(channels)[:, None] * height + np.arange(geometry.stride[0]))[..., None] * width
+                  + np.arange(geometry.stride[1])).ravel()
+        _convolve_phase(grad_output, weight.reshape(groups, filters // groups, -1), bias if bias is None else
+                        np.repeat(bias, places.size // channels), None, geometry, (((0,), 0), ((0,), 0)), (1, 1),
+                        (0, 0), geometry.stride, grad_x, places)
+        return
     weight = weight.reshape(groups, filters // groups, channels, *weight.shape[2:]).transpose(0, 2, 1, 3, 4)
     for first in np.ndindex(geometry.stride):
         if first[0] >= grad_x.shape[2] or first[1] >= grad_x.shape[3]:
@@ -178,6 +184,9 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
 
 def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
     """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
+    if depthwise.fits(grad_weight):
+        depthwise.correlate(x, grad_output, geometry, grad_weight)
+        return
     groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
     (stride_y, stride_x), (spread_y, spread_x) = geometry.stride, geometry.dilation
     height, width = grad_output.shape[2:]
@@ -224,58 +233,8 @@ def _walk(channels: int, kernel_y: int, kernel_x: int, spread_y: int, spread_x: 
 
 
 @helper
-def _fill(images: Array, n: int, first_channel: int, last_channel: int, first_row: int, phases_y: Array,
-          phases_x: Array, top: int, left: int, stride_y: int, stride_x: int, height: int, line: int,
-          scratch: Array) -> None:
-    """Copy channels of an image into phases of height x line, from a row of output on, zeros outside of the image.
-
-    Vectors may reach beyond a row's end, which the next row writes again; so the scratch is longer by one vector.
-    """
-    vector, flat = lanes(scratch), images.reshape(-1)
-    channels, rows, columns = images.shape[1:]
-    at = 0
-    for c in range(first_channel, last_channel):
-        for r in phases_y:
-            for s in phases_x:
-                column = s + left
-                begin = max(0, min(line, (stride_x - 1 - column) // stride_x))
-                end = max(begin, min(line, (columns - 1 - column) // stride_x + 1))
-                for i in range(height):
-                    row = (first_row + i) * stride_y + r + top
-                    if begin == end or not 0 <= row < rows:
-                        for t in range(0, line, vector):
-                            _put_zeros(flat, 0, scratch, at + t)
-                        at += line
-                        continue
-                    source = max(0, ((n * channels + c) * rows + row) * columns + begin * stride_x + column)
-                    for t in range(0, begin, vector):
-                        _put_zeros(flat, 0, scratch, at + t)
-                    reads = source + (end - begin + vector) * stride_x
-                    if stride_x == 1 and reads <= flat.size:
-                        for t in range(0, end - begin, vector):
-                            _copy(flat, source + t, scratch, at + begin + t)
-                    elif stride_x == 2 and reads <= flat.size:
-                        for t in range(0, end - begin, vector):
-                            _copy_every_2nd(flat, source + 2 * t, scratch, at + begin + t)
-                    elif stride_x == 4 and reads <= flat.size:
-                        for t in range(0, end - begin, vector):
-                            _copy_every_4th(flat, source + 4 * t, scratch, at + begin + t)
-                    else:
-                        for t in range(end - begin):
-                            scratch[at + begin + t] = flat[source + t * stride_x]
-                    for t in range(end, line, vector):
-                        _put_zeros(flat, 0, scratch, at + t)
-                    at += line
-    for t in range(at, scratch.size):
-        scratch[t] = 0
-
-
-_put_zeros, _copy, _copy_every_2nd, _copy_every_4th = (copy_vector(step) for step in (0, 1, 2, 4))
-
-
-@helper
 def _scatter(total: Array, at: int, rows: int, begin: int, end: int, line: int, width: int, corner: int,
-             result_line: int, step: int, plane: int, result: Array) -> None:
+             result_line: int, step: int, places: Array, result: Array) -> None:
     """Put the positions from begin to end of some filters where they belong; what lies between lines is dropped."""
     at = max(0, at)
     while begin < end:
@@ -283,12 +242,16 @@ def _scatter(total: Array, at: int, rows: int, begin: int, end: int, line: int, 
         count = max(0, min(end - begin, width - column))
         first = max(0, corner + row * result_line + column * step)
         for i in range(rows):
+            place = max(0, first + places[i])
             if step == 1:
                 for t in range(count):
-                    result[first + i * plane + t] = total[i, at + t]
+                    result[place + t] = total[i, at + t]
+            elif step == 2:
+                for t in range(count):
+                    result[place + t * 2] = total[i, at + t]
             else:
                 for t in range(count):
-                    result[first + i * plane + t * step] = total[i, at + t]
+                    result[place + t * step] = total[i, at + t]
         at += line - column
         begin += line - column
 
@@ -301,13 +264,14 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
     def convolve(block: int, jobs: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
                  phases_x: Array, bias: Array, positive: int, stride_y: int, stride_x: int, top: int, left: int,
                  scratch_y: int, line: int, by_rows: int, band: int, cuts: int, first_y: int, first_x: int, step_y: int,
-                 step_x: int, height: int, width: int, scratches: Array, y: Array, result: Array) -> None:
+                 step_x: int, height: int, width: int, places: Array, scratches: Array, y: Array,
+                 result: Array) -> None:
         """Jobs, each a band of rows of one group of one image, by a cut of its filters.
 
         packed: (groups, panels, taps, rows), result is y.
         """
         groups, filter_panels, depth = packed.shape[:3]
-        filters, channels = y.shape[1] // groups, source.shape[1] // groups
+        filters, channels, results = len(places), source.shape[1] // groups, y.shape[1] // groups
         bands, plane, vector = (height + band - 1) // band, y.shape[2] * y.shape[3], lanes(y)
         columns = tile_vectors * vector
         starts = np.zeros((groups * filter_panels if bias.size else 1, tile_rows, columns), y.dtype)
@@ -324,7 +288,7 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
         for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
             cut, image = job % cuts, job // cuts
             n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
-            _fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
+            fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
                   stride_y, stride_x, scratch_y, line, scratch)
             rows = min(band, height - first_row)
             positions = (rows - 1) * line + width
@@ -340,14 +304,16 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
                         begins[j] = at * vector
                 for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
                     inside = min(tile_rows, filters - panel * tile_rows)
-                    corner = (n * y.shape[1] + group * filters + panel * tile_rows) * plane
+                    corner = (n * groups + group) * results * plane
                     start = starts[group * filter_panels + panel if bias.size else 0]
                     for k in range(0, depth, DEPTH):
                         last = k + DEPTH >= depth
                         if last and direct:
-                            target, target_at, target_plane, target_rows = result[corner:], result_at, plane, inside
+                            target = result[corner + panel * tile_rows * plane :]
+                            target_at, target_plane, target_rows = result_at, plane, inside
                         else:
-                            target, target_at, target_plane, target_rows = total_flat, total_at, columns, tile_rows
+                            target = total_flat
+                            target_at, target_plane, target_rows = total_at, columns, tile_rows
                         end = min(k + DEPTH, depth)
                         multiply(packed[group, panel, k:end], scratch, begins, offsets[k:end], start,
                                  positive if last else 0, target, target_at, target_plane, target_rows)
@@ -356,7 +322,7 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
                         for j in range(tile_vectors):
                             _scatter(total, j * vector, inside, begins[j], min(begins[j] + vector, positions), line,
                                      width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
-                                     step_y * y.shape[3], step_x, plane, result)
+                                     step_y * y.shape[3], step_x, places[panel * tile_rows :], result)
 
     convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="scratches y result", sums=True)(convolve)
@@ -387,7 +353,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
         for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
             for first_row in range(0, height, band):
                 first = group * channels + first_channel
-                _fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
+                fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
                       scratch_y, line, scratch)
                 positions = min(band, height - first_row) * width
                 _pack_pixels(gradient[((n * groups + group) * filters * height + first_row) * width :], filters,
