@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
 _JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
+_MANY = 1 << 20             # vectors of an image whose size is not known
 _SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
 
 empty = np.empty
@@ -37,10 +38,21 @@ empty = np.empty
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array) -> None:
+def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array,
+           packed: Array | None = None) -> None:
+    """Write the convolution plus a bias, and with activation "relu" 0 where that is negative.
+
+    packed is what `pack` made of the weights, for who convolves with them often.
+    """
     filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
     _convolve_phase(x, filters, bias, activation, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
-                    (1, 1), y)
+                    (1, 1), y, packed=packed)
+
+
+def pack(weight: Array, geometry: Geometry) -> Array:
+    """Return the filters in the order in which the tile reads them: (groups, panels, taps, rows)."""
+    filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
+    return pack_rows(filters, tile_shape(filters.shape[1], _MANY)[0])
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
@@ -75,7 +87,8 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
 
 def _channel_sums(grad_output: Array) -> Array:
     total = np.zeros(grad_output.shape[1], grad_output.dtype)
-    _sum_channel(len(total), grad_output.reshape(*grad_output.shape[:2], -1), total, work=grad_output.size)
+    pixels = grad_output.shape[2] * grad_output.shape[3]
+    _sum_channel(len(total), grad_output.reshape(*grad_output.shape[:2], pixels), total, work=grad_output.size)
     return total
 
 
@@ -99,7 +112,7 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
 
 def _convolve_phase(source: Array, filters: Array, bias: Array | None, activation: str | None, geometry: Geometry,
                     taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
-                    y: Array, places: Array | None = None) -> None:
+                    y: Array, places: Array | None = None, packed: Array | None = None) -> None:
     """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
 
     With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y.
@@ -125,8 +138,9 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, activatio
     scratch_y = band + reach
     offsets, *used = layout(channels, stride, rows, columns, scratch_y, line)
     slots = band * panels(width, lanes(y)) if by_rows else panels((band - 1) * line + width, lanes(y))
-    tile = tile_shape(count, slots)
-    packed = pack_rows(filters, tile[0]) if places is None else pack_columns(filters, tile[0])
+    tile = tile_shape(count, slots if packed is None else _MANY)
+    if packed is None:
+        packed = pack_rows(filters, tile[0]) if places is None else pack_columns(filters, tile[0])
     if places is None:
         places = np.arange(count) * (y.shape[2] * y.shape[3])
     cuts = min(packed.shape[1], panels(cores, panels(height, band)))
