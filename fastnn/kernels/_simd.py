@@ -230,7 +230,7 @@ def gather_tile(rows: int, vectors: int) -> Any:
         for v in range(vectors):
             line = np.arange(width)
             value = start[:, v * width : (v + 1) * width] + a.T @ b[begins[v] + offsets[:, None] + line]
-            for i in range(inside):
+            for i in range(min(rows, inside)):
                 at = c_begins[v] + i * plane
                 c[at : at + width] = np.where((value[i] < 0) & bool(positive), 0, value[i])
 
