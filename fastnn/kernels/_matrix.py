@@ -127,4 +127,4 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
     return block_kernel(writes="y result")(multiply)
 
 
-__all__ = ["DEPTH", "ROWS", "multiply", "multiply_tile", "pack_columns", "pack_rows", "panels", "tile_columns"]
+__all__ = ["DEPTH", "ROWS", "empty", "multiply", "multiply_tile", "pack_columns", "pack_rows", "panels", "tile_columns"]

@@ -383,7 +383,7 @@ def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, b: Any, b_begi
     return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
 
 
-transpose_tile = _transpose_python if config.DISABLE_JIT else _transpose
+transpose_tile: Any = _transpose_python if config.DISABLE_JIT else _transpose
 """transpose_tile(a, a_begin, a_line, b, b_begin, b_line): copy `lanes` x `lanes` elements of flat arrays, transposed.
 
 Element (i, j) is at begin + i line + j. Rows of b are written in their order, so they may overlap.

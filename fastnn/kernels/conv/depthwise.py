@@ -13,17 +13,15 @@ import numpy as np
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import BlockKernel, block_kernel, sums_helper
-from fastnn.kernels._matrix import panels
+from fastnn.kernels._matrix import DEPTH, empty, panels
 from fastnn.kernels._simd import dot_tile, lanes
 from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-empty = np.empty
-
+_BAND = DEPTH               # vectors of pixels at most that are summed up at once, unless a row has more
 _TAPS = 25                  # so many sums stay in registers
-_PIXELS = 1 << 13           # of a plane at most, so that a lane sums up few hundreds of them at once
 _BLOCKS = 16
 
 
@@ -37,7 +35,7 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     height, width = grad_output.shape[2:]
     rows, columns = (tuple(k * geometry.dilation[axis] for k in range(grad_weight.shape[2 + axis])) for axis in (0, 1))
     line = panels(width, lanes(x)) * lanes(x)
-    band = max(1, min(height, _PIXELS // line))
+    band = max(1, min(height, _BAND // (line // lanes(x))))
     scratch_y, scratch_x = band + max(rows) // geometry.stride[0], line + max(columns) // geometry.stride[1]
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, scratch_x)
     walk = (np.arange(band)[:, None] * scratch_x + np.arange(0, line, lanes(x))).ravel()

@@ -13,13 +13,13 @@ The gradient by the weights multiplies the same shifted rows with the gradient.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper
-from fastnn.kernels._matrix import DEPTH, ROWS, pack_columns, pack_rows, panels
+from fastnn.kernels._matrix import DEPTH, ROWS, empty, pack_columns, pack_rows, panels
 from fastnn.kernels._simd import gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
 from fastnn.kernels.conv import depthwise
 from fastnn.kernels.conv._scratch import fill, layout
@@ -32,8 +32,6 @@ _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one 
 _JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
 _MANY = 1 << 20             # vectors of an image whose size is not known
 _SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
-
-empty = np.empty
 
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
@@ -117,40 +115,60 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, activatio
 
     With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y.
     """
-    (rows, top), (columns, left) = taps
-    groups, channels = geometry.groups, source.shape[1] // geometry.groups
-    if places is None:
-        height, width = (panels(size - begin, jump) for size, begin, jump in zip(y.shape[2:], first, step))
-        count = filters.shape[1]
-    else:
-        (height, width), count = source.shape[2:], filters.shape[2]
-    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
-            source.shape[2:] == (height, width) and _merges(width, lanes(y), len(y) * groups)):
-        source, y = (array.reshape(*array.shape[:2], 1, -1) for array in (source, y))
-        height, width = 1, height * width
-    by_rows = width >= lanes(y)
-    reach = max(rows) // stride[0]
-    line = _line(stride[1], columns, left, source.shape[3], width)
-    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
-    cores = panels(_BLOCKS, len(y) * groups)
-    bands = min(cores, max(1, height * width // (8 * lanes(y))))
-    band = max(1, min(-(-height // bands), max(_SCRATCH // (channels * phases * line) - reach, reach // 2 + 1)))
-    scratch_y = band + reach
-    offsets, *used = layout(channels, stride, rows, columns, scratch_y, line)
-    slots = band * panels(width, lanes(y)) if by_rows else panels((band - 1) * line + width, lanes(y))
-    tile = tile_shape(count, slots if packed is None else _MANY)
+    count = filters.shape[1 if places is None else 2]
+    plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
+                 places is not None, packed is not None, _SCRATCH)
     if packed is None:
-        packed = pack_rows(filters, tile[0]) if places is None else pack_columns(filters, tile[0])
-    if places is None:
-        places = np.arange(count) * (y.shape[2] * y.shape[3])
-    cuts = min(packed.shape[1], panels(cores, panels(height, band)))
-    jobs = len(y) * groups * panels(height, band) * cuts
-    scratch = empty((min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * lanes(y)),
-                    y.dtype)
-    _convolve(*tile)(
-        len(scratch), jobs, source, packed, offsets, *used, EMPTY[source.dtype] if bias is None else bias,
-        int(activation == "relu"), *stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step,
-        height, width, places, scratch, y, y.reshape(-1), work=y.size * packed.shape[2])
+        packed = pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0])
+    source, y = source.reshape(plan.source), y.reshape(plan.y)
+    _convolve(*plan.tile)(
+        plan.scratch[0], plan.jobs, source, packed, *plan.layout, EMPTY[source.dtype] if bias is None else bias,
+        int(activation == "relu"), *plan.numbers, plan.places if places is None else places,
+        empty(plan.scratch, y.dtype), y, y.reshape(-1), work=y.size * packed.shape[2])
+
+
+class _Plan(NamedTuple):
+    """What follows from the shapes of a convolution alone."""
+
+    source: tuple[int, ...]                 # shapes, of pixels in one row where that makes no difference
+    y: tuple[int, ...]
+    tile: tuple[int, int]
+    jobs: int
+    layout: tuple[Array, Array, Array]
+    numbers: tuple[int, ...]                # arguments of the kernel
+    places: Array                           # where the results of a group's filters begin
+    scratch: tuple[int, int]
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int, count: int, taps: tuple[Axis, Axis],
+          stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], scattered: bool, is_packed: bool,
+          most: int) -> _Plan:
+    (rows, top), (columns, left) = taps
+    channels = source[1] // groups
+    height, width = (source[2:] if scattered else
+                     (panels(size - begin, jump) for size, begin, jump in zip(y[2:], first, step)))
+    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
+            source[2:] == (height, width) and _merges(width, vector, y[0] * groups)):
+        height, width = 1, height * width
+        source, y = (*source[:2], 1, width), (*y[:2], 1, width)
+    by_rows = width >= vector
+    reach = max(rows) // stride[0]
+    line = _line(stride[1], columns, left, source[3], width)
+    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
+    cores = panels(_BLOCKS, y[0] * groups)
+    bands = min(cores, max(1, height * width // (8 * vector)))
+    band = max(1, min(-(-height // bands), max(most // (channels * phases * line) - reach, reach // 2 + 1)))
+    scratch_y = band + reach
+    slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
+    tile = tile_shape(count, _MANY if is_packed else slots)
+    cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)))
+    jobs = y[0] * groups * panels(height, band) * cuts
+    return _Plan(
+        source, y, tile, jobs, layout(channels, stride, rows, columns, scratch_y, line),
+        (*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width),
+        np.arange(count) * (y[2] * y[3]),
+        (min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
 
 
 def _merges(width: int, vector: int, images: int) -> bool:

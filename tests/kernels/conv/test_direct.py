@@ -75,7 +75,7 @@ def test_depthwise_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = rng.standard_normal((2, 3, 11, 21)), rng.standard_normal((3, 1, 3, 3))
     grad = rng.standard_normal(x.shape)
     assert depthwise.fits(weight)
-    monkeypatch.setattr(depthwise, "_PIXELS", 64)
+    monkeypatch.setattr(depthwise, "_BAND", 9)
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),
                  kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, target="naive"), gradient=True)
 
