@@ -12,6 +12,7 @@ from fastnn.kernels._jit import BlockKernel, block_kernel
 from fastnn.kernels._simd import ROWS, gather_tile, lanes, multiply_tile, tile_columns, tile_shape, transpose_tile
 
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
+_PANELS = 16                # panels of rows of a block at most, whose totals lie in the nearest cache but one
 
 empty = np.empty
 
@@ -83,7 +84,7 @@ def multiply(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool, bias: Array, 
     tall, wide = tile_shape(y.shape[0], panels(y.shape[1], width))
     a = pack_rows(a[None], tall) if a_by_rows else pack_columns(a[None], tall)
     b = pack_rows(b[None], wide * width) if b_by_rows else pack_columns(b[None], wide * width)
-    cuts = min(a.shape[1], panels(_BLOCKS, b.shape[1]))
+    cuts = min(a.shape[1], max(panels(_BLOCKS, b.shape[1]), panels(a.shape[1], _PANELS)))
     _multiply(tall, wide)(b.shape[1] * cuts, a[0], b.reshape(-1), np.arange(a.shape[2]) * (wide * width), bias, cuts, y,
                           y.reshape(-1), work=y.size * a.shape[2])
 
@@ -103,8 +104,10 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
         inside = min(columns, y.shape[1] - left)
         totals = np.zeros((last - first, rows, columns), y.dtype)
         if bias.size:
-            for j in range(inside):
-                totals[:, :, j] = bias[left + j]
+            for i in range(last - first):
+                for r in range(rows):
+                    for j in range(inside):
+                        totals[i, r, j] = bias[left + j]
         begins = panel * depth * columns + np.arange(vectors) * lanes(y)
         total_at = np.arange(vectors) * lanes(y)
         for k in range(0, depth, DEPTH):

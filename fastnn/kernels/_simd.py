@@ -227,12 +227,17 @@ def gather_tile(rows: int, vectors: int) -> Any:
     def python(a: Array, b: Array, begins: Array, offsets: Array, start: Array, positive: int, c: Array,
                c_begins: Array, plane: int, inside: int) -> None:
         width = lanes(c)
-        for v in range(vectors):
-            line = np.arange(width)
-            value = start[:, v * width : (v + 1) * width] + a.T @ b[begins[v] + offsets[:, None] + line]
-            for i in range(min(rows, inside)):
+        line = (begins[:vectors, None] + np.arange(width)).ravel()
+        total = np.zeros_like(start)
+        with np.errstate(all="ignore"):
+            for k, offset in enumerate(offsets):
+                total += a[k][:, None] * b[line + offset]
+            total += start
+        for i in range(min(rows, inside)):
+            value = np.where((total[i] < 0) & bool(positive), 0, total[i])
+            for v in range(vectors):
                 at = c_begins[v] + i * plane
-                c[at : at + width] = np.where((value[i] < 0) & bool(positive), 0, value[i])
+                c[at : at + width] = value[v * width : (v + 1) * width]
 
     if config.DISABLE_JIT:
         return python
@@ -287,7 +292,11 @@ def walk_tile(parts: int, run: int, vectors: int) -> Any:
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
         rows = (begins[:parts, None] + np.arange(run)).ravel()
-        c += a[rows[:, None] + offsets] @ b
+        total = np.zeros_like(c)
+        with np.errstate(all="ignore"):
+            for k, offset in enumerate(offsets):
+                total += a[rows + offset][:, None] * b[k]
+            c += total
 
     if config.DISABLE_JIT:
         return python
@@ -326,8 +335,10 @@ def dot_tile(rows: int) -> Any:
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
         line = np.arange(c.shape[1])
-        c += (a[begins[:, None, None] + offsets[:, None] + line] * b[: offsets.size * line.size].reshape(-1, line.size)
-              ).sum(1)
+        total = np.zeros_like(c)
+        for k, offset in enumerate(offsets):
+            total += a[begins[:, None] + offset + line] * b[k * line.size : (k + 1) * line.size]
+        c += total
 
     if config.DISABLE_JIT:
         return python
@@ -355,9 +366,10 @@ def dot_tile(rows: int) -> Any:
 
 
 def _transpose_python(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
-    for i in range(lanes(a)):
-        for j in range(lanes(a)):
-            b[b_begin + j * b_line + i] = a[a_begin + i * a_line + j]
+    size = lanes(a)
+    for j in range(size):
+        at = b_begin + j * b_line
+        b[at : at + size] = a[a_begin + j : a_begin + j + (size - 1) * a_line + 1 : a_line]
 
 
 @intrinsic
