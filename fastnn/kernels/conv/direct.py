@@ -7,7 +7,8 @@ positions of the block. So the register tile walks over rows of the scratch as t
 Positions run over rows that are a little longer than the output's, and what falls between these is thrown away.
 
 The gradient by the input is such a convolution too: of the gradient, by the taps that reach the pixels of one phase.
-The gradient by the weights multiplies the same shifted rows with the gradient.
+The gradient by the weights sums over pixels instead: a tile has taps for rows, single elements of the padded image at
+the same distance from each other for all pixels, and filters for columns, which the gradient is put in order by.
 """
 
 from __future__ import annotations
