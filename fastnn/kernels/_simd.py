@@ -1,4 +1,4 @@
-"""The vector-register building block: a tile of a matrix product held in registers.
+"""The vector-register building blocks: tiles of matrix products held in registers, and transposes.
 
 LLVM's vectorizer does not find this form from loops; spelt out in its vector types, it runs at the speed of the
 machine's multiply-add units, on whatever vectors the host has: LLVM splits what is wider than a register.
@@ -6,11 +6,13 @@ machine's multiply-add units, on whatever vectors the host has: LLVM splits what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite.binding
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,20 +24,21 @@ config: Any = numba.config                  # its settings are made when it is i
 I64 = ir.IntType(64)
 
 
-def _host_tile() -> tuple[int, int, int]:
-    """Rows of a tile, vectors in a row and bytes of a vector, so that the tile fills the host's registers."""
+def _host_tile() -> tuple[int, int, int, int]:
+    """Rows of a tile, vectors in a row and bytes of a vector, so that the tile fills the host's registers; their
+    number."""
     named = config.CPU_FEATURES                 # NUMBA_CPU_FEATURES, for code that runs on another machine
     features = set((llvmlite.binding.get_host_cpu_features().flatten() if named is None else named).split(","))
     if "+avx512f" in features:
-        return 14, 2, 64
+        return 14, 2, 64, 32
     if "+avx2" in features:
-        return 6, 2, 32
+        return 6, 2, 32, 16
     if "+neon" in features:
-        return 12, 2, 16
-    return 4, 2, 16
+        return 12, 2, 16, 32
+    return 4, 2, 16, 16
 
 
-ROWS, _VECTORS, _BYTES = _host_tile()
+ROWS, _VECTORS, _BYTES, _REGISTERS = _host_tile()
 
 
 @register_jitable
@@ -44,96 +47,112 @@ def tile_columns(array: Array) -> int:
     return _VECTORS * _BYTES // array.itemsize
 
 
-def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any], gather: str = "") -> Any:
-    """Return an intrinsic tile: c[i, j] += sum over k of term(a[k, i], b[k, j]), in LLVM's instructions.
+@register_jitable
+def lanes(array: Array) -> int:
+    """Return how many elements of this array's dtype a vector holds."""
+    return _BYTES // array.itemsize
 
-    With `gather`, one operand is a flat array of which an array of offsets says where its parts begin: b's rows
-    ("rows": b[offsets[k] + j]) or a's columns ("columns": a[offsets[i] + k]). The intrinsic is then
-    tile(a, b, offsets, c), otherwise tile(a, b, c).
+
+def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
+    """Return the rows and vectors of the tile that fits a product of so many rows and vectors.
+
+    It is one of a few, which fill the registers or waste less on the last rows, as each is compiled by itself.
     """
+    if vectors == 1 and rows > ROWS:
+        return 2 * ROWS, 1
+    shapes = [(ROWS - less, 2) for less in range(4)]
+    shapes += [(few, _registers_for(few)) for few in (8, 6, 3, 1) if few < ROWS - 3]
 
-    def build(a: Any, b: Any, c: Any, *offsets: Any) -> Any:
-        element = {32: ir.FloatType(), 64: ir.DoubleType()}[c.dtype.bitwidth]
-        lanes = 8 * _BYTES // c.dtype.bitwidth
-        vector = ir.VectorType(element, lanes)
-        columns = _VECTORS * lanes
+    def cost(shape: tuple[int, int]) -> int:
+        """Steps of all tiles: two products a cycle, or two loads, of which one of a vector touches two lines."""
+        tall, wide = shape
+        return -(-rows // tall) * -(-vectors // wide) * (max(tall * wide, tall + 2 * wide) + 1)
 
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args)]
-            a_data, b_data, *begins, c_data = (array.data for array in arrays)
-            depth = cgutils.unpack_tuple(builder, arrays[1 if gather == "columns" else 0].shape)[0]
+    return min(shapes, key=cost)
 
-            def index(n: int) -> ir.Constant:
-                return ir.Constant(I64, n)
 
-            def vector_at(data: Any, offset: Any) -> Any:
-                return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+def _registers_for(rows: int) -> int:
+    """Return the vectors of a tile of a few rows."""
+    return min(8, (_REGISTERS - 1) // (rows + 1))
 
-            def load(pointer: Any) -> Any:
-                value = builder.load(pointer)
-                value.align = c.dtype.bitwidth // 8
-                return value
 
-            def begin(n: Any) -> Any:
-                return builder.load(builder.gep(begins[0], [n]))
+class _Vectors:
+    """LLVM's instructions for vectors of a float dtype."""
 
-            slots = [vector_at(c_data, index(i * columns + j * lanes)) for i in range(ROWS) for j in range(_VECTORS)]
-            start = [load(slot) for slot in slots]
-            a_begins = [begin(index(i)) for i in range(ROWS)] if gather == "columns" else []
-            undefined = ir.Constant(vector, ir.Undefined)
-            lane0 = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            entry = builder.block
-            loop, done = builder.append_basic_block("depth"), builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", depth, index(0)), loop, done)
+    def __init__(self, builder: ir.IRBuilder, dtype: Any) -> None:
+        self.builder = builder
+        self.lanes = 8 * _BYTES // dtype.bitwidth
+        self.align = dtype.bitwidth // 8
+        self.type = ir.VectorType({32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth], self.lanes)
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+        self.undefined = ir.Constant(self.type, ir.Undefined)
 
-            builder.position_at_end(loop)
-            k = builder.phi(I64)
-            k.add_incoming(index(0), entry)
-            totals = [builder.phi(vector) for _ in slots]
-            for total, value in zip(totals, start):
-                total.add_incoming(value, entry)
-            b_at = begin(k) if gather == "rows" else builder.mul(k, index(columns))
-            b_row = [load(vector_at(b_data, builder.add(b_at, index(j * lanes)))) for j in range(_VECTORS)]
-            sums = []
-            for i in range(ROWS):
-                a_at = (builder.add(a_begins[i], k) if gather == "columns" else
-                        builder.add(builder.mul(k, index(ROWS)), index(i)))
-                first = builder.insert_element(undefined, builder.load(builder.gep(a_data, [a_at])),
-                                               ir.Constant(ir.IntType(32), 0))
-                spread = builder.shuffle_vector(first, undefined, lane0)
-                sums += [builder.fadd(totals[i * _VECTORS + j], term(builder, spread, b_row[j]), flags=_FUSED)
-                         for j in range(_VECTORS)]
-            following = builder.add(k, index(1))
-            k.add_incoming(following, loop)
-            for total, value in zip(totals, sums):
-                total.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+    def at(self, data: Any, offset: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(data, [offset]), self.type.as_pointer())
 
-            builder.position_at_end(done)
-            results = []
-            for initial, value in zip(start, sums):
-                result = builder.phi(vector)
-                result.add_incoming(initial, entry)
-                result.add_incoming(value, loop)
-                results.append(result)
-            for slot, result in zip(slots, results):
-                builder.store(result, slot).align = c.dtype.bitwidth // 8
-            return context.get_dummy_value()
+    def load(self, data: Any, offset: Any) -> Any:
+        value = self.builder.load(self.at(data, offset))
+        value.align = self.align
+        return value
 
-        return types.void(a, b, *offsets, c), codegen
+    def store(self, value: Any, data: Any, offset: Any) -> None:
+        self.builder.store(value, self.at(data, offset)).align = self.align
 
-    if gather:
-        @intrinsic
-        def gathering_tile(typingctx: Any, a: Any, b: Any, offsets: Any, c: Any) -> Any:
-            return build(a, b, c, offsets)
+    def spread(self, data: Any, offset: Any) -> Any:
+        """One element in every lane."""
+        value = self.builder.load(self.builder.gep(data, [offset]))
+        first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
+        return self.shuffle(first, first, [0] * self.lanes)
 
-        return gathering_tile
+    def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes))
 
-    @intrinsic
-    def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-        return build(a, b, c)
 
-    return tile
+def _index(n: int) -> ir.Constant:
+    return ir.Constant(I64, n)
+
+
+def _integer(builder: ir.IRBuilder, data: Any, n: Any) -> Any:
+    return builder.load(builder.gep(data, [n]))
+
+
+def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any], Iterator[Any]]) -> list:
+    """Add to each value of start, for k from 0 to depth - 1, its one of terms(k); all stay in registers."""
+    entry = builder.block
+    loop, done = builder.append_basic_block("depth"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", depth, _index(0)), loop, done)
+
+    builder.position_at_end(loop)
+    k = builder.phi(I64)
+    k.add_incoming(_index(0), entry)
+    totals = [builder.phi(value.type) for value in start]
+    sums = [builder.fadd(total, term, flags=_FUSED) for total, term in zip(totals, terms(k))]
+    following = builder.add(k, _index(1))
+    k.add_incoming(following, loop)
+    for total, begin, value in zip(totals, start, sums):
+        total.add_incoming(begin, entry)
+        total.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+
+    builder.position_at_end(done)
+    results = []
+    for begin, value in zip(start, sums):
+        result = builder.phi(value.type)
+        result.add_incoming(begin, entry)
+        result.add_incoming(value, loop)
+        results.append(result)
+    return results
+
+
+def _data(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> list:
+    """Pointers to the elements of arrays; integers as they are."""
+    return [context.make_array(ty)(context, builder, value).data if isinstance(ty, types.Array) else value
+            for ty, value in zip(signature.args, args)]
+
+
+def _length(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, position: int) -> Any:
+    array = context.make_array(signature.args[position])(context, builder, args[position])
+    return cgutils.unpack_tuple(builder, array.shape)[0]
 
 
 # It lets LLVM fuse a product and a sum where the host can, without a library call where it cannot.
@@ -149,6 +168,34 @@ def _squared_difference(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
     return builder.fmul(difference, difference, flags=_FUSED)
 
 
+def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
+    """Return an intrinsic tile(a, b, c): c[i, j] += sum over k of term(a[k, i], b[k, j]), in LLVM's instructions."""
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, b, c = _data(context, builder, signature, args)
+            vectors = _Vectors(builder, signature.args[2].dtype)
+            columns = _VECTORS * vectors.lanes
+            slots = [_index(i * columns + j * vectors.lanes) for i in range(ROWS) for j in range(_VECTORS)]
+
+            def terms(k: Any) -> Iterator[Any]:
+                top = builder.mul(k, _index(columns))
+                b_row = [vectors.load(b, builder.add(top, _index(j * vectors.lanes))) for j in range(_VECTORS)]
+                a_row = (vectors.spread(a, builder.add(builder.mul(k, _index(ROWS)), _index(i))) for i in range(ROWS))
+                return (term(builder, x, y) for x in a_row for y in b_row)
+
+            results = _sums(builder, _length(context, builder, signature, args, 0),
+                            [vectors.load(c, slot) for slot in slots], terms)
+            for slot, result in zip(slots, results):
+                vectors.store(result, c, slot)
+            return context.get_dummy_value()
+
+        return types.void(a, b, c), codegen
+
+    return tile
+
+
 def _multiply_tile_python(a: Array, b: Array, c: Array) -> None:
     c += a.T @ b
 
@@ -161,33 +208,224 @@ element is one sum in the order of k, so its bits depend on its own row and colu
 """
 
 
-def _rows_tile_python(a: Array, b: Array, offsets: Array, c: Array) -> None:
-    for k in range(len(a)):
-        c += a[k][:, None] * b[offsets[k] : offsets[k] + c.shape[1]]
-
-
-multiply_rows_tile = _rows_tile_python if config.DISABLE_JIT else _tile(_product, gather="rows")
-"""multiply_rows_tile(a, b, offsets, c): c[i, j] += sum over k of a[k, i] b[offsets[k] + j].
-
-a is (depth, ROWS), b flat, offsets int64 (depth,), c (ROWS, tile_columns): a convolution's rows need no copy.
-"""
-
-
-def _columns_tile_python(a: Array, b: Array, offsets: Array, c: Array) -> None:
-    for i in range(len(c)):
-        c[i] += a[offsets[i] : offsets[i] + len(b)] @ b
-
-
-multiply_columns_tile = _columns_tile_python if config.DISABLE_JIT else _tile(_product, gather="columns")
-"""multiply_columns_tile(a, b, offsets, c): c[i, j] += sum over k of a[offsets[i] + k] b[k, j].
-
-a is flat, b (depth, tile_columns), offsets int64 (at least ROWS,), c (ROWS, tile_columns).
-"""
-
-
 def _distance_tile_python(a: Array, b: Array, c: Array) -> None:
     c += ((a[:, :, None] - b[:, None, :]) ** 2).sum(0)
 
 
 distance_tile = _distance_tile_python if config.DISABLE_JIT else _tile(_squared_difference)
 """distance_tile(a, b, c): c[i, j] += sum over k of (a[k, i] - b[k, j])^2; otherwise as `multiply_tile`."""
+
+
+@functools.cache
+def gather_tile(rows: int, vectors: int) -> Any:
+    """Return the tile(a, b, begins, offsets, start, positive, c, c_begins, plane, inside) of this shape.
+
+    c[c_begins[v] + i plane + j] = start[i, v lanes + j] + sum over k of a[k, i] b[begins[v] + offsets[k] + j], for
+    i < inside, and 0 where that is less and `positive`. So vectors of b and of c lie anywhere: a convolution's rows
+    need no copy. a is (depth, rows), b and c are flat, the begins and offsets int64, start is (rows, columns).
+    """
+    def python(a: Array, b: Array, begins: Array, offsets: Array, start: Array, positive: int, c: Array,
+               c_begins: Array, plane: int, inside: int) -> None:
+        width = lanes(c)
+        line = (begins[:vectors, None] + np.arange(width)).ravel()
+        total = np.zeros_like(start)
+        with np.errstate(all="ignore"):
+            for k, offset in enumerate(offsets):
+                total += a[k][:, None] * b[line + offset]
+            total += start
+        for i in range(min(rows, inside)):
+            value = np.where((total[i] < 0) & bool(positive), 0, total[i])
+            for v in range(vectors):
+                at = c_begins[v] + i * plane
+                c[at : at + width] = value[v * width : (v + 1) * width]
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, b: Any, begins: Any, offsets: Any, start: Any, positive: Any, c: Any,
+             c_begins: Any, plane: Any, inside: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, b, begins, offsets, start, positive, c, c_begins, plane, inside = _data(
+                context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[6].dtype)
+            b_parts = [builder.gep(b, [_integer(builder, begins, _index(v))]) for v in range(vectors)]
+
+            def terms(k: Any) -> Iterator[Any]:
+                offset = _integer(builder, offsets, k)
+                b_row = [vector.load(part, offset) for part in b_parts]
+                a_row = (vector.spread(a, builder.add(builder.mul(k, _index(rows)), _index(i))) for i in range(rows))
+                return (_product(builder, x, y) for x in a_row for y in b_row)
+
+            results = _sums(builder, _length(context, builder, signature, args, 3), [vector.zero] * (rows * vectors),
+                            terms)
+            positive = builder.icmp_signed("!=", positive, _index(0))
+            c_parts = [builder.gep(c, [_integer(builder, c_begins, _index(v))]) for v in range(vectors)]
+            for i in range(rows):
+                with builder.if_then(builder.icmp_signed("<", _index(i), inside)):
+                    at = builder.mul(plane, _index(i))
+                    for v in range(vectors):
+                        slot = i * vectors + v
+                        value = builder.fadd(vector.load(start, _index(slot * vector.lanes)), results[slot])
+                        negative = builder.and_(builder.fcmp_ordered("<", value, vector.zero),
+                                                _spread_bit(builder, positive, vector.lanes))
+                        vector.store(builder.select(negative, vector.zero, value), c_parts[v], at)
+            return context.get_dummy_value()
+
+        return types.void(a, b, begins, offsets, start, types.intp, c, c_begins, types.intp, types.intp), codegen
+
+    return tile
+
+
+def _spread_bit(builder: ir.IRBuilder, bit: Any, lanes: int) -> Any:
+    vector = ir.VectorType(ir.IntType(1), lanes)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), bit, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+@functools.cache
+def walk_tile(parts: int, run: int, vectors: int) -> Any:
+    """Return the tile(a, begins, offsets, b, c) of parts x run rows and so many vectors.
+
+    c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j]: a is flat and read where it lies, its rows
+    in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is (rows, columns).
+    """
+    def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
+        rows = (begins[:parts, None] + np.arange(run)).ravel()
+        total = np.zeros_like(c)
+        with np.errstate(all="ignore"):
+            for k, offset in enumerate(offsets):
+                total += a[rows + offset][:, None] * b[k]
+            c += total
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, begins, offsets, b, c = _data(context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[4].dtype)
+            columns = vectors * vector.lanes
+            a_parts = [builder.gep(a, [_integer(builder, begins, _index(p))]) for p in range(parts)]
+            slots = [_index(i * vector.lanes) for i in range(parts * run * vectors)]
+
+            def terms(k: Any) -> Iterator[Any]:
+                offset, top = _integer(builder, offsets, k), builder.mul(k, _index(columns))
+                b_row = [vector.load(b, builder.add(top, _index(v * vector.lanes))) for v in range(vectors)]
+                a_row = (vector.spread(part, builder.add(offset, _index(r))) for part in a_parts for r in range(run))
+                return (_product(builder, x, y) for x in a_row for y in b_row)
+
+            results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * len(slots), terms)
+            for slot, result in zip(slots, results):
+                vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
+            return context.get_dummy_value()
+
+        return types.void(a, begins, offsets, b, c), codegen
+
+    return tile
+
+
+@functools.cache
+def dot_tile(rows: int) -> Any:
+    """Return the tile(a, begins, offsets, b, c): c[i, j] += sum over k of a[begins[i] + offsets[k] + j] b[k, j].
+
+    j counts the lanes of a vector. a and b are flat, b's vectors one after the other, begins and offsets are int64, c
+    is (rows, lanes): the sum of its lanes is a product of what lies in a and b.
+    """
+    def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
+        line = np.arange(c.shape[1])
+        total = np.zeros_like(c)
+        for k, offset in enumerate(offsets):
+            total += a[begins[:, None] + offset + line] * b[k * line.size : (k + 1) * line.size]
+        c += total
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, begins, offsets, b, c = _data(context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[4].dtype)
+            parts = [builder.gep(a, [_integer(builder, begins, _index(i))]) for i in range(rows)]
+            slots = [_index(i * vector.lanes) for i in range(rows)]
+
+            def terms(k: Any) -> Iterator[Any]:
+                offset, value = _integer(builder, offsets, k), vector.load(b, builder.mul(k, _index(vector.lanes)))
+                return (_product(builder, vector.load(part, offset), value) for part in parts)
+
+            results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * rows, terms)
+            for slot, result in zip(slots, results):
+                vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
+            return context.get_dummy_value()
+
+        return types.void(a, begins, offsets, b, c), codegen
+
+    return tile
+
+
+def _transpose_python(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
+    size = lanes(a)
+    for j in range(size):
+        at = b_begin + j * b_line
+        b[at : at + size] = a[a_begin + j : a_begin + j + (size - 1) * a_line + 1 : a_line]
+
+
+@intrinsic
+def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, b: Any, b_begin: Any, b_line: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        a, a_begin, a_line, b, b_begin, b_line = _data(context, builder, signature, args)
+        vector = _Vectors(builder, signature.args[3].dtype)
+        size = vector.lanes
+        rows = [vector.load(a, builder.add(a_begin, builder.mul(a_line, _index(i)))) for i in range(size)]
+        distance = size // 2
+        while distance:                     # exchange the off-diagonal blocks of distance x distance
+            low = [j if j & distance == 0 else size + j - distance for j in range(size)]
+            high = [j + distance if j & distance == 0 else size + j for j in range(size)]
+            for i in range(size):
+                if i & distance == 0:
+                    x, y = rows[i], rows[i + distance]
+                    rows[i], rows[i + distance] = vector.shuffle(x, y, low), vector.shuffle(x, y, high)
+            distance //= 2
+        for i, row in enumerate(rows):      # in this order: what a short line overlaps is written again
+            vector.store(row, b, builder.add(b_begin, builder.mul(b_line, _index(i))))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
+
+
+transpose_tile: Any = _transpose_python if config.DISABLE_JIT else _transpose
+"""transpose_tile(a, a_begin, a_line, b, b_begin, b_line): copy `lanes` x `lanes` elements of flat arrays, transposed.
+
+Element (i, j) is at begin + i line + j. Rows of b are written in their order, so they may overlap.
+"""
+
+
+@functools.cache
+def copy_vector(step: int) -> Any:
+    """Return copy(a, a_begin, b, b_begin): one vector of b is every step-th element of a; step is a power of 2.
+
+    It reads step vectors of a. With step 0 it writes zeros.
+    """
+    def python(a: Array, a_begin: int, b: Array, b_begin: int) -> None:
+        b[b_begin : b_begin + lanes(b)] = a[a_begin : a_begin + step * lanes(b) : step] if step else 0
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def copy(typingctx: Any, a: Any, a_begin: Any, b: Any, b_begin: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, a_begin, b, b_begin = _data(context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[2].dtype)
+            even = list(range(0, 2 * vector.lanes, 2))
+            values = [vector.load(a, builder.add(a_begin, _index(i * vector.lanes))) for i in range(step)]
+            while len(values) > 1:
+                values = [vector.shuffle(x, y, even) for x, y in zip(values[::2], values[1::2])]
+            vector.store(values[0] if values else vector.zero, b, b_begin)
+            return context.get_dummy_value()
+
+        return types.void(a, types.intp, b, types.intp), codegen
+
+    return copy

@@ -6,26 +6,26 @@ import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import block_kernel
-from fastnn.kernels._matrix import ROWS, multiply, pack_columns, pack_rows, panels, tile_columns
+from fastnn.kernels._matrix import multiply, panels
 
 
 def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
     if y.size:
         bias = EMPTY[x.dtype] if bias is None else bias
-        multiply(pack_rows(x[None], ROWS), pack_rows(weight[None], tile_columns(x)), bias, y)
+        multiply(x, True, weight, True, bias, y)
 
 
 def linear_backward(grad_output: Array, x: Array, weight: Array,
                     needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
-    none, columns = EMPTY[x.dtype], tile_columns(x)
+    none = EMPTY[x.dtype]
     grad_x = np.empty_like(x) if needs[0] else None
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = np.zeros(len(weight), x.dtype) if needs[2] else None
     if len(x):
         if grad_x is not None:
-            multiply(pack_rows(grad_output[None], ROWS), pack_columns(weight[None], columns), none, grad_x)
+            multiply(grad_output, True, weight, False, none, grad_x)
         if grad_weight is not None:
-            multiply(pack_columns(grad_output[None], ROWS), pack_columns(x[None], columns), none, grad_weight)
+            multiply(grad_output, False, x, False, none, grad_weight)
         if grad_bias is not None:
             _sum_rows(panels(len(grad_bias), 64), grad_output, grad_bias, work=grad_output.size)
     return grad_x, grad_weight, grad_bias

@@ -72,7 +72,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
 def test_bits_do_not_depend_on_how_an_image_is_cut(image: tuple, filters: tuple, options: dict,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Scratch so small that every band has few rows gives what one band gives."""
-    from fastnn.kernels.conv import cpu
+    from fastnn.kernels.conv import direct
 
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal(image).astype(np.float32), rng.standard_normal(filters).astype(np.float32)
@@ -81,12 +81,12 @@ def test_bits_do_not_depend_on_how_an_image_is_cut(image: tuple, filters: tuple,
     grads = kernels.conv2d_backward(grad, x, weight, **options)
     assert_close(whole, kernels.conv2d(x, weight, target="naive", **options))
     for scratch in (1, 200, 1000):
-        monkeypatch.setattr(cpu, "_SCRATCH", scratch)
+        monkeypatch.setattr(direct, "_SCRATCH", scratch)
         assert kernels.conv2d(x, weight, **options).tobytes() == whole.tobytes()
         cut = kernels.conv2d_backward(grad, x, weight, **options)
         assert cut[0].tobytes() == grads[0].tobytes()
         assert_close(cut[1], grads[1], gradient=True)
-    monkeypatch.setattr(cpu, "_SUMS", 1)
+    monkeypatch.setattr(direct, "_SUMS", 1)
     assert_close(kernels.conv2d_backward(grad, x, weight, **options)[1], grads[1], gradient=True)
 
 

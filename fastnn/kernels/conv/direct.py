@@ -1,0 +1,448 @@
+"""Convolutions as matrix products whose second operand is never made.
+
+A block copies its part of the image into a scratch of *phases*, zeros around it: phase (r, s) holds the pixels whose
+row and column leave the remainders r and s modulo the strides. There each tap of a filter is a shift: what it reads
+for the output positions q, q + 1, ... lies at offset + q, offset + q + 1, ..., the offset being the same for all
+positions of the block. So the register tile walks over rows of the scratch as they lie; nothing is copied tap by tap.
+Positions run over rows that are a little longer than the output's, and what falls between these is thrown away.
+
+The gradient by the input is such a convolution too: of the gradient, by the taps that reach the pixels of one phase.
+The gradient by the weights sums over pixels instead: a tile has taps for rows, single elements of the padded image at
+the same distance from each other for all pixels, and filters for columns, which the gradient is put in order by.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._jit import BlockKernel, block_kernel, helper
+from fastnn.kernels._matrix import DEPTH, ROWS, empty, pack_columns, pack_rows, panels
+from fastnn.kernels._simd import gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels.conv import depthwise
+from fastnn.kernels.conv._scratch import fill, layout
+
+if TYPE_CHECKING:
+    from fastnn.kernels.conv import Geometry
+
+_BLOCKS = 16                # so many blocks at least, where the work can be cut so
+_SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
+_JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
+_MANY = 1 << 20             # vectors of an image whose size is not known
+_SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
+
+Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array,
+           packed: Array | None = None) -> None:
+    """Write the convolution plus a bias, and with activation "relu" 0 where that is negative.
+
+    packed is what `pack` made of the weights, for who convolves with them often.
+    """
+    filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
+    _convolve_phase(x, filters, bias, activation, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
+                    (1, 1), y, packed=packed)
+
+
+def pack(weight: Array, geometry: Geometry) -> Array:
+    """Return the filters in the order in which the tile reads them: (groups, panels, taps, rows)."""
+    filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
+    return pack_rows(filters, tile_shape(filters.shape[1], _MANY)[0])
+
+
+def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
+                    ) -> tuple[Array | None, Array | None, Array | None]:
+    grad_x = empty(x.shape, x.dtype) if needs[0] else None
+    grad_weight = np.zeros_like(weight) if needs[1] else None
+    grad_bias = _channel_sums(grad_output) if needs[2] else None
+    if x.size:
+        if grad_x is not None:
+            _spread(grad_output, weight, None, geometry, grad_x)
+        if grad_weight is not None:
+            _correlate(x, grad_output, geometry, grad_weight)
+    return grad_x, grad_weight, grad_bias
+
+
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
+    _spread(x, weight, bias, geometry, y)
+
+
+def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
+                              needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
+    grad_x = empty(x.shape, x.dtype) if needs[0] else None
+    grad_weight = np.zeros_like(weight) if needs[1] else None
+    grad_bias = _channel_sums(grad_output) if needs[2] else None
+    if x.size:
+        if grad_x is not None:
+            conv2d(grad_output, weight, None, None, geometry, grad_x)
+        if grad_weight is not None:
+            _correlate(grad_output, x, geometry, grad_weight)
+    return grad_x, grad_weight, grad_bias
+
+
+def _channel_sums(grad_output: Array) -> Array:
+    total = np.zeros(grad_output.shape[1], grad_output.dtype)
+    pixels = grad_output.shape[2] * grad_output.shape[3]
+    _sum_channel(len(total), grad_output.reshape(*grad_output.shape[:2], pixels), total, work=grad_output.size)
+    return total
+
+
+def _taps(weight: tuple[int, ...], geometry: Geometry) -> tuple[Axis, Axis]:
+    """The taps of a convolution: they reach forwards from the padding's first row and column."""
+    rows, columns = (
+        (tuple(k * geometry.dilation[axis] for k in range(weight[2 + axis])), -geometry.padding[axis])
+        for axis in (0, 1))
+    return rows, columns
+
+
+def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: int) -> int:
+    """Elements from one row of a phase to the next: what pads a row's end pads the next one's begin too."""
+    reach = max(columns) // stride
+    firsts, ends = [], []
+    for phase in {c % stride for c in columns}:
+        firsts.append(min(-((phase + left) // stride), width + reach))
+        ends.append(min((pixels - 1 - phase - left) // stride + 1, width + reach))
+    return max(width, *ends, width + reach - max(0, min(firsts)))
+
+
+def _convolve_phase(source: Array, filters: Array, bias: Array | None, activation: str | None, geometry: Geometry,
+                    taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
+                    y: Array, places: Array | None = None, packed: Array | None = None) -> None:
+    """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
+
+    With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y.
+    """
+    count = filters.shape[1 if places is None else 2]
+    plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
+                 places is not None, packed is not None, _SCRATCH)
+    if packed is None:
+        packed = pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0])
+    source, y = source.reshape(plan.source), y.reshape(plan.y)
+    _convolve(*plan.tile)(
+        plan.scratch[0], plan.jobs, source, packed, *plan.layout, EMPTY[source.dtype] if bias is None else bias,
+        int(activation == "relu"), *plan.numbers, plan.places if places is None else places,
+        empty(plan.scratch, y.dtype), y, y.reshape(-1), work=y.size * packed.shape[2])
+
+
+class _Plan(NamedTuple):
+    """What follows from the shapes of a convolution alone."""
+
+    source: tuple[int, ...]                 # shapes, of pixels in one row where that makes no difference
+    y: tuple[int, ...]
+    tile: tuple[int, int]
+    jobs: int
+    layout: tuple[Array, Array, Array]
+    numbers: tuple[int, ...]                # arguments of the kernel
+    places: Array                           # where the results of a group's filters begin
+    scratch: tuple[int, int]
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int, count: int, taps: tuple[Axis, Axis],
+          stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], scattered: bool, is_packed: bool,
+          most: int) -> _Plan:
+    (rows, top), (columns, left) = taps
+    channels = source[1] // groups
+    height, width = (source[2:] if scattered else
+                     (panels(size - begin, jump) for size, begin, jump in zip(y[2:], first, step)))
+    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
+            source[2:] == (height, width) and _merges(width, vector, y[0] * groups)):
+        height, width = 1, height * width
+        source, y = (*source[:2], 1, width), (*y[:2], 1, width)
+    by_rows = width >= vector
+    reach = max(rows) // stride[0]
+    line = _line(stride[1], columns, left, source[3], width)
+    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
+    cores = panels(_BLOCKS, y[0] * groups)
+    bands = min(cores, max(1, height * width // (8 * vector)))
+    band = max(1, min(-(-height // bands), max(most // (channels * phases * line) - reach, reach // 2 + 1)))
+    scratch_y = band + reach
+    slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
+    tile = tile_shape(count, _MANY if is_packed else slots)
+    cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)))
+    jobs = y[0] * groups * panels(height, band) * cuts
+    return _Plan(
+        source, y, tile, jobs, layout(channels, stride, rows, columns, scratch_y, line),
+        (*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width),
+        np.arange(count) * (y[2] * y[3]),
+        (min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
+
+
+def _merges(width: int, vector: int, images: int) -> bool:
+    """Whether the rows of an image that is not padded count as one long row."""
+    return width < vector or (images >= _BLOCKS and width % vector > 0)
+
+
+def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
+    groups, (filters, channels) = geometry.groups, weight.shape[:2]
+    exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
+    if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
+        # Every pixel is reached once: a product by the pixel, whose results go to stride x stride pixels.
+        height, width = grad_x.shape[2:]
+        places = ((np.arange(channels)[:, None] * height + np.arange(geometry.stride[0]))[..., None] * width
+                  + np.arange(geometry.stride[1])).ravel()
+        _convolve_phase(grad_output, weight.reshape(groups, filters // groups, -1), bias if bias is None else
+                        np.repeat(bias, places.size // channels), None, geometry, (((0,), 0), ((0,), 0)), (1, 1),
+                        (0, 0), geometry.stride, grad_x, places)
+        return
+    weight = weight.reshape(groups, filters // groups, channels, *weight.shape[2:]).transpose(0, 2, 1, 3, 4)
+    for first in np.ndindex(geometry.stride):
+        if first[0] >= grad_x.shape[2] or first[1] >= grad_x.shape[3]:
+            continue
+        used, taps = [], []
+        for axis in (0, 1):
+            # Pixel i of the phase is row i stride + first, which tap k reaches from output row i + reach[k].
+            reach = {}
+            for k in range(weight.shape[3 + axis]):
+                row, rest = divmod(first[axis] + geometry.padding[axis] - k * geometry.dilation[axis],
+                                   geometry.stride[axis])
+                if rest == 0:
+                    reach[k] = row
+            begin = min(reach.values(), default=0)
+            used.append(list(reach))
+            taps.append((tuple(r - begin for r in reach.values()), begin))
+        if not all(used):                              # no tap reaches these pixels
+            phase = grad_x[:, :, first[0] :: geometry.stride[0], first[1] :: geometry.stride[1]]
+            phase[...] = 0 if bias is None else bias[:, None, None]
+            continue
+        phase_weight = weight[:, :, :, used[0]][..., used[1]].reshape(groups, channels, -1)
+        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, None, geometry, (taps[0], taps[1]),
+                        (1, 1), (first[0], first[1]), geometry.stride, grad_x)
+
+
+def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
+    """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
+    if depthwise.fits(grad_weight):
+        depthwise.correlate(x, grad_output, geometry, grad_weight)
+        return
+    groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
+    (stride_y, stride_x), (spread_y, spread_x) = geometry.stride, geometry.dilation
+    height, width = grad_output.shape[2:]
+    reach, line = (kernel_y - 1) * spread_y, (width - 1) * stride_x + (kernel_x - 1) * spread_x + 1
+    filters //= groups
+    share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters)))
+    slices = min(len(x), panels(_BLOCKS, groups * panels(channels, share)))
+    share = min(share, panels(channels, panels(_BLOCKS, groups * slices)))
+    band = min(height, max(1, (_SCRATCH // (share * line) - reach) // stride_y, reach // (2 * stride_y)),
+               max(1, _SCRATCH // ((filters + tile_columns(x)) * width)))
+    scratch_y = (band - 1) * stride_y + reach + 1
+    parts, run, vectors, begins, walk = _walk(
+        share, kernel_y, kernel_x, spread_y, spread_x, stride_y, stride_x, scratch_y, line, band, width,
+        panels(filters, lanes(x)))
+    blocks, columns = slices * groups * panels(channels, share), vectors * lanes(x)
+    totals = empty((blocks, len(begins) // parts, panels(filters, columns), parts * run, columns), x.dtype)
+    _correlate_slice(parts, run, vectors)(
+        blocks, x, grad_output, grad_output.reshape(-1), begins, walk, stride_y, -geometry.padding[0],
+        -geometry.padding[1], scratch_y, line, band, share, groups,
+        empty((blocks, share * scratch_y * line + lanes(x)), x.dtype),
+        empty((blocks, panels(filters, columns), band * width, columns), x.dtype), totals,
+        work=grad_output.size * grad_weight[0].size)
+    totals = totals.reshape(slices, -1, *totals.shape[1:])
+    _sum_slices(totals[0, :, :, :, 0, 0].size, totals, groups, share * kernel_y * kernel_x,
+                grad_weight.reshape(len(grad_weight), -1), work=totals.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _walk(channels: int, kernel_y: int, kernel_x: int, spread_y: int, spread_x: int, stride_y: int, stride_x: int,
+          height: int, line: int, band: int, width: int, vectors: int) -> tuple[int, int, int, Array, Array]:
+    """The tile of a gradient by the weights: parts, the run of taps in each, vectors of filters; where the taps of each
+    part begin in channels of height x line, and how far from there the pixels of a band lie."""
+    tall, vectors = (ROWS, 2) if vectors > 1 else (2 * ROWS, 1)
+    run = kernel_x if spread_x == 1 and kernel_x <= tall else 1
+    taps = np.arange(0, kernel_x, run) * spread_x
+    begins = (np.arange(channels)[:, None, None] * (height * line) + np.arange(kernel_y)[:, None] * (spread_y * line)
+              + taps).ravel()
+    parts = min(range(tall // run, max(0, tall // run - 2), -1), key=lambda parts: panels(len(begins), parts) * parts)
+    begins = np.resize(begins, panels(len(begins), parts) * parts)
+    walk = (np.arange(band)[:, None] * (stride_y * line) + np.arange(width) * stride_x).ravel()
+    for array in (begins, walk):
+        array.flags.writeable = False
+    return parts, run, vectors, begins, walk
+
+
+@helper
+def _scatter(total: Array, at: int, rows: int, begin: int, end: int, line: int, width: int, corner: int,
+             result_line: int, step: int, places: Array, result: Array) -> None:
+    """Put the positions from begin to end of some filters where they belong; what lies between lines is dropped."""
+    at = max(0, at)
+    while begin < end:
+        row, column = begin // line, begin % line
+        count = max(0, min(end - begin, width - column))
+        first = max(0, corner + row * result_line + column * step)
+        for i in range(rows):
+            place = max(0, first + places[i])
+            if step == 1:
+                for t in range(count):
+                    result[place + t] = total[i, at + t]
+            elif step == 2:
+                for t in range(count):
+                    result[place + t * 2] = total[i, at + t]
+            else:
+                for t in range(count):
+                    result[place + t * step] = total[i, at + t]
+        at += line - column
+        begin += line - column
+
+
+@functools.cache
+def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all convolutions whose tile has this shape."""
+    multiply = gather_tile(tile_rows, tile_vectors)
+
+    def convolve(block: int, jobs: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
+                 phases_x: Array, bias: Array, positive: int, stride_y: int, stride_x: int, top: int, left: int,
+                 scratch_y: int, line: int, by_rows: int, band: int, cuts: int, first_y: int, first_x: int, step_y: int,
+                 step_x: int, height: int, width: int, places: Array, scratches: Array, y: Array,
+                 result: Array) -> None:
+        """Jobs, each a band of rows of one group of one image, by a cut of its filters.
+
+        packed: (groups, panels, taps, rows), result is y.
+        """
+        groups, filter_panels, depth = packed.shape[:3]
+        filters, channels, results = len(places), source.shape[1] // groups, y.shape[1] // groups
+        bands, plane, vector = (height + band - 1) // band, y.shape[2] * y.shape[3], lanes(y)
+        columns = tile_vectors * vector
+        starts = np.zeros((groups * filter_panels if bias.size else 1, tile_rows, columns), y.dtype)
+        if bias.size:
+            for f in range(groups * filters):
+                starts[f // filters * filter_panels + f % filters // tile_rows, f % filters % tile_rows] = bias[f]
+        total = np.empty((tile_rows, columns), y.dtype)
+        total_flat, total_at = total.reshape(-1), np.arange(tile_vectors) * vector
+        begins, result_at = np.empty(tile_vectors, np.int64), np.empty(tile_vectors, np.int64)
+        row_vectors = (width + vector - 1) // vector
+        direct = by_rows and step_x == 1
+
+        scratch, blocks = scratches[block], scratches.shape[0]
+        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
+            cut, image = job % cuts, job // cuts
+            n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
+            fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
+                  stride_y, stride_x, scratch_y, line, scratch)
+            rows = min(band, height - first_row)
+            positions = (rows - 1) * line + width
+            vectors = rows * row_vectors if by_rows else (positions + vector - 1) // vector
+            for v in range(0, vectors, tile_vectors):
+                for j in range(tile_vectors):
+                    at = min(v + j, vectors - 1)       # beyond the last, the last once more
+                    if by_rows:
+                        row, column = at // row_vectors, min(at % row_vectors * vector, width - vector)
+                        begins[j] = row * line + column
+                        result_at[j] = (first_y + (first_row + row) * step_y) * y.shape[3] + first_x + column
+                    else:
+                        begins[j] = at * vector
+                for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
+                    inside = min(tile_rows, filters - panel * tile_rows)
+                    corner = (n * groups + group) * results * plane
+                    start = starts[group * filter_panels + panel if bias.size else 0]
+                    for k in range(0, depth, DEPTH):
+                        last = k + DEPTH >= depth
+                        if last and direct:
+                            target = result[corner + panel * tile_rows * plane :]
+                            target_at, target_plane, target_rows = result_at, plane, inside
+                        else:
+                            target = total_flat
+                            target_at, target_plane, target_rows = total_at, columns, tile_rows
+                        end = min(k + DEPTH, depth)
+                        multiply(packed[group, panel, k:end], scratch, begins, offsets[k:end], start,
+                                 positive if last else 0, target, target_at, target_plane, target_rows)
+                        start = total
+                    if not direct:
+                        for j in range(tile_vectors):
+                            _scatter(total, j * vector, inside, begins[j], min(begins[j] + vector, positions), line,
+                                     width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
+                                     step_y * y.shape[3], step_x, places[panel * tile_rows :], result)
+
+    convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
+    return block_kernel(writes="scratches y result", sums=True)(convolve)
+
+
+@functools.cache
+def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all gradients by weights whose tile has this shape."""
+    multiply = walk_tile(parts, run, tile_vectors)
+
+    def correlate(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
+                  stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int, groups: int,
+                  scratches: Array, pixels: Array, totals: Array) -> None:
+        """A share of the channels of one group, all its filters, over one slice of the batch."""
+        channels, filters = x.shape[1] // groups, grad_output.shape[1] // groups
+        shares = (channels + share - 1) // share
+        slices = totals.shape[0] // (groups * shares)
+        cut, group, part = block // shares // groups, block // shares % groups, block % shares
+        first_channel, last_channel = part * share, min(channels, part * share + share)
+        height, width = grad_output.shape[2:]
+        scratch, packed, total = scratches[block], pixels[block], totals[block]     # packed: (panel, position, filter)
+        tap_panels, filter_panels = total.shape[:2]
+        total[:] = 0
+        packed[:] = 0                       # as filters beyond the last remain
+        plane = scratch_y * line
+        inside = np.where(begins < (last_channel - first_channel) * plane, begins, 0)
+        zero = np.zeros(1, np.int64)
+        for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
+            for first_row in range(0, height, band):
+                first = group * channels + first_channel
+                fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
+                      scratch_y, line, scratch)
+                positions = min(band, height - first_row) * width
+                _pack_pixels(gradient[((n * groups + group) * filters * height + first_row) * width :], filters,
+                             height * width, positions, packed)
+                for q in range(0, positions, DEPTH):
+                    end = min(q + DEPTH, positions)
+                    for panel in range(filter_panels):
+                        for t in range(tap_panels):
+                            multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, q:end], total[t, panel])
+
+    correlate.__qualname__ = f"correlate_{parts}x{run}x{tile_vectors}"
+    return block_kernel(writes="scratches pixels totals", sums=True)(correlate)
+
+
+@helper
+def _pack_pixels(pixels: Array, filters: int, plane: int, positions: int, packed: Array) -> None:
+    """Turn planes of pixels into panels (panel, pixel, filter)."""
+    width, columns = lanes(packed), packed.shape[2]
+    whole = filters // width * width if positions >= width else 0
+    for f in range(0, whole, width):
+        panel, column = f // columns, f % columns
+        for q in range(0, positions, width):
+            at = min(q, positions - width)
+            transpose_tile(pixels, f * plane + at, plane, packed[panel].reshape(-1), at * columns + column, columns)
+    for f in range(whole, filters):
+        panel, column = f // columns, f % columns
+        for q in range(positions):
+            packed[panel, q, column] = pixels[f * plane + q]
+
+
+@block_kernel(writes="grad_weight")
+def _sum_slices(block: int, totals: Array, groups: int, share: int, grad_weight: Array) -> None:
+    """One tile of the sum over slices, in their order, put where it belongs in (filters, taps).
+
+    totals: (slice, group and share of its taps, panel of taps, panel of filters, tap, filter).
+    """
+    slices, parts, tap_panels, filter_panels, rows, columns = totals.shape
+    part, t, panel = block // (tap_panels * filter_panels), block // filter_panels % tap_panels, block % filter_panels
+    tile = totals[0, part, t, panel].copy()
+    for cut in range(1, slices):
+        for i in range(rows):
+            for j in range(columns):
+                tile[i, j] += totals[cut, part, t, panel, i, j]
+    group, first = part // (parts // groups), part % (parts // groups) * share + t * rows
+    last = min(first - t * rows + share, grad_weight.shape[1])
+    filters = grad_weight.shape[0] // groups
+    for j in range(min(columns, filters - panel * columns)):
+        for i in range(min(rows, last - first)):
+            grad_weight[group * filters + panel * columns + j, first + i] = tile[i, j]
+
+
+@block_kernel(writes="total", sums=True)
+def _sum_channel(channel: int, grad_output: Array, total: Array) -> None:
+    """The sum of one channel of (N, channels, pixels), in float64."""
+    channel_sum = 0.0
+    for n in range(grad_output.shape[0]):
+        for value in grad_output[n, channel]:
+            channel_sum += np.float64(value)
+    total[channel] = channel_sum

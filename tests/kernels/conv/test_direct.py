@@ -1,0 +1,88 @@
+"""The direct convolution: every shape of its tile, its fused epilogue, packed filters, depthwise gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import kernels
+from fastnn.kernels._simd import lanes, tile_shape
+from fastnn.kernels.conv import _geometry, depthwise, direct
+from fastnn.testing import assert_close
+
+SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 2, 5, 19), (1, 2, 3, 3), {"padding": 1}),                  # rows longer than a vector, one filter
+    ((2, 3, 6, 37), (3, 3, 3, 3), {"padding": 1}),
+    ((1, 5, 4, 4), (31, 5, 3, 3), {"padding": 1}),                  # one vector of pixels, many filters
+    ((1, 130, 6, 5), (11, 130, 2, 2), {}),                          # more taps than one running sum
+    ((2, 4, 18, 18), (8, 4, 3, 3), {"stride": 2, "padding": 1}),
+    ((1, 3, 20, 21), (14, 3, 4, 4), {"stride": 4}),
+    ((1, 2, 20, 20), (5, 2, 3, 3), {"stride": 3, "padding": 2}),
+    ((2, 3, 8, 8), (6, 3, 4, 4), {"stride": 4}),                    # patches: its gradient is one product
+    ((2, 4, 8, 12), (6, 2, 4, 2), {"stride": (4, 2), "groups": 2}),
+    ((17, 3, 3, 7), (4, 3, 1, 1), {}),                              # rows merged into one
+    ((1, 4, 9, 20), (4, 1, 3, 3), {"padding": 1, "groups": 4}),
+    ((2, 3, 9, 7), (6, 1, 3, 2), {"stride": 2, "padding": 1, "groups": 3}),
+    ((1, 2, 9, 9), (2, 1, 5, 6), {"padding": 2, "groups": 2}),      # depthwise with too many taps for registers
+]
+
+
+@pytest.mark.parametrize(("image", "filters", "options"), SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_agrees_with_naive(image: tuple, filters: tuple, options: dict, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in (image, filters, filters[:1]))
+    y = kernels.conv2d(x, weight, bias, algorithm="direct", **options)
+    assert_close(y, kernels.conv2d(x, weight, bias, target="naive", **options))
+    grad = rng.standard_normal(y.shape).astype(dtype)
+    assert_close(kernels.conv2d_backward(grad, x, weight, algorithm="direct", **options),
+                 kernels.conv2d_backward(grad, x, weight, target="naive", **options), gradient=True)
+
+
+def test_relu_and_packed_filters() -> None:
+    """Both give the bits of the plain call."""
+    rng = np.random.default_rng(0)
+    for image, filters, options in SHAPES:
+        x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in (image, filters, filters[:1]))
+        x[0, 0, 1, 1] = np.nan
+        plain = kernels.conv2d(x, weight, bias, algorithm="direct", **options)
+        geometry, shape = _geometry(x, weight, options.get("stride", 1), options.get("padding", 0), 1,
+                                    options.get("groups", 1))
+        for packed in (None, direct.pack(weight, geometry)):
+            y = np.empty(shape, np.float32)
+            direct.conv2d(x, weight, bias, "relu", geometry, y, packed)
+            assert y.tobytes() == np.where(plain < 0, np.float32(0), plain).tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_where_it_belongs(value: float) -> None:
+    """Vectors read beyond the ends of rows: nothing of that may reach a result."""
+    rng = np.random.default_rng(0)
+    for image, filters, options in SHAPES:
+        x, weight = rng.standard_normal(image), rng.standard_normal(filters)
+        x[0, 0, -1, -1] = x[-1, -1, 0, 0] = value
+        with np.errstate(invalid="ignore"):
+            y = kernels.conv2d(x, weight, algorithm="direct", **options)
+            assert_close(y, kernels.conv2d(x, weight, target="naive", **options))
+            grad = rng.standard_normal(y.shape)
+            assert_close(kernels.conv2d_backward(grad, x, weight, algorithm="direct", **options)[1],
+                         kernels.conv2d_backward(grad, x, weight, target="naive", **options)[1], gradient=True)
+
+
+def test_depthwise_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 3, 11, 21)), rng.standard_normal((3, 1, 3, 3))
+    grad = rng.standard_normal(x.shape)
+    assert depthwise.fits(weight)
+    monkeypatch.setattr(depthwise, "_BAND", 9)
+    assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),
+                 kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, target="naive"), gradient=True)
+
+
+def test_a_tile_fits_its_product() -> None:
+    """There are few shapes of tiles, as each is compiled, and none is larger than the registers."""
+    shapes = {tile_shape(rows, vectors) for rows in range(1, 300) for vectors in (1, 2, 3, 7, 100)}
+    assert len(shapes) <= 10
+    assert lanes(np.empty(0, np.float32)) == 2 * lanes(np.empty(0))

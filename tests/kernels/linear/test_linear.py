@@ -1,0 +1,36 @@
+"""What the table cannot say of linear maps: every shape of the tile, the float32 bound, bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastnn import kernels
+
+SHAPES = [(1, 700, 33), (3, 17, 1), (9, 40, 100), (64, 530, 10), (65, 33, 65), (300, 1100, 47), (1000, 8, 31)]
+
+
+@pytest.mark.parametrize(("n", "inputs", "outputs"), SHAPES)
+def test_float32_keeps_its_bound(n: int, inputs: int, outputs: int) -> None:
+    """|error| <= (min(I, 512) + I / 512 + 1) eps sum |x weight|, and the same of the gradients."""
+    rng = np.random.default_rng(0)
+    x, weight, grad = (rng.standard_normal(shape).astype(np.float32) * 10 ** rng.uniform(-3, 3, (shape[0], 1))
+                       for shape in ((n, inputs), (outputs, inputs), (n, outputs)))
+    x, weight, grad = (array.astype(np.float32) for array in (x, weight, grad))
+    bias = rng.standard_normal(outputs).astype(np.float32)
+    x64, weight64, grad64 = (array.astype(np.float64) for array in (x, weight, grad))
+    grad_x, grad_weight, _ = kernels.linear_backward(grad, x, weight)
+    for got, a, b, extra in [(kernels.linear(x, weight, bias), x64, weight64.T, bias), (grad_x, grad64, weight64, 0),
+                             (grad_weight, grad64.T, x64, 0)]:
+        assert got is not None
+        depth = a.shape[1]
+        bound = (min(depth, 512) + depth / 512 + 1) * np.finfo(np.float32).eps
+        assert (np.abs(got - (a @ b + extra)) <= bound * (np.abs(a) @ np.abs(b) + np.abs(extra))).all()
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((70, 600)).astype(np.float32), rng.standard_normal((90, 600)).astype(np.float32)
+    whole = kernels.linear(x, weight)
+    for rows in (1, 2, 7, 15, 40):
+        assert kernels.linear(x[:rows], weight).tobytes() == whole[:rows].tobytes()
