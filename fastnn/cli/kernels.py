@@ -92,13 +92,10 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
             for compiled in new:
                 _ = compiled.call_block         # sample calls are small and run on one thread; larger ones need this
             seen.update(map(id, new))
-            loaded = sum(map(_is_from_disk, new))
+            loaded = sum(compiled.from_disk for compiled in new)
             counts += len(new) - loaded, loaded
             seconds = sum(block_kernel.seconds for block_kernel in _jit.kernels.values()) - before
             print(columns.format(row.name, dtype.name, len(new) - loaded, loaded, f"{seconds:.2f}"), flush=True)
     print(f"\n{counts[0]} functions compiled and {counts[1]} loaded from the disk, in "
           f"{time.perf_counter() - begin:.1f} s with their first calls; each counts where it was needed first")
 
-
-def _is_from_disk(compiled: Any) -> bool:
-    return bool(compiled.run.stats.cache_hits)

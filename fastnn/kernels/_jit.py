@@ -148,14 +148,15 @@ class _Compiled:
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
             f"        failed[0] = 1\n", (types.intp,) * 3))
 
-    def compile(self, source: str, signature: tuple) -> CompileResult:
+    def compile(self, source: str, signature: tuple) -> Any:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": _call,
                  "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
                  "load": _loader(types.Tuple((types.Array(types.intp, 1, "C"), *self.types)))}
         exec(source, scope)
         name = source.split("(")[0].split()[1]
-        compiled = _compile(scope[name], f"{self.kernel.name}.{name}", signature, self.types, **self.kernel.options)
+        compiled, self.from_disk = _compile(scope[name], f"{self.kernel.name}.{name}", signature, self.types,
+                                            **self.kernel.options)
         seconds = time.perf_counter() - begin
         self.kernel.seconds += seconds
         if seconds > 1 and not _state.said_slow:
@@ -171,16 +172,17 @@ class _Compiled:
 _libraries: list[Any] = []
 
 
-def _compile(function: Callable, name: str, signature: tuple, key: tuple, **options: Any) -> CompileResult:
-    """Compile a function for one signature, or load it from the disk."""
+def _compile(function: Callable, name: str, signature: tuple, key: tuple,
+             **options: Any) -> tuple[Any, bool]:
+    """Compile a function for one signature, or load it from the disk; whether that was so comes second."""
     dispatcher = numba.njit(**options)(function)
     dispatcher._cache = _DiskCache(name, key)
     dispatcher.compile(signature)
     (result,) = dispatcher.overloads.values()
-    return result
+    return result, bool(dispatcher.stats.cache_hits)
 
 
-def _c_address(result: CompileResult) -> int:
+def _c_address(result: Any) -> int:
     """The address of a compiled function that takes and returns plain integers."""
     _libraries.append(result.library)       # an address keeps nothing alive
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
@@ -195,7 +197,7 @@ def _loop(blocks: int, call_block: int, arguments: int) -> None:
 
 @functools.cache
 def _loop_address() -> int:
-    return _c_address(_compile(_loop, f"{__name__}.loop", (types.intp,) * 3, (), parallel=True, nogil=True))
+    return _c_address(_compile(_loop, f"{__name__}.loop", (types.intp,) * 3, (), parallel=True, nogil=True)[0])
 
 
 @intrinsic

@@ -7,14 +7,13 @@ import functools
 import numpy as np
 from numba.extending import register_jitable
 
-from fastnn.kernels._arrays import Array
+from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel
 from fastnn.kernels._simd import ROWS, gather_tile, lanes, multiply_tile, tile_columns, tile_shape, transpose_tile
 
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _PANELS = 16                # panels of rows of a block at most, whose totals lie in the nearest cache but one
 
-empty = np.empty
 
 # Depth of one running sum; longer ones are sums of such sums, which keeps their rounding error small.
 DEPTH = 512

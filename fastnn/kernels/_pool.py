@@ -68,7 +68,7 @@ class _Pool:
             buffers = self.idle.get(size, ())
             while self.bytes > limit and buffers:
                 try:
-                    buffers.pop()           # type: ignore[union-attr]
+                    buffers.pop()
                 except IndexError:          # another thread took it
                     break
                 self.bytes -= size
@@ -91,7 +91,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         return np.empty(shape, dtype)
     raw = _pool.take(_size_class(size))
     # Views refer to the array that owns their memory, past all between: over a memoryview, `base` is that one.
-    base = np.frombuffer(memoryview(raw), np.uint8)
+    base = np.frombuffer(raw.data, np.uint8)
     key = id(base)
 
     def give_back(_: Any, key: int = key, pool: _Pool = _pool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_array, as_float, as_floats, as_int, check_shape, deliver, output
+from fastnn.kernels._arrays import Array, as_array, as_float, as_floats, as_int, check_shape, deliver, empty, output
 from fastnn.kernels._targets import implementation
 
 _APPROXIMATIONS = ("none", "tanh")
@@ -696,7 +696,7 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
     """
     grad_output, = as_floats(grad_output=grad_output)
     mask, p = _as_mask(mask, grad_output), as_float("p", p, 0, 1)
-    grad_x = np.empty_like(grad_output)
+    grad_x = empty(grad_output.shape, grad_output.dtype)
     implementation(__name__, target).dropout_backward(grad_output.reshape(-1), mask.reshape(-1), p, grad_x.reshape(-1))
     return grad_x
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper
-from fastnn.kernels._matrix import DEPTH, ROWS, empty, pack_columns, pack_rows, panels
+from fastnn.kernels._matrix import DEPTH, ROWS, pack_columns, pack_rows, panels
 from fastnn.kernels._simd import gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
 from fastnn.kernels.conv import depthwise
 from fastnn.kernels.conv._scratch import fill, layout

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, deliver, output
+from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, deliver, empty, output
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")
@@ -134,8 +134,8 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     if algorithm not in _KNN_ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
-    squares = np.empty((len(queries), k), _result_dtype(queries.dtype, False))
-    indices = np.empty(squares.shape, np.int64)
+    squares = empty((len(queries), k), _result_dtype(queries.dtype, False))
+    indices = empty(squares.shape, np.int64)
     if squares.size:
         implementation(__name__, target).knn(queries, points, algorithm, budget, squares, indices)
     if squared:

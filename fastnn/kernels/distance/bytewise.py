@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._dot import BYTES, WIDTH, WORDS, byte_tile, matrix_unit, start_unit, stop_unit, transpose_block
 from fastnn.kernels._jit import block_kernel, helper
 from fastnn.kernels._matrix import panels
@@ -142,7 +142,7 @@ def _together(dimensions: int) -> int:
 
 def _packed(queries: Array) -> tuple[Array, Array, bool]:
     """Return panels of queries, their |x|^2, and whether the matrix unit is there, for which they are packed."""
-    packed = np.empty((panels(len(queries), WIDTH), panels(queries.shape[1], BYTES), 2, 16, BYTES), np.uint8)
+    packed = empty((panels(len(queries), WIDTH), panels(queries.shape[1], BYTES), 2, 16, BYTES), np.uint8)
     lengths, unit = np.empty(len(queries), np.int64), matrix_unit()
     _pack_queries(len(packed), queries, unit, packed, lengths, work=queries.size)
     return packed, lengths, unit

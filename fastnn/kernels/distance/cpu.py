@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import get_num_threads
 from fastnn.kernels._matrix import panels
 from fastnn.kernels.distance import bytewise, direct, filtered, gemm
@@ -44,8 +44,8 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
         if slices == 1:
             heaps, heap_indices = squares[None, part], indices[None, part]
         else:
-            heaps = np.empty((slices, *squares[part].shape), squares.dtype)
-            heap_indices = np.empty(heaps.shape, np.int64)
+            heaps = empty((slices, *squares[part].shape), squares.dtype)
+            heap_indices = empty(heaps.shape, np.int64)
         if not method.search(queries[part], points, heaps, heap_indices):
             method = direct
             method.search(queries[part], points, heaps, heap_indices)

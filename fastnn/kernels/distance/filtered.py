@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import FLOATS, Array
+from fastnn.kernels._arrays import FLOATS, Array, empty
 from fastnn.kernels._dot import BYTES, WIDTH, WORDS, float_tile, matrix_unit, start_unit, stop_unit, transpose_block
 from fastnn.kernels._jit import block_kernel, helper, inlined_helper, sums_helper
 from fastnn.kernels._matrix import panels
@@ -288,7 +288,7 @@ def can_help(queries: Array, points: Array, k: int, algorithm: str) -> bool:
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
     """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted; return whether it did."""
     center, unit, gave_up = _center(points), matrix_unit(), np.zeros(1, np.int64)
-    packed = np.empty((panels(len(queries), WIDTH), _steps(queries.shape[1]), 2, 16, WORDS), np.uint32)
+    packed = empty((panels(len(queries), WIDTH), _steps(queries.shape[1]), 2, 16, WORDS), np.uint32)
     norms, residuals = np.empty((2, len(packed) * WIDTH))
     _pack_queries(len(packed), queries, center, unit, packed, norms, residuals, work=queries.size)
     _search(panels(len(packed), GROUP) * len(heaps), queries[:, :, None], points, center, packed, norms, residuals,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import block_kernel
 from fastnn.kernels._matrix import multiply, panels
 
@@ -18,7 +18,7 @@ def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
 def linear_backward(grad_output: Array, x: Array, weight: Array,
                     needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
     none = EMPTY[x.dtype]
-    grad_x = np.empty_like(x) if needs[0] else None
+    grad_x = empty(x.shape, x.dtype) if needs[0] else None
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = np.zeros(len(weight), x.dtype) if needs[2] else None
     if len(x):

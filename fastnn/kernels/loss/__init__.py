@@ -17,6 +17,7 @@ from fastnn.kernels._arrays import (
     check_not_empty,
     check_rank,
     check_shape,
+    empty,
 )
 from fastnn.kernels._targets import implementation
 
@@ -110,7 +111,7 @@ def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_s
     x, labels = _scores(x, labels)
     smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
     grad_losses = _grad_losses(grad_output, reduction, (len(x),), x.dtype)
-    grad_x = np.empty_like(x)
+    grad_x = empty(x.shape, x.dtype)
     implementation(__name__, target).cross_entropy_backward(grad_losses, x, labels, smoothing, grad_x)
     return grad_x
 
@@ -202,7 +203,7 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
     x, labels = _scores(x, labels)
     margin = as_float("margin", margin)
     grad_losses = _grad_losses(grad_output, reduction, (len(x),), x.dtype)
-    grad_x = np.empty_like(x)
+    grad_x = empty(x.shape, x.dtype)
     implementation(__name__, target).hinge_loss_backward(grad_losses, x, labels, margin, grad_x)
     return grad_x
 
@@ -247,7 +248,7 @@ def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None 
     _check_reduction(reduction)
     run = implementation(__name__, target)
     if reduction == "none":
-        losses = np.empty_like(x)
+        losses = empty(x.shape, x.dtype)
         run.mse_loss(x.reshape(-1), y.reshape(-1), losses.reshape(-1))
         return losses
     sums = run.mse_loss_sums(x.reshape(-1), y.reshape(-1))
@@ -292,7 +293,7 @@ def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = 
     check_shape("y", y, x.shape)
     check_not_empty("x", x)
     grad_losses = _grad_losses(grad_output, reduction, x.shape, x.dtype)
-    grad_x = np.empty_like(x)
+    grad_x = empty(x.shape, x.dtype)
     implementation(__name__, target).mse_loss_backward(grad_losses, x.reshape(-1), y.reshape(-1), grad_x.reshape(-1))
     return grad_x
 
