@@ -42,7 +42,7 @@ def test_memory_of_a_dead_array_is_used_again():
 
 @pytest.mark.parametrize("hold", [
     lambda a: a[5:, ::2], lambda a: a.T, memoryview, lambda a: a.reshape(-1).view(np.int32)[3:],
-    lambda a: np.from_dlpack(a), lambda a: a[0, 0:1].base, lambda a: np.frombuffer(a, np.uint8)[7:],
+    lambda a: np.from_dlpack(a), lambda a: a[0, 0:1].base[:a.nbytes], lambda a: np.frombuffer(a, np.uint8)[7:],
 ], ids=["slice", "transpose", "memoryview", "other dtype", "dlpack", "base", "buffer"])
 def test_whatever_shares_memory_keeps_it(hold):
     array = new()
