@@ -14,7 +14,6 @@ import platform
 import sys
 from typing import Any
 
-import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
@@ -23,6 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnn.kernels._arrays import Array
+from fastnn.kernels._simd import FEATURES
 
 config: Any = numba.config
 WIDTH = 32                                  # rows of a panel: two tiles, so that each that is loaded is used twice
@@ -34,16 +34,10 @@ _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 _LEFT, _RIGHT = 4, 6                        # tile registers: 0 to 3 hold sums
 
 
-def _host_features() -> set[str]:
-    named = config.CPU_FEATURES
-    return set((llvmlite.binding.get_host_cpu_features().flatten() if named is None else named).split(","))
-
-
-_FEATURES = _host_features()
-_MATRIX_UNIT = {"+amx-tile", "+amx-int8", "+amx-bf16"} <= _FEATURES and sys.platform == "linux"
+_MATRIX_UNIT = {"+amx-tile", "+amx-int8", "+amx-bf16"} <= FEATURES and sys.platform == "linux"
 # Lanes of a vector, and rows of its register tile, two vectors wide.
-_LANES, _ROWS = (16, 8) if "+avx512f" in _FEATURES else (8, 4)
-_BYTE_DOT = {16: "+avx512vnni", 8: "+avxvnni"}[_LANES] in _FEATURES
+_LANES, _ROWS = (16, 8) if "+avx512f" in FEATURES else (8, 4)
+_BYTE_DOT = {16: "+avx512vnni", 8: "+avxvnni"}[_LANES] in FEATURES
 
 
 @functools.cache

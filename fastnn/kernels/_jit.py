@@ -122,14 +122,14 @@ class _Compiled:
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
             f"def run(begin, end, loop, call_block, {names}):\n"
-            f"    failed = zeros(1, intp)\n"
-            f"    arguments = address_of((failed, {names}))\n"
+            f"    _failed = zeros(1, intp)\n"
+            f"    arguments = address_of((_failed, {names}))\n"
             f"    if loop == 0:\n"
             f"        for block in range(begin, end):\n"
             f"            call(call_block, block, 0, arguments)\n"
             f"    else:\n"
             f"        call(loop, end, call_block, arguments)\n"
-            f"    if failed[0]:\n"
+            f"    if _failed[0]:\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
             (types.intp,) * 4 + self.types).entry_point     # without Numba's search for a signature
 
@@ -142,11 +142,11 @@ class _Compiled:
         names = ", ".join(self.kernel.parameters)
         return _c_address(self.compile(
             f"def call_block(block, unused, arguments):\n"
-            f"    failed, {names} = load(arguments)\n"
+            f"    _failed, {names} = load(arguments)\n"
             f"    try:\n"
             f"        block_function(block, {names})\n"
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        failed[0] = 1\n", (types.intp,) * 3))
+            f"        _failed[0] = 1\n", (types.intp,) * 3))
 
     def compile(self, source: str, signature: tuple) -> Any:
         begin = time.perf_counter()

@@ -24,16 +24,23 @@ config: Any = numba.config                  # its settings are made when it is i
 I64 = ir.IntType(64)
 
 
+def _features() -> set[str]:
+    """What the processor can do, in LLVM's words; NUMBA_CPU_FEATURES names it for code that runs on another one."""
+    named = config.CPU_FEATURES
+    return set((llvmlite.binding.get_host_cpu_features().flatten() if named is None else named).split(","))
+
+
+FEATURES = _features()
+
+
 def _host_tile() -> tuple[int, int, int, int]:
     """Rows of a tile, vectors in a row and bytes of a vector, so that the tile fills the host's registers; their
     number."""
-    named = config.CPU_FEATURES                 # NUMBA_CPU_FEATURES, for code that runs on another machine
-    features = set((llvmlite.binding.get_host_cpu_features().flatten() if named is None else named).split(","))
-    if "+avx512f" in features:
+    if "+avx512f" in FEATURES:
         return 14, 2, 64, 32
-    if "+avx2" in features:
+    if "+avx2" in FEATURES:
         return 6, 2, 32, 16
-    if "+neon" in features:
+    if "+neon" in FEATURES:
         return 12, 2, 16, 32
     return 4, 2, 16, 16
 

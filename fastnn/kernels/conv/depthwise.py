@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, sums_helper
-from fastnn.kernels._matrix import DEPTH, empty, panels
+from fastnn.kernels._matrix import DEPTH, panels
 from fastnn.kernels._simd import dot_tile, lanes
 from fastnn.kernels.conv._scratch import fill, layout
 
