@@ -83,7 +83,7 @@ def _registers_for(rows: int) -> int:
     return min(8, (_REGISTERS - 1) // (rows + 1))
 
 
-class _Vectors:
+class Vectors:
     """LLVM's instructions for vectors of a float dtype."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: Any) -> None:
@@ -94,16 +94,14 @@ class _Vectors:
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
 
-    def at(self, data: Any, offset: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(data, [offset]), self.type.as_pointer())
-
     def load(self, data: Any, offset: Any) -> Any:
-        value = self.builder.load(self.at(data, offset))
+        value = self.builder.load(self.builder.bitcast(self.builder.gep(data, [offset]), self.type.as_pointer()))
         value.align = self.align
         return value
 
     def store(self, value: Any, data: Any, offset: Any) -> None:
-        self.builder.store(value, self.at(data, offset)).align = self.align
+        at = self.builder.bitcast(self.builder.gep(data, [offset]), value.type.as_pointer())
+        self.builder.store(value, at).align = self.align
 
     def spread(self, data: Any, offset: Any) -> Any:
         """One element in every lane."""
@@ -112,10 +110,31 @@ class _Vectors:
         return self.shuffle(first, first, [0] * self.lanes)
 
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes))
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+    def constant(self, value: float) -> Any:
+        return ir.Constant(self.type, [value] * self.lanes)
+
+    def part(self, vector: Any, first: int, count: int) -> Any:
+        """Some lanes as a vector of their own."""
+        return self.shuffle(vector, vector, list(range(first, first + count)))
+
+    def transpose(self, rows: list) -> list:
+        """As many vectors as they have lanes, as the rows of a matrix."""
+        rows, size = list(rows), self.lanes
+        distance = size // 2
+        while distance:                     # exchange the off-diagonal blocks of distance x distance
+            low = [j if j & distance == 0 else size + j - distance for j in range(size)]
+            high = [j + distance if j & distance == 0 else size + j for j in range(size)]
+            for i in range(size):
+                if i & distance == 0:
+                    x, y = rows[i], rows[i + distance]
+                    rows[i], rows[i + distance] = self.shuffle(x, y, low), self.shuffle(x, y, high)
+            distance //= 2
+        return rows
 
 
-def _index(n: int) -> ir.Constant:
+def index(n: int) -> ir.Constant:
     return ir.Constant(I64, n)
 
 
@@ -127,14 +146,14 @@ def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any],
     """Add to each value of start, for k from 0 to depth - 1, its one of terms(k); all stay in registers."""
     entry = builder.block
     loop, done = builder.append_basic_block("depth"), builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed(">", depth, _index(0)), loop, done)
+    builder.cbranch(builder.icmp_signed(">", depth, index(0)), loop, done)
 
     builder.position_at_end(loop)
     k = builder.phi(I64)
-    k.add_incoming(_index(0), entry)
+    k.add_incoming(index(0), entry)
     totals = [builder.phi(value.type) for value in start]
-    sums = [builder.fadd(total, term, flags=_FUSED) for total, term in zip(totals, terms(k))]
-    following = builder.add(k, _index(1))
+    sums = [builder.fadd(total, term, flags=FUSED) for total, term in zip(totals, terms(k))]
+    following = builder.add(k, index(1))
     k.add_incoming(following, loop)
     for total, begin, value in zip(totals, start, sums):
         total.add_incoming(begin, entry)
@@ -151,7 +170,7 @@ def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any],
     return results
 
 
-def _data(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> list:
+def data_of(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> list:
     """Pointers to the elements of arrays; integers as they are."""
     return [context.make_array(ty)(context, builder, value).data if isinstance(ty, types.Array) else value
             for ty, value in zip(signature.args, args)]
@@ -163,16 +182,16 @@ def _length(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, posi
 
 
 # It lets LLVM fuse a product and a sum where the host can, without a library call where it cannot.
-_FUSED = ("contract",)
+FUSED = ("contract",)
 
 
 def _product(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
-    return builder.fmul(x, y, flags=_FUSED)
+    return builder.fmul(x, y, flags=FUSED)
 
 
 def _squared_difference(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
     difference = builder.fsub(x, y)
-    return builder.fmul(difference, difference, flags=_FUSED)
+    return builder.fmul(difference, difference, flags=FUSED)
 
 
 def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
@@ -181,15 +200,15 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
     @intrinsic
     def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, b, c = _data(context, builder, signature, args)
-            vectors = _Vectors(builder, signature.args[2].dtype)
+            a, b, c = data_of(context, builder, signature, args)
+            vectors = Vectors(builder, signature.args[2].dtype)
             columns = _VECTORS * vectors.lanes
-            slots = [_index(i * columns + j * vectors.lanes) for i in range(ROWS) for j in range(_VECTORS)]
+            slots = [index(i * columns + j * vectors.lanes) for i in range(ROWS) for j in range(_VECTORS)]
 
             def terms(k: Any) -> Iterator[Any]:
-                top = builder.mul(k, _index(columns))
-                b_row = [vectors.load(b, builder.add(top, _index(j * vectors.lanes))) for j in range(_VECTORS)]
-                a_row = (vectors.spread(a, builder.add(builder.mul(k, _index(ROWS)), _index(i))) for i in range(ROWS))
+                top = builder.mul(k, index(columns))
+                b_row = [vectors.load(b, builder.add(top, index(j * vectors.lanes))) for j in range(_VECTORS)]
+                a_row = (vectors.spread(a, builder.add(builder.mul(k, index(ROWS)), index(i))) for i in range(ROWS))
                 return (term(builder, x, y) for x in a_row for y in b_row)
 
             results = _sums(builder, _length(context, builder, signature, args, 0),
@@ -253,29 +272,29 @@ def gather_tile(rows: int, vectors: int) -> Any:
     def tile(typingctx: Any, a: Any, b: Any, begins: Any, offsets: Any, start: Any, positive: Any, c: Any,
              c_begins: Any, plane: Any, inside: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, b, begins, offsets, start, positive, c, c_begins, plane, inside = _data(
+            a, b, begins, offsets, start, positive, c, c_begins, plane, inside = data_of(
                 context, builder, signature, args)
-            vector = _Vectors(builder, signature.args[6].dtype)
-            b_parts = [builder.gep(b, [_integer(builder, begins, _index(v))]) for v in range(vectors)]
+            vector = Vectors(builder, signature.args[6].dtype)
+            b_parts = [builder.gep(b, [_integer(builder, begins, index(v))]) for v in range(vectors)]
 
             def terms(k: Any) -> Iterator[Any]:
                 offset = _integer(builder, offsets, k)
                 b_row = [vector.load(part, offset) for part in b_parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, _index(rows)), _index(i))) for i in range(rows))
+                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
             results = _sums(builder, _length(context, builder, signature, args, 3), [vector.zero] * (rows * vectors),
                             terms)
-            positive = builder.icmp_signed("!=", positive, _index(0))
-            c_parts = [builder.gep(c, [_integer(builder, c_begins, _index(v))]) for v in range(vectors)]
+            positive = builder.icmp_signed("!=", positive, index(0))
+            c_parts = [builder.gep(c, [_integer(builder, c_begins, index(v))]) for v in range(vectors)]
             for i in range(rows):
-                with builder.if_then(builder.icmp_signed("<", _index(i), inside)):
-                    at = builder.mul(plane, _index(i))
+                with builder.if_then(builder.icmp_signed("<", index(i), inside)):
+                    at = builder.mul(plane, index(i))
                     for v in range(vectors):
                         slot = i * vectors + v
-                        value = builder.fadd(vector.load(start, _index(slot * vector.lanes)), results[slot])
+                        value = builder.fadd(vector.load(start, index(slot * vector.lanes)), results[slot])
                         negative = builder.and_(builder.fcmp_ordered("<", value, vector.zero),
-                                                _spread_bit(builder, positive, vector.lanes))
+                                                spread_bit(builder, positive, vector.lanes))
                         vector.store(builder.select(negative, vector.zero, value), c_parts[v], at)
             return context.get_dummy_value()
 
@@ -284,21 +303,29 @@ def gather_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-def _spread_bit(builder: ir.IRBuilder, bit: Any, lanes: int) -> Any:
+def all_lanes(builder: ir.IRBuilder, bits: Any) -> Any:
+    """One bit: whether all of a vector of bits are set."""
+    size = bits.type.count
+    word = builder.bitcast(bits, ir.IntType(size))
+    return builder.icmp_unsigned("==", word, ir.Constant(word.type, (1 << size) - 1))
+
+
+def spread_bit(builder: ir.IRBuilder, bit: Any, lanes: int) -> Any:
     vector = ir.VectorType(ir.IntType(1), lanes)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), bit, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
 @functools.cache
-def walk_tile(parts: int, run: int, vectors: int) -> Any:
+def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
     """Return the tile(a, begins, offsets, b, c) of parts x run rows and so many vectors.
 
     c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j]: a is flat and read where it lies, its rows
-    in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is (rows, columns).
+    in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is (rows, columns). With
+    `spread` the rows of a part lie `lanes` elements from each other instead of one.
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
-        rows = (begins[:parts, None] + np.arange(run)).ravel()
+        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if spread else 1)).ravel()
         total = np.zeros_like(c)
         with np.errstate(all="ignore"):
             for k, offset in enumerate(offsets):
@@ -311,16 +338,17 @@ def walk_tile(parts: int, run: int, vectors: int) -> Any:
     @intrinsic
     def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, c: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, begins, offsets, b, c = _data(context, builder, signature, args)
-            vector = _Vectors(builder, signature.args[4].dtype)
+            a, begins, offsets, b, c = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[4].dtype)
             columns = vectors * vector.lanes
-            a_parts = [builder.gep(a, [_integer(builder, begins, _index(p))]) for p in range(parts)]
-            slots = [_index(i * vector.lanes) for i in range(parts * run * vectors)]
+            a_parts = [builder.gep(a, [_integer(builder, begins, index(p))]) for p in range(parts)]
+            slots = [index(i * vector.lanes) for i in range(parts * run * vectors)]
 
             def terms(k: Any) -> Iterator[Any]:
-                offset, top = _integer(builder, offsets, k), builder.mul(k, _index(columns))
-                b_row = [vector.load(b, builder.add(top, _index(v * vector.lanes))) for v in range(vectors)]
-                a_row = (vector.spread(part, builder.add(offset, _index(r))) for part in a_parts for r in range(run))
+                offset, top = _integer(builder, offsets, k), builder.mul(k, index(columns))
+                b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
+                a_row = (vector.spread(part, builder.add(offset, index(r * (vector.lanes if spread else 1))))
+                         for part in a_parts for r in range(run))
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
             results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * len(slots), terms)
@@ -353,13 +381,13 @@ def dot_tile(rows: int) -> Any:
     @intrinsic
     def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, c: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, begins, offsets, b, c = _data(context, builder, signature, args)
-            vector = _Vectors(builder, signature.args[4].dtype)
-            parts = [builder.gep(a, [_integer(builder, begins, _index(i))]) for i in range(rows)]
-            slots = [_index(i * vector.lanes) for i in range(rows)]
+            a, begins, offsets, b, c = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[4].dtype)
+            parts = [builder.gep(a, [_integer(builder, begins, index(i))]) for i in range(rows)]
+            slots = [index(i * vector.lanes) for i in range(rows)]
 
             def terms(k: Any) -> Iterator[Any]:
-                offset, value = _integer(builder, offsets, k), vector.load(b, builder.mul(k, _index(vector.lanes)))
+                offset, value = _integer(builder, offsets, k), vector.load(b, builder.mul(k, index(vector.lanes)))
                 return (_product(builder, vector.load(part, offset), value) for part in parts)
 
             results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * rows, terms)
@@ -382,21 +410,13 @@ def _transpose_python(a: Array, a_begin: int, a_line: int, b: Array, b_begin: in
 @intrinsic
 def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, b: Any, b_begin: Any, b_line: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        a, a_begin, a_line, b, b_begin, b_line = _data(context, builder, signature, args)
-        vector = _Vectors(builder, signature.args[3].dtype)
+        a, a_begin, a_line, b, b_begin, b_line = data_of(context, builder, signature, args)
+        vector = Vectors(builder, signature.args[3].dtype)
         size = vector.lanes
-        rows = [vector.load(a, builder.add(a_begin, builder.mul(a_line, _index(i)))) for i in range(size)]
-        distance = size // 2
-        while distance:                     # exchange the off-diagonal blocks of distance x distance
-            low = [j if j & distance == 0 else size + j - distance for j in range(size)]
-            high = [j + distance if j & distance == 0 else size + j for j in range(size)]
-            for i in range(size):
-                if i & distance == 0:
-                    x, y = rows[i], rows[i + distance]
-                    rows[i], rows[i + distance] = vector.shuffle(x, y, low), vector.shuffle(x, y, high)
-            distance //= 2
+        rows = vector.transpose([vector.load(a, builder.add(a_begin, builder.mul(a_line, index(i))))
+                                 for i in range(size)])
         for i, row in enumerate(rows):      # in this order: what a short line overlaps is written again
-            vector.store(row, b, builder.add(b_begin, builder.mul(b_line, _index(i))))
+            vector.store(row, b, builder.add(b_begin, builder.mul(b_line, index(i))))
         return context.get_dummy_value()
 
     return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
@@ -424,10 +444,10 @@ def copy_vector(step: int) -> Any:
     @intrinsic
     def copy(typingctx: Any, a: Any, a_begin: Any, b: Any, b_begin: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, a_begin, b, b_begin = _data(context, builder, signature, args)
-            vector = _Vectors(builder, signature.args[2].dtype)
+            a, a_begin, b, b_begin = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[2].dtype)
             even = list(range(0, 2 * vector.lanes, 2))
-            values = [vector.load(a, builder.add(a_begin, _index(i * vector.lanes))) for i in range(step)]
+            values = [vector.load(a, builder.add(a_begin, index(i * vector.lanes))) for i in range(step)]
             while len(values) > 1:
                 values = [vector.shuffle(x, y, even) for x, y in zip(values[::2], values[1::2])]
             vector.store(values[0] if values else vector.zero, b, b_begin)

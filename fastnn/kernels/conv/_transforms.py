@@ -1,0 +1,201 @@
+"""Tiles of images through small constant matrices, in vector registers: what Winograd's convolution is made of.
+
+Every lane of a vector is one channel, so tiles of any size and place are dealt with alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._simd import FUSED, Vectors, all_lanes, config, data_of, index, lanes, spread_bit
+
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+
+
+def toom_cook(points: tuple[Fraction, ...], outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Return A^T, G and B^T: A^T ((G g) * (B^T d)) are the `outputs` results of a filter g of `taps` over d.
+
+    With A^T evaluating at the points and at infinity, G doing so over each point's Lagrange denominator, and B^T being
+    the coefficients of the numerators (Toom 1963, Cook 1966; Winograd, "Arithmetic Complexity of Computations", 1980).
+    """
+    def product(roots: tuple[Fraction, ...]) -> list[Fraction]:
+        """Coefficients of the polynomial with these roots, the constant one first."""
+        result = [Fraction(1)]
+        for root in roots:
+            result = [high - root * low for high, low in zip([Fraction(0), *result], [*result, Fraction(0)])]
+        return result
+
+    def denominator(point: Fraction) -> Fraction:
+        result = Fraction(1)
+        for other in points:
+            result *= point - other if other != point else 1
+        return result
+
+    infinity = [Fraction(0)] * (outputs + taps)
+    a = [[p**i for p in points] + [Fraction(i == outputs - 1)] for i in range(outputs)]
+    g = [[p**i / denominator(p) for i in range(taps)] for p in points] + [[*infinity[: taps - 1], Fraction(1)]]
+    b = [[*product(tuple(q for q in points if q != p)), Fraction(0)] for p in points] + [product(points)]
+    first, second, third = (tuple(tuple(float(value) for value in row) for row in matrix) for matrix in (a, g, b))
+    return first, second, third
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix))
+
+
+@functools.cache
+def transform_tile(matrix: Matrix) -> Any:
+    """Return the tile(a, a_begin, a_line, a_step, b, b_begin, b_step): b = matrix a matrix^T, of vectors of lanes.
+
+    The vector at row i and column j of a is at a_begin + i a_line + j a_step of a flat array, and the t-th of b, row by
+    row, at b_begin + t b_step.
+    """
+    rows, columns = len(matrix), len(matrix[0])
+
+    def python(a: Array, a_begin: int, a_line: int, a_step: int, b: Array, b_begin: int, b_step: int) -> None:
+        lane = np.arange(lanes(b))
+        size = np.arange(columns)
+        tile = a[a_begin + (size[:, None] * a_line + size * a_step)[..., None] + lane]
+        m = np.array(matrix, b.dtype)
+        with np.errstate(all="ignore"):
+            result = np.tensordot(m, np.tensordot(m, tile, (1, 0)), (1, 1)).swapaxes(0, 1)
+        b[b_begin + np.arange(rows * rows)[:, None] * b_step + lane] = result.reshape(rows * rows, -1)
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, a_begin: Any, a_line: Any, a_step: Any, b: Any, b_begin: Any, b_step: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, a_begin, a_line, a_step, b, b_begin, b_step = data_of(context, builder, signature, args)
+            vectors = Vectors(builder, signature.args[4].dtype)
+            half = []                       # columns of matrix a
+            for j in range(columns):
+                begin = builder.add(a_begin, builder.mul(a_step, index(j)))
+                half.append(_apply(vectors, matrix, [
+                    vectors.load(a, builder.add(begin, builder.mul(a_line, index(i)))) for i in range(columns)]))
+            for i in range(rows):
+                for j, value in enumerate(_apply(vectors, matrix, [column[i] for column in half])):
+                    vectors.store(value, b, builder.add(b_begin, builder.mul(b_step, index(i * rows + j))))
+            return context.get_dummy_value()
+
+        return types.void(a, *[types.intp] * 3, b, *[types.intp] * 2), codegen
+
+    return tile
+
+
+def _apply(vectors: Vectors, matrix: Matrix, values: list[Any]) -> list[Any]:
+    """The product of a matrix with a column of vectors; rows and columns for opposite points share their work."""
+    builder = vectors.builder
+
+    def combine(row: list[tuple[float, Any]]) -> Any:
+        row = sorted(((factor, value) for factor, value in row if factor), key=lambda term: term[0] != 1)
+        total = None
+        for factor, value in row:
+            term = value if factor == 1 else builder.fmul(value, vectors.constant(factor), flags=FUSED)
+            total = term if total is None else builder.fadd(total, term, flags=FUSED)
+        return total
+
+    for j in range(len(values) - 1):        # columns of +p and -p: their sum for even powers, their difference for odd
+        left, right = transposed(matrix)[j : j + 2]
+        if any(left[1:]) and all(abs(x) == abs(y) for x, y in zip(left, right)):
+            both = [(x, 0.0) if x == y else (0.0, x) for x, y in zip(left, right)]
+            values = [*values[:j], builder.fadd(values[j], values[j + 1]), builder.fsub(values[j], values[j + 1]),
+                      *values[j + 2 :]]
+            matrix = tuple((*row[:j], *pair, *row[j + 2 :]) for row, pair in zip(matrix, both))
+    results: list[Any] = []
+    for i, row in enumerate(matrix):
+        if len(results) > i:
+            continue
+        terms = list(zip(row, values))
+        following = matrix[i + 1] if i + 1 < len(matrix) else ()
+        if following and any(x != y for x, y in zip(row, following)) and all(
+                abs(x) == abs(y) for x, y in zip(row, following)):       # rows of +p and -p
+            even = combine([term for term, y in zip(terms, following) if term[0] == y])
+            odd = combine([term for term, y in zip(terms, following) if term[0] != y])
+            results += [builder.fadd(even, odd), builder.fsub(even, odd)]
+        else:
+            results.append(combine(terms))
+    return results
+
+
+@functools.cache
+def put_tile(size: int) -> Any:
+    """Return the put(a, a_begin, bias, bias_begin, positive, y, begin, plane, line, inside): pixels to their channels.
+
+    a holds size x size vectors, the lanes of which are channels: y[begin + c plane + i line + j] is lane c of the one
+    at row i and column j, plus bias, or 0 where that is negative and `positive`, for all c < inside. Without a bias,
+    bias_begin is -1. Returns 1 if all of a is finite, else 0.
+    """
+    def python(a: Array, a_begin: int, bias: Array, bias_begin: int, positive: int, y: Array, begin: int, plane: int,
+               line: int, inside: int) -> int:
+        width = lanes(y)
+        pixels = a[a_begin : a_begin + size * size * width].reshape(size * size, width)
+        finite = int(np.isfinite(pixels).all())
+        with np.errstate(all="ignore"):
+            value = pixels + (bias[bias_begin : bias_begin + width] if bias_begin >= 0 else 0)
+        value = np.where((value < 0) & bool(positive), 0, value)
+        for c in range(min(inside, width)):
+            for i in range(size):
+                at = begin + c * plane + i * line
+                y[at : at + size] = value[i * size : (i + 1) * size, c]
+        return finite
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def put(typingctx: Any, a: Any, a_begin: Any, bias: Any, bias_begin: Any, positive: Any, y: Any, begin: Any,
+            plane: Any, line: Any, inside: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, a_begin, bias, bias_begin, positive, y, begin, plane, line, inside = data_of(
+                context, builder, signature, args)
+            vectors = Vectors(builder, signature.args[5].dtype)
+            width = vectors.lanes
+            pixels = [vectors.load(a, builder.add(a_begin, index(p * width))) for p in range(size * size)]
+
+            total = vectors.zero            # 0 times what is not finite is NaN, and stays so
+            for pixel in pixels:
+                total = builder.fadd(total, builder.fmul(pixel, vectors.zero, flags=FUSED), flags=FUSED)
+            finite = all_lanes(builder, builder.fcmp_ordered("==", total, vectors.zero))
+
+            positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), width)
+            entry, some = builder.block, builder.append_basic_block("bias")
+            joined = builder.append_basic_block("joined")
+            builder.cbranch(builder.icmp_signed(">=", bias_begin, index(0)), some, joined)
+            builder.position_at_end(some)
+            given = vectors.load(bias, bias_begin)
+            builder.branch(joined)
+            builder.position_at_end(joined)
+            start = builder.phi(vectors.type)
+            start.add_incoming(vectors.zero, entry)
+            start.add_incoming(given, some)
+            for p, pixel in enumerate(pixels):
+                value = builder.fadd(pixel, start)
+                negative = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), positive)
+                pixels[p] = builder.select(negative, vectors.zero, value)
+
+            run = min(width, size)
+            for first in range(0, size * size, width):
+                count = min(width, size * size - first)
+                part = pixels[first : first + count] + [vectors.zero] * (width - count)
+                for c, channel in enumerate(vectors.transpose(part)):
+                    with builder.if_then(builder.icmp_signed("<", index(c), inside)):
+                        at = builder.add(begin, builder.mul(plane, index(c)))
+                        for p in range(0, count, run):
+                            row, column = divmod(first + p, size)
+                            vectors.store(vectors.part(channel, p, run), y,
+                                          builder.add(at, builder.add(builder.mul(line, index(row)), index(column))))
+            return builder.zext(finite, ir.IntType(64))
+
+        return types.intp(a, types.intp, bias, types.intp, types.intp, y, *[types.intp] * 4), codegen
+
+    return put

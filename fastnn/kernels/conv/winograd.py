@@ -1,0 +1,288 @@
+"""Winograd's convolution F(4 x 4, 3 x 3): 36 products a filter and channel for 16 results, instead of 144.
+
+A result's tile of 4 x 4 pixels y reads 6 x 6 pixels d of each channel, and
+
+    y = A^T [ sum over channels of (G w G^T) * (B^T d B) ] A,
+
+products of 36 numbers one by one (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
+equation 12): 36 matrix products over the channels. The matrices belong to the points 0, +-3/4, +-3/2 and infinity,
+whose rounding error is a quarter of that of 0, +-1, +-2 and infinity, which are the usual ones.
+
+The gradient by the input is such a convolution of the gradient by the filters turned round. The one by the weights is
+the transpose of the formula above in w: G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G.
+
+A block takes some tiles through all steps while they are in its cache. Lanes of a vector are channels: pixels come in
+and go out by transposing vectors of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fastnn.kernels._arrays import EMPTY, Array, empty
+from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
+from fastnn.kernels._matrix import DEPTH, panels
+from fastnn.kernels._simd import copy_vector, lanes, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels.conv._transforms import put_tile, toom_cook, transform_tile, transposed
+
+if TYPE_CHECKING:
+    from fastnn.kernels.conv import Geometry
+
+_OUT, _IN = 4, 6                            # pixels of a tile's side, of results and of what they read
+_PRODUCTS = _IN * _IN
+A, G, B = toom_cook((Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)), _OUT, 3)
+
+_CACHE = 1 << 18                            # elements of a block's transformed tiles at most
+_CUTS = 16                                  # so many jobs at least, where the work can be cut so
+
+_copy, _put_zeros = copy_vector(1), copy_vector(0)
+_transform_weight, _transform_sums, _put = transform_tile(G), transform_tile(A), put_tile(_OUT)
+_transform_gradient = transform_tile(transposed(G))
+
+
+def fits(weight: Array, geometry: Geometry) -> bool:
+    """Whether this is a convolution that can be done so."""
+    return (weight.shape[2:] == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
+            and max(geometry.padding) <= 2)
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array,
+           packed: Array | None = None) -> Array:
+    """Write the convolution plus a bias, and with activation "relu" 0 where that is negative.
+
+    packed is what `pack` made of the weights. Returns for each image whether all of its sums are finite: where they are
+    not, a tile's NaN or inf may have come to more of its results than the formula says.
+    """
+    return _convolve(x, pack(weight) if packed is None else packed, bias, activation, geometry.padding, y)
+
+
+def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
+    """Write the gradient by the input; returns for each image whether it is finite."""
+    padding = 2 - geometry.padding[0], 2 - geometry.padding[1]
+    return _convolve(grad_output, pack(weight, backward=True), None, None, padding, grad_x)
+
+
+def pack(weight: Array, backward: bool = False) -> Array:
+    """Return the transformed filters, in the order in which tiles read them: (panels, products, channels, lanes)."""
+    results, channels = (weight.shape[1], len(weight)) if backward else weight.shape[:2]
+    vector = lanes(weight)
+    vectors = tile_shape(1 << 20, panels(results, vector))[1]
+    packed = empty((panels(results, vectors * vector), _PRODUCTS, channels, vectors * vector), weight.dtype)
+    cuts = min(channels, panels(_CUTS, len(packed)))
+    _pack(len(packed) * cuts, weight.reshape(-1), int(backward), results, packed, packed.reshape(-1), work=packed.size)
+    return packed
+
+
+@block_kernel(writes="packed flat")
+def _pack(block: int, weight: Array, backward: int, results: int, packed: Array, flat: Array) -> None:
+    """A cut of the channels of one panel of filters; with `backward`, of the filters turned round."""
+    channels, columns, vector = packed.shape[2], packed.shape[3], lanes(packed)
+    panel, cut = block % packed.shape[0], block // packed.shape[0]
+    cuts = min(channels, (_CUTS + packed.shape[0] - 1) // packed.shape[0])
+    result_step, channel_step = (9, results * 9) if backward else (channels * 9, 9)
+    taps = np.zeros(16 * vector, packed.dtype)
+    begin, step = (8 * vector, -vector) if backward else (0, vector)
+    for c in range(cut * channels // cuts, (cut + 1) * channels // cuts):
+        for left in range(0, columns, vector):
+            first = panel * columns + left
+            source = first * result_step + c * channel_step
+            if first + vector <= results and source + (vector - 1) * result_step + 16 <= weight.size:
+                for t in range(0, 9, vector):
+                    transpose_tile(weight, source + t, result_step, taps, t * vector, vector)
+            else:
+                for t in range(9):
+                    for r in range(vector):
+                        taps[t * vector + r] = weight[source + t + r * result_step] if first + r < results else 0
+            _transform_weight(taps, begin, 3 * step, step, flat,
+                              (panel * _PRODUCTS * channels + c) * columns + left, channels * columns)
+
+
+class _Plan(NamedTuple):
+    """What follows from the shapes of a convolution alone."""
+
+    tile: tuple[int, int]
+    jobs: int
+    group: int                              # tiles of a job
+    cuts: int                               # jobs that share these, each with a cut of the filters
+    places: Array                           # where pixels of a plane lie in their padded place, in vectors
+    offsets: Array                          # from a tile's product for the first channel to that for any other
+    staged: int                             # elements of a block's scratch for pixels
+
+
+def _places(height: int, width: int, line: int) -> Array:
+    return (np.arange(height)[:, None] * line + np.arange(width)).ravel()
+
+
+def _staged(group: int, columns: int, size: int) -> int:
+    """Vectors of pixels, size x size a tile in steps of 4, that tiles in this order cover at most."""
+    return (_OUT * (panels(group - 1, columns) + 1) + size - _OUT) * (_OUT * columns + size - _OUT)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, columns: int, filter_panels: int) -> _Plan:
+    """The plan for filters in so many panels of so many columns."""
+    across = panels(y[3], _OUT)
+    tiles, chunks = y[0] * panels(y[2], _OUT) * across, panels(x[1], vector)
+    tall, wide = tile_shape(1 << 20, columns // vector)[0], columns // vector
+    rows = min((tall, tall * 4 // 5, tall * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows * wide + 1))
+    groups = max(panels(tiles, _CACHE // (_PRODUCTS * chunks * vector)), min(_CUTS, panels(tiles, rows)))
+    group = panels(panels(tiles, groups), rows) * rows
+    groups = panels(tiles, group)
+    cuts = min(filter_panels, panels(_CUTS, groups))
+    channel = np.arange(x[1])
+    offsets = channel // vector * (_PRODUCTS * group * vector) + channel % vector
+    return _Plan((rows, wide), groups * cuts, group, cuts, _places(x[2], x[3], _OUT * across + 2), offsets,
+                 _staged(group, across, _IN) * vector)
+
+
+def _convolve(x: Array, packed: Array, bias: Array | None, activation: str | None, padding: tuple[int, int],
+              y: Array) -> Array:
+    """Write y; returns for each image whether its sums are finite."""
+    vector, columns = lanes(y), packed.shape[3]
+    plan = _plan(x.shape, y.shape, vector, columns, len(packed))
+    if bias is None:
+        biases = EMPTY[y.dtype]
+    else:
+        biases = np.zeros(len(packed) * columns, y.dtype)
+        biases[: len(bias)] = bias
+    finite = np.ones(len(x), np.uint8)
+    blocks = min(plan.jobs, get_num_threads())      # a result's bits depend on its tile alone
+    _convolve_tiles(*plan.tile)(
+        blocks, plan.jobs, x, x.reshape(-1), packed, plan.offsets, plan.places, biases, int(activation == "relu"),
+        *padding, plan.group, plan.cuts, empty((blocks, plan.staged), y.dtype),
+        empty((blocks, panels(x.shape[1], vector) * _PRODUCTS * plan.group * vector), y.dtype),
+        empty((blocks, _PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
+        work=y.size * x.shape[1])
+    return finite.view(bool)
+
+
+@helper
+def _stage(pixels: Array, begin: int, plane: int, channels: int, first: int, end: int, places: Array, corner: int,
+           square: Array, staged: Array) -> None:
+    """Put pixels first to end of some channels where they belong, channels side by side."""
+    vector = lanes(staged)
+    if channels == vector and end - first >= vector:
+        while first < end:
+            at = max(0, min(first, end - vector))
+            transpose_tile(pixels, begin + at, plane, square, 0, vector)
+            for i in range(vector):
+                _copy(square, i * vector, staged, (corner + places[at + i]) * vector)
+            first += vector
+        return
+    for at in range(first, end):
+        place = (corner + places[at]) * vector
+        for c in range(channels):
+            staged[place + c] = pixels[begin + c * plane + at]
+        for c in range(channels, vector):
+            staged[place + c] = 0
+
+
+def _loader(size: int, transform: Any) -> Any:
+    """Return the function that transforms tiles of size x size pixels, whose corners are 4 pixels apart."""
+    overlap = size - _OUT
+
+    def load(pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int, down: int,
+             across: int, pad_y: int, pad_x: int, places: Array, staged: Array, square: Array, tiles: Array,
+             tile_step: int, product_step: int, chunk_step: int, group_step: int, in_group: int) -> None:
+        """Tiles first to end of all images, in the order of images, rows, columns; outside of an image there are zeros.
+
+        The vector of a product, tile and chunk of `lanes` channels comes to product_step, tile_step and chunk_step
+        times its index, where each group of in_group chunks begins group_step after the last.
+        """
+        _, channels, height, width = pixels.shape
+        vector, plane, line = lanes(tiles), height * width, _OUT * across + overlap
+        for at in range(0, staged.size, vector):
+            _put_zeros(flat, 0, staged, at)
+        chunk = 0
+        for channel in range(first_channel, end_channel, vector):
+            inside = min(vector, end_channel - channel)
+            target = chunk // in_group * group_step + chunk % in_group * chunk_step
+            t = first
+            while t < end:
+                n, begin = t // (down * across), t % (down * across)
+                count = min(end - t, down * across - begin)
+                top, rows = begin // across * _OUT, ((begin + count - 1) // across + 1 - begin // across) * _OUT + overlap
+                first_row, end_row = max(0, top - pad_y), max(0, min(height, top - pad_y + rows))
+                for row in range(rows):
+                    if not first_row <= top - pad_y + row < end_row:
+                        for at in range(row * line * vector, (row + 1) * line * vector, vector):
+                            _put_zeros(flat, 0, staged, at)
+                _stage(flat, (n * channels + channel) * plane, plane, inside, first_row * width, end_row * width,
+                       places, (pad_y - top) * line + pad_x, square, staged)
+                for i in range(begin, begin + count):
+                    corner = (i // across * _OUT - top) * line + i % across * _OUT
+                    transform(staged, corner * vector, line * vector, vector, tiles,
+                              target + (t + i - begin - first) * tile_step, product_step)
+                t += count
+            chunk += 1
+
+    load.__qualname__ = f"load_{size}"
+    return helper(load)
+
+
+_load_input, _load_gradient = _loader(_IN, transform_tile(B)), _loader(_OUT, transform_tile(transposed(A)))
+
+
+@functools.cache
+def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all convolutions whose products have a tile of this shape."""
+    multiply = walk_tile(1, tile_rows, tile_vectors, spread=True)
+
+    def convolve(block: int, jobs: int, x: Array, pixels: Array, packed: Array, offsets: Array, places: Array,
+                 bias: Array, positive: int, pad_y: int, pad_x: int, group: int, cuts: int, staging: Array,
+                 transformed: Array, totals: Array, y: Array, result: Array, finite: Array) -> None:
+        """Jobs, each a cut of the filters over a group of tiles."""
+        staged, tiles, total = staging[block], transformed[block], totals[block]
+        sums = total.reshape(-1)
+        blocks, filter_panels, channels, columns = len(staging), packed.shape[0], packed.shape[2], packed.shape[3]
+        images, filters, height, width = y.shape
+        down, across, vector = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT, lanes(y)
+        square, patch = np.zeros(vector * vector, y.dtype), np.zeros(_OUT * _OUT * vector, y.dtype)
+        edge, begins = np.zeros(_OUT * _OUT * vector, y.dtype), np.zeros(1, np.int64)
+        held = -1
+        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
+            cut = job % cuts
+            first = job // cuts * group
+            end = min(images * down * across, first + group)
+            if held != first:
+                _load_input(x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, square,
+                            tiles, vector, group * vector, _PRODUCTS * group * vector, 0, channels)
+                held = first
+            for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
+                total[:] = 0
+                for k in range(_PRODUCTS):
+                    for t in range(0, end - first, tile_rows):
+                        begins[0] = (k * group + t) * vector
+                        for c in range(0, channels, DEPTH):
+                            last = min(channels, c + DEPTH)
+                            multiply(tiles, begins, offsets[c:last], packed[panel, k, c:last],
+                                     total[k * group + t : k * group + t + tile_rows])
+                for t in range(first, end):
+                    n, i, j = t // (down * across), t // across % down * _OUT, t % across * _OUT
+                    for left in range(0, columns, vector):
+                        f = panel * columns + left
+                        inside = min(vector, filters - f)
+                        if inside <= 0:
+                            break
+                        _transform_sums(sums, (t - first) * columns + left, _IN * group * columns, group * columns,
+                                        patch, 0, vector)
+                        at = max(0, ((n * filters + f) * height + i) * width + j)
+                        start = f if bias.size else -1
+                        if i + _OUT <= height and j + _OUT <= width:
+                            is_finite = _put(patch, 0, bias, start, positive, result, at, height * width, width, inside)
+                        else:
+                            is_finite = _put(patch, 0, bias, start, positive, edge, 0, _OUT * _OUT, _OUT, inside)
+                            for c in range(inside):
+                                for row in range(min(_OUT, height - i)):
+                                    for column in range(min(_OUT, width - j)):
+                                        result[at + (c * height + row) * width + column] = edge[
+                                            (c * _OUT + row) * _OUT + column]
+                        if not is_finite:
+                            finite[n] = 0
+
+    convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
+    return block_kernel(writes="staging transformed totals y result finite")(convolve)
