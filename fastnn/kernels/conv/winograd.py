@@ -38,6 +38,7 @@ A, G, B = toom_cook((Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2
 
 _CACHE = 1 << 18                            # elements of a block's transformed tiles at most
 _CUTS = 16                                  # so many jobs at least, where the work can be cut so
+_LEAST_GROUP = 24                           # tiles that are summed up at once
 
 _copy, _put_zeros = copy_vector(1), copy_vector(0)
 _transform_weight, _transform_sums, _put = transform_tile(G), transform_tile(A), put_tile(_OUT)
@@ -286,3 +287,102 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
 
     convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="staging transformed totals y result finite")(convolve)
+
+
+def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
+    """Write the gradient by the weights; returns whether it is finite."""
+    vector, (filters, channels) = lanes(x), grad_weight.shape[:2]
+    tall, wide = tile_shape(1 << 20, panels(channels, vector))
+    rows = min((tall, tall - 1, tall - 2), key=lambda rows: panels(filters, rows) * (rows * wide + 1))
+    columns = wide * vector
+    panel = _PRODUCTS * rows * panels(channels, columns) * columns
+    filter_panels = panels(filters, rows)
+    cuts = panels(filter_panels, max(1, _CACHE // panel))
+    share = panels(filter_panels, cuts)
+    cuts = panels(filter_panels, share)
+    across = panels(grad_output.shape[3], _OUT)
+    tiles = len(x) * panels(grad_output.shape[2], _OUT) * across
+    slices = min(panels(_CUTS, cuts), panels(tiles, _LEAST_GROUP))
+    width = panels(share * rows, vector) * vector
+    group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (_PRODUCTS * (panels(channels, columns) * columns + width))))
+    jobs = slices * cuts
+    blocks = min(jobs, get_num_threads())
+    partial = empty((slices, filters, 9, panels(channels, columns) * columns), x.dtype)
+    finite = np.ones(filters, np.uint8)
+    _correlate_tiles(rows, wide)(
+        blocks, jobs, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
+        _places(*x.shape[2:], _OUT * across + 2), _places(*grad_output.shape[2:], _OUT * across), *geometry.padding,
+        share, empty((blocks, _staged(group, across, _IN) * vector), x.dtype),
+        empty((blocks, _staged(group, across, _OUT) * vector), x.dtype),
+        empty((blocks, _PRODUCTS * panels(channels, columns), group, columns), x.dtype),
+        empty((blocks, _PRODUCTS * group * width), x.dtype),
+        empty((blocks, _PRODUCTS, share, panels(channels, columns), rows, columns), x.dtype), partial,
+        partial.reshape(-1), work=grad_output.size * channels)
+    _sum_slices(filters, partial, grad_weight.reshape(filters, channels, 9), finite, work=partial.size)
+    return bool(finite.all())
+
+
+@functools.cache
+def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all gradients by the weights whose products have a tile of this shape."""
+    multiply = walk_tile(1, tile_rows, tile_vectors)
+
+    def correlate(block: int, jobs: int, x: Array, x_flat: Array, grad_output: Array, grad_flat: Array, offsets: Array,
+                  x_places: Array, grad_places: Array, pad_y: int, pad_x: int, share: int, x_staging: Array,
+                  grad_staging: Array, x_tiles: Array, grad_tiles: Array, totals: Array, partial: Array,
+                  result: Array) -> None:
+        """Jobs, each a share of the filters' panels over one slice of all tiles."""
+        blocks, slices, filters, channels = len(totals), partial.shape[0], partial.shape[1], x.shape[1]
+        cuts, group, columns, vector = jobs // slices, x_tiles.shape[2], x_tiles.shape[3], lanes(x)
+        height, width = grad_output.shape[2:]
+        down, across = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT
+        tiles = x.shape[0] * down * across
+        total, transformed, gradients = totals[block], x_tiles[block], grad_tiles[block]
+        sums, products = total.reshape(-1), transformed.reshape(-1)
+        x_panels, grad_width = total.shape[2], gradients.size // (_PRODUCTS * group)
+        square, begins = np.zeros(vector * vector, x.dtype), np.zeros(1, np.int64)
+        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
+            cut, part = job // cuts, job % cuts
+            first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
+            total[:] = 0
+            end = (cut + 1) * tiles // slices
+            for first in range(cut * tiles // slices, end, group):
+                last = min(end, first + group)
+                _load_input(x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
+                            x_staging[block], square, products, columns, x_panels * group * columns, vector,
+                            group * columns, tile_vectors)
+                _load_gradient(grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0, 0,
+                               grad_places, grad_staging[block], square, gradients, grad_width, group * grad_width,
+                               vector, 0, filters)
+                for k in range(_PRODUCTS):
+                    for panel in range((end_filter - first_filter + tile_rows - 1) // tile_rows):
+                        begins[0] = k * group * grad_width + panel * tile_rows
+                        for c in range(x_panels):
+                            multiply(gradients, begins, offsets[: last - first],
+                                     transformed[k * x_panels + c, : last - first], total[k, panel, c])
+            for f in range(first_filter, end_filter):
+                panel, row = (f - first_filter) // tile_rows, (f - first_filter) % tile_rows
+                for c in range(0, x_panels * columns, vector):
+                    step = share * x_panels * tile_rows * columns
+                    begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
+                    _transform_gradient(sums, begin, _IN * step, step, result,
+                                        (cut * filters + f) * 9 * x_panels * columns + c, x_panels * columns)
+
+    correlate.__qualname__ = f"correlate_{tile_rows}x{tile_vectors}"
+    return block_kernel(writes="x_staging grad_staging x_tiles grad_tiles totals partial result")(correlate)
+
+
+@block_kernel(writes="grad_weight finite")
+def _sum_slices(f: int, partial: Array, grad_weight: Array, finite: Array) -> None:
+    """The sum of a filter's slices, put in order: partial is (slices, filters, taps, channels)."""
+    zero = grad_weight.dtype.type(0)
+    check = zero
+    for t in range(partial.shape[2]):
+        for c in range(grad_weight.shape[1]):
+            total = partial[0, f, t, c]
+            for cut in range(1, partial.shape[0]):
+                total += partial[cut, f, t, c]
+            grad_weight[f, c, t] = total
+            check += total * zero
+    if check != zero:
+        finite[f] = 0
