@@ -53,29 +53,31 @@ def transposed(matrix: Matrix) -> Matrix:
 
 @functools.cache
 def transform_tile(matrix: Matrix) -> Any:
-    """Return the tile(a, a_begin, a_line, a_step, b, b_begin, b_step): b = matrix a matrix^T, of vectors of lanes.
+    """Return the tile(a, a_begin, a_line, a_step, b, b_begin, b_line, b_step): b = matrix a matrix^T, of vectors.
 
-    The vector at row i and column j of a is at a_begin + i a_line + j a_step of a flat array, and the t-th of b, row by
-    row, at b_begin + t b_step.
+    The vector of `lanes` elements at row i and column j is at begin + i line + j step of a flat array.
     """
     rows, columns = len(matrix), len(matrix[0])
 
-    def python(a: Array, a_begin: int, a_line: int, a_step: int, b: Array, b_begin: int, b_step: int) -> None:
-        lane = np.arange(lanes(b))
-        size = np.arange(columns)
-        tile = a[a_begin + (size[:, None] * a_line + size * a_step)[..., None] + lane]
+    def python(a: Array, a_begin: int, a_line: int, a_step: int, b: Array, b_begin: int, b_line: int,
+               b_step: int) -> None:
+        def at(size: int, begin: int, line: int, step: int) -> Array:
+            i = np.arange(size)
+            return begin + (i[:, None] * line + i * step)[..., None] + np.arange(lanes(b))
+
         m = np.array(matrix, b.dtype)
         with np.errstate(all="ignore"):
-            result = np.tensordot(m, np.tensordot(m, tile, (1, 0)), (1, 1)).swapaxes(0, 1)
-        b[b_begin + np.arange(rows * rows)[:, None] * b_step + lane] = result.reshape(rows * rows, -1)
+            half = np.tensordot(m, a[at(columns, a_begin, a_line, a_step)], (1, 0))
+            b[at(rows, b_begin, b_line, b_step)] = np.tensordot(m, half, (1, 1)).swapaxes(0, 1)
 
     if config.DISABLE_JIT:
         return python
 
     @intrinsic
-    def tile(typingctx: Any, a: Any, a_begin: Any, a_line: Any, a_step: Any, b: Any, b_begin: Any, b_step: Any) -> Any:
+    def tile(typingctx: Any, a: Any, a_begin: Any, a_line: Any, a_step: Any, b: Any, b_begin: Any, b_line: Any,
+             b_step: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, a_begin, a_line, a_step, b, b_begin, b_step = data_of(context, builder, signature, args)
+            a, a_begin, a_line, a_step, b, b_begin, b_line, b_step = data_of(context, builder, signature, args)
             vectors = Vectors(builder, signature.args[4].dtype)
             half = []                       # columns of matrix a
             for j in range(columns):
@@ -83,11 +85,12 @@ def transform_tile(matrix: Matrix) -> Any:
                 half.append(_apply(vectors, matrix, [
                     vectors.load(a, builder.add(begin, builder.mul(a_line, index(i)))) for i in range(columns)]))
             for i in range(rows):
+                begin = builder.add(b_begin, builder.mul(b_line, index(i)))
                 for j, value in enumerate(_apply(vectors, matrix, [column[i] for column in half])):
-                    vectors.store(value, b, builder.add(b_begin, builder.mul(b_step, index(i * rows + j))))
+                    vectors.store(value, b, builder.add(begin, builder.mul(b_step, index(j))))
             return context.get_dummy_value()
 
-        return types.void(a, *[types.intp] * 3, b, *[types.intp] * 2), codegen
+        return types.void(a, *[types.intp] * 3, b, *[types.intp] * 3), codegen
 
     return tile
 
@@ -127,75 +130,90 @@ def _apply(vectors: Vectors, matrix: Matrix, values: list[Any]) -> list[Any]:
     return results
 
 
-@functools.cache
-def put_tile(size: int) -> Any:
-    """Return the put(a, a_begin, bias, bias_begin, positive, y, begin, plane, line, inside): pixels to their channels.
+def _take_python(x: Array, begin: int, plane: int, places: Array, at: int, corner: int, staged: Array) -> None:
+    width = lanes(x)
+    for i in range(width):
+        place = (corner + places[at + i]) * width
+        staged[place : place + width] = x[begin + at + i : begin + at + i + (width - 1) * plane + 1 : plane]
 
-    a holds size x size vectors, the lanes of which are channels: y[begin + c plane + i line + j] is lane c of the one
-    at row i and column j, plus bias, or 0 where that is negative and `positive`, for all c < inside. Without a bias,
-    bias_begin is -1. Returns 1 if all of a is finite, else 0.
-    """
-    def python(a: Array, a_begin: int, bias: Array, bias_begin: int, positive: int, y: Array, begin: int, plane: int,
-               line: int, inside: int) -> int:
-        width = lanes(y)
-        pixels = a[a_begin : a_begin + size * size * width].reshape(size * size, width)
-        finite = int(np.isfinite(pixels).all())
-        with np.errstate(all="ignore"):
-            value = pixels + (bias[bias_begin : bias_begin + width] if bias_begin >= 0 else 0)
-        value = np.where((value < 0) & bool(positive), 0, value)
-        for c in range(min(inside, width)):
-            for i in range(size):
-                at = begin + c * plane + i * line
-                y[at : at + size] = value[i * size : (i + 1) * size, c]
-        return finite
 
-    if config.DISABLE_JIT:
-        return python
+@intrinsic
+def _take(typingctx: Any, x: Any, begin: Any, plane: Any, places: Any, at: Any, corner: Any, staged: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        x, begin, plane, places, at, corner, staged = data_of(context, builder, signature, args)
+        vectors = Vectors(builder, signature.args[6].dtype)
+        begin = builder.add(begin, at)
+        channels = [vectors.load(x, builder.add(begin, builder.mul(plane, index(c)))) for c in range(vectors.lanes)]
+        for i, pixel in enumerate(vectors.transpose(channels)):
+            vectors.store(pixel, staged, _place(vectors, places, builder.add(at, index(i)), corner))
+        return context.get_dummy_value()
 
-    @intrinsic
-    def put(typingctx: Any, a: Any, a_begin: Any, bias: Any, bias_begin: Any, positive: Any, y: Any, begin: Any,
-            plane: Any, line: Any, inside: Any) -> Any:
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, a_begin, bias, bias_begin, positive, y, begin, plane, line, inside = data_of(
-                context, builder, signature, args)
-            vectors = Vectors(builder, signature.args[5].dtype)
-            width = vectors.lanes
-            pixels = [vectors.load(a, builder.add(a_begin, index(p * width))) for p in range(size * size)]
+    return types.void(x, types.intp, types.intp, places, types.intp, types.intp, staged), codegen
 
-            total = vectors.zero            # 0 times what is not finite is NaN, and stays so
-            for pixel in pixels:
-                total = builder.fadd(total, builder.fmul(pixel, vectors.zero, flags=FUSED), flags=FUSED)
-            finite = all_lanes(builder, builder.fcmp_ordered("==", total, vectors.zero))
 
-            positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), width)
-            entry, some = builder.block, builder.append_basic_block("bias")
-            joined = builder.append_basic_block("joined")
-            builder.cbranch(builder.icmp_signed(">=", bias_begin, index(0)), some, joined)
-            builder.position_at_end(some)
-            given = vectors.load(bias, bias_begin)
-            builder.branch(joined)
-            builder.position_at_end(joined)
-            start = builder.phi(vectors.type)
-            start.add_incoming(vectors.zero, entry)
-            start.add_incoming(given, some)
-            for p, pixel in enumerate(pixels):
-                value = builder.fadd(pixel, start)
-                negative = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), positive)
-                pixels[p] = builder.select(negative, vectors.zero, value)
+take_pixels: Any = _take_python if config.DISABLE_JIT else _take
+"""take_pixels(x, begin, plane, places, at, corner, staged): `lanes` pixels of as many channels, channels side by side.
 
-            run = min(width, size)
-            for first in range(0, size * size, width):
-                count = min(width, size * size - first)
-                part = pixels[first : first + count] + [vectors.zero] * (width - count)
-                for c, channel in enumerate(vectors.transpose(part)):
-                    with builder.if_then(builder.icmp_signed("<", index(c), inside)):
-                        at = builder.add(begin, builder.mul(plane, index(c)))
-                        for p in range(0, count, run):
-                            row, column = divmod(first + p, size)
-                            vectors.store(vectors.part(channel, p, run), y,
-                                          builder.add(at, builder.add(builder.mul(line, index(row)), index(column))))
-            return builder.zext(finite, ir.IntType(64))
+The vector of pixel at + i, whose channels lie `plane` elements apart from x[begin + at + i] on, is written as vector
+corner + places[at + i] of `staged`.
+"""
 
-        return types.intp(a, types.intp, bias, types.intp, types.intp, y, *[types.intp] * 4), codegen
 
-    return put
+def _place(vectors: Vectors, places: Any, at: Any, corner: Any) -> Any:
+    builder = vectors.builder
+    return builder.mul(builder.add(corner, builder.load(builder.gep(places, [at]))), index(vectors.lanes))
+
+
+def _put_python(staged: Array, places: Array, at: int, corner: int, bias: Array, bias_begin: int, positive: int,
+                y: Array, begin: int, plane: int, inside: int) -> int:
+    width = lanes(y)
+    lane = np.arange(width)
+    pixels = staged[(corner + places[at : at + width])[:, None] * width + lane]
+    with np.errstate(all="ignore"):
+        value = pixels + (bias[bias_begin : bias_begin + width] if bias_begin >= 0 else 0)
+    value = np.where((value < 0) & bool(positive), 0, value)
+    y[begin + at + np.arange(inside)[:, None] * plane + lane] = value.T[:inside]
+    return int(np.isfinite(pixels).all())
+
+
+@intrinsic
+def _put(typingctx: Any, staged: Any, places: Any, at: Any, corner: Any, bias: Any, bias_begin: Any, positive: Any,
+         y: Any, begin: Any, plane: Any, inside: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        staged, places, at, corner, bias, bias_begin, positive, y, begin, plane, inside = data_of(
+            context, builder, signature, args)
+        vectors = Vectors(builder, signature.args[7].dtype)
+        entry, some, joined = builder.block, builder.append_basic_block("bias"), builder.append_basic_block("joined")
+        builder.cbranch(builder.icmp_signed(">=", bias_begin, index(0)), some, joined)
+        builder.position_at_end(some)
+        given = vectors.load(bias, bias_begin)
+        builder.branch(joined)
+        builder.position_at_end(joined)
+        start = builder.phi(vectors.type)
+        start.add_incoming(vectors.zero, entry)
+        start.add_incoming(given, some)
+
+        positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), vectors.lanes)
+        pixels, check = [], vectors.zero
+        for i in range(vectors.lanes):
+            pixel = vectors.load(staged, _place(vectors, places, builder.add(at, index(i)), corner))
+            # 0 times what is not finite is NaN, and stays so.
+            check = builder.fadd(check, builder.fmul(pixel, vectors.zero, flags=FUSED), flags=FUSED)
+            value = builder.fadd(pixel, start)
+            negative = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), positive)
+            pixels.append(builder.select(negative, vectors.zero, value))
+        begin = builder.add(begin, at)
+        for c, channel in enumerate(vectors.transpose(pixels)):
+            with builder.if_then(builder.icmp_signed("<", index(c), inside)):
+                vectors.store(channel, y, builder.add(begin, builder.mul(plane, index(c))))
+        return builder.zext(all_lanes(builder, builder.fcmp_ordered("==", check, vectors.zero)), ir.IntType(64))
+
+    return types.intp(staged, places, types.intp, types.intp, bias, types.intp, types.intp, y, *[types.intp] * 3), codegen
+
+
+put_pixels: Any = _put_python if config.DISABLE_JIT else _put
+"""put_pixels(staged, places, at, corner, bias, bias_begin, positive, y, begin, plane, inside): the way back.
+
+`lanes` pixels of the first `inside` channels of a vector, plus these channels' bias if bias_begin is not negative, and
+0 where that is negative and `positive`. Returns 1 if what was staged is finite, else 0.
+"""

@@ -27,7 +27,7 @@ from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
 from fastnn.kernels._matrix import DEPTH, panels
 from fastnn.kernels._simd import copy_vector, lanes, tile_shape, transpose_tile, walk_tile
-from fastnn.kernels.conv._transforms import put_tile, toom_cook, transform_tile, transposed
+from fastnn.kernels.conv._transforms import put_pixels, take_pixels, toom_cook, transform_tile, transposed
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -40,8 +40,8 @@ _CACHE = 1 << 18                            # elements of a block's transformed 
 _CUTS = 16                                  # so many jobs at least, where the work can be cut so
 _LEAST_GROUP = 24                           # tiles that are summed up at once
 
-_copy, _put_zeros = copy_vector(1), copy_vector(0)
-_transform_weight, _transform_sums, _put = transform_tile(G), transform_tile(A), put_tile(_OUT)
+_put_zeros = copy_vector(0)
+_transform_weight, _transform_sums = transform_tile(G), transform_tile(A)
 _transform_gradient = transform_tile(transposed(G))
 
 
@@ -98,8 +98,8 @@ def _pack(block: int, weight: Array, backward: int, results: int, packed: Array,
                 for t in range(9):
                     for r in range(vector):
                         taps[t * vector + r] = weight[source + t + r * result_step] if first + r < results else 0
-            _transform_weight(taps, begin, 3 * step, step, flat,
-                              (panel * _PRODUCTS * channels + c) * columns + left, channels * columns)
+            _transform_weight(taps, begin, 3 * step, step, flat, (panel * _PRODUCTS * channels + c) * columns + left,
+                              _IN * channels * columns, channels * columns)
 
 
 class _Plan(NamedTuple):
@@ -109,7 +109,7 @@ class _Plan(NamedTuple):
     jobs: int
     group: int                              # tiles of a job
     cuts: int                               # jobs that share these, each with a cut of the filters
-    places: Array                           # where pixels of a plane lie in their padded place, in vectors
+    places: tuple[Array, Array]             # where pixels of x and y lie among their tiles, in vectors
     offsets: Array                          # from a tile's product for the first channel to that for any other
     staged: int                             # elements of a block's scratch for pixels
 
@@ -127,16 +127,16 @@ def _staged(group: int, columns: int, size: int) -> int:
 def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, columns: int, filter_panels: int) -> _Plan:
     """The plan for filters in so many panels of so many columns."""
     across = panels(y[3], _OUT)
-    tiles, chunks = y[0] * panels(y[2], _OUT) * across, panels(x[1], vector)
-    tall, wide = tile_shape(1 << 20, columns // vector)[0], columns // vector
+    tiles, wide = y[0] * panels(y[2], _OUT) * across, columns // vector
+    tall = tile_shape(1 << 20, wide)[0]
     rows = min((tall, tall * 4 // 5, tall * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows * wide + 1))
-    groups = max(panels(tiles, _CACHE // (_PRODUCTS * chunks * vector)), min(_CUTS, panels(tiles, rows)))
-    group = panels(panels(tiles, groups), rows) * rows
+    group = min(panels(tiles, rows), 3) * rows
     groups = panels(tiles, group)
     cuts = min(filter_panels, panels(_CUTS, groups))
     channel = np.arange(x[1])
     offsets = channel // vector * (_PRODUCTS * group * vector) + channel % vector
-    return _Plan((rows, wide), groups * cuts, group, cuts, _places(x[2], x[3], _OUT * across + 2), offsets,
+    return _Plan((rows, wide), groups * cuts, group, cuts,
+                 (_places(x[2], x[3], _OUT * across + 2), _places(y[2], y[3], _OUT * across)), offsets,
                  _staged(group, across, _IN) * vector)
 
 
@@ -153,7 +153,7 @@ def _convolve(x: Array, packed: Array, bias: Array | None, activation: str | Non
     finite = np.ones(len(x), np.uint8)
     blocks = min(plan.jobs, get_num_threads())      # a result's bits depend on its tile alone
     _convolve_tiles(*plan.tile)(
-        blocks, plan.jobs, x, x.reshape(-1), packed, plan.offsets, plan.places, biases, int(activation == "relu"),
+        blocks, plan.jobs, x, x.reshape(-1), packed, plan.offsets, *plan.places, biases, int(activation == "relu"),
         *padding, plan.group, plan.cuts, empty((blocks, plan.staged), y.dtype),
         empty((blocks, panels(x.shape[1], vector) * _PRODUCTS * plan.group * vector), y.dtype),
         empty((blocks, _PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
@@ -163,16 +163,12 @@ def _convolve(x: Array, packed: Array, bias: Array | None, activation: str | Non
 
 @helper
 def _stage(pixels: Array, begin: int, plane: int, channels: int, first: int, end: int, places: Array, corner: int,
-           square: Array, staged: Array) -> None:
+           staged: Array) -> None:
     """Put pixels first to end of some channels where they belong, channels side by side."""
     vector = lanes(staged)
     if channels == vector and end - first >= vector:
-        while first < end:
-            at = max(0, min(first, end - vector))
-            transpose_tile(pixels, begin + at, plane, square, 0, vector)
-            for i in range(vector):
-                _copy(square, i * vector, staged, (corner + places[at + i]) * vector)
-            first += vector
+        for at in range(first, end, vector):
+            take_pixels(pixels, begin, plane, places, min(at, end - vector), corner, staged)
         return
     for at in range(first, end):
         place = (corner + places[at]) * vector
@@ -182,12 +178,35 @@ def _stage(pixels: Array, begin: int, plane: int, channels: int, first: int, end
             staged[place + c] = 0
 
 
+@helper
+def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bias: Array, bias_begin: int,
+             positive: int, pixels: Array, begin: int, plane: int, channels: int) -> int:
+    """Put pixels first to end back into their channels; returns 1 if all are finite, else 0."""
+    vector, finite = lanes(staged), 1
+    if end - first >= vector:
+        for at in range(first, end, vector):
+            finite &= put_pixels(staged, places, min(at, end - vector), corner, bias, bias_begin, positive, pixels,
+                                 begin, plane, channels)
+        return finite
+    zero = pixels.dtype.type(0)
+    for at in range(first, end):
+        place = (corner + places[at]) * vector
+        for c in range(channels):
+            value = staged[place + c]
+            if value * zero != zero:
+                finite = 0
+            if bias_begin >= 0:
+                value += bias[bias_begin + c]
+            pixels[begin + c * plane + at] = zero if positive and value < zero else value
+    return finite
+
+
 def _loader(size: int, transform: Any) -> Any:
     """Return the function that transforms tiles of size x size pixels, whose corners are 4 pixels apart."""
     overlap = size - _OUT
 
     def load(pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int, down: int,
-             across: int, pad_y: int, pad_x: int, places: Array, staged: Array, square: Array, tiles: Array,
+             across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
              tile_step: int, product_step: int, chunk_step: int, group_step: int, in_group: int) -> None:
         """Tiles first to end of all images, in the order of images, rows, columns; outside of an image there are zeros.
 
@@ -213,11 +232,11 @@ def _loader(size: int, transform: Any) -> Any:
                         for at in range(row * line * vector, (row + 1) * line * vector, vector):
                             _put_zeros(flat, 0, staged, at)
                 _stage(flat, (n * channels + channel) * plane, plane, inside, first_row * width, end_row * width,
-                       places, (pad_y - top) * line + pad_x, square, staged)
+                       places, (pad_y - top) * line + pad_x, staged)
                 for i in range(begin, begin + count):
                     corner = (i // across * _OUT - top) * line + i % across * _OUT
                     transform(staged, corner * vector, line * vector, vector, tiles,
-                              target + (t + i - begin - first) * tile_step, product_step)
+                              target + (t + i - begin - first) * tile_step, _IN * product_step, product_step)
                 t += count
             chunk += 1
 
@@ -234,24 +253,23 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
     multiply = walk_tile(1, tile_rows, tile_vectors, spread=True)
 
     def convolve(block: int, jobs: int, x: Array, pixels: Array, packed: Array, offsets: Array, places: Array,
-                 bias: Array, positive: int, pad_y: int, pad_x: int, group: int, cuts: int, staging: Array,
-                 transformed: Array, totals: Array, y: Array, result: Array, finite: Array) -> None:
+                 y_places: Array, bias: Array, positive: int, pad_y: int, pad_x: int, group: int, cuts: int,
+                 staging: Array, transformed: Array, totals: Array, y: Array, result: Array, finite: Array) -> None:
         """Jobs, each a cut of the filters over a group of tiles."""
         staged, tiles, total = staging[block], transformed[block], totals[block]
         sums = total.reshape(-1)
         blocks, filter_panels, channels, columns = len(staging), packed.shape[0], packed.shape[2], packed.shape[3]
         images, filters, height, width = y.shape
         down, across, vector = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT, lanes(y)
-        square, patch = np.zeros(vector * vector, y.dtype), np.zeros(_OUT * _OUT * vector, y.dtype)
-        edge, begins = np.zeros(_OUT * _OUT * vector, y.dtype), np.zeros(1, np.int64)
+        line, begins = _OUT * across, np.zeros(1, np.int64)
         held = -1
         for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
             cut = job % cuts
             first = job // cuts * group
             end = min(images * down * across, first + group)
             if held != first:
-                _load_input(x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, square,
-                            tiles, vector, group * vector, _PRODUCTS * group * vector, 0, channels)
+                _load_input(x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles,
+                            vector, group * vector, _PRODUCTS * group * vector, 0, channels)
                 held = first
             for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
                 total[:] = 0
@@ -262,28 +280,26 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
                             last = min(channels, c + DEPTH)
                             multiply(tiles, begins, offsets[c:last], packed[panel, k, c:last],
                                      total[k * group + t : k * group + t + tile_rows])
-                for t in range(first, end):
-                    n, i, j = t // (down * across), t // across % down * _OUT, t % across * _OUT
-                    for left in range(0, columns, vector):
-                        f = panel * columns + left
-                        inside = min(vector, filters - f)
-                        if inside <= 0:
-                            break
-                        _transform_sums(sums, (t - first) * columns + left, _IN * group * columns, group * columns,
-                                        patch, 0, vector)
-                        at = max(0, ((n * filters + f) * height + i) * width + j)
-                        start = f if bias.size else -1
-                        if i + _OUT <= height and j + _OUT <= width:
-                            is_finite = _put(patch, 0, bias, start, positive, result, at, height * width, width, inside)
-                        else:
-                            is_finite = _put(patch, 0, bias, start, positive, edge, 0, _OUT * _OUT, _OUT, inside)
-                            for c in range(inside):
-                                for row in range(min(_OUT, height - i)):
-                                    for column in range(min(_OUT, width - j)):
-                                        result[at + (c * height + row) * width + column] = edge[
-                                            (c * _OUT + row) * _OUT + column]
-                        if not is_finite:
-                            finite[n] = 0
+                for left in range(0, min(columns, filters - panel * columns), vector):
+                    f = panel * columns + left
+                    inside = min(vector, filters - f)
+                    t = first
+                    while t < end:                          # a row of an image's tiles, or what is here of it
+                        n, i, j = t // (down * across), t // across % down, t % across
+                        count = min(end - t, across - j)
+                        for s in range(count):
+                            _transform_sums(sums, (t + s - first) * columns + left, _IN * group * columns,
+                                            group * columns, staged, (j + s) * _OUT * vector, line * vector, vector)
+                        step = 1 if count < across else _OUT
+                        begin = (n * filters + f) * height * width
+                        for row in range(i * _OUT, min(height, i * _OUT + _OUT), step):
+                            last = min(height, row + step) * width
+                            if count < across:
+                                last = row * width + min(width, (j + count) * _OUT)
+                            if not _unstage(staged, y_places, row * width + j * _OUT, last, -i * _OUT * line, bias,
+                                            f if bias.size else -1, positive, result, begin, height * width, inside):
+                                finite[n] = 0
+                        t += count
 
     convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="staging transformed totals y result finite")(convolve)
@@ -340,7 +356,7 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
         total, transformed, gradients = totals[block], x_tiles[block], grad_tiles[block]
         sums, products = total.reshape(-1), transformed.reshape(-1)
         x_panels, grad_width = total.shape[2], gradients.size // (_PRODUCTS * group)
-        square, begins = np.zeros(vector * vector, x.dtype), np.zeros(1, np.int64)
+        begins = np.zeros(1, np.int64)
         for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
             cut, part = job // cuts, job % cuts
             first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
@@ -349,10 +365,10 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
             for first in range(cut * tiles // slices, end, group):
                 last = min(end, first + group)
                 _load_input(x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
-                            x_staging[block], square, products, columns, x_panels * group * columns, vector,
+                            x_staging[block], products, columns, x_panels * group * columns, vector,
                             group * columns, tile_vectors)
                 _load_gradient(grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0, 0,
-                               grad_places, grad_staging[block], square, gradients, grad_width, group * grad_width,
+                               grad_places, grad_staging[block], gradients, grad_width, group * grad_width,
                                vector, 0, filters)
                 for k in range(_PRODUCTS):
                     for panel in range((end_filter - first_filter + tile_rows - 1) // tile_rows):
@@ -366,7 +382,8 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
                     step = share * x_panels * tile_rows * columns
                     begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
                     _transform_gradient(sums, begin, _IN * step, step, result,
-                                        (cut * filters + f) * 9 * x_panels * columns + c, x_panels * columns)
+                                        (cut * filters + f) * 9 * x_panels * columns + c, 3 * x_panels * columns,
+                                        x_panels * columns)
 
     correlate.__qualname__ = f"correlate_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="x_staging grad_staging x_tiles grad_tiles totals partial result")(correlate)
