@@ -46,6 +46,7 @@ def _host_tile() -> tuple[int, int, int, int]:
 
 
 ROWS, _VECTORS, _BYTES, _REGISTERS = _host_tile()
+_AHEAD = 32                                 # rows of a panel that are asked for before they are used: they may come from afar
 
 
 @register_jitable
@@ -102,6 +103,14 @@ class Vectors:
     def store(self, value: Any, data: Any, offset: Any) -> None:
         at = self.builder.bitcast(self.builder.gep(data, [offset]), value.type.as_pointer())
         self.builder.store(value, at).align = self.align
+
+    def prefetch(self, data: Any, offset: Any) -> None:
+        """Ask for what is read soon; it need not exist."""
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0")
+        address = self.builder.bitcast(self.builder.gep(data, [offset]), byte)
+        self.builder.call(function, [address, *(ir.Constant(word, n) for n in (0, 3, 1))])   # to read, into all caches
 
     def spread(self, data: Any, offset: Any) -> Any:
         """One element in every lane."""
@@ -347,6 +356,8 @@ def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
             def terms(k: Any) -> Iterator[Any]:
                 offset, top = _integer(builder, offsets, k), builder.mul(k, index(columns))
                 b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
+                for v in range(vectors):
+                    vector.prefetch(b, builder.add(top, index(v * vector.lanes + _AHEAD * columns)))
                 a_row = (vector.spread(part, builder.add(offset, index(r * (vector.lanes if spread else 1))))
                          for part in a_parts for r in range(run))
                 return (_product(builder, x, y) for x in a_row for y in b_row)

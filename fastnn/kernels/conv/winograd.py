@@ -130,7 +130,7 @@ def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, columns: int, fil
     tiles, wide = y[0] * panels(y[2], _OUT) * across, columns // vector
     tall = tile_shape(1 << 20, wide)[0]
     rows = min((tall, tall * 4 // 5, tall * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows * wide + 1))
-    group = min(panels(tiles, rows), 3) * rows
+    group = min(panels(tiles, rows), 3 * tall // rows) * rows
     groups = panels(tiles, group)
     cuts = min(filter_panels, panels(_CUTS, groups))
     channel = np.arange(x[1])
