@@ -83,6 +83,11 @@ def _size_class(size: int) -> int:
     return -(-size // step) * step
 
 
+def with_waste(size: int) -> int:
+    """Return how many bytes an array of `size` takes at most."""
+    return -(-size * 9 // 8)
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return a new array, as numpy.empty does, over memory from the pool where it is large."""
     dtype = np.dtype(dtype)

@@ -9,12 +9,14 @@ import numpy as np
 from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import get_num_threads
 from fastnn.kernels._matrix import panels
+from fastnn.kernels._pool import with_waste
 from fastnn.kernels.distance import bytewise, direct, filtered, gemm
 from fastnn.kernels.distance.select import merge
 
 _BLOCKS = 32            # blocks that few queries and many points are cut into
 _ENOUGH = 8             # groups of queries that need no slices of points beside them
 _LEAST_SLICE = 2048     # points worth a heap of their own
+_OBJECTS = 1 << 12      # bytes of Python's own for the arrays of a batch
 
 
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
@@ -40,6 +42,7 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
         raise ValueError(f"memory_budget: expected at least {least} bytes for k = {squares.shape[1]} and "
                          f"{queries.shape[1]} dimensions, got {memory_budget}")
     for first in range(0, len(queries), batch):
+        first = min(first, len(queries) - batch)    # all batches have one size, so that their scratch has, too
         part = slice(first, first + batch)
         if slices == 1:
             heaps, heap_indices = squares[None, part], indices[None, part]
@@ -55,14 +58,15 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
 
 def _plan(method: Any, queries: Array, points: Array, squares: Array, memory_budget: int) -> tuple[int, int, int]:
     """Return how many queries to take at once, 0 for want of memory, how many slices of points, the least budget."""
-    k = squares.shape[1]
+    count, k = squares.shape
     scratch, query, rows, group = method.memory(queries, k)
-    heap = k * (squares.itemsize + 8)
-    query += heap
-    free = memory_budget - get_num_threads() * scratch
-    batch = min(free // query // rows, panels(len(queries), rows)) * rows
+    heap = with_waste(k * (squares.itemsize + 8))
+    query = with_waste(query) + heap
+    free = memory_budget - get_num_threads() * scratch - _OBJECTS
+    batch = min(free // query // rows, panels(count, rows)) * rows
     if batch <= 0:
         return 0, 0, memory_budget - free + rows * query
+    batch = min(count, panels(panels(count, panels(count, batch)), rows) * rows)
     groups = panels(batch, group)
     slices = 1 if groups >= _ENOUGH else min(_BLOCKS // groups, len(points) // max(_LEAST_SLICE, 32 * k),
                                              1 + (free - batch * query) // (batch * heap))
