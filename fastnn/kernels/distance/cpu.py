@@ -9,14 +9,13 @@ import numpy as np
 from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import get_num_threads
 from fastnn.kernels._matrix import panels
-from fastnn.kernels._pool import with_waste
 from fastnn.kernels.distance import bytewise, direct, filtered, gemm
 from fastnn.kernels.distance.select import merge
 
 _BLOCKS = 32            # blocks that few queries and many points are cut into
 _ENOUGH = 8             # groups of queries that need no slices of points beside them
 _LEAST_SLICE = 2048     # points worth a heap of their own
-_OBJECTS = 1 << 12      # bytes of Python's own for the arrays of a batch
+_OBJECTS = 1 << 12      # bytes for the objects and the alignment of a batch's arrays
 
 
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
@@ -60,8 +59,8 @@ def _plan(method: Any, queries: Array, points: Array, squares: Array, memory_bud
     """Return how many queries to take at once, 0 for want of memory, how many slices of points, the least budget."""
     count, k = squares.shape
     scratch, query, rows, group = method.memory(queries, k)
-    heap = with_waste(k * (squares.itemsize + 8))
-    query = with_waste(query) + heap
+    heap = k * (squares.itemsize + 8)
+    query += heap
     free = memory_budget - get_num_threads() * scratch - _OBJECTS
     batch = min(free // query // rows, panels(count, rows)) * rows
     if batch <= 0:
