@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import fastnn
 from fastnn.kernels import _pool
 
 SHAPE = (300, 1024)
-SIZE = _pool._size_class(4 * 300 * 1024)
+SIZE = 4 * 300 * 1024
 
 
 @pytest.fixture(autouse=True)
@@ -70,33 +71,99 @@ def test_small_arrays_are_numpys_own():
     assert not _pool._pool.leases
 
 
-@pytest.mark.parametrize("size", [1 << 16, (1 << 16) + 1, 100_000, 1 << 20, 123_456_789])
-def test_classes_waste_an_eighth_at_most(size):
-    assert size <= _pool._size_class(size) <= size * 9 / 8
+def blocks():
+    """The pool's idle blocks, once what it knows of them was looked through."""
+    pool = _pool._pool
+    pool.shrink(pool.limit)
+    assert pool.sizes == sorted(block.size for block in pool.idle)
+    assert pool.sizes == [block.size for block in pool.idle]
+    assert pool.idle_bytes == sum(pool.sizes)
+    assert pool.live_bytes == sum(block.size for _, block in pool.leases.values())
+    for block in pool.idle + [block for _, block in pool.leases.values()]:
+        assert block.left is None or (block.left.right is block and block.left.begin + block.left.size == block.begin)
+        assert block.right is None or block.right.left is block
+        assert (block.left is None) == (block.begin == 0)
+        assert (block.right is None) == (block.begin + block.size == block.slab.nbytes)
+        assert not block.idle or not any(near is not None and near.idle for near in (block.left, block.right))
+    return pool.idle
 
 
 def test_idle_memory_is_bounded_and_cleared():
     fastnn.set_pool_limit(2 * SIZE)
     arrays = [new() for _ in range(5)]
-    assert _pool._pool.bytes == 0
+    assert not blocks()
     del arrays
-    assert _pool._pool.bytes == 2 * SIZE == sum(raw.size for raw in _pool._pool.idle[SIZE])
+    assert [block.size for block in blocks()] == 2 * [SIZE]
     fastnn.clear_pool()
-    assert _pool._pool.bytes == 0
-    assert not _pool._pool.idle[SIZE]
+    assert not blocks()
     fastnn.set_pool_limit(0)
     new()
-    assert _pool._pool.bytes == 0
+    assert not blocks()
 
 
-def test_sizes_not_asked_for_lately_make_room():
+def test_slabs_not_used_lately_make_room():
     fastnn.set_pool_limit(2 * SIZE)
     old = [_pool.empty((SIZE,), np.uint8) for _ in range(2)]
-    del old
     other = [_pool.empty((SIZE // 2,), np.uint8) for _ in range(2)]
+    del old
     del other
-    assert len(_pool._pool.idle[SIZE // 2]) == 2
-    assert len(_pool._pool.idle[SIZE]) == 1
+    assert [block.size for block in blocks()] == [SIZE // 2, SIZE // 2, SIZE]
+
+
+def test_smaller_arrays_share_the_memory_of_a_larger_one():
+    place = address(new())
+    parts = [_pool.empty((SIZE // 3,), np.uint8) for _ in range(3)]
+    assert [address(part) - place for part in parts] == [0, SIZE // 3, 2 * SIZE // 3]
+    middle = parts.pop(1)
+    parts.clear()
+    assert [block.size for block in blocks()] == 2 * [SIZE // 3]
+    del middle
+    assert [block.size for block in blocks()] == [SIZE]
+    assert address(new()) == place
+
+
+def test_a_small_array_does_not_keep_a_large_slab():
+    large = _pool.empty((17 << 16,), np.uint8)
+    begin, end = address(large), address(large) + large.nbytes
+    del large
+    assert not begin <= address(_pool.empty((1 << 16,), np.uint8)) < end
+    assert begin <= address(_pool.empty((17 << 12,), np.uint8)) < end
+
+
+def test_sizes_that_change_take_little_more_than_was_ever_in_use():
+    """SIZE bytes in 1, 2, ... 8 arrays in turn: a pool of buffers by size would keep eight times as many."""
+    for step in range(40):
+        arrays = [_pool.empty((SIZE // (1 + step % 8),), np.uint8) for _ in range(1 + step % 8)]
+        del arrays
+        assert sum(block.slab.nbytes for block in blocks() if block.begin == 0) <= SIZE * 5 / 4
+
+
+def test_memory_is_numpys_while_another_call_is_inside():
+    """As where an array dies, or another thread asks, in the middle of a call."""
+    first = new()
+    with _pool._pool.lock:
+        assert new().base is None
+        del first
+        assert _pool._pool.live_bytes == SIZE
+    assert [block.size for block in blocks()] == [SIZE]
+
+
+def test_no_memory_is_lost_or_shared():
+    rng, arrays = np.random.default_rng(0), {}
+    for step in range(4000):
+        if len(arrays) > 40 or (arrays and rng.random() < 0.45):
+            del arrays[list(arrays)[rng.integers(len(arrays))]]
+        else:
+            arrays[step] = _pool.empty((int(2 ** rng.uniform(16, 21)),), np.uint8)
+            arrays[step][[0, -1]] = step % 251
+        if step % 100 == 0:
+            blocks()
+    assert all((array[[0, -1]] == step % 251).all() for step, array in arrays.items())
+    places = sorted((address(array), address(array) + array.nbytes) for array in arrays.values())
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(places))
+    arrays.clear()
+    assert all(block.size == block.slab.nbytes for block in blocks())
+    assert _pool._pool.idle_bytes <= _pool._pool.most_live * 9 / 8
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, True, "1 GB"])
@@ -128,7 +195,7 @@ def test_threads_never_share_memory():
         thread.join()
     assert not failures
     assert not _pool._pool.leases
-    assert sum(raw.size for buffers in _pool._pool.idle.values() for raw in buffers) <= _pool._pool.limit
+    assert all(block.size == block.slab.nbytes for block in blocks())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -15,6 +15,7 @@ from fastnn.kernels.distance.select import merge
 _BLOCKS = 32            # blocks that few queries and many points are cut into
 _ENOUGH = 8             # groups of queries that need no slices of points beside them
 _LEAST_SLICE = 2048     # points worth a heap of their own
+_OBJECTS = 1 << 12      # bytes for the objects and the alignment of a batch's arrays
 
 
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
@@ -40,6 +41,7 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
         raise ValueError(f"memory_budget: expected at least {least} bytes for k = {squares.shape[1]} and "
                          f"{queries.shape[1]} dimensions, got {memory_budget}")
     for first in range(0, len(queries), batch):
+        first = min(first, len(queries) - batch)    # all batches have one size, so that their scratch has, too
         part = slice(first, first + batch)
         if slices == 1:
             heaps, heap_indices = squares[None, part], indices[None, part]
@@ -55,14 +57,15 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
 
 def _plan(method: Any, queries: Array, points: Array, squares: Array, memory_budget: int) -> tuple[int, int, int]:
     """Return how many queries to take at once, 0 for want of memory, how many slices of points, the least budget."""
-    k = squares.shape[1]
+    count, k = squares.shape
     scratch, query, rows, group = method.memory(queries, k)
     heap = k * (squares.itemsize + 8)
     query += heap
-    free = memory_budget - get_num_threads() * scratch
-    batch = min(free // query // rows, panels(len(queries), rows)) * rows
+    free = memory_budget - get_num_threads() * scratch - _OBJECTS
+    batch = min(free // query // rows, panels(count, rows)) * rows
     if batch <= 0:
         return 0, 0, memory_budget - free + rows * query
+    batch = min(count, panels(panels(count, panels(count, batch)), rows) * rows)
     groups = panels(batch, group)
     slices = 1 if groups >= _ENOUGH else min(_BLOCKS // groups, len(points) // max(_LEAST_SLICE, 32 * k),
                                              1 + (free - batch * query) // (batch * heap))
