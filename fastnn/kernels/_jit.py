@@ -49,6 +49,8 @@ SUMS: set[str] = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 _intp: Any = types.intp
 
+_LINE = 16                                  # counters are as far apart as processors fetch memory: they are not shared
+
 # Elementary operations below which handing blocks to threads costs more than it saves.
 PARALLEL_WORK = 40_000
 
@@ -112,7 +114,8 @@ class _Compiled:
     """A kernel's machine code for arguments of one tuple of types.
 
     `run` puts its arguments where `call_block` finds them, and calls that by its address: in a loop of its own, or in
-    the parallel one, which is compiled once for all kernels. So a block is the same code on any number of threads.
+    the parallel one, which is compiled once for all kernels, and takes a number of threads for `begin`. So a block is
+    the same code on any number of threads.
     """
 
     def __init__(self, kernel: BlockKernel, args: tuple) -> None:
@@ -126,9 +129,9 @@ class _Compiled:
             f"    arguments = address_of((_failed, {names}))\n"
             f"    if loop == 0:\n"
             f"        for block in range(begin, end):\n"
-            f"            call(call_block, block, 0, arguments)\n"
+            f"            call(call_block, (block, arguments))\n"
             f"    else:\n"
-            f"        call(loop, end, call_block, arguments)\n"
+            f"        call(loop, (begin, end, call_block, arguments))\n"
             f"    if _failed[0]:\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
             (types.intp,) * 4 + self.types).entry_point     # without Numba's search for a signature
@@ -141,12 +144,12 @@ class _Compiled:
         """The address of the function that runs one block."""
         names = ", ".join(self.kernel.parameters)
         return _c_address(self.compile(
-            f"def call_block(block, unused, arguments):\n"
+            f"def call_block(block, arguments):\n"
             f"    _failed, {names} = load(arguments)\n"
             f"    try:\n"
             f"        block_function(block, {names})\n"
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        _failed[0] = 1\n", (types.intp,) * 3))
+            f"        _failed[0] = 1\n", (types.intp,) * 2))
 
     def compile(self, source: str, signature: tuple) -> Any:
         begin = time.perf_counter()
@@ -188,28 +191,51 @@ def _c_address(result: Any) -> int:
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
 
-def _loop(blocks: int, call_block: int, arguments: int) -> None:
-    """Run all blocks on Numba's threads."""
-    for block in numba.prange(blocks):
-        # prange counts in unsigned integers
-        _call(call_block, _intp(block), 0, arguments)  # type: ignore[call-arg]
+def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
+    """Run all blocks on Numba's threads: each takes those of a part of its own, then what is left of the others'.
+
+    A thread that slept takes up to half a millisecond to wake, and the others shall not wait for its share.
+    """
+    taken = np.empty(_LINE * threads, np.intp)          # zeros would be a launch of its own
+    for part in range(threads):
+        taken[_LINE * part] = 0
+    for thread in numba.prange(threads):
+        for turn in range(threads):
+            # prange counts in unsigned integers
+            part = (_intp(thread) + turn) % threads
+            block, end = blocks * part // threads, blocks * (part + 1) // threads
+            block += _take(taken, _LINE * part)  # type: ignore[call-arg]
+            while block < end:
+                _call(call_block, (block, arguments))
+                block = blocks * part // threads + _take(taken, _LINE * part)
 
 
 @functools.cache
 def _loop_address() -> int:
-    return _c_address(_compile(_loop, f"{__name__}.loop", (types.intp,) * 3, (), parallel=True, nogil=True)[0])
+    return _c_address(_compile(_loop, f"{__name__}.loop", (types.intp,) * 4, (), parallel=True, nogil=True)[0])
 
 
 @intrinsic
-def _call(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
-    """Call the function at an address with three integers."""
+def _call(typingctx: Any, function: Any, integers: Any) -> Any:
+    """Call the function at an address with a tuple of integers."""
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         word = context.get_value_type(types.intp)
-        function = ir.FunctionType(ir.VoidType(), [word] * 3).as_pointer()
-        builder.call(builder.inttoptr(args[0], function), args[1:])
+        function = ir.FunctionType(ir.VoidType(), [word] * len(integers)).as_pointer()
+        builder.call(builder.inttoptr(args[0], function), cgutils.unpack_tuple(builder, args[1]))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), codegen
+    return types.void(types.intp, types.UniTuple(types.intp, len(integers))), codegen
+
+
+@intrinsic
+def _take(typingctx: Any, counts: Any, index: Any) -> Any:
+    """Count up an element that all threads share, and return what it was."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        counts = context.make_array(signature.args[0])(context, builder, args[0])
+        one = ir.Constant(context.get_value_type(types.intp), 1)
+        return builder.atomic_rmw("add", builder.gep(counts.data, [args[1]]), one, "monotonic")
+
+    return types.intp(counts, types.intp), codegen
 
 
 @intrinsic
@@ -360,7 +386,7 @@ def _launch_on_numba(compiled: _Compiled, threads: int, blocks: int, args: tuple
     if before != threads:
         numba.set_num_threads(threads)
     try:
-        compiled.run(0, blocks, _loop_address(), compiled.call_block, *args)
+        compiled.run(threads, blocks, _loop_address(), compiled.call_block, *args)
     finally:
         if before != threads:
             numba.set_num_threads(before)

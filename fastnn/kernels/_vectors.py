@@ -27,6 +27,7 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _X86 = llvmlite.binding.get_process_triple().startswith("x86_64")
 _ACCUMULATORS = 4                           # sums that need not wait for each other
 
+_DRAFTED = 1 << 14                          # elements that fit a core's cache
 STREAMED = 1 << 24                          # bytes of an array from which on it is written past the caches
 
 
@@ -289,6 +290,19 @@ def stream(source: Array, target: Array) -> None:
     store_past_caches(source[first:last], target, first)
     target[last:] = source[last:]
     finish_stores()
+
+
+@helper
+def draft(part: Array, nbytes: int) -> Array:
+    """Return where a part of an array of `nbytes` is written before `finish`: in place, or in memory to be streamed."""
+    return np.empty(part.shape, part.dtype) if (nbytes >= STREAMED) & (part.size <= _DRAFTED) else part
+
+
+@helper
+def finish(result: Array, part: Array) -> None:
+    """Bring a draft to its place."""
+    if result.ctypes.data != part.ctypes.data:
+        stream(result.reshape(result.size), part.reshape(part.size))
 
 
 # --- wide loops --------------------------------------------------------------------------------------------

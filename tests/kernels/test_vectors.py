@@ -10,7 +10,6 @@ import pytest
 
 from fastnn import kernels
 from fastnn.kernels import _jit, _math, _vectors
-from fastnn.kernels.pooling import cpu as pooling
 
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 129, 1000]
 STREAMED = 6000 if _jit.config.DISABLE_JIT else _vectors.STREAMED       # plain Python streams less
@@ -20,7 +19,7 @@ LARGE = STREAMED // 4 + 1000                                            # and of
 
 @pytest.fixture(autouse=True)
 def streams_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (_vectors, _math, pooling) if _jit.config.DISABLE_JIT else ():
+    for module in (_vectors, _math) if _jit.config.DISABLE_JIT else ():
         monkeypatch.setattr(module, "STREAMED", STREAMED)
 
 

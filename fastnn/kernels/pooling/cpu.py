@@ -1,10 +1,4 @@
-"""Pooling in long loops over contiguous memory.
-
-Rows of small images are too short for vector instructions, and a stride would scatter their loads. So maxima are
-taken of *phases*: the cells of the padded images whose row and column leave the same remainders modulo the strides,
-packed side by side. In that order each tap of the kernel is one shift of one phase, the same for all windows of
-several images, and a loop over it runs at the speed of the cache.
-"""
+"""Pooling: means and their gradients, in long loops over contiguous memory. Maxima are in `maxima`."""
 
 from __future__ import annotations
 
@@ -13,36 +7,13 @@ from functools import lru_cache
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import STREAMED, row_sum, stream
+from fastnn.kernels._jit import block_kernel, inlined_helper
+from fastnn.kernels._vectors import draft, finish, row_sum
+from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
+from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
 from fastnn.kernels.pooling.naive import Pair
 
 _CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
-_NO_INDICES = np.empty((0, 0, 0), np.int64)
-
-
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
-               indices: Array | None) -> None:
-    if y.size:
-        # A larger stride would find the same windows, in more phases.
-        stride_h, stride_w = (min(s, size + 2 * p) for s, size, p in zip(stride, x.shape[2:], padding))
-        x, y = _images(x), _images(y)
-        indices = _NO_INDICES if indices is None else _images(indices)
-        group, band, blocks = _cut(y, stride_h * x.shape[2])
-        _max(blocks, x, *kernel, stride_h, stride_w, *padding, *dilation, group, band, y, indices,
-             work=y.size * kernel[0] * kernel[1] // 2)
-
-
-def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
-    if grad_x.size == 0:
-        return indices.size == 0
-    images = grad_x.shape[0] * grad_x.shape[1]
-    gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
-    group = 1 + _CELLS // grad_x.shape[1]
-    blocks = -(-images // group)
-    inside = np.empty(blocks, np.bool_)
-    _route(blocks, gradients, indices.reshape(gradients.shape), group, grad_x, inside, work=grad_x.size // 2)
-    return bool(inside.all())
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
@@ -80,113 +51,6 @@ def _cut(y: Array, cells: int) -> tuple[int, int, int]:
     band = min(rows, max(1, _CELLS // cells))
     group = max(1, _CELLS // (rows * cells))
     return group, band, -(-images // group) * -(-rows // band)
-
-
-# --- maxima ------------------------------------------------------------------------------------------------
-
-
-@block_kernel(writes="y indices")
-def _max(block: int, x: Array, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
-         dilation_h: int, dilation_w: int, group: int, band: int, y: Array, indices: Array) -> None:
-    """The maxima of `band` rows of windows in each of `group` images."""
-    width = x.shape[2]
-    bands = -(-y.shape[1] // band)
-    first_image, first = block // bands * group, block % bands * band
-    images, rows = min(group, len(x) - first_image), min(band, y.shape[1] - first)
-    slots = rows + (kernel_h - 1) * dilation_h // stride_h
-    columns = y.shape[2] + (kernel_w - 1) * dilation_w // stride_w
-    phases = _phases(x, first_image, images, first * stride_h - pad_h, -pad_w, stride_h, stride_w, slots, columns)
-
-    best = np.full(phases.shape[2], -np.inf, x.dtype)
-    tap = np.zeros(len(best) if indices.size else 0, np.int32)
-    offsets = np.empty(kernel_h * kernel_w, np.int64)
-    for a in range(kernel_h):
-        for b in range(kernel_w):
-            h, w, here = a * dilation_h, b * dilation_w, np.int32(a * kernel_w + b)
-            offsets[here] = h * width + w
-            phase_h, phase_w, shift = h % stride_h, w % stride_w, max(0, h // stride_h * columns + w // stride_w)
-            if indices.size:
-                for t in range(len(best) - shift):
-                    value, old = phases[phase_h, phase_w, shift + t], best[t]
-                    larger = (value > old) | ((value != value) & (old == old))
-                    best[t] = value if larger else old
-                    tap[t] = here if larger else tap[t]
-            else:
-                for t in range(len(best) - shift):
-                    value, old = phases[phase_h, phase_w, shift + t], best[t]
-                    best[t] = value if (value > old) | (value != value) else old
-
-    for n in range(images):
-        for i in range(rows):
-            found = max(0, (n * slots + i) * columns)
-            for j in range(y.shape[2]):
-                y[first_image + n, first + i, j] = best[found + j]
-            if indices.size:
-                top = (first + i) * stride_h - pad_h
-                for j in range(y.shape[2]):
-                    left = j * stride_w - pad_w
-                    place = top * width + left + offsets[tap[found + j]]
-                    if best[found + j] == -np.inf:              # its tap may lie outside of the image
-                        place = (top if top >= 0 else top % dilation_h) * width
-                        place += left if left >= 0 else left % dilation_w
-                    indices[first_image + n, first + i, j] = place
-
-
-@helper
-def _phases(x: Array, first_image: int, images: int, top: int, left: int, stride_h: int, stride_w: int, slots: int,
-            columns: int) -> Array:
-    """Pack images by phase: [r, c, n, s, t] is cell (top + s stride_h + r, left + t stride_w + c) of image n.
-
-    What lies outside of the image is -inf. The last three axes are returned as one.
-    """
-    height, width = x.shape[1:]
-    packed = np.full((stride_h, stride_w, images, slots, columns), -np.inf, x.dtype)
-    for r in range(stride_h):
-        begin, end = max(0, -((top + r) // stride_h)), min(slots, (height - 1 - top - r) // stride_h + 1)
-        for c in range(stride_w):
-            skipped = max(0, -((left + c) // stride_w))
-            count = min(columns, (width - 1 - left - c) // stride_w + 1) - skipped
-            first = max(0, left + c + skipped * stride_w)
-            for n in range(images):
-                for s in range(begin, end):
-                    h = max(0, top + r + s * stride_h)
-                    if stride_w == 1:                           # constants, for which the compiler makes vector loads
-                        for t in range(count):
-                            packed[r, c, n, s, skipped + t] = x[first_image + n, h, first + t]
-                    elif stride_w == 2:
-                        for t in range(count):
-                            packed[r, c, n, s, skipped + t] = x[first_image + n, h, first + 2 * t]
-                    else:
-                        for t in range(count):
-                            packed[r, c, n, s, skipped + t] = x[first_image + n, h, first + stride_w * t]
-    return packed.reshape(stride_h, stride_w, images * slots * columns)
-
-
-@block_kernel(writes="grad_x inside")
-def _route(block: int, grad_output: Array, indices: Array, group: int, grad_x: Array, inside: Array) -> None:
-    """Add the gradients of a group of images where their maxima were, and say whether all places are in the image."""
-    result, streams = _draft_images(block, group, grad_x)
-    cells, all_inside = np.uint64(grad_x.shape[1]), True
-    for n in range(len(result)):
-        gradients, places, image = grad_output[block * group + n], indices[block * group + n], result[n]
-        for place in range(image.size):
-            image[place] = 0
-        for t in range(places.size):
-            if np.uint64(places[t]) < cells:            # a negative one is huge
-                image[max(0, places[t])] += gradients[t]
-            else:
-                all_inside = False
-    inside[block] = all_inside
-    if streams:
-        stream(result.reshape(result.size), grad_x[block * group:block * group + len(result)].reshape(result.size))
-
-
-@helper
-def _draft_images(block: int, group: int, images: Array) -> tuple[Array, bool]:
-    """Where a block's group of images is written first: if there are many small ones, in memory to be streamed."""
-    part = images[block * group:min(len(images), block * group + group)]
-    streams = images.nbytes >= STREAMED and part.size <= 4 * _CELLS
-    return (np.empty(part.shape, part.dtype) if streams else part), streams
 
 
 # --- means -------------------------------------------------------------------------------------------------
@@ -301,7 +165,8 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
 def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
             stride: int, pad: int, group: int, grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
-    result, streams = _draft_images(block, group, grad_x)
+    part = grad_x[block * group:min(len(grad_x), block * group + group)]
+    result = draft(part, grad_x.nbytes)
     width, count = grad_x.shape[2], grad_output.shape[2]
     before = kernel                                     # zeros on both sides of a row of windows
     shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)
@@ -343,5 +208,4 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
         for h in range(filled, grad_x.shape[1]):
             for w in range(width):
                 image[h, w] = 0
-    if streams:
-        stream(result.reshape(result.size), grad_x[block * group:block * group + len(result)].reshape(result.size))
+    finish(result, part)

@@ -90,6 +90,23 @@ def test_a_stride_beyond_the_image_leaves_one_window(target: str) -> None:
     assert (y.item(), indices.item()) == (5, 5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [31, 32, 33, 50, 67])
+def test_rows_of_several_vectors(width: int, dtype: type, target: str) -> None:
+    """Windows inside of an image and at its edges, NaN and -inf among them, up to the last cell of the last image."""
+    rng = np.random.default_rng(width)
+    x = rng.integers(-4, 4, (3, 1, 6, width)).astype(dtype)
+    x[rng.random(x.shape) < 0.2], x[rng.random(x.shape) < 0.1] = -INF, NAN
+    for kernel, stride, padding, dilation in product([2, (3, 2), 3], [1, 2, (2, 3), (1, 7)], [0, 1], [1, (1, 2)]):
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        y, indices = max_pool(x, kernel, **options, target=target)
+        expected = kernels.max_pool2d(x, kernel, **options, return_indices=True, target="naive")
+        np.testing.assert_array_equal(y, expected[0])
+        np.testing.assert_array_equal(indices, expected[1])
+        alone, _ = max_pool(x[2:], kernel, **options, target=target)
+        assert alone.tobytes() == y[2:].tobytes()
+
+
 @pytest.mark.parametrize(("shape", "kernel", "options"), [
     ((1, 1, 1, 5), (2, 1), {"padding": (1, 0), "dilation": (2, 1)}),
     ((1, 1, 4, 2), (3, 3), {"padding": 1, "dilation": (1, 3), "stride": 9, "ceil_mode": True}),

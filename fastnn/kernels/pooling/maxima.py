@@ -1,0 +1,245 @@
+"""Max pooling: a vector of windows at a time, whose cells are read where they lie in the image; and its gradient.
+
+LLVM's vectorizer does not make this of loops, as rows are short and windows step over cells. Vectors at the edges of an
+image are masked, so that they read nothing outside of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._elementwise import renamed
+from fastnn.kernels._jit import BlockKernel, block_kernel, config, inlined_helper
+from fastnn.kernels._simd import _data, _Vectors, lanes
+from fastnn.kernels._vectors import draft, finish
+from fastnn.kernels.pooling import naive
+from fastnn.kernels.pooling.naive import Pair
+
+_CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
+_NO_INDICES = np.empty(0, np.int64)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
+               indices: Array | None) -> None:
+    if (kernel[0] - 1) * dilation[0] * x.shape[3] + (kernel[1] - 1) * dilation[1] >= 1 << 31:
+        naive.max_pool2d(x, kernel, stride, padding, dilation, y, indices)     # a place in a window has 32 bits
+    elif y.size:
+        # A larger stride would find the same windows.
+        step_h, step_w = (min(s, size + 2 * p) for s, size, p in zip(stride, x.shape[2:], padding))
+        rows = max(1, _CELLS // (step_h * x.shape[3]))
+        run, indices = (_maxima, _NO_INDICES) if indices is None else (_maxima_and_indices, indices)
+        run(-(-y.size // (y.shape[3] * rows)), x.reshape(-1), *x.shape[2:], *kernel, step_h, step_w, *padding,
+            *dilation, rows, y.shape[2], y.shape[3], y.reshape(-1), indices.reshape(-1),
+            work=y.size * kernel[0] * kernel[1] // 4)
+
+
+@functools.cache
+def _window_maxima(stride: int, edge: bool, indexed: bool) -> Any:
+    """Return the function maxima(x, corner, column, width, rows, row_step, columns, column_step, step, count, y, begin,
+    indices, place): y[begin + t] = the largest x[corner + t step + a row_step + b column_step].
+
+    t counts the lanes of a vector, a < rows and b < columns the cells of a window. step is `stride`, or any number if
+    that is 0. Where that cell has its first maximum, counted from `corner`, is added to `place` for indices[begin + t].
+
+    At an `edge`, cells count that are in columns [0, width), x[corner] being in `column`; windows count if t < count.
+    Elsewhere all do, and `stride` vectors may be read from each cell of the first window.
+    """
+    def python(x: Array, corner: int, column: int, width: int, rows: int, row_step: int, columns: int,
+               column_step: int, step: int, count: int, y: Array, begin: int, indices: Array, place: int) -> None:
+        for t in range(min(count, lanes(x))):
+            best, where = -math.inf, -1
+            for a in range(rows):
+                for b in range(columns):
+                    if 0 <= column + t * step + b * column_step < width:
+                        offset = t * step + a * row_step + b * column_step
+                        value = x[corner + offset]
+                        if where < 0 or value > best or (value != value and best == best):
+                            best, where = value, offset
+            y[begin + t] = best
+            if indexed:
+                indices[begin + t] = place + where
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def maxima(typingctx: Any, x: Any, corner: Any, column: Any, width: Any, rows: Any, row_step: Any, columns: Any,
+               column_step: Any, step: Any, count: Any, y: Any, begin: Any, indices: Any, place: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            (x, corner, column, width, rows, row_step, columns, column_step, step, count, y, begin, indices,
+             place) = _data(context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[0].dtype)
+            size, element = vector.lanes, vector.type.element
+            narrow, wide = ir.VectorType(_I32, size), ir.VectorType(_I64, size)
+            line, none = ir.Constant(narrow, [*range(size)]), ir.Constant(narrow, [-1] * size)
+            lowest = ir.Constant(vector.type, [-math.inf] * size)
+
+            def spread(value: Any, ty: Any = narrow) -> Any:
+                value = builder.trunc(value, _I32) if ty == narrow else value
+                first = builder.insert_element(ir.Constant(ty, ir.Undefined), value, _I32(0))
+                return builder.shuffle_vector(first, first, ir.Constant(narrow, [0] * size))
+
+            def inside(first: Any, by: Any) -> Any:
+                at = builder.add(spread(first), builder.mul(line, by))
+                return builder.icmp_unsigned("<", at, spread(width))        # a negative one is huge
+
+            def masked(name: str, result: Any, *arguments: Any) -> Any:
+                function = ir.FunctionType(result, [argument.type for argument in arguments])
+                return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
+
+            def load(at: Any, first: Any) -> Any:
+                """x[at:], which stands in the columns from `first` on."""
+                if not edge:
+                    return vector.load(x, at)
+                return masked(f"llvm.masked.load.v{size}f{8 * vector.align}.p0", vector.type, vector.at(x, at),
+                              _I32(vector.align), inside(first, ir.Constant(narrow, [1] * size)), lowest)
+
+            def cells(at: Any, first: Any) -> Any:
+                """One cell of each window."""
+                if stride == 1:
+                    return load(at, first)
+                if stride == 2:
+                    parts = load(at, first), load(builder.add(at, _I64(size)), builder.add(first, _I64(size)))
+                    return vector.shuffle(*parts, [*range(0, 2 * size, 2)])
+                values = lowest
+                for t in range(size):
+                    skipped = builder.mul(step, _I64(t))
+                    there = builder.icmp_unsigned("<", builder.add(first, skipped), width)
+                    cell = builder.load(builder.gep(x, [builder.select(there, builder.add(at, skipped), _I64(0))]))
+                    values = builder.insert_element(
+                        values, builder.select(there, cell, ir.Constant(element, -math.inf)), _I32(t))
+                return values
+
+            best = cgutils.alloca_once_value(builder, lowest)
+            where = cgutils.alloca_once_value(builder, none if edge else ir.Constant(narrow, [0] * size))
+            with cgutils.for_range(builder, rows, intp=_I64) as row, cgutils.for_range(
+                    builder, columns, intp=_I64) as tap:
+                shift = builder.mul(tap.index, column_step)
+                offset, first = builder.add(builder.mul(row.index, row_step), shift), builder.add(column, shift)
+                value, old, place_of_old = cells(builder.add(corner, offset), first), builder.load(best), builder.load(
+                    where)
+                larger = builder.and_(builder.fcmp_unordered(">", value, old), builder.fcmp_ordered("ord", old, old))
+                if edge:                        # the first cell inside, whatever its value
+                    larger = builder.or_(larger, builder.and_(builder.icmp_signed("==", place_of_old, none),
+                                                              inside(first, spread(step))))
+                builder.store(builder.select(larger, value, old), best)
+                builder.store(builder.select(larger, spread(offset), place_of_old), where)
+
+            def store(value: Any, data: Any, name: str, align: int) -> None:
+                pointer = builder.bitcast(builder.gep(data, [begin]), value.type.as_pointer())
+                if edge:
+                    masked(f"llvm.masked.store.{name}.p0", ir.VoidType(), value, pointer, _I32(align),
+                           builder.icmp_signed("<", line, spread(count)))
+                else:
+                    builder.store(value, pointer).align = align
+
+            store(builder.load(best), y, f"v{size}f{8 * vector.align}", vector.align)
+            if indexed:
+                at = builder.add(builder.load(where), builder.mul(line, spread(step)))
+                store(builder.add(builder.sext(at, wide), spread(place, wide)), indices, f"v{size}i64", 8)
+            return context.get_dummy_value()
+
+        return types.void(x, *[types.intp] * 9, y, types.intp, indices, types.intp), codegen
+
+    return maxima
+
+
+@inlined_helper
+def _inside(begin: int, size: int, kernel: int, dilation: int) -> tuple[int, int]:
+    """The first of a window's taps that is in an image of `size`, and how many are."""
+    first = (dilation - 1 - begin) // dilation if begin < 0 else 0
+    return first, min(kernel, (size - 1 - begin) // dilation + 1) - first
+
+
+def _maxima_of(indexed: bool) -> BlockKernel:
+    """Make the kernel that computes some rows of results, and indices or none."""
+    plain, plain_edge, halved, halved_edge, any_edge = (
+        _window_maxima(stride, edge, indexed) for stride, edge in (
+            (1, False), (1, True), (2, False), (2, True), (0, True)))
+
+    def kernel(block: int, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride_h: int,
+               stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int, rows: int, out_h: int,
+               out_w: int, y: Array, indices: Array) -> None:
+        size, line = lanes(y), dilation_h * width
+        begin, end = block * rows * out_w, min(y.size, (block + 1) * rows * out_w)
+        result, places = draft(y[begin:end], y.nbytes), draft(indices[begin:end], indices.nbytes)
+        for r in range(block * rows, end // out_w):
+            top = r % out_h * stride_h - pad_h
+            skipped, count = _inside(top, height, kernel_h, dilation_h)
+            top += skipped * dilation_h
+            for first in range(0, out_w, size):
+                j = max(0, min(first, out_w - size))            # the last vector may overlap with the one before
+                left, at = j * stride_w - pad_w, r * out_w + j - begin
+                place = top * width + left
+                corner = r // out_h * height * width + place
+                last = (kernel_w - 1) * dilation_w
+                edge = ((size > out_w) | (left < 0) | (left + (size - 1) * stride_w + last >= width)
+                        | (corner + (count - 1) * line + last + size * stride_w > x.size))
+                if stride_w == 1:
+                    if edge:
+                        plain_edge(x, corner, left, width, count, line, kernel_w, dilation_w, 1, out_w - j, result, at,
+                                   places, place)
+                    else:
+                        plain(x, corner, left, width, count, line, kernel_w, dilation_w, 1, size, result, at, places,
+                              place)
+                elif stride_w == 2:
+                    if edge:
+                        halved_edge(x, corner, left, width, count, line, kernel_w, dilation_w, 2, out_w - j, result, at,
+                                    places, place)
+                    else:
+                        halved(x, corner, left, width, count, line, kernel_w, dilation_w, 2, size, result, at, places,
+                               place)
+                else:
+                    any_edge(x, corner, left, width, count, line, kernel_w, dilation_w, stride_w, out_w - j, result, at,
+                             places, place)
+        finish(result, y[begin:end])
+        finish(places, indices[begin:end])
+
+    return block_kernel(writes="y indices")(renamed(kernel, __name__, "maxima_and_indices" if indexed else "maxima"))
+
+
+_maxima, _maxima_and_indices = _maxima_of(False), _maxima_of(True)
+
+
+# --- gradients ---------------------------------------------------------------------------------------------
+
+
+def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
+    if grad_x.size == 0:
+        return indices.size == 0
+    images = grad_x.shape[0] * grad_x.shape[1]
+    gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
+    group = 1 + _CELLS // grad_x.shape[1]
+    blocks = -(-images // group)
+    inside = np.empty(blocks, np.bool_)
+    _route(blocks, gradients, indices.reshape(gradients.shape), group, grad_x, inside, work=grad_x.size // 2)
+    return bool(inside.all())
+
+
+@block_kernel(writes="grad_x inside")
+def _route(block: int, grad_output: Array, indices: Array, group: int, grad_x: Array, inside: Array) -> None:
+    """Add the gradients of a group of images where their maxima were, and say whether all places are in the image."""
+    part = grad_x[block * group:min(len(grad_x), block * group + group)]
+    result = draft(part, grad_x.nbytes)
+    cells, all_inside = np.uint64(grad_x.shape[1]), True
+    for n in range(len(result)):
+        gradients, places, image = grad_output[block * group + n], indices[block * group + n], result[n]
+        for place in range(image.size):
+            image[place] = 0
+        for t in range(places.size):
+            if np.uint64(places[t]) < cells:            # a negative one is huge
+                image[max(0, places[t])] += gradients[t]
+            else:
+                all_inside = False
+    inside[block] = all_inside
+    finish(result, part)
