@@ -11,6 +11,9 @@ A CPU kernel is written as a serial *block function* `(block, *arrays)` that own
 
 The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it.
 How blocks are cut never depends on the number of threads, so neither do the bits of the result.
+
+A function `(block, worker, *arrays)` learns which of `get_num_threads()` workers it runs on, from 0: no two blocks run
+on one worker at once, so the worker's part of a scratch is the block's own while it runs.
 """
 
 from __future__ import annotations
@@ -71,6 +74,10 @@ class BlockKernel:
         self.function = function
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.parameters = list(inspect.signature(function).parameters)[1:]
+        self.place = "block"                # what the function wants to know beside its arguments
+        if self.parameters[:1] == ["worker"]:
+            self.place = "block, worker"
+            del self.parameters[0]
         self.writes = set(writes.split())
         self.options: dict[str, Any] = {
             "nogil": True, "error_model": "numpy", "fastmath": SUMS if fastmath else False,
@@ -84,8 +91,7 @@ class BlockKernel:
 
     def __call__(self, blocks: int, *args: Any, work: int) -> None:
         if config.DISABLE_JIT:
-            for block in range(blocks):
-                self.function(block, *args)
+            self.run(self.function, blocks, args)
             return
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
         key = tuple([a.dtype if isinstance(a, np.ndarray) else type(a) for a in args])
@@ -96,12 +102,17 @@ class BlockKernel:
                 compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
         if config.BOUNDSCHECK:              # one by one, so that an error says what it found
             assert compiled.types == compiled.types_of(args), f"{self.name}: other dimensions than before"
-            for block in range(blocks):
-                compiled.block_function(block, *args)
+            self.run(compiled.block_function, blocks, args)
         elif work < PARALLEL_WORK or blocks < 2 or get_num_threads() == 1:
-            compiled.run(0, blocks, 0, compiled.call_block, *args)
+            compiled.run(0, blocks, 0, 0, compiled.call_block, *args)
         else:
             _launch(compiled, min(get_num_threads(), blocks), blocks, args)
+
+    def run(self, function: Callable[..., None], blocks: int, args: tuple) -> None:
+        """Run a Python function, or one of Numba's, over all blocks."""
+        worker = (0,) if "worker" in self.place else ()
+        for block in range(blocks):
+            function(block, *worker, *args)
 
     def type_of(self, name: str, arg: Any) -> types.Type:
         """Inputs are typed read-only, which accepts writable arrays too: one signature a dtype."""
@@ -124,17 +135,17 @@ class _Compiled:
         self.block_function = numba.njit(**kernel.options)(kernel.function)
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
-            f"def run(begin, end, loop, call_block, {names}):\n"
+            f"def run(begin, end, worker, loop, call_block, {names}):\n"
             f"    _failed = zeros(1, intp)\n"
             f"    arguments = address_of((_failed, {names}))\n"
             f"    if loop == 0:\n"
             f"        for block in range(begin, end):\n"
-            f"            call(call_block, (block, arguments))\n"
+            f"            call(call_block, (block, worker, arguments))\n"
             f"    else:\n"
             f"        call(loop, (begin, end, call_block, arguments))\n"
             f"    if _failed[0]:\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
-            (types.intp,) * 4 + self.types).entry_point     # without Numba's search for a signature
+            (types.intp,) * 5 + self.types).entry_point     # without Numba's search for a signature
 
     def types_of(self, args: tuple) -> tuple[types.Type, ...]:
         return tuple(self.kernel.type_of(name, arg) for name, arg in zip(self.kernel.parameters, args))
@@ -144,12 +155,12 @@ class _Compiled:
         """The address of the function that runs one block."""
         names = ", ".join(self.kernel.parameters)
         return _c_address(self.compile(
-            f"def call_block(block, arguments):\n"
+            f"def call_block(block, worker, arguments):\n"
             f"    _failed, {names} = load(arguments)\n"
             f"    try:\n"
-            f"        block_function(block, {names})\n"
+            f"        block_function({self.kernel.place}, {names})\n"
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        _failed[0] = 1\n", (types.intp,) * 2))
+            f"        _failed[0] = 1\n", (types.intp,) * 3))
 
     def compile(self, source: str, signature: tuple) -> Any:
         begin = time.perf_counter()
@@ -206,7 +217,7 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
             block, end = blocks * part // threads, blocks * (part + 1) // threads
             block += _take(taken, _LINE * part)  # type: ignore[call-arg]
             while block < end:
-                _call(call_block, (block, arguments))
+                _call(call_block, (block, _intp(thread), arguments))
                 block = blocks * part // threads + _take(taken, _LINE * part)
 
 
@@ -386,7 +397,7 @@ def _launch_on_numba(compiled: _Compiled, threads: int, blocks: int, args: tuple
     if before != threads:
         numba.set_num_threads(threads)
     try:
-        compiled.run(threads, blocks, _loop_address(), compiled.call_block, *args)
+        compiled.run(threads, blocks, 0, _loop_address(), compiled.call_block, *args)
     finally:
         if before != threads:
             numba.set_num_threads(before)
@@ -398,10 +409,10 @@ def _launch_on_pool(compiled: _Compiled, threads: int, blocks: int, args: tuple)
             _state.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="fastnn")
             _state.pool_threads = threads - 1
         cuts = [blocks * i // threads for i in range(threads + 1)]
-        futures = [_state.pool.submit(compiled.run, begin, end, 0, compiled.call_block, *args)
-                   for begin, end in itertools.pairwise(cuts[1:])]
+        futures = [_state.pool.submit(compiled.run, begin, end, worker, 0, compiled.call_block, *args)
+                   for worker, (begin, end) in enumerate(itertools.pairwise(cuts)) if worker]
     try:
-        compiled.run(0, cuts[1], 0, compiled.call_block, *args)
+        compiled.run(0, cuts[1], 0, 0, compiled.call_block, *args)
     finally:
         for future in futures:
             future.result()

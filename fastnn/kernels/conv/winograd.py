@@ -106,9 +106,9 @@ class _Plan(NamedTuple):
     """What follows from the shapes of a convolution alone."""
 
     tile: tuple[int, int]
-    jobs: int
-    group: int                              # tiles of a job
-    cuts: int                               # jobs that share these, each with a cut of the filters
+    groups: int
+    group: int                              # tiles of a block
+    cuts: int                               # blocks that share these, each with a cut of the filters
     places: tuple[Array, Array]             # where pixels of x and y lie among their tiles, in vectors
     offsets: Array                          # from a tile's product for the first channel to that for any other
     staged: int                             # elements of a block's scratch for pixels
@@ -135,7 +135,7 @@ def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, columns: int, fil
     cuts = min(filter_panels, panels(_CUTS, groups))
     channel = np.arange(x[1])
     offsets = channel // vector * (_PRODUCTS * group * vector) + channel % vector
-    return _Plan((rows, wide), groups * cuts, group, cuts,
+    return _Plan((rows, wide), groups, group, cuts,
                  (_places(x[2], x[3], _OUT * across + 2), _places(y[2], y[3], _OUT * across)), offsets,
                  _staged(group, across, _IN) * vector)
 
@@ -151,12 +151,12 @@ def _convolve(x: Array, packed: Array, bias: Array | None, activation: str | Non
         biases = np.zeros(len(packed) * columns, y.dtype)
         biases[: len(bias)] = bias
     finite = np.ones(len(x), np.uint8)
-    blocks = min(plan.jobs, get_num_threads())      # a result's bits depend on its tile alone
+    blocks, workers = plan.groups * plan.cuts, get_num_threads()
     _convolve_tiles(*plan.tile)(
-        blocks, plan.jobs, x, x.reshape(-1), packed, plan.offsets, *plan.places, biases, int(activation == "relu"),
-        *padding, plan.group, plan.cuts, empty((blocks, plan.staged), y.dtype),
-        empty((blocks, panels(x.shape[1], vector) * _PRODUCTS * plan.group * vector), y.dtype),
-        empty((blocks, _PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
+        blocks, x, x.reshape(-1), packed, plan.offsets, *plan.places, biases, int(activation == "relu"), *padding,
+        plan.group, plan.cuts, empty((workers, plan.staged), y.dtype),
+        empty((workers, panels(x.shape[1], vector) * _PRODUCTS * plan.group * vector), y.dtype),
+        empty((workers, _PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
         work=y.size * x.shape[1])
     return finite.view(bool)
 
@@ -252,54 +252,49 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
     """The kernel of all convolutions whose products have a tile of this shape."""
     multiply = walk_tile(1, tile_rows, tile_vectors, spread=True)
 
-    def convolve(block: int, jobs: int, x: Array, pixels: Array, packed: Array, offsets: Array, places: Array,
+    def convolve(block: int, worker: int, x: Array, pixels: Array, packed: Array, offsets: Array, places: Array,
                  y_places: Array, bias: Array, positive: int, pad_y: int, pad_x: int, group: int, cuts: int,
                  staging: Array, transformed: Array, totals: Array, y: Array, result: Array, finite: Array) -> None:
-        """Jobs, each a cut of the filters over a group of tiles."""
-        staged, tiles, total = staging[block], transformed[block], totals[block]
+        """A cut of the filters over a group of tiles."""
+        staged, tiles, total = staging[worker], transformed[worker], totals[worker]
         sums = total.reshape(-1)
-        blocks, filter_panels, channels, columns = len(staging), packed.shape[0], packed.shape[2], packed.shape[3]
+        filter_panels, channels, columns = packed.shape[0], packed.shape[2], packed.shape[3]
         images, filters, height, width = y.shape
         down, across, vector = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT, lanes(y)
-        line, begins = _OUT * across, np.zeros(1, np.int64)
-        held = -1
-        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
-            cut = job % cuts
-            first = job // cuts * group
-            end = min(images * down * across, first + group)
-            if held != first:
-                _load_input(x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles,
-                            vector, group * vector, _PRODUCTS * group * vector, 0, channels)
-                held = first
-            for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
-                total[:] = 0
-                for k in range(_PRODUCTS):
-                    for t in range(0, end - first, tile_rows):
-                        begins[0] = (k * group + t) * vector
-                        for c in range(0, channels, DEPTH):
-                            last = min(channels, c + DEPTH)
-                            multiply(tiles, begins, offsets[c:last], packed[panel, k, c:last],
-                                     total[k * group + t : k * group + t + tile_rows])
-                for left in range(0, min(columns, filters - panel * columns), vector):
-                    f = panel * columns + left
-                    inside = min(vector, filters - f)
-                    t = first
-                    while t < end:                          # a row of an image's tiles, or what is here of it
-                        n, i, j = t // (down * across), t // across % down, t % across
-                        count = min(end - t, across - j)
-                        for s in range(count):
-                            _transform_sums(sums, (t + s - first) * columns + left, _IN * group * columns,
-                                            group * columns, staged, (j + s) * _OUT * vector, line * vector, vector)
-                        step = 1 if count < across else _OUT
-                        begin = (n * filters + f) * height * width
-                        for row in range(i * _OUT, min(height, i * _OUT + _OUT), step):
-                            last = min(height, row + step) * width
-                            if count < across:
-                                last = row * width + min(width, (j + count) * _OUT)
-                            if not _unstage(staged, y_places, row * width + j * _OUT, last, -i * _OUT * line, bias,
-                                            f if bias.size else -1, positive, result, begin, height * width, inside):
-                                finite[n] = 0
-                        t += count
+        line, begins, cut = _OUT * across, np.zeros(1, np.int64), block % cuts
+        first = block // cuts * group
+        end = min(images * down * across, first + group)
+        _load_input(x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
+                    group * vector, _PRODUCTS * group * vector, 0, channels)
+        for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
+            total[:] = 0
+            for k in range(_PRODUCTS):
+                for t in range(0, end - first, tile_rows):
+                    begins[0] = (k * group + t) * vector
+                    for c in range(0, channels, DEPTH):
+                        last = min(channels, c + DEPTH)
+                        multiply(tiles, begins, offsets[c:last], packed[panel, k, c:last],
+                                 total[k * group + t : k * group + t + tile_rows])
+            for left in range(0, min(columns, filters - panel * columns), vector):
+                f = panel * columns + left
+                inside = min(vector, filters - f)
+                t = first
+                while t < end:                              # a row of an image's tiles, or what is here of it
+                    n, i, j = t // (down * across), t // across % down, t % across
+                    count = min(end - t, across - j)
+                    for s in range(count):
+                        _transform_sums(sums, (t + s - first) * columns + left, _IN * group * columns,
+                                        group * columns, staged, (j + s) * _OUT * vector, line * vector, vector)
+                    step = 1 if count < across else _OUT
+                    begin = (n * filters + f) * height * width
+                    for row in range(i * _OUT, min(height, i * _OUT + _OUT), step):
+                        last = min(height, row + step) * width
+                        if count < across:
+                            last = row * width + min(width, (j + count) * _OUT)
+                        if not _unstage(staged, y_places, row * width + j * _OUT, last, -i * _OUT * line, bias,
+                                        f if bias.size else -1, positive, result, begin, height * width, inside):
+                            finite[n] = 0
+                    t += count
 
     convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="staging transformed totals y result finite")(convolve)
@@ -321,18 +316,17 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     slices = min(panels(_CUTS, cuts), panels(tiles, _LEAST_GROUP))
     width = panels(share * rows, vector) * vector
     group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (_PRODUCTS * (panels(channels, columns) * columns + width))))
-    jobs = slices * cuts
-    blocks = min(jobs, get_num_threads())
+    workers = get_num_threads()
     partial = empty((slices, filters, 9, panels(channels, columns) * columns), x.dtype)
     finite = np.ones(filters, np.uint8)
     _correlate_tiles(rows, wide)(
-        blocks, jobs, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
+        slices * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
         _places(*x.shape[2:], _OUT * across + 2), _places(*grad_output.shape[2:], _OUT * across), *geometry.padding,
-        share, empty((blocks, _staged(group, across, _IN) * vector), x.dtype),
-        empty((blocks, _staged(group, across, _OUT) * vector), x.dtype),
-        empty((blocks, _PRODUCTS * panels(channels, columns), group, columns), x.dtype),
-        empty((blocks, _PRODUCTS * group * width), x.dtype),
-        empty((blocks, _PRODUCTS, share, panels(channels, columns), rows, columns), x.dtype), partial,
+        share, empty((workers, _staged(group, across, _IN) * vector), x.dtype),
+        empty((workers, _staged(group, across, _OUT) * vector), x.dtype),
+        empty((workers, _PRODUCTS * panels(channels, columns), group, columns), x.dtype),
+        empty((workers, _PRODUCTS * group * width), x.dtype),
+        empty((workers, _PRODUCTS, share, panels(channels, columns), rows, columns), x.dtype), partial,
         partial.reshape(-1), work=grad_output.size * channels)
     _sum_slices(filters, partial, grad_weight.reshape(filters, channels, 9), finite, work=partial.size)
     return bool(finite.all())
@@ -343,47 +337,44 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
     """The kernel of all gradients by the weights whose products have a tile of this shape."""
     multiply = walk_tile(1, tile_rows, tile_vectors)
 
-    def correlate(block: int, jobs: int, x: Array, x_flat: Array, grad_output: Array, grad_flat: Array, offsets: Array,
-                  x_places: Array, grad_places: Array, pad_y: int, pad_x: int, share: int, x_staging: Array,
-                  grad_staging: Array, x_tiles: Array, grad_tiles: Array, totals: Array, partial: Array,
-                  result: Array) -> None:
-        """Jobs, each a share of the filters' panels over one slice of all tiles."""
-        blocks, slices, filters, channels = len(totals), partial.shape[0], partial.shape[1], x.shape[1]
-        cuts, group, columns, vector = jobs // slices, x_tiles.shape[2], x_tiles.shape[3], lanes(x)
+    def correlate(block: int, worker: int, x: Array, x_flat: Array, grad_output: Array, grad_flat: Array,
+                  offsets: Array, x_places: Array, grad_places: Array, pad_y: int, pad_x: int, share: int,
+                  x_staging: Array, grad_staging: Array, x_tiles: Array, grad_tiles: Array, totals: Array,
+                  partial: Array, result: Array) -> None:
+        """A share of the filters' panels over one slice of all tiles."""
+        slices, filters, channels = partial.shape[0], partial.shape[1], x.shape[1]
+        group, columns, vector = x_tiles.shape[2], x_tiles.shape[3], lanes(x)
         height, width = grad_output.shape[2:]
         down, across = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT
         tiles = x.shape[0] * down * across
-        total, transformed, gradients = totals[block], x_tiles[block], grad_tiles[block]
-        sums, products = total.reshape(-1), transformed.reshape(-1)
+        total, transformed, gradients = totals[worker], x_tiles[worker], grad_tiles[worker]
+        sums, products, begins = total.reshape(-1), transformed.reshape(-1), np.zeros(1, np.int64)
         x_panels, grad_width = total.shape[2], gradients.size // (_PRODUCTS * group)
-        begins = np.zeros(1, np.int64)
-        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
-            cut, part = job // cuts, job % cuts
-            first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
-            total[:] = 0
-            end = (cut + 1) * tiles // slices
-            for first in range(cut * tiles // slices, end, group):
-                last = min(end, first + group)
-                _load_input(x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
-                            x_staging[block], products, columns, x_panels * group * columns, vector,
-                            group * columns, tile_vectors)
-                _load_gradient(grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0, 0,
-                               grad_places, grad_staging[block], gradients, grad_width, group * grad_width,
-                               vector, 0, filters)
-                for k in range(_PRODUCTS):
-                    for panel in range((end_filter - first_filter + tile_rows - 1) // tile_rows):
-                        begins[0] = k * group * grad_width + panel * tile_rows
-                        for c in range(x_panels):
-                            multiply(gradients, begins, offsets[: last - first],
-                                     transformed[k * x_panels + c, : last - first], total[k, panel, c])
-            for f in range(first_filter, end_filter):
-                panel, row = (f - first_filter) // tile_rows, (f - first_filter) % tile_rows
-                for c in range(0, x_panels * columns, vector):
-                    step = share * x_panels * tile_rows * columns
-                    begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
-                    _transform_gradient(sums, begin, _IN * step, step, result,
-                                        (cut * filters + f) * 9 * x_panels * columns + c, 3 * x_panels * columns,
-                                        x_panels * columns)
+        cut, part = block % slices, block // slices
+        first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
+        total[:] = 0
+        end = (cut + 1) * tiles // slices
+        for first in range(cut * tiles // slices, end, group):
+            last = min(end, first + group)
+            _load_input(x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places, x_staging[worker],
+                        products, columns, x_panels * group * columns, vector, group * columns, tile_vectors)
+            _load_gradient(grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0, 0,
+                           grad_places, grad_staging[worker], gradients, grad_width, group * grad_width, vector, 0,
+                           filters)
+            for k in range(_PRODUCTS):
+                for panel in range((end_filter - first_filter + tile_rows - 1) // tile_rows):
+                    begins[0] = k * group * grad_width + panel * tile_rows
+                    for c in range(x_panels):
+                        multiply(gradients, begins, offsets[: last - first],
+                                 transformed[k * x_panels + c, : last - first], total[k, panel, c])
+        for f in range(first_filter, end_filter):
+            panel, row = (f - first_filter) // tile_rows, (f - first_filter) % tile_rows
+            for c in range(0, x_panels * columns, vector):
+                step = share * x_panels * tile_rows * columns
+                begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
+                _transform_gradient(sums, begin, _IN * step, step, result,
+                                    (cut * filters + f) * 9 * x_panels * columns + c, 3 * x_panels * columns,
+                                    x_panels * columns)
 
     correlate.__qualname__ = f"correlate_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="x_staging grad_staging x_tiles grad_tiles totals partial result")(correlate)
