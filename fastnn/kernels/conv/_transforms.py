@@ -52,23 +52,22 @@ def transposed(matrix: Matrix) -> Matrix:
 
 
 @functools.cache
-def transform_tile(matrix: Matrix) -> Any:
-    """Return the tile(a, a_begin, a_line, a_step, b, b_begin, b_line, b_step): b = matrix a matrix^T, of vectors.
+def transform_tile(left: Matrix, right: Matrix) -> Any:
+    """Return the tile(a, a_begin, a_line, a_step, b, b_begin, b_line, b_step): b = left a right^T, of vectors.
 
     The vector of `lanes` elements at row i and column j is at begin + i line + j step of a flat array.
     """
-    rows, columns = len(matrix), len(matrix[0])
 
     def python(a: Array, a_begin: int, a_line: int, a_step: int, b: Array, b_begin: int, b_line: int,
                b_step: int) -> None:
-        def at(size: int, begin: int, line: int, step: int) -> Array:
-            i = np.arange(size)
-            return begin + (i[:, None] * line + i * step)[..., None] + np.arange(lanes(b))
+        def at(shape: tuple[int, ...], begin: int, line: int, step: int) -> Array:
+            i, j, lane = np.ogrid[: shape[0], : shape[1], : lanes(b)]
+            return begin + i * line + j * step + lane
 
-        m = np.array(matrix, b.dtype)
+        first, second = np.array(left, b.dtype), np.array(right, b.dtype)
         with np.errstate(all="ignore"):
-            half = np.tensordot(m, a[at(columns, a_begin, a_line, a_step)], (1, 0))
-            b[at(rows, b_begin, b_line, b_step)] = np.tensordot(m, half, (1, 1)).swapaxes(0, 1)
+            half = np.tensordot(first, a[at((first.shape[1], second.shape[1]), a_begin, a_line, a_step)], (1, 0))
+            b[at((len(first), len(second)), b_begin, b_line, b_step)] = np.tensordot(second, half, (1, 1)).swapaxes(0, 1)
 
     if config.DISABLE_JIT:
         return python
@@ -79,14 +78,14 @@ def transform_tile(matrix: Matrix) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             a, a_begin, a_line, a_step, b, b_begin, b_line, b_step = data_of(context, builder, signature, args)
             vectors = Vectors(builder, signature.args[4].dtype)
-            half = []                       # columns of matrix a
-            for j in range(columns):
+            half = []                       # columns of left a
+            for j in range(len(right[0])):
                 begin = builder.add(a_begin, builder.mul(a_step, index(j)))
-                half.append(_apply(vectors, matrix, [
-                    vectors.load(a, builder.add(begin, builder.mul(a_line, index(i)))) for i in range(columns)]))
-            for i in range(rows):
+                half.append(_apply(vectors, left, [
+                    vectors.load(a, builder.add(begin, builder.mul(a_line, index(i)))) for i in range(len(left[0]))]))
+            for i in range(len(left)):
                 begin = builder.add(b_begin, builder.mul(b_line, index(i)))
-                for j, value in enumerate(_apply(vectors, matrix, [column[i] for column in half])):
+                for j, value in enumerate(_apply(vectors, right, [column[i] for column in half])):
                     vectors.store(value, b, builder.add(begin, builder.mul(b_step, index(j))))
             return context.get_dummy_value()
 

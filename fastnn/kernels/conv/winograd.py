@@ -27,7 +27,7 @@ from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
 from fastnn.kernels._matrix import DEPTH, panels
 from fastnn.kernels._simd import copy_vector, lanes, tile_shape, transpose_tile, walk_tile
-from fastnn.kernels.conv._transforms import put_pixels, take_pixels, toom_cook, transform_tile, transposed
+from fastnn.kernels.conv._transforms import Matrix, put_pixels, take_pixels, toom_cook, transform_tile, transposed
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -36,13 +36,15 @@ _OUT, _IN = 4, 6                            # pixels of a tile's side, of result
 _PRODUCTS = _IN * _IN
 A, G, B = toom_cook((Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)), _OUT, 3)
 
-_CACHE = 1 << 18                            # elements of a block's transformed tiles at most
+_PAIRS = (0, 5), (1, 2), (3, 4)             # rows of the products; those of opposite points share their work
+_CACHE = 1 << 18                            # elements of sums that a block keeps at most
+_FEW_FILTERS = 1 << 13                      # filters times channels that stay in the cache when they are transformed
+_CHUNK = 64                                 # channels of filters that a block transforms by itself
 _CUTS = 16                                  # so many jobs at least, where the work can be cut so
 _LEAST_GROUP = 24                           # tiles that are summed up at once
 
 _put_zeros = copy_vector(0)
-_transform_weight, _transform_sums = transform_tile(G), transform_tile(A)
-_transform_gradient = transform_tile(transposed(G))
+_transform_weight, _transform_sums = transform_tile(G, G), transform_tile(A, A)
 
 
 def fits(weight: Array, geometry: Geometry) -> bool:
@@ -51,64 +53,78 @@ def fits(weight: Array, geometry: Geometry) -> bool:
             and max(geometry.padding) <= 2)
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array,
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
            packed: Array | None = None) -> Array:
-    """Write the convolution plus a bias, and with activation "relu" 0 where that is negative.
+    """Write the convolution plus a bias, and with relu 0 where that is negative.
 
     packed is what `pack` made of the weights. Returns for each image whether all of its sums are finite: where they are
     not, a tile's NaN or inf may have come to more of its results than the formula says.
     """
-    return _convolve(x, pack(weight) if packed is None else packed, bias, activation, geometry.padding, y)
+    return _convolve(x, weight, False, packed, bias, relu, geometry.padding, y)
 
 
 def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
     """Write the gradient by the input; returns for each image whether it is finite."""
     padding = 2 - geometry.padding[0], 2 - geometry.padding[1]
-    return _convolve(grad_output, pack(weight, backward=True), None, None, padding, grad_x)
+    return _convolve(grad_output, weight, True, None, None, False, padding, grad_x)
+
+
+def _columns(results: int, vector: int) -> int:
+    """Filters in a panel."""
+    return tile_shape(1 << 20, panels(results, vector))[1] * vector
 
 
 def pack(weight: Array, backward: bool = False) -> Array:
     """Return the transformed filters, in the order in which tiles read them: (panels, products, channels, lanes)."""
     results, channels = (weight.shape[1], len(weight)) if backward else weight.shape[:2]
-    vector = lanes(weight)
-    vectors = tile_shape(1 << 20, panels(results, vector))[1]
-    packed = empty((panels(results, vectors * vector), _PRODUCTS, channels, vectors * vector), weight.dtype)
+    columns = _columns(results, lanes(weight))
+    packed = empty((panels(results, columns), _PRODUCTS, channels, columns), weight.dtype)
     cuts = min(channels, panels(_CUTS, len(packed)))
-    _pack(len(packed) * cuts, weight.reshape(-1), int(backward), results, packed, packed.reshape(-1), work=packed.size)
+    _pack(len(packed) * cuts, weight.reshape(-1), int(backward), results, cuts, packed, packed.reshape(-1),
+          work=packed.size)
     return packed
 
 
 @block_kernel(writes="packed flat")
-def _pack(block: int, weight: Array, backward: int, results: int, packed: Array, flat: Array) -> None:
-    """A cut of the channels of one panel of filters; with `backward`, of the filters turned round."""
-    channels, columns, vector = packed.shape[2], packed.shape[3], lanes(packed)
-    panel, cut = block % packed.shape[0], block // packed.shape[0]
-    cuts = min(channels, (_CUTS + packed.shape[0] - 1) // packed.shape[0])
+def _pack(block: int, weight: Array, backward: int, results: int, cuts: int, packed: Array, flat: Array) -> None:
+    """A cut of the channels of one panel of filters."""
+    channels, columns = packed.shape[2], packed.shape[3]
+    panel, cut = block // cuts, block % cuts
+    first, end = cut * channels // cuts, (cut + 1) * channels // cuts
+    _pack_panel(weight, backward, results, channels, panel * columns, first, end, flat,
+                (panel * _PRODUCTS * channels + first) * columns, channels, columns)
+
+
+@helper
+def _pack_panel(weight: Array, backward: int, results: int, channels: int, first_result: int, first: int, end: int,
+                packed: Array, begin: int, height: int, columns: int) -> None:
+    """Transform some channels of a panel of filters, or of the filters turned round; products are `height` x columns."""
+    vector = lanes(packed)
     result_step, channel_step = (9, results * 9) if backward else (channels * 9, 9)
     taps = np.zeros(16 * vector, packed.dtype)
-    begin, step = (8 * vector, -vector) if backward else (0, vector)
-    for c in range(cut * channels // cuts, (cut + 1) * channels // cuts):
+    corner, step = (8 * vector, -vector) if backward else (0, vector)
+    for c in range(first, end):
         for left in range(0, columns, vector):
-            first = panel * columns + left
-            source = first * result_step + c * channel_step
-            if first + vector <= results and source + (vector - 1) * result_step + 16 <= weight.size:
+            result = first_result + left
+            source = result * result_step + c * channel_step
+            if result + vector <= results and source + (vector - 1) * result_step + 16 <= weight.size:
                 for t in range(0, 9, vector):
                     transpose_tile(weight, source + t, result_step, taps, t * vector, vector)
             else:
                 for t in range(9):
                     for r in range(vector):
-                        taps[t * vector + r] = weight[source + t + r * result_step] if first + r < results else 0
-            _transform_weight(taps, begin, 3 * step, step, flat, (panel * _PRODUCTS * channels + c) * columns + left,
-                              _IN * channels * columns, channels * columns)
+                        taps[t * vector + r] = weight[source + t + r * result_step] if result + r < results else 0
+            _transform_weight(taps, corner, 3 * step, step, packed, begin + (c - first) * columns + left,
+                              _IN * height * columns, height * columns)
 
 
 class _Plan(NamedTuple):
-    """What follows from the shapes of a convolution alone."""
+    """What follows from the shapes of a convolution alone. A block is a cut of the filters over a group of tiles."""
 
     tile: tuple[int, int]
     groups: int
-    group: int                              # tiles of a block
-    cuts: int                               # blocks that share these, each with a cut of the filters
+    group: int                              # tiles in each
+    cuts: int
     places: tuple[Array, Array]             # where pixels of x and y lie among their tiles, in vectors
     offsets: Array                          # from a tile's product for the first channel to that for any other
     staged: int                             # elements of a block's scratch for pixels
@@ -124,37 +140,42 @@ def _staged(group: int, columns: int, size: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, columns: int, filter_panels: int) -> _Plan:
-    """The plan for filters in so many panels of so many columns."""
-    across = panels(y[3], _OUT)
+def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int) -> _Plan:
+    across, columns = panels(y[3], _OUT), _columns(y[1], vector)
     tiles, wide = y[0] * panels(y[2], _OUT) * across, columns // vector
     tall = tile_shape(1 << 20, wide)[0]
     rows = min((tall, tall * 4 // 5, tall * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows * wide + 1))
-    group = min(panels(tiles, rows), 3 * tall // rows) * rows
+    groups = panels(tiles, 3 * tall)
+    if x[1] * y[1] < _FEW_FILTERS:                  # they stay in the cache, so blocks may as well be small
+        groups = max(groups, min(_CUTS, panels(tiles, rows)))
+    group = panels(panels(tiles, groups), rows) * rows
     groups = panels(tiles, group)
-    cuts = min(filter_panels, panels(_CUTS, groups))
+    cuts = max(1, min(panels(y[1], columns) // 2, panels(_CUTS, groups)))
     channel = np.arange(x[1])
-    offsets = channel // vector * (_PRODUCTS * group * vector) + channel % vector
     return _Plan((rows, wide), groups, group, cuts,
-                 (_places(x[2], x[3], _OUT * across + 2), _places(y[2], y[3], _OUT * across)), offsets,
+                 (_places(x[2], x[3], _OUT * across + 2), _places(y[2], y[3], _OUT * across)),
+                 channel // vector * (_PRODUCTS * group * vector) + channel % vector,
                  _staged(group, across, _IN) * vector)
 
 
-def _convolve(x: Array, packed: Array, bias: Array | None, activation: str | None, padding: tuple[int, int],
-              y: Array) -> Array:
+def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bias: Array | None, relu: bool,
+              padding: tuple[int, int], y: Array) -> Array:
     """Write y; returns for each image whether its sums are finite."""
-    vector, columns = lanes(y), packed.shape[3]
-    plan = _plan(x.shape, y.shape, vector, columns, len(packed))
+    vector, workers = lanes(y), get_num_threads()
+    plan, columns = _plan(x.shape, y.shape, vector), _columns(y.shape[1], vector)
+    fused = packed is None and plan.groups == 1     # each panel is used once: it need not go through memory
+    if packed is None:
+        packed = empty((workers, _PRODUCTS, _CHUNK, columns), y.dtype) if fused else pack(weight, backward)
     if bias is None:
         biases = EMPTY[y.dtype]
     else:
-        biases = np.zeros(len(packed) * columns, y.dtype)
+        biases = np.zeros(panels(len(bias), columns) * columns, y.dtype)
         biases[: len(bias)] = bias
     finite = np.ones(len(x), np.uint8)
-    blocks, workers = plan.groups * plan.cuts, get_num_threads()
     _convolve_tiles(*plan.tile)(
-        blocks, x, x.reshape(-1), packed, plan.offsets, *plan.places, biases, int(activation == "relu"), *padding,
-        plan.group, plan.cuts, empty((workers, plan.staged), y.dtype),
+        plan.groups * plan.cuts, x, x.reshape(-1), weight.reshape(-1), int(backward), int(fused), packed,
+        packed.reshape(-1), plan.offsets, *plan.places, biases, int(relu), *padding, plan.group, plan.cuts,
+        empty((workers, plan.staged), y.dtype),
         empty((workers, panels(x.shape[1], vector) * _PRODUCTS * plan.group * vector), y.dtype),
         empty((workers, _PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
         work=y.size * x.shape[1])
@@ -201,11 +222,26 @@ def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bi
     return finite
 
 
-def _loader(size: int, transform: Any) -> Any:
-    """Return the function that transforms tiles of size x size pixels, whose corners are 4 pixels apart."""
-    overlap = size - _OUT
+def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
+    """Return the function that transforms tiles of size x size pixels, whose corners are 4 pixels apart.
 
-    def load(pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int, down: int,
+    With pairs it does two rows of the products, those of _PAIRS[pair].
+    """
+    overlap = size - _OUT
+    first_pair, second_pair, third_pair = (
+        transform_tile(tuple(matrix[i] for i in pair) if pairs else matrix, matrix) for pair in _PAIRS)
+
+    @helper
+    def transform(pair: int, a: Array, a_begin: int, line: int, b: Array, b_begin: int, step: int) -> None:
+        vector = lanes(b)
+        if pair == 0 or not pairs:
+            first_pair(a, a_begin, line, vector, b, b_begin, _IN * step, step)
+        elif pair == 1:
+            second_pair(a, a_begin, line, vector, b, b_begin, _IN * step, step)
+        else:
+            third_pair(a, a_begin, line, vector, b, b_begin, _IN * step, step)
+
+    def load(pair: int, pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int, down: int,
              across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
              tile_step: int, product_step: int, chunk_step: int, group_step: int, in_group: int) -> None:
         """Tiles first to end of all images, in the order of images, rows, columns; outside of an image there are zeros.
@@ -235,16 +271,16 @@ def _loader(size: int, transform: Any) -> Any:
                        places, (pad_y - top) * line + pad_x, staged)
                 for i in range(begin, begin + count):
                     corner = (i // across * _OUT - top) * line + i % across * _OUT
-                    transform(staged, corner * vector, line * vector, vector, tiles,
-                              target + (t + i - begin - first) * tile_step, _IN * product_step, product_step)
+                    transform(pair, staged, corner * vector, line * vector, tiles,
+                              target + (t + i - begin - first) * tile_step, product_step)
                 t += count
             chunk += 1
 
-    load.__qualname__ = f"load_{size}"
     return helper(load)
 
 
-_load_input, _load_gradient = _loader(_IN, transform_tile(B)), _loader(_OUT, transform_tile(transposed(A)))
+_load_input = _loader(_IN, B, False)
+_load_input_pair, _load_gradient_pair = _loader(_IN, B, True), _loader(_OUT, transposed(A), True)
 
 
 @functools.cache
@@ -252,28 +288,33 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
     """The kernel of all convolutions whose products have a tile of this shape."""
     multiply = walk_tile(1, tile_rows, tile_vectors, spread=True)
 
-    def convolve(block: int, worker: int, x: Array, pixels: Array, packed: Array, offsets: Array, places: Array,
-                 y_places: Array, bias: Array, positive: int, pad_y: int, pad_x: int, group: int, cuts: int,
-                 staging: Array, transformed: Array, totals: Array, y: Array, result: Array, finite: Array) -> None:
+    def convolve(block: int, worker: int, x: Array, pixels: Array, weight: Array, backward: int, fused: int,
+                 packed: Array, packed_flat: Array, offsets: Array, places: Array, y_places: Array, bias: Array,
+                 positive: int, pad_y: int, pad_x: int, group: int, cuts: int, staging: Array, transformed: Array,
+                 totals: Array, y: Array, result: Array, finite: Array) -> None:
         """A cut of the filters over a group of tiles."""
         staged, tiles, total = staging[worker], transformed[worker], totals[worker]
-        sums = total.reshape(-1)
-        filter_panels, channels, columns = packed.shape[0], packed.shape[2], packed.shape[3]
+        sums, channels, columns = total.reshape(-1), x.shape[1], packed.shape[3]
         images, filters, height, width = y.shape
+        filter_panels, depth = (filters + columns - 1) // columns, _CHUNK if fused else DEPTH
         down, across, vector = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT, lanes(y)
         line, begins, cut = _OUT * across, np.zeros(1, np.int64), block % cuts
         first = block // cuts * group
         end = min(images * down * across, first + group)
-        _load_input(x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
+        _load_input(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
                     group * vector, _PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
             total[:] = 0
-            for k in range(_PRODUCTS):
-                for t in range(0, end - first, tile_rows):
-                    begins[0] = (k * group + t) * vector
-                    for c in range(0, channels, DEPTH):
-                        last = min(channels, c + DEPTH)
-                        multiply(tiles, begins, offsets[c:last], packed[panel, k, c:last],
+            for c in range(0, channels, depth):
+                last = min(channels, c + depth)
+                if fused:
+                    _pack_panel(weight, backward, filters, channels, panel * columns, c, last, packed_flat,
+                                worker * _PRODUCTS * _CHUNK * columns, _CHUNK, columns)
+                for k in range(_PRODUCTS):
+                    rows = packed[worker, k, : last - c] if fused else packed[panel, k, c:last]
+                    for t in range(0, end - first, tile_rows):
+                        begins[0] = (k * group + t) * vector
+                        multiply(tiles, begins, offsets[c:last], rows,
                                  total[k * group + t : k * group + t + tile_rows])
             for left in range(0, min(columns, filters - panel * columns), vector):
                 f = panel * columns + left
@@ -297,38 +338,39 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
                     t += count
 
     convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
-    return block_kernel(writes="staging transformed totals y result finite")(convolve)
+    return block_kernel(writes="packed packed_flat staging transformed totals y result finite")(convolve)
+
+
+_transform_gradient = transform_tile(((1.0, 0.0), (0.0, 1.0)), transposed(G))
+_FACTORS = np.array(G)[np.array(_PAIRS)]    # what each row of a pair counts in each row of the gradient
 
 
 def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
     """Write the gradient by the weights; returns whether it is finite."""
-    vector, (filters, channels) = lanes(x), grad_weight.shape[:2]
+    vector, workers, (filters, channels) = lanes(x), get_num_threads(), grad_weight.shape[:2]
     tall, wide = tile_shape(1 << 20, panels(channels, vector))
-    rows = min((tall, tall - 1, tall - 2), key=lambda rows: panels(filters, rows) * (rows * wide + 1))
-    columns = wide * vector
-    panel = _PRODUCTS * rows * panels(channels, columns) * columns
-    filter_panels = panels(filters, rows)
-    cuts = panels(filter_panels, max(1, _CACHE // panel))
+    rows, columns = min((tall, tall - 1, tall - 2), key=lambda rows: panels(filters, rows) * (rows * wide + 1)), wide * vector
+    x_panels, filter_panels = panels(channels, columns), panels(filters, rows)
+    cuts = panels(filter_panels, max(1, _CACHE // (2 * _IN * rows * x_panels * columns)))
     share = panels(filter_panels, cuts)
     cuts = panels(filter_panels, share)
     across = panels(grad_output.shape[3], _OUT)
-    tiles = len(x) * panels(grad_output.shape[2], _OUT) * across
-    slices = min(panels(_CUTS, cuts), panels(tiles, _LEAST_GROUP))
-    width = panels(share * rows, vector) * vector
-    group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (_PRODUCTS * (panels(channels, columns) * columns + width))))
-    workers = get_num_threads()
-    partial = empty((slices, filters, 9, panels(channels, columns) * columns), x.dtype)
+    tiles, width = len(x) * panels(grad_output.shape[2], _OUT) * across, panels(share * rows, vector) * vector
+    slices = min(panels(_CUTS, len(_PAIRS) * cuts), panels(tiles, _LEAST_GROUP))
+    group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (2 * _IN * (x_panels * columns + width))))
+    partial = empty((slices, len(_PAIRS), filters, 6, x_panels * columns), x.dtype)
     finite = np.ones(filters, np.uint8)
     _correlate_tiles(rows, wide)(
-        slices * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
+        slices * len(_PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
         _places(*x.shape[2:], _OUT * across + 2), _places(*grad_output.shape[2:], _OUT * across), *geometry.padding,
-        share, empty((workers, _staged(group, across, _IN) * vector), x.dtype),
+        empty((workers, _staged(group, across, _IN) * vector), x.dtype),
         empty((workers, _staged(group, across, _OUT) * vector), x.dtype),
-        empty((workers, _PRODUCTS * panels(channels, columns), group, columns), x.dtype),
-        empty((workers, _PRODUCTS * group * width), x.dtype),
-        empty((workers, _PRODUCTS, share, panels(channels, columns), rows, columns), x.dtype), partial,
-        partial.reshape(-1), work=grad_output.size * channels)
-    _sum_slices(filters, partial, grad_weight.reshape(filters, channels, 9), finite, work=partial.size)
+        empty((workers, 2 * _IN * x_panels, group, columns), x.dtype),
+        empty((workers, 2 * _IN * group * width), x.dtype),
+        empty((workers, 2 * _IN, share, x_panels, rows, columns), x.dtype), partial, partial.reshape(-1),
+        work=grad_output.size * channels)
+    _sum_slices(filters, partial, _FACTORS.astype(x.dtype), grad_weight.reshape(filters, channels, 9), finite,
+                work=partial.size)
     return bool(finite.all())
 
 
@@ -338,59 +380,71 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
     multiply = walk_tile(1, tile_rows, tile_vectors)
 
     def correlate(block: int, worker: int, x: Array, x_flat: Array, grad_output: Array, grad_flat: Array,
-                  offsets: Array, x_places: Array, grad_places: Array, pad_y: int, pad_x: int, share: int,
-                  x_staging: Array, grad_staging: Array, x_tiles: Array, grad_tiles: Array, totals: Array,
-                  partial: Array, result: Array) -> None:
-        """A share of the filters' panels over one slice of all tiles."""
-        slices, filters, channels = partial.shape[0], partial.shape[1], x.shape[1]
+                  offsets: Array, x_places: Array, grad_places: Array, pad_y: int, pad_x: int, x_staging: Array,
+                  grad_staging: Array, x_tiles: Array, grad_tiles: Array, totals: Array, partial: Array,
+                  result: Array) -> None:
+        """Two rows of the products of a share of the filters' panels over one slice of all tiles."""
+        slices, filters, channels = partial.shape[0], partial.shape[2], x.shape[1]
         group, columns, vector = x_tiles.shape[2], x_tiles.shape[3], lanes(x)
         height, width = grad_output.shape[2:]
         down, across = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT
         tiles = x.shape[0] * down * across
         total, transformed, gradients = totals[worker], x_tiles[worker], grad_tiles[worker]
         sums, products, begins = total.reshape(-1), transformed.reshape(-1), np.zeros(1, np.int64)
-        x_panels, grad_width = total.shape[2], gradients.size // (_PRODUCTS * group)
-        cut, part = block % slices, block // slices
+        share, x_panels, grad_width = total.shape[1], total.shape[2], gradients.size // (2 * _IN * group)
+        pair, cut, part = block % 3, block // 3 % slices, block // 3 // slices
         first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
         total[:] = 0
         end = (cut + 1) * tiles // slices
         for first in range(cut * tiles // slices, end, group):
             last = min(end, first + group)
-            _load_input(x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places, x_staging[worker],
-                        products, columns, x_panels * group * columns, vector, group * columns, tile_vectors)
-            _load_gradient(grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0, 0,
-                           grad_places, grad_staging[worker], gradients, grad_width, group * grad_width, vector, 0,
-                           filters)
-            for k in range(_PRODUCTS):
+            _load_input_pair(pair, x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
+                             x_staging[worker], products, columns, x_panels * group * columns, vector,
+                             group * columns, tile_vectors)
+            _load_gradient_pair(pair, grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0,
+                                0, grad_places, grad_staging[worker], gradients, grad_width, group * grad_width,
+                                vector, 0, filters)
+            for k in range(2 * _IN):
                 for panel in range((end_filter - first_filter + tile_rows - 1) // tile_rows):
                     begins[0] = k * group * grad_width + panel * tile_rows
                     for c in range(x_panels):
                         multiply(gradients, begins, offsets[: last - first],
                                  transformed[k * x_panels + c, : last - first], total[k, panel, c])
+        step, depth = share * x_panels * tile_rows * columns, x_panels * columns
         for f in range(first_filter, end_filter):
             panel, row = (f - first_filter) // tile_rows, (f - first_filter) % tile_rows
-            for c in range(0, x_panels * columns, vector):
-                step = share * x_panels * tile_rows * columns
+            for c in range(0, depth, vector):
                 begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
                 _transform_gradient(sums, begin, _IN * step, step, result,
-                                    (cut * filters + f) * 9 * x_panels * columns + c, 3 * x_panels * columns,
-                                    x_panels * columns)
+                                    ((cut * 3 + pair) * filters + f) * 6 * depth + c, 3 * depth, depth)
 
     correlate.__qualname__ = f"correlate_{tile_rows}x{tile_vectors}"
     return block_kernel(writes="x_staging grad_staging x_tiles grad_tiles totals partial result")(correlate)
 
 
 @block_kernel(writes="grad_weight finite")
-def _sum_slices(f: int, partial: Array, grad_weight: Array, finite: Array) -> None:
-    """The sum of a filter's slices, put in order: partial is (slices, filters, taps, channels)."""
-    zero = grad_weight.dtype.type(0)
-    check = zero
-    for t in range(partial.shape[2]):
-        for c in range(grad_weight.shape[1]):
-            total = partial[0, f, t, c]
+def _sum_slices(f: int, partial: Array, factors: Array, grad_weight: Array, finite: Array) -> None:
+    """The sum of a filter's slices and rows of products; partial is (slices, pairs, filters, rows x columns, channels)."""
+    depth = partial.shape[4]
+    rows = np.empty((6, depth), partial.dtype)
+    total = np.zeros((9, depth), partial.dtype)
+    for pair in range(3):
+        for t in range(6):
+            for c in range(depth):
+                rows[t, c] = partial[0, pair, f, t, c]
             for cut in range(1, partial.shape[0]):
-                total += partial[cut, f, t, c]
-            grad_weight[f, c, t] = total
-            check += total * zero
+                for c in range(depth):
+                    rows[t, c] += partial[cut, pair, f, t, c]
+        for t in range(9):
+            for r in range(2):
+                factor = factors[pair, r, t // 3]
+                for c in range(depth):
+                    total[t, c] += factor * rows[3 * r + t % 3, c]
+    zero = partial.dtype.type(0)
+    check = zero
+    for c in range(grad_weight.shape[1]):
+        for t in range(9):
+            grad_weight[f, c, t] = total[t, c]
+            check += total[t, c] * zero
     if check != zero:
         finite[f] = 0
