@@ -117,6 +117,13 @@ def check_needs(needs: Sequence[bool]) -> None:
         raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r}")
 
 
+def is_relu(activation: str | None) -> bool:
+    """Return whether the activation that is applied in the same pass is a ReLU; there is no other."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    return activation is not None
+
+
 def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return a real number from `minimum` to `maximum` as a float."""
     if isinstance(value, bool | str) or not isinstance(value, numbers.Real):

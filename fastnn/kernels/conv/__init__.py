@@ -15,6 +15,7 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     deliver,
+    is_relu,
     output,
 )
 from fastnn.kernels._targets import implementation
@@ -36,9 +37,9 @@ class Geometry:
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
-           dilation: IntPair = 1, groups: int = 1, algorithm: str = "auto", out: Array | None = None,
-           target: str | None = None) -> Array:
-    """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d).
+           dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
+           out: Array | None = None, target: str | None = None) -> Array:
+    """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d), or the ReLU of that.
 
     y[n, o, i, j] = bias[o] + sum over c, k, l of x[n, c, i s - p + k d, j s - p + l d] weight[o, c, k, l],
     c running over the input channels of o's group, and x being 0 outside of the image.
@@ -58,6 +59,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         the padding cannot be even puts the larger part after the image (torch allows it for stride 1 alone).
     groups : int
         Channels are cut into this many groups, each convolved by itself; it divides C and O.
+    activation : {"relu"}, optional
+        What is applied to the result, in the same pass. Its gradient is `relu_backward`'s, of the result.
     algorithm : {"auto", "direct"}
         "direct" sums the products of the formula; "auto" may choose, and today always chooses it.
     out : array of shape (N, O, OH, OW), optional
@@ -94,12 +97,13 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     """
     x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
     _check_algorithm(algorithm)
+    relu = is_relu(activation)
     geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1])
     y = output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
     if y.size:
-        implementation(__name__, target).conv2d(x, weight, bias, geometry, y)
+        implementation(__name__, target).conv2d(x, weight, bias, relu, geometry, y)
     return deliver(y, out)
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    direct.conv2d(x, weight, bias, None, geometry, y)
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
+    direct.conv2d(x, weight, bias, relu, geometry, y)
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],

@@ -15,6 +15,7 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     deliver,
+    is_relu,
     output,
     overlap,
 )
@@ -104,7 +105,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         if array is not None:
             check_shape(name, array, x.shape[1:2])
     momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
-    relu = _is_relu(activation)
+    relu = is_relu(activation)
     if of_batch:
         _check_several(x)
         if eps == 0:
@@ -197,7 +198,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None:
             check_shape(name, array, x.shape[1:2])
-    relu = _is_relu(activation)
+    relu = is_relu(activation)
     check_needs(needs)
     if training:
         _check_several(x)
@@ -218,12 +219,6 @@ def _as_channels(x: Array) -> Array:
 
 def _values_per_channel(x: Array) -> int:
     return x.shape[0] * prod(x.shape[2:])
-
-
-def _is_relu(activation: str | None) -> bool:
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
-    return activation is not None
 
 
 def _as_statistics(channels: int, **values: Array) -> list[Array]:
