@@ -15,6 +15,7 @@ from fastnn.kernels._pool import Array, empty
 IntPair: TypeAlias = int | Sequence[int]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_ndarray = np.ndarray
 _LARGEST = 1 << 40                          # sums of a few such numbers are still machine integers
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
@@ -44,7 +45,7 @@ def as_floats(**values: Any) -> list[Any]:
         if value is None and arrays:
             arrays.append(None)
             continue
-        array = as_array(name, value)
+        array = value if type(value) is _ndarray and value.flags.carray else as_array(name, value)
         if array.dtype is not dtype:        # all arrays of a dtype share one object, as a rule
             if array.dtype not in FLOATS:
                 raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; "
@@ -72,20 +73,26 @@ def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
 
 def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:
     """Raise ValueError unless `array` has one of `ranks` dimensions; `layout` says what they mean."""
-    _check_present(name, array)
-    if array.ndim not in ranks:
-        raise ValueError(f"{name}: expected {' or '.join(map(str, ranks))} dimensions {layout}, "
-                         f"got shape {array.shape}")
+    if array is None or array.ndim not in ranks:
+        check_present(name, array)
+        check_rank_of(name, array.shape, *ranks, layout=layout)
+
+
+def check_rank_of(name: str, shape: tuple[int, ...], *ranks: int, layout: str) -> None:
+    """Raise ValueError unless an array of this shape has one of `ranks` dimensions; `layout` says what they mean."""
+    if len(shape) not in ranks:
+        raise ValueError(f"{name}: expected {' or '.join(map(str, ranks))} dimensions {layout}, got shape {shape}")
 
 
 def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless `array` has this shape."""
-    _check_present(name, array)
-    if array.shape != shape:
+    if array is None or array.shape != shape:
+        check_present(name, array)
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
-def _check_present(name: str, array: Array | None) -> None:
+def check_present(name: str, array: Array | None) -> None:
+    """Raise TypeError for an array that is absent."""
     if array is None:
         raise TypeError(f"{name}: expected an array, got None")
 
@@ -113,12 +120,21 @@ def as_int(name: str, value: Any, minimum: int) -> int:
 
 def check_needs(needs: Sequence[bool]) -> None:
     """Raise ValueError unless `needs` says of three gradients whether they are needed."""
-    if not isinstance(needs, Sequence) or len(needs) != 3:
+    if (type(needs) is not tuple and not isinstance(needs, Sequence)) or len(needs) != 3:
         raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r}")
+
+
+def is_relu(activation: str | None) -> bool:
+    """Return whether the activation that is applied in the same pass is a ReLU; there is no other."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    return activation is not None
 
 
 def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return a real number from `minimum` to `maximum` as a float."""
+    if type(value) is float and minimum <= value <= maximum:
+        return value
     if isinstance(value, bool | str) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     number = float(value)
@@ -135,6 +151,16 @@ def as_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
     if len(value) != 2:
         raise ValueError(f"{name}: expected an integer or a pair of them, got {value!r}")
     return as_int(name, value[0], minimum), as_int(name, value[1], minimum)
+
+
+def as_key(name: str, value: IntPair, minimum: int) -> IntPair:
+    """Return an integer or a pair as a part of a key of a cache, from which `as_pair` makes the pair.
+
+    As 1, 1.0 and True are one key, what is not of integers alone is checked at once.
+    """
+    if type(value) is int or (type(value) is tuple and set(map(type, value)) == {int}):
+        return value
+    return as_pair(name, value, minimum)
 
 
 def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "out", **inputs: Array | None) -> Array:
@@ -165,6 +191,8 @@ def deliver(result: Array, out: Array | None) -> Array:
 
 def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays share memory; yes where finding out would take too long."""
+    if a is not b and a.flags.owndata and b.flags.owndata:
+        return False
     try:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:

@@ -8,17 +8,20 @@ from itertools import accumulate, zip_longest
 
 from fastnn import kernels
 from fastnn.kernels._arrays import Array
+from fastnn.nn.linear import Conv2d
 from fastnn.nn.module import Backward, Module, once
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
 from fastnn.nn.shape import Identity
+
+_FUSING = BatchNorm1d, BatchNorm2d, Conv2d          # layers that can do a ReLU's work too
 
 
 class Sequential(Module):
     """Layers one after the other.
 
     Their names are "0", "1" and so on, or the keys of a dict. Layers before the first one that learns are not run
-    backward when the gradient by the input is not wanted. A ReLU that follows batch normalization is done in the same
-    pass over memory.
+    backward when the gradient by the input is not wanted. A ReLU that follows a convolution or batch normalization is
+    done in the same pass over memory.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ class Sequential(Module):
                 fused = None
                 backwards.append(_pass_on)
                 continue
-            fused = layer.fuse(following) if isinstance(layer, BatchNorm1d | BatchNorm2d) else None
+            fused = layer.fuse(following) if isinstance(layer, _FUSING) else None
             try:
                 x, layer_backward = (fused or layer.forward)(x, training=training)
             except (TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
 from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair
+from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
-from fastnn.nn.module import Backward, Module, Parameter, data_of, once
+from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once
 
 
 class _Weighted(Module):
@@ -141,8 +143,26 @@ class Conv2d(_Weighted):
         self._start((out_channels, in_channels // groups, *self.kernel_size), out_channels, bias, init, dtype)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        return self._apply(kernels.conv2d, kernels.conv2d_backward, x, stride=self.stride, padding=self.padding,
-                           dilation=self.dilation, groups=self.groups)
+        return self._forward(x, None)
+
+    def fuse(self, following: Module) -> Forward | None:
+        """Return a forward that does the work of the following layer too, where that is a ReLU."""
+        if type(following) is not ReLU or type(self).forward is not Conv2d.forward:
+            return None
+        return lambda x, *, training: self._forward(x, "relu")
+
+    def _forward(self, x: Array, activation: str | None) -> tuple[Array, Backward]:
+        y, conv_backward = self._apply(
+            partial(kernels.conv2d, activation=activation), kernels.conv2d_backward, x, stride=self.stride,
+            padding=self.padding, dilation=self.dilation, groups=self.groups)
+        if activation is None:
+            return y, conv_backward
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return conv_backward(kernels.relu_backward(grad_y, y), input_grad=input_grad)
+
+        return y, backward
 
 
 class ConvTranspose2d(_Weighted):

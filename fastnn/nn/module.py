@@ -14,6 +14,7 @@ from fastnn import kernels
 from fastnn.kernels._arrays import FLOATS, Array
 
 Backward: TypeAlias = Callable[..., Any]
+Forward: TypeAlias = Callable[..., tuple[Any, Backward]]
 _Member = TypeVar("_Member")
 
 # Held while gradients or a layer's own state change. One for all, as a lock in each would bar pickle and deepcopy.

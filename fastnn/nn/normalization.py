@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,9 +10,7 @@ from numpy.typing import DTypeLike
 from fastnn import kernels
 from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_rank
 from fastnn.nn.activation import ReLU
-from fastnn.nn.module import Backward, Module, Parameter, data_of, once, state_lock
-
-Forward: TypeAlias = Callable[..., tuple[Array, Backward]]
+from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, state_lock
 
 
 class _BatchNorm(Module):

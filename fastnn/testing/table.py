@@ -162,6 +162,8 @@ def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]
         ((3, 5, 4, 4), (2, 5, 1, 1), {"stride": 2}),
         ((1, 1, 4, 3), (1, 1, 3, 3), {"padding": 6, "stride": 4, "dilation": 2}),
         ((2, 2, 9, 5), (17, 2, 2, 2), {}),
+        ((2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1, "activation": "relu"}),
+        ((2, 4, 5, 19), (6, 2, 3, 3), {"stride": (1, 2), "groups": 2, "activation": "relu"}),
     ]
     for image, filters, options in cases:
         yield Call((_draw(rng, dtype, image), _draw(rng, dtype, filters),
@@ -184,6 +186,7 @@ def _conv2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w), {"padding": -1}), ValueError, r"padding: expected at least 0, got -1")
     yield Refused(Call((x, w), {"padding": "full"}), ValueError, r"padding: .*'valid' or 'same', got 'full'")
     yield Refused(Call((x, w), {"algorithm": "magic"}), ValueError, r"algorithm: expected one of .* got 'magic'")
+    yield Refused(Call((x, w), {"activation": "elu"}), ValueError, r"activation: expected None or 'relu', got 'elu'")
     yield Refused(Call((x.astype(int), w)), TypeError, r"x: expected float32 or float64, got int64")
     yield Refused(Call((x + 1j, w)), TypeError, r"x: expected float32 or float64, got complex128")
     yield Refused(Call((x.astype(F32), w)), TypeError, r"weight: expected float32 as x has, got float64")
@@ -204,6 +207,16 @@ def _conv2d_backward_refused() -> Iterator[Refused]:
 _REFUSED_BACKWARD["conv2d_backward"] = _conv2d_backward_refused
 
 
+def _torch_conv2d(*args: Any, activation: str | None = None, **options: Any) -> Any:
+    y = _torch("conv2d")(*args, **options)
+    return y if activation is None else y.relu()
+
+
+def _conv2d_gradient(call: Call, y: Array, grad: Array) -> Call:
+    options = {name: value for name, value in call.kwargs.items() if name != "activation"}
+    return Call((grad if options == call.kwargs else kernels.relu_backward(grad, y), *call.args[:2]), options)
+
+
 def _conv2d_benchmark(label: str, channels: int, size: int, filters: int, kernel: int, padding: int) -> Benchmark:
     def call(n: int) -> Call:
         return Call((_normal(n, channels, size, size, dtype=F32), _normal(filters, channels, kernel, kernel, dtype=F32),
@@ -213,8 +226,8 @@ def _conv2d_benchmark(label: str, channels: int, size: int, filters: int, kernel
 
 
 _add(Kernel(
-    "conv2d", _conv2d_samples, torch=_torch("conv2d"), inputs=(0, 1, 2), refused=_conv2d_refused,
-    backward=lambda call, y, grad: Call((grad, *call.args[:2]), call.kwargs), algorithms=("auto", "direct"),
+    "conv2d", _conv2d_samples, torch=_torch_conv2d, inputs=(0, 1, 2), refused=_conv2d_refused,
+    backward=_conv2d_gradient, algorithms=("auto", "direct"),
     benchmarks=(_conv2d_benchmark("64 x 1 x 28 x 28, 32 filters 5 x 5", 1, 28, 32, 5, 2),
                 _conv2d_benchmark("64 x 32 x 14 x 14, 64 filters 5 x 5", 32, 14, 64, 5, 2))))
 

@@ -36,6 +36,23 @@ def python(code: str, cwd: Path | None = None, **environment: str | None) -> str
     return done.stdout
 
 
+def test_types_that_follow_from_one_array() -> None:
+    """One compilation for each dtype of it, whatever the other arguments are said to be."""
+    def halve(block, x, total, count):  # type: ignore[no-untyped-def]
+        for i in range(count):
+            x[i] /= 2
+            total[0] += x[i]
+
+    kernel = _jit.block_kernel(writes="x total", typed_by="x")(halve)
+    del _jit.kernels[kernel.name]
+    for dtype in (np.float32, np.float64, np.float32):
+        x, total = np.ones(3, dtype), np.zeros(1)
+        kernel(1, x, total, 3, work=1)
+        assert (x == 0.5).all()
+        assert total == 1.5
+    assert [key.name for key in kernel.compiled] == ["float32", "float64"]
+
+
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_concurrent_callers_on_each_threading_layer(layer: str) -> None:
     """workqueue aborts the process when two threads launch at once, so others than the main one use our pool."""

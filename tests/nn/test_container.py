@@ -136,6 +136,23 @@ def test_a_relu_is_fused_with_the_normalization_before_it(shape: tuple[int, ...]
     assert list(models[0].state_dict()) == [f"0.{name}" for name in norm(3).state_dict()]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_relu_is_fused_with_the_convolution_before_it(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, grad = rng.standard_normal((2, 3, 6, 5)).astype(np.float32), rng.standard_normal((2, 4, 6, 5)).astype(np.float32)
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    conv.bias.data[:] = rng.standard_normal(4)
+    results = []
+    for model in [nn.Sequential(nn.Sequential(conv), nn.ReLU()), nn.Sequential(conv, nn.ReLU())]:
+        model.zero_grad()
+        y, backward = model.forward(x, training=training)
+        results.append([y, model(x), backward(grad), conv.weight.grad, conv.bias.grad])
+        monkeypatch.setattr(nn.ReLU, "forward", None)       # the fused pair needs none
+    assert 0 < (results[0][0] == 0).mean() < 1
+    for apart, fused in zip(*results):
+        assert apart.tobytes() == fused.tobytes()
+
+
 def test_only_a_relu_and_a_plain_normalization_are_fused() -> None:
     class Quiet(nn.ReLU):
         def forward(self, x: np.ndarray, *, training: bool = True) -> tuple[np.ndarray, nn.Backward]:
@@ -145,6 +162,13 @@ def test_only_a_relu_and_a_plain_normalization_are_fused() -> None:
         def forward(self, x: np.ndarray, *, training: bool = True) -> tuple[np.ndarray, nn.Backward]:
             return super().forward(10 * x, training=training)
 
+    class Double(nn.Conv2d):
+        def forward(self, x: np.ndarray, *, training: bool = True) -> tuple[np.ndarray, nn.Backward]:
+            return super().forward(2 * x, training=training)
+
+    conv, images = Double(3, 2, 1), X[:, :, None, None]
+    np.testing.assert_array_equal(nn.Sequential(conv, nn.ReLU())(images), np.maximum(conv(images), 0))
+    np.testing.assert_allclose(nn.Sequential(conv, Quiet())(images), np.maximum(conv(images), 0) / 2, rtol=1e-6)
     plain = nn.BatchNorm1d(3)
     y = np.maximum(plain(X), 0)
     np.testing.assert_allclose(nn.Sequential(plain, Quiet())(X), y / 2, rtol=1e-6)
@@ -155,6 +179,9 @@ def test_only_a_relu_and_a_plain_normalization_are_fused() -> None:
 
 def test_gradients_through_a_fused_pair() -> None:
     rng = np.random.default_rng(0)
+    for check in check_gradients(nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Conv2d(3, 1, 1)).to(np.float64),
+                                 rng.standard_normal((2, 2, 4, 5))):
+        assert check.error < 1e-6, check
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).to(np.float64)
     for check in check_gradients(model, rng.standard_normal((6, 3))):
         assert check.error < 1e-6, check

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
 
 from fastnn.kernels._arrays import (
     Array,
     IntPair,
     as_floats,
     as_int,
+    as_key,
     as_pair,
     check_needs,
-    check_rank,
+    check_present,
+    check_rank_of,
     check_shape,
     deliver,
+    empty,
+    is_relu,
     output,
 )
 from fastnn.kernels._targets import implementation
+
+Shape: TypeAlias = tuple[int, ...]
 
 ALGORITHMS = ("auto", "direct")
 
@@ -34,11 +44,18 @@ class Geometry:
     dilation: tuple[int, int]
     groups: int
 
+    @functools.cached_property
+    def numbers(self) -> Array:
+        """All of these, for kernels."""
+        numbers = np.array([*self.stride, *self.padding, *self.dilation, self.groups], np.int64)
+        numbers.flags.writeable = False
+        return numbers
+
 
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
-           dilation: IntPair = 1, groups: int = 1, algorithm: str = "auto", out: Array | None = None,
-           target: str | None = None) -> Array:
-    """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d).
+           dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
+           out: Array | None = None, target: str | None = None) -> Array:
+    """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d), or the ReLU of that.
 
     y[n, o, i, j] = bias[o] + sum over c, k, l of x[n, c, i s - p + k d, j s - p + l d] weight[o, c, k, l],
     c running over the input channels of o's group, and x being 0 outside of the image.
@@ -58,6 +75,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         the padding cannot be even puts the larger part after the image (torch allows it for stride 1 alone).
     groups : int
         Channels are cut into this many groups, each convolved by itself; it divides C and O.
+    activation : {"relu"}, optional
+        What is applied to the result, in the same pass. Its gradient is `relu_backward`'s, of the result.
     algorithm : {"auto", "direct"}
         "direct" sums the products of the formula; "auto" may choose, and today always chooses it.
     out : array of shape (N, O, OH, OW), optional
@@ -94,12 +113,13 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     """
     x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
     _check_algorithm(algorithm)
+    relu = is_relu(activation)
     geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
     if bias is not None:
-        check_shape("bias", bias, weight.shape[:1])
-    y = output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
+        check_shape("bias", bias, shape[1:2])
+    y = empty(shape, x.dtype) if out is None else output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
     if y.size:
-        implementation(__name__, target).conv2d(x, weight, bias, geometry, y)
+        implementation(__name__, target).conv2d(x, weight, bias, relu, geometry, algorithm, y)
     return deliver(y, out)
 
 
@@ -149,7 +169,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
     check_shape("grad_output", grad_output, shape)
     check_needs(needs)
-    return implementation(__name__, target).conv2d_backward(grad_output, x, weight, geometry, needs)
+    return implementation(__name__, target).conv2d_backward(grad_output, x, weight, geometry, needs, algorithm)
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair = 0,
@@ -253,36 +273,46 @@ def _check_algorithm(algorithm: str) -> None:
         raise ValueError(f"algorithm: expected one of {ALGORITHMS}, got {algorithm!r}")
 
 
-def _check_filters(x: Array, weight: Array, layout: str, groups: int) -> int:
-    check_rank("x", x, 4, layout="(N, C, H, W)")
-    check_rank("weight", weight, 4, layout=layout)
-    if 0 in weight.shape or 0 in x.shape[1:]:
-        raise ValueError(f"x and weight: expected channels and pixels, got shapes {x.shape} and {weight.shape}")
-    return as_int("groups", groups, 1)
-
-
 def _geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair | str, dilation: IntPair,
-              groups: int) -> tuple[Geometry, tuple[int, int, int, int]]:
+              groups: int) -> tuple[Geometry, Shape]:
     """Return the geometry of a convolution and the shape of its result, once everything fits."""
-    groups = _check_filters(x, weight, "(O, C / groups, KH, KW)", groups)
-    channels, filters = x.shape[1], weight.shape[0]
+    if weight is None:
+        check_present("weight", weight)
+    return _fit(x.shape, weight.shape, as_key("stride", stride, 1),
+                padding if isinstance(padding, str) else as_key("padding", padding, 0),
+                as_key("dilation", dilation, 1), groups if type(groups) is int else as_int("groups", groups, 1))
+
+
+@functools.lru_cache(maxsize=256)
+def _fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilation: IntPair,
+         groups: int) -> tuple[Geometry, Shape]:
+    _check_filters(x, weight, "(O, C / groups, KH, KW)", groups)
+    channels, filters = x[1], weight[0]
     if channels % groups or filters % groups:
         raise ValueError(f"groups: expected a divisor of the {channels} input and {filters} output channels, "
                          f"got {groups}")
-    if weight.shape[1] != channels // groups:
+    if weight[1] != channels // groups:
         raise ValueError(f"weight: expected {channels // groups} channels in each filter for x with {channels} "
-                         f"channels in {groups} groups, got shape {weight.shape}")
+                         f"channels in {groups} groups, got shape {weight}")
     steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
     before, size = [], []
     for axis, name in enumerate(("height", "width")):
-        pixels, reach = x.shape[2 + axis], spacing[axis] * (weight.shape[2 + axis] - 1) + 1
+        pixels, reach = x[2 + axis], spacing[axis] * (weight[2 + axis] - 1) + 1
         first, total = _padding(padding, axis, pixels, reach, steps[axis])
         if reach > pixels + total:
             raise ValueError(f"weight: expected a kernel no larger than the padded input, got {name} {reach} "
                              f"(dilation counted) for {pixels + total}; make the padding larger")
         before.append(first)
         size.append((pixels + total - reach) // steps[axis] + 1)
-    return (Geometry(steps, (before[0], before[1]), spacing, groups), (len(x), filters, size[0], size[1]))
+    return Geometry(steps, (before[0], before[1]), spacing, groups), (x[0], filters, size[0], size[1])
+
+
+def _check_filters(x: Shape, weight: Shape, layout: str, groups: int) -> None:
+    check_rank_of("x", x, 4, layout="(N, C, H, W)")
+    check_rank_of("weight", weight, 4, layout=layout)
+    if 0 in weight or 0 in x[1:]:
+        raise ValueError(f"x and weight: expected channels and pixels, got shapes {x} and {weight}")
+    as_int("groups", groups, 1)
 
 
 def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride: int) -> tuple[int, int]:
@@ -299,25 +329,35 @@ def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride:
 
 
 def _transposed_geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair, output_padding: IntPair,
-                         groups: int, dilation: IntPair) -> tuple[Geometry, tuple[int, int, int, int]]:
+                         groups: int, dilation: IntPair) -> tuple[Geometry, Shape]:
     """Return the geometry of the convolution that is transposed, and the shape of the result."""
-    groups = _check_filters(x, weight, "(C, O / groups, KH, KW)", groups)
-    channels = x.shape[1]
-    if weight.shape[0] != channels:
-        raise ValueError(f"weight: expected {channels} filters for x with {channels} channels, "
-                         f"got shape {weight.shape}")
-    if channels % groups:
-        raise ValueError(f"groups: expected a divisor of the {channels} input channels, got {groups}")
+    if weight is None:
+        check_present("weight", weight)
     if isinstance(padding, str):
         raise ValueError(f"padding: expected an integer or a pair, got {padding!r}")
+    return _fit_transposed(
+        x.shape, weight.shape, as_key("stride", stride, 1), as_key("padding", padding, 0),
+        as_key("output_padding", output_padding, 0), groups if type(groups) is int else as_int("groups", groups, 1),
+        as_key("dilation", dilation, 1))
+
+
+@functools.lru_cache(maxsize=256)
+def _fit_transposed(x: Shape, weight: Shape, stride: IntPair, padding: IntPair, output_padding: IntPair, groups: int,
+                    dilation: IntPair) -> tuple[Geometry, Shape]:
+    _check_filters(x, weight, "(C, O / groups, KH, KW)", groups)
+    channels = x[1]
+    if weight[0] != channels:
+        raise ValueError(f"weight: expected {channels} filters for x with {channels} channels, got shape {weight}")
+    if channels % groups:
+        raise ValueError(f"groups: expected a divisor of the {channels} input channels, got {groups}")
     steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
     before, after = as_pair("padding", padding, 0), as_pair("output_padding", output_padding, 0)
-    size: Sequence[int] = [(x.shape[2 + axis] - 1) * steps[axis] - 2 * before[axis]
-                           + spacing[axis] * (weight.shape[2 + axis] - 1) + after[axis] + 1 for axis in (0, 1)]
+    size: Sequence[int] = [(x[2 + axis] - 1) * steps[axis] - 2 * before[axis]
+                           + spacing[axis] * (weight[2 + axis] - 1) + after[axis] + 1 for axis in (0, 1)]
     for axis in (0, 1):
         if after[axis] >= max(steps[axis], spacing[axis]):
             raise ValueError(f"output_padding: expected less than the stride or the dilation, got {output_padding}")
         if size[axis] < 1:
             raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; "
                              f"make it smaller")
-    return Geometry(steps, before, spacing, groups), (len(x), groups * weight.shape[1], size[0], size[1])
+    return Geometry(steps, before, spacing, groups), (x[0], groups * weight[1], size[0], size[1])

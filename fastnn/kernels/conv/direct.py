@@ -37,14 +37,14 @@ _SUMS = 1 << 16             # elements of the gradient by the weights that a blo
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, activation: str | None, geometry: Geometry, y: Array,
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
            packed: Array | None = None) -> None:
-    """Write the convolution plus a bias, and with activation "relu" 0 where that is negative.
+    """Write the convolution plus a bias, and with relu 0 where that is negative.
 
     packed is what `pack` made of the weights, for who convolves with them often.
     """
     filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
-    _convolve_phase(x, filters, bias, activation, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
+    _convolve_phase(x, filters, bias, relu, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
                     (1, 1), y, packed=packed)
 
 
@@ -78,7 +78,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
-            conv2d(grad_output, weight, None, None, geometry, grad_x)
+            conv2d(grad_output, weight, None, False, geometry, grad_x)
         if grad_weight is not None:
             _correlate(grad_output, x, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
@@ -109,7 +109,7 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
     return max(width, *ends, width + reach - max(0, min(firsts)))
 
 
-def _convolve_phase(source: Array, filters: Array, bias: Array | None, activation: str | None, geometry: Geometry,
+def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: bool, geometry: Geometry,
                     taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
                     y: Array, places: Array | None = None, packed: Array | None = None) -> None:
     """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
@@ -124,7 +124,7 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, activatio
     source, y = source.reshape(plan.source), y.reshape(plan.y)
     _convolve(*plan.tile)(
         plan.scratch[0], plan.jobs, source, packed, *plan.layout, EMPTY[source.dtype] if bias is None else bias,
-        int(activation == "relu"), *plan.numbers, plan.places if places is None else places,
+        int(relu), *plan.numbers, plan.places if places is None else places,
         empty(plan.scratch, y.dtype), y, y.reshape(-1), work=y.size * packed.shape[2])
 
 
@@ -187,7 +187,7 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
         places = ((np.arange(channels)[:, None] * height + np.arange(geometry.stride[0]))[..., None] * width
                   + np.arange(geometry.stride[1])).ravel()
         _convolve_phase(grad_output, weight.reshape(groups, filters // groups, -1), bias if bias is None else
-                        np.repeat(bias, places.size // channels), None, geometry, (((0,), 0), ((0,), 0)), (1, 1),
+                        np.repeat(bias, places.size // channels), False, geometry, (((0,), 0), ((0,), 0)), (1, 1),
                         (0, 0), geometry.stride, grad_x, places)
         return
     weight = weight.reshape(groups, filters // groups, channels, *weight.shape[2:]).transpose(0, 2, 1, 3, 4)
@@ -211,7 +211,7 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
             phase[...] = 0 if bias is None else bias[:, None, None]
             continue
         phase_weight = weight[:, :, :, used[0]][..., used[1]].reshape(groups, channels, -1)
-        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, None, geometry, (taps[0], taps[1]),
+        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, False, geometry, (taps[0], taps[1]),
                         (1, 1), (first[0], first[1]), geometry.stride, grad_x)
 
 

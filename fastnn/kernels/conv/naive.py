@@ -73,15 +73,18 @@ def sum_pixels(grad_output: Array) -> Array:
     return total
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
+           y: Array) -> None:
     padded = pad(x, weight.shape, y.shape, geometry)
     y[:] = 0 if bias is None else bias[:, None, None]
     for pixel, tap, result in products(weight.shape, y.shape, geometry):
         y[result] += padded[pixel] * weight[tap]
+    if relu:
+        y[y < 0] = 0
 
 
-def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
-                    needs: tuple[bool, bool, bool]) -> Gradients:
+def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
+                    algorithm: str) -> Gradients:
     return (spread(grad_output, weight, x.shape, geometry) if needs[0] else None,
             correlate(x, grad_output, weight, geometry) if needs[1] else None,
             sum_pixels(grad_output) if needs[2] else None)
@@ -98,6 +101,6 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     grad_x = None
     if needs[0]:
         grad_x = np.empty_like(x)
-        conv2d(grad_output, weight, None, geometry, grad_x)
+        conv2d(grad_output, weight, None, False, geometry, "direct", grad_x)
     return (grad_x, correlate(grad_output, x, weight, geometry) if needs[1] else None,
             sum_pixels(grad_output) if needs[2] else None)

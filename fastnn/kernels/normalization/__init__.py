@@ -15,10 +15,14 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     deliver,
+    empty,
+    is_relu,
     output,
     overlap,
 )
 from fastnn.kernels._targets import implementation
+
+_F64 = np.dtype(np.float64)
 
 
 def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
@@ -95,16 +99,13 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     x, running_mean, running_var, weight, bias = as_floats(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
-    if (running_mean is None) != (running_var is None):
+    if (running_mean is None) is not (running_var is None):
         missing = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{missing}: expected running_mean and running_var both or neither, got None")
-    of_batch = training or running_mean is None
-    per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, array in per_channel.items():
-        if array is not None:
-            check_shape(name, array, x.shape[1:2])
+    of_batch, channels = training or running_mean is None, x.shape[1:2]
+    _check_channels(channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
-    relu = _is_relu(activation)
+    relu = is_relu(activation)
     if of_batch:
         _check_several(x)
         if eps == 0:
@@ -112,21 +113,15 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     updates = training and running_mean is not None
     if updates:
         _check_updatable(*given)
-    y = output(out, x.shape, x.dtype, x=x, running_mean=given[0], running_var=given[1], weight=weight, bias=bias)
-
-    if of_batch:
-        mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
-    else:
-        mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
-    with np.errstate(all="ignore"):                     # NaN and inf travel without a warning
-        implementation(__name__, target).batch_norm(
-            _as_channels(x), weight, bias, eps, of_batch, relu, mean, var, _as_channels(y))
-        y = deliver(y, out)
-        if updates:
-            n = _values_per_channel(x)
-            given[0][...] = (1 - momentum) * running_mean + momentum * mean
-            given[1][...] = (1 - momentum) * running_var + momentum * (n / (n - 1)) * var
-        return (y, mean, 1 / np.sqrt(var + eps)) if return_stats else y
+    y = empty(x.shape, x.dtype) if out is None else output(
+        out, x.shape, x.dtype, x=x, running_mean=given[0], running_var=given[1], weight=weight, bias=bias)
+    stats = np.empty((2, *channels)) if of_batch or return_stats else None
+    implementation(__name__, target).batch_norm(
+        x, running_mean, running_var, weight, bias, of_batch, momentum, eps, relu, stats, y)
+    y = deliver(y, out)
+    if updates and (running_mean is not given[0] or running_var is not given[1]):
+        given[0][...], given[1][...] = running_mean, running_var        # those were written that are contiguous
+    return (y, stats[0], stats[1]) if stats is not None and return_stats else y
 
 
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
@@ -193,51 +188,36 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     grad_output, x, weight, bias = as_floats(grad_output=grad_output, x=x, weight=weight, bias=bias)
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
     check_shape("grad_output", grad_output, x.shape)
-    mean, invstd = _as_statistics(x.shape[1], mean=mean, invstd=invstd)
-    for name, array in (("weight", weight), ("bias", bias)):
-        if array is not None:
-            check_shape(name, array, x.shape[1:2])
-    relu = _is_relu(activation)
+    mean, invstd = as_floats(mean=mean, invstd=invstd)
+    if mean.dtype is not _F64:
+        raise TypeError("mean: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
+                        f"got {mean.dtype}")
+    _check_channels(x.shape[1:2], mean=mean, invstd=invstd, weight=weight, bias=bias)
+    relu = is_relu(activation)
     check_needs(needs)
     if training:
         _check_several(x)
-    grad_x = output(None, x.shape, x.dtype) if needs[0] else None
+    grad_x = empty(x.shape, x.dtype) if needs[0] else None
     grad_weight, grad_bias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    with np.errstate(all="ignore"):
-        implementation(__name__, target).batch_norm_backward(
-            _as_channels(grad_output), _as_channels(x), weight, bias, mean, invstd, training, relu,
-            None if grad_x is None else _as_channels(grad_x), grad_weight, grad_bias)
+    implementation(__name__, target).batch_norm_backward(
+        grad_output, x, weight, bias, mean, invstd, training, relu, grad_x, grad_weight, grad_bias)
     affine = weight is not None
     return grad_x, grad_weight if affine and needs[1] else None, grad_bias if affine and needs[2] else None
 
 
-def _as_channels(x: Array) -> Array:
+def as_channels(x: Array) -> Array:
     """View x as (N, C, L), L the number of values that a sample has in a channel."""
-    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
+    return x.reshape(x.shape[0], x.shape[1], -1 if x.size else prod(x.shape[2:]))
 
 
-def _values_per_channel(x: Array) -> int:
-    return x.shape[0] * prod(x.shape[2:])
-
-
-def _is_relu(activation: str | None) -> bool:
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
-    return activation is not None
-
-
-def _as_statistics(channels: int, **values: Array) -> list[Array]:
-    arrays = as_floats(**values)
-    for name, array in zip(values, arrays):
-        if array.dtype != np.float64:
-            raise TypeError(f"{name}: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
-                            f"got {array.dtype}")
-        check_shape(name, array, (channels,))
-    return arrays
+def _check_channels(shape: tuple[int, ...], **arrays: Array | None) -> None:
+    for name, array in arrays.items():
+        if array is not None and array.shape != shape:
+            check_shape(name, array, shape)
 
 
 def _check_several(x: Array) -> None:
-    if _values_per_channel(x) < 2:
+    if x.size < 2 * x.shape[1] or len(x) == 0:
         raise ValueError(f"x: expected more than one value a channel to take statistics of, got shape {x.shape}")
 
 

@@ -19,29 +19,53 @@ from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._elementwise import mapping, named_after, renamed
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
 from fastnn.kernels._vectors import row_products, row_squares, row_sum, row_sums_above, use_widest_vectors
+from fastnn.kernels.normalization import as_channels
 
 _LONG, _MANY = 64, 16                           # the least run and, for large arrays, channels to go by channel
 _SMALL = 1 << 16                                # values that are done before threads have started
 _RUN = 1024                                     # values that stand together, and are worth a walk over the samples
 _COLUMNS, _SLABS = 512, 64                      # columns of a block, and the most parts that rows are cut into
 _VALUES = 8192                                  # values of a block, at least
+_FEW, _FEW_VALUES = 128, 8192                   # runs and values at most where launches count more than work
+_NONE, _NAN = np.empty((2, 0)), float("nan")
 
 
-def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float, of_batch: bool, relu: bool, mean: Array,
-               var: Array, y: Array) -> None:
-    floor = 0.0 if relu else np.nan
-    none = EMPTY[x.dtype]
+def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None, bias: Array | None, of_batch: bool,
+               momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
+    """stats is where the mean and 1 / sqrt(var + eps) of each channel go; in inference it may be None."""
+    floor, none = 0.0 if relu else _NAN, EMPTY[x.dtype]
     weight, bias = none if weight is None else weight, none if bias is None else bias
-    if of_batch and _by_channel(x):
-        group = _group(x)
-        _normalize(-(-x.shape[1] // group), x, weight, bias, eps, floor, group, mean, var, y, work=x.size)
+    if running_mean is None:
+        running_mean = running_var = none
+    samples, channels = x.shape[:2]
+    if x.size <= _FEW_VALUES and samples * channels <= _FEW:
+        if x.ndim != 4:
+            x, y = as_channels(x)[..., None], as_channels(y)[..., None]
+        if of_batch:
+            _normalize_few(channels, x, running_mean, running_var, weight, bias, momentum, eps, floor, stats, y,
+                           work=x.size)
+        else:
+            _scale_few(channels, x, running_mean, running_var, weight, bias, eps, floor,
+                       _NONE if stats is None else stats, y, work=x.size)
         return
+    x, y = as_channels(x), as_channels(y)
     if of_batch:
-        n = x.shape[0] * x.shape[2]
-        mean[:] = _channel_sums(_value, x, x) / n
-        var[:] = _channel_sums(_square, x, x, mean) / n
-    invstd = 1 / np.sqrt(var + eps)
-    samples, channels, length = x.shape
+        by_channel = _by_channel(x)
+        if by_channel:
+            group = _group(x)
+            _normalize(-(-channels // group), x, weight, bias, eps, floor, group, stats[0], stats[1], y, work=x.size)
+        else:
+            _take_statistics(x, stats)
+        _finish_statistics(1, samples * x.shape[2], momentum, eps, running_mean, running_var, stats, work=channels)
+        if by_channel:
+            return
+    else:
+        if stats is None:
+            stats = np.empty((2, channels))
+        stats[0], stats[1] = running_mean, running_var
+        _finish_statistics(1, 0, momentum, eps, none, none, stats, work=channels)
+    mean, invstd = stats
+    length = x.shape[2]
     if length >= _LONG:
         runs, count = x.reshape(samples * channels, length), max(1, _VALUES // length)
         _scale_runs(-(-len(runs) // count), runs, weight, bias, mean, invstd, floor, count, y.reshape(runs.shape),
@@ -52,19 +76,34 @@ def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float, o
                        y.reshape(matrix.shape), work=x.size // 4)
 
 
+@np.errstate(all="ignore")
+def _take_statistics(x: Array, stats: Array) -> None:
+    """Write the mean and the variance of each channel."""
+    n = x.shape[0] * x.shape[2]
+    np.divide(_channel_sums(_value, x, x), n, out=stats[0])
+    np.divide(_channel_sums(_square, x, x, stats[0]), n, out=stats[1])
+
+
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
                         invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
                         grad_bias: Array) -> None:
-    floor = 0.0 if relu else np.nan
-    none = EMPTY[x.dtype]
+    floor, none = 0.0 if relu else _NAN, EMPTY[x.dtype]
     weight, bias = none if weight is None else weight, none if bias is None else bias
-    if _by_channel(x):
+    grad_output, x = as_channels(grad_output), as_channels(x)
+    grad_x = None if grad_x is None else as_channels(grad_x)
+    if _by_channel(x) or (x.shape[0] * x.shape[1] <= _FEW and x.size <= _FEW_VALUES):
         group = _group(x)
         result = np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x
         _gradients(-(-x.shape[1] // group), grad_output, x, weight, bias, mean, invstd, floor, training, group,
                    grad_weight, grad_bias, result, work=2 * x.size)
-        return
-    columns = _columns(x, weight, bias, mean, invstd)
+    else:
+        _gradients_by_column(grad_output, x, _columns(x, weight, bias, mean, invstd), mean, invstd, floor, training,
+                             grad_x, grad_weight, grad_bias)
+
+
+@np.errstate(all="ignore")                  # NaN and inf travel without a warning
+def _gradients_by_column(grad_output: Array, x: Array, columns: Array, mean: Array, invstd: Array, floor: float,
+                         training: bool, grad_x: Array | None, grad_weight: Array, grad_bias: Array) -> None:
     grad_bias[:] = sums = _channel_sums(_above, grad_output, x, line=columns, floor=floor)
     grad_weight[:] = products = _channel_sums(_product_above, grad_output, x, mean, line=columns, floor=floor) * invstd
     if grad_x is not None:
@@ -92,6 +131,7 @@ def _rows(x: Array) -> int:
     return max(1, _VALUES // (x.shape[1] * x.shape[2]))
 
 
+@np.errstate(all="ignore")
 def _columns(x: Array, weight: Array, bias: Array, mean: Array, invstd: Array) -> Array:
     """The line of each column."""
     high = mean.astype(x.dtype)
@@ -198,7 +238,7 @@ def _normalize(block: int, x: Array, weight: Array, bias: Array, eps: float, flo
             _scale_run(x[k, c], x[k, c], (*line, real(floor)), y[k, c], y.nbytes)
 
 
-@block_kernel(writes="grad_weight grad_bias grad_x")
+@block_kernel(writes="grad_weight grad_bias grad_x", typed_by="x")
 def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array,
                floor: float, training: bool, group: int, grad_weight: Array, grad_bias: Array, grad_x: Array) -> None:
     samples, channels, length = x.shape
@@ -242,6 +282,58 @@ def _scale_runs(block: int, x: Array, weight: Array, bias: Array, mean: Array, i
         c = r % len(mean)
         line = _line(x.dtype.type, c, weight, bias, mean, invstd[c])
         _scale_run(x[r], x[r], (*line, x.dtype.type(floor)), y[r], y.nbytes)
+
+
+@helper
+def _track(c: int, mean: float, var: float, n: int, momentum: float, running_mean: Array, running_var: Array) -> None:
+    """Let the statistics of n values into the running ones."""
+    running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean
+    running_var[c] = (1 - momentum) * running_var[c] + momentum * (n / (n - 1)) * var
+
+
+@block_kernel(writes="running_mean running_var stats", typed_by="running_mean")
+def _finish_statistics(block: int, n: int, momentum: float, eps: float, running_mean: Array, running_var: Array,
+                       stats: Array) -> None:
+    """Let means and variances into the running ones, if there are any, and turn variances into 1 / sqrt(var + eps)."""
+    for c in range(stats.shape[1]):
+        if running_mean.size:
+            _track(c, stats[0, c], stats[1, c], n, momentum, running_mean, running_var)
+        stats[1, c] = 1 / np.sqrt(stats[1, c] + eps)
+
+
+# --- small arrays: all in one launch ---------------------------------------------------------------------------------
+
+
+@block_kernel(writes="running_mean running_var stats y", typed_by="x")
+def _normalize_few(c: int, x: Array, running_mean: Array, running_var: Array, weight: Array, bias: Array,
+                   momentum: float, eps: float, floor: float, stats: Array, y: Array) -> None:
+    """One channel of (N, C, H, W)."""
+    samples, length, real = x.shape[0], x.shape[2] * x.shape[3], x.dtype.type
+    mean = var = 0.0
+    for n in range(samples):
+        mean += row_sum(x[n, c].reshape(-1))
+    mean /= samples * length
+    for n in range(samples):
+        var += row_squares(x[n, c].reshape(-1), mean)
+    var /= samples * length
+    stats[0, c], stats[1, c] = mean, 1 / np.sqrt(var + eps)
+    line = (*_line(real, c, weight, bias, stats[0], stats[1, c]), real(floor))
+    for n in range(samples):
+        _scale_run(x[n, c].reshape(-1), x[n, c].reshape(-1), line, y[n, c].reshape(-1), 0)
+    if running_mean.size:
+        _track(c, mean, var, samples * length, momentum, running_mean, running_var)
+
+
+@block_kernel(writes="stats y", typed_by="x")
+def _scale_few(c: int, x: Array, mean: Array, var: Array, weight: Array, bias: Array, eps: float, floor: float,
+               stats: Array, y: Array) -> None:
+    """One channel of (N, C, H, W)."""
+    real, invstd = x.dtype.type, 1 / np.sqrt(np.float64(var[c]) + eps)
+    line = (*_line(real, c, weight, bias, mean, invstd), real(floor))
+    for n in range(x.shape[0]):
+        _scale_run(x[n, c].reshape(-1), x[n, c].reshape(-1), line, y[n, c].reshape(-1), 0)
+    if stats.size:
+        stats[0, c], stats[1, c] = mean[c], invstd
 
 
 # --- by column ---------------------------------------------------------------------------------------------

@@ -1,32 +1,47 @@
 """Batch normalization as its formulas say: the judge of the other implementations.
 
-Values come as (N, C, L). All is computed in float64, whatever their dtype, and rounded when it is written.
+All is computed in float64, whatever their dtype, and rounded when it is written.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastnn.kernels._arrays import Array
+from fastnn.kernels.normalization import as_channels
 
 
-def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float, of_batch: bool, relu: bool, mean: Array,
-               var: Array, y: Array) -> None:
-    x = x.astype(np.float64)
+@np.errstate(all="ignore")                  # NaN and inf travel without a warning
+def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None,
+               bias: Array | None, of_batch: bool, momentum: float, eps: float, relu: bool, stats: Any,
+               y: Array) -> None:
+    x, y = as_channels(x.astype(np.float64)), as_channels(y)
     N, C, L = x.shape
     for c in range(C):
         if of_batch:
-            mean[c] = sum(x[n, c, i] for n in range(N) for i in range(L)) / (N * L)
-            var[c] = sum((x[n, c, i] - mean[c]) ** 2 for n in range(N) for i in range(L)) / (N * L)
+            mean = sum(x[n, c, i] for n in range(N) for i in range(L)) / (N * L)
+            var = sum((x[n, c, i] - mean) ** 2 for n in range(N) for i in range(L)) / (N * L)
+        else:
+            mean, var = np.float64(running_mean[c]), np.float64(running_var[c])
         for n in range(N):
             for i in range(L):
-                value = _scaled((x[n, c, i] - mean[c]) / np.sqrt(var[c] + eps), c, weight, bias)
+                value = _scaled((x[n, c, i] - mean) / np.sqrt(var + eps), c, weight, bias)
                 y[n, c, i] = 0 if relu and value < 0 else value
+        if stats is not None:
+            stats[:, c] = mean, 1 / np.sqrt(var + eps)
+        if of_batch and running_mean is not None:
+            running_mean[c] = (1 - momentum) * np.float64(running_mean[c]) + momentum * mean
+            running_var[c] = (1 - momentum) * np.float64(running_var[c]) + momentum * var * N * L / (N * L - 1)
 
 
+@np.errstate(all="ignore")
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
                         invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
                         grad_bias: Array) -> None:
+    grad_output, x = as_channels(grad_output), as_channels(x)
+    grad_x = None if grad_x is None else as_channels(grad_x)
     z = (x - mean[:, None]) * invstd[:, None]
     N, C, L = x.shape
     for c in range(C):

@@ -52,7 +52,7 @@ def test_relu_and_packed_filters() -> None:
                                     options.get("groups", 1))
         for packed in (None, direct.pack(weight, geometry)):
             y = np.empty(shape, np.float32)
-            direct.conv2d(x, weight, bias, "relu", geometry, y, packed)
+            direct.conv2d(x, weight, bias, True, geometry, y, packed)
             assert y.tobytes() == np.where(plain < 0, np.float32(0), plain).tobytes()
 
 

@@ -1,0 +1,219 @@
+"""Convolutions of so few products that what surrounds them counts: loops as in the formula, all in one launch.
+
+Whether they run here follows from the shapes of one image, so that its bits do not depend on the rest of the batch.
+A tap of a filter lies in the image for a rectangle of results. The others see a zero there, which matters only to
+what is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastnn.kernels._arrays import EMPTY, Array, empty
+from fastnn.kernels._jit import BlockKernel, block_kernel, inlined_helper, sums_helper
+from fastnn.kernels.conv import direct
+
+if TYPE_CHECKING:
+    from fastnn.kernels.conv import Geometry
+
+Gradients = tuple[Array | None, Array | None, Array | None]
+
+_PRODUCTS = 1 << 12                         # of filters with one image and its result, at most
+_SUMS = 1 << 14                             # the same of a whole batch, which a block forms the sum of
+
+
+def fits(weight: Array, image: Array, result: Array) -> bool:
+    """Whether a convolution from images to results of these shapes is done here."""
+    return weight.size * (image.size + result.size) <= _PRODUCTS * len(image)
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
+    _convolve_image(len(x), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, int(relu), y,
+                    work=weight.size * y.size)
+
+
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
+    _spread_image(len(x), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, y,
+                  work=weight.size * y.size)
+
+
+def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
+                    needs: tuple[bool, bool, bool]) -> Gradients:
+    return _backward(_gradients, direct.conv2d_backward, grad_output, x, weight, geometry, needs)
+
+
+def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
+                              needs: tuple[bool, bool, bool]) -> Gradients:
+    return _backward(_transposed_gradients, direct.conv_transpose2d_backward, grad_output, x, weight, geometry, needs)
+
+
+def _backward(kernel: BlockKernel, otherwise: Callable[..., Gradients], grad_output: Array, x: Array, weight: Array,
+              geometry: Geometry, needs: tuple[bool, bool, bool]) -> Gradients:
+    """The gradients by a kernel; those by the weights and the bias of a large batch are done otherwise."""
+    dtype, work = x.dtype, weight.size * x.size
+    if work > _SUMS and (needs[1] or needs[2]):
+        grad_x = _backward(kernel, otherwise, grad_output, x, weight, geometry, (needs[0], False, False))[0]
+        return grad_x, *otherwise(grad_output, x, weight, geometry, (False, *needs[1:]))[1:]
+    grad_x = empty(x.shape, dtype) if needs[0] else None
+    grad_weight = np.empty(weight.shape, dtype) if needs[1] else None
+    grad_bias = np.empty(grad_output.shape[1], dtype) if needs[2] else None
+    none = weight if needs[0] and needs[1] else np.empty((0, 0, 0, 0), dtype)
+    kernel(len(x) + 1, grad_output, x, weight, geometry.numbers, none if grad_x is None else grad_x,
+           none if grad_weight is None else grad_weight, EMPTY[dtype] if grad_bias is None else grad_bias, work=work)
+    return grad_x, grad_weight, grad_bias
+
+
+# --- blocks: images, and in a last one the gradients by the weights and the bias -----------------------------------
+
+
+@block_kernel(writes="y", typed_by="x")
+def _convolve_image(n: int, x: Array, weight: Array, bias: Array, numbers: Array, relu: int, y: Array) -> None:
+    _convolve(n, x, weight, bias, numbers, y)
+    if relu:
+        values = y[n].reshape(-1)
+        for i in range(values.size):
+            if values[i] < 0:
+                values[i] = 0
+
+
+@block_kernel(writes="y", typed_by="x")
+def _spread_image(n: int, x: Array, weight: Array, bias: Array, numbers: Array, y: Array) -> None:
+    _spread(n, x, weight, bias, numbers, y)
+
+
+@block_kernel(writes="grad_x grad_weight grad_bias", typed_by="x")
+def _gradients(n: int, grad_output: Array, x: Array, weight: Array, numbers: Array, grad_x: Array, grad_weight: Array,
+               grad_bias: Array) -> None:
+    if n == len(x):
+        _correlate(x, grad_output, numbers, grad_weight)
+        _sum_channels(grad_output, grad_bias)
+    elif grad_x.size:
+        _spread(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
+
+
+@block_kernel(writes="grad_x grad_weight grad_bias", typed_by="x")
+def _transposed_gradients(n: int, grad_output: Array, x: Array, weight: Array, numbers: Array, grad_x: Array,
+                          grad_weight: Array, grad_bias: Array) -> None:
+    if n == len(x):
+        _correlate(grad_output, x, numbers, grad_weight)
+        _sum_channels(grad_output, grad_bias)
+    elif grad_x.size:
+        _convolve(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
+
+
+@sums_helper
+def _sum_channels(grad_output: Array, total: Array) -> None:
+    for c in range(total.size):
+        channel = 0.0
+        for n in range(len(grad_output)):
+            for value in grad_output[n, c].reshape(-1):
+                channel += np.float64(value)
+        total[c] = channel
+
+
+@inlined_helper
+def _reach(tap: int, stride: int, padding: int, dilation: int, pixels: int, results: int) -> tuple[int, int, int]:
+    """Result i reads pixel i stride + shift at a tap: the shift, and from where to where that lies in the image."""
+    shift = tap * dilation - padding
+    begin = min(results, max(0, -(shift // stride)))
+    return shift, begin, max(begin, min(results, (pixels - 1 - shift) // stride + 1))
+
+
+@sums_helper
+def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, result: Array) -> None:
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
+    filters, channels, kernel_y, kernel_x = weight.shape
+    zero = result.dtype.type(0)
+    for o in range(filters):
+        x, y = image[n, o // (filters // groups) * channels:], result[n, o]
+        y[:] = bias[o] if bias.size else zero
+        for c in range(channels):
+            for k in range(kernel_y):
+                down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, x.shape[1], y.shape[0])
+                for l in range(kernel_x):                                       # noqa: E741
+                    right, begin, end = _reach(l, stride_x, padding_x, dilation_x, x.shape[2], y.shape[1])
+                    w = weight[o, c, k, l]
+                    for i in range(top, bottom):
+                        row, first = max(0, i * stride_y + down), max(0, begin * stride_x + right)
+                        if stride_x == 1:
+                            for j in range(end - begin):
+                                y[i, begin + j] += w * x[c, row, first + j]
+                        else:
+                            for j in range(end - begin):
+                                y[i, begin + j] += w * x[c, row, first + j * stride_x]
+                    if not np.isfinite(w):
+                        for i in range(y.shape[0]):
+                            for j in range(y.shape[1]):
+                                if not (top <= i < bottom and begin <= j < end):
+                                    y[i, j] += w * zero
+
+
+@sums_helper
+def _spread(n: int, result: Array, weight: Array, bias: Array, numbers: Array, image: Array) -> None:
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
+    filters, channels, kernel_y, kernel_x = weight.shape
+    filters //= groups
+    zero = image.dtype.type(0)
+    for c in range(image.shape[1]):
+        x, first_filter = image[n, c], c // channels * filters
+        x[:] = bias[c] if bias.size else zero
+        for o in range(first_filter, first_filter + filters):
+            y = result[n, o]
+            for k in range(kernel_y):
+                down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, x.shape[0], y.shape[0])
+                for l in range(kernel_x):                                       # noqa: E741
+                    right, begin, end = _reach(l, stride_x, padding_x, dilation_x, x.shape[1], y.shape[1])
+                    w = weight[o, c % channels, k, l]
+                    for i in range(top, bottom):
+                        row, first = max(0, i * stride_y + down), max(0, begin * stride_x + right)
+                        if stride_x == 1:
+                            for j in range(end - begin):
+                                x[row, first + j] += w * y[i, begin + j]
+                        else:
+                            for j in range(end - begin):
+                                x[row, first + j * stride_x] += w * y[i, begin + j]
+                    if not np.isfinite(w):
+                        for row in range(x.shape[0]):
+                            for column in range(x.shape[1]):
+                                i, j = (row - down) // stride_y, (column - right) // stride_x
+                                if (row - down == i * stride_y and column - right == j * stride_x
+                                        and not (top <= i < bottom and begin <= j < end)):
+                                    x[row, column] += w * zero
+
+
+@sums_helper
+def _correlate(image: Array, result: Array, numbers: Array, grad_weight: Array) -> None:
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
+    filters, channels, kernel_y, kernel_x = grad_weight.shape
+    height, width = result.shape[2:]
+    for o in range(filters):
+        first_channel = o // (filters // groups) * channels
+        nothing = 0.0                                   # but for NaN, if any result is not finite
+        for n in range(result.shape[0]):
+            for value in result[n, o].reshape(-1):
+                nothing += value * 0.0
+        for c in range(channels):
+            for k in range(kernel_y):
+                down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, image.shape[2], height)
+                for l in range(kernel_x):                                       # noqa: E741
+                    right, begin, end = _reach(l, stride_x, padding_x, dilation_x, image.shape[3], width)
+                    total = 0.0
+                    for n in range(result.shape[0]):
+                        x, y = image[n, first_channel + c], result[n, o]
+                        for i in range(top, bottom):
+                            row, first = max(0, i * stride_y + down), max(0, begin * stride_x + right)
+                            if stride_x == 1:
+                                for j in range(end - begin):
+                                    total += np.float64(y[i, begin + j]) * x[row, first + j]
+                            else:
+                                for j in range(end - begin):
+                                    total += np.float64(y[i, begin + j]) * x[row, first + j * stride_x]
+                        if nothing != 0:
+                            for i in range(height):
+                                for j in range(width):
+                                    if not (top <= i < bottom and begin <= j < end):
+                                        total += y[i, j] * 0.0
+                    grad_weight[o, c, k, l] = total
