@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import finish_stores, store_past_caches, streamable, use_widest_vectors
+from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable, use_widest_vectors
 
 CHUNK = 8192            # elements of a block
 _STRIP = 128            # elements computed between two bursts of stores past the caches: processors overlap so many
@@ -26,10 +26,10 @@ def chunk(block: int, x: Array) -> Array:
     return x[block * CHUNK:(block + 1) * CHUNK]
 
 
-def mapping(function: Callable[[Any, Any, Any], Any]) -> Callable[[Array, Array, Any, Array, int], None]:
-    """Make a function (a, b, option, y, nbytes) for kernels: y = function(a, b, option), element by element.
+def mapping(function: Callable[[Any, Any, Any], Any]) -> Callable[[Array, Array, Any, Array, bool], None]:
+    """Make a function (a, b, option, y, past_caches) for kernels: y = function(a, b, option), element by element.
 
-    a, b and y are flat, y a part of an array of `nbytes`; option is a number or a tuple.
+    a, b and y are flat; option is a number or a tuple.
     """
     named = named_after(function)
     function = inlined_helper(function)
@@ -54,15 +54,14 @@ def mapping(function: Callable[[Any, Any, Any], Any]) -> Callable[[Array, Array,
         for i in range(left):
             strip[i] = function(a[y.size - left + i], b[y.size - left + i], option)
         store_past_caches(strip[:left], y, y.size - left)
-        finish_stores()
 
     @helper
     @named
-    def run(a: Array, b: Array, option: Any, y: Array, nbytes: int) -> None:
-        first, last = streamable(y, nbytes)
-        if first == last:
+    def run(a: Array, b: Array, option: Any, y: Array, past_caches: bool) -> None:
+        if not past_caches:
             plain(a, b, option, y)
             return
+        first, last = streamable(y)
         if first > 0:
             plain(a[:first], b[:first], option, y[:first])
         streamed(a[first:last], b[first:last], option, y[first:last])
@@ -84,7 +83,7 @@ def unary(function: Callable[[Any, Any], Any]) -> BlockKernel:
 
     def kernel(block: int, x: Array, option: float, y: Array) -> None:
         part = chunk(block, x)
-        run(part, part, x.dtype.type(option), chunk(block, y), y.nbytes)
+        run(part, part, x.dtype.type(option), chunk(block, y), y.nbytes >= STREAMED)
 
     return block_kernel(writes="y")(renamed(kernel, function.__module__, function.__qualname__))
 
@@ -94,7 +93,7 @@ def binary(function: Callable[[Any, Any, Any], Any]) -> BlockKernel:
     run = mapping(function)
 
     def kernel(block: int, a: Array, b: Array, option: float, y: Array) -> None:
-        run(chunk(block, a), chunk(block, b), a.dtype.type(option), chunk(block, y), y.nbytes)
+        run(chunk(block, a), chunk(block, b), a.dtype.type(option), chunk(block, y), y.nbytes >= STREAMED)
 
     return block_kernel(writes="y")(renamed(kernel, function.__module__, function.__qualname__))
 

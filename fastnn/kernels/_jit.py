@@ -35,6 +35,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
@@ -54,6 +55,7 @@ SUMS: set[str] = {"nsz", "arcp", "contract", "afn", "reassoc"}
 _intp: Any = types.intp
 
 _LINE = 16                                  # counters are as far apart as processors fetch memory: they are not shared
+_TURNS = 64                                 # in which a thread takes its blocks: a few of many at a time
 
 # Elementary operations below which handing blocks to threads costs more than it saves.
 PARALLEL_WORK = 40_000
@@ -145,6 +147,7 @@ class _Compiled:
             f"    if loop == 0:\n"
             f"        for block in range(begin, end):\n"
             f"            call(call_block, (block, worker, arguments))\n"
+            f"        finish_stores()\n"
             f"    else:\n"
             f"        call(loop, (begin, end, call_block, arguments))\n"
             f"    if _failed[0]:\n"
@@ -169,7 +172,7 @@ class _Compiled:
     def compile(self, source: str, signature: tuple) -> Any:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": _call,
-                 "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
+                 "finish_stores": _finish_stores, "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
                  "load": _loader(types.Tuple((types.Array(types.intp, 1, "C"), *self.types)))}
         exec(source, scope)
         name = source.split("(")[0].split()[1]
@@ -212,17 +215,20 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
     A thread that slept takes up to half a millisecond to wake, and the others shall not wait for its share.
     """
     taken = np.empty(_LINE * threads, np.intp)          # zeros would be a launch of its own
+    some = 1 + blocks // (_TURNS * threads)
     for part in range(threads):
         taken[_LINE * part] = 0
     for thread in numba.prange(threads):
         for turn in range(threads):
             # prange counts in unsigned integers
             part = (_intp(thread) + turn) % threads
-            block, end = blocks * part // threads, blocks * (part + 1) // threads
-            block += _take(taken, _LINE * part)  # type: ignore[call-arg]
-            while block < end:
-                _call(call_block, (block, _intp(thread), arguments))
-                block = blocks * part // threads + _take(taken, _LINE * part)
+            begin, end = blocks * part // threads, blocks * (part + 1) // threads
+            first = begin + _take(taken, _LINE * part, some)
+            while first < end:
+                for block in range(first, min(end, first + some)):
+                    _call(call_block, (block, _intp(thread), arguments))
+                first = begin + _take(taken, _LINE * part, some)
+        _finish_stores()  # type: ignore[call-arg]
 
 
 @functools.cache
@@ -243,14 +249,27 @@ def _call(typingctx: Any, function: Any, integers: Any) -> Any:
 
 
 @intrinsic
-def _take(typingctx: Any, counts: Any, index: Any) -> Any:
-    """Count up an element that all threads share, and return what it was."""
+def _take(typingctx: Any, counts: Any, index: Any, number: Any) -> Any:
+    """Add to an element that all threads share, and return what it was."""
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         counts = context.make_array(signature.args[0])(context, builder, args[0])
-        one = ir.Constant(context.get_value_type(types.intp), 1)
-        return builder.atomic_rmw("add", builder.gep(counts.data, [args[1]]), one, "monotonic")
+        return builder.atomic_rmw("add", builder.gep(counts.data, [args[1]]), args[2], "monotonic")
 
-    return types.intp(counts, types.intp), codegen
+    return types.intp(counts, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _finish_stores(typingctx: Any) -> Any:
+    """Have what a thread wrote past the caches be seen by others before what it writes next."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if llvmlite.binding.get_process_triple().startswith("x86_64"):     # a full fence would hold up loads too
+            name, nothing = "llvm.x86.sse.sfence", ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, nothing, name), [])
+        else:
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

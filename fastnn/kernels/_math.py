@@ -12,7 +12,7 @@ from numba.extending import overload
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import helper, inlined_helper, inlined_sums_helper
-from fastnn.kernels._vectors import STREAMED, row_max, row_sum, stream
+from fastnn.kernels._vectors import row_max, row_sum
 
 # (1 + 2 z) exp(z^2) erfc(z) in powers of t = (z - 3.5) / (z + 3.5): its Chebyshev series, cut where terms fall below
 # the rounding of each dtype. (The form is Shepherd and Laframboise's, Math. Comp. 36, 1981.)
@@ -184,24 +184,10 @@ def rows_of_block(block: int, x: Array) -> range:
 
 
 @helper
-def _drafts_rows(y: Array) -> bool:
-    return y.nbytes >= STREAMED and y.shape[1] <= ROWS
-
-
-@helper
-def draft_rows(block: int, y: Array) -> Array:
-    """Return where a block's rows are written first: in place or, if y is large, in memory for `finish_rows`."""
+def part_of_rows(block: int, y: Array) -> Array:
+    """Return a block's rows."""
     rows = rows_of_block(block, y)
-    part = y[rows.start:rows.stop]
-    return np.empty(part.shape, part.dtype) if _drafts_rows(y) else part
-
-
-@helper
-def finish_rows(block: int, part: Array, y: Array) -> None:
-    """Bring a block's draft to its place."""
-    rows = rows_of_block(block, y)
-    if _drafts_rows(y):
-        stream(part.reshape(part.size), y[rows.start:rows.stop].reshape(part.size))
+    return y[rows.start:rows.stop]
 
 
 # --- exponentials of rows ----------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ its old contents, a third of the traffic of an activation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
@@ -24,11 +24,22 @@ from fastnn.kernels._simd import _BYTES
 
 config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-_X86 = llvmlite.binding.get_process_triple().startswith("x86_64")
 _ACCUMULATORS = 4                           # sums that need not wait for each other
 
 _DRAFTED = 1 << 14                          # elements that fit a core's cache
-STREAMED = 1 << 24                          # bytes of an array from which on it is written past the caches
+STREAMED = 1 << 24                          # bytes of an array that is written past the caches where that is free
+
+
+def _last_cache() -> int:
+    """Bytes of the processor's last cache, as far as Linux tells."""
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
+        return int(size.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return STREAMED
+
+
+CACHED = max(STREAMED, _last_cache())       # and where it costs a copy
 
 
 def _elements(dtype: Any) -> Any:
@@ -246,38 +257,15 @@ def _store_python(source: Array, target: Array, begin: int) -> None:
 
 
 store_past_caches: Any = _store_python if config.DISABLE_JIT else _store_compiled
-"""store_past_caches(source, target, begin): copy whole vectors to target[begin:], whose memory is aligned there."""
+"""store_past_caches(source, target, begin): copy whole vectors to target[begin:], whose memory is aligned there.
 
-
-@intrinsic
-def _finish_compiled(typingctx: Any) -> Any:
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        if _X86:                            # a full fence would also hold up the loads that follow
-            name, nothing = "llvm.x86.sse.sfence", ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, nothing, name), [])
-        else:
-            builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-def _finish_python() -> None:
-    pass
-
-
-finish_stores: Any = _finish_python if config.DISABLE_JIT else _finish_compiled
-"""finish_stores(): have what was written past the caches be seen by other threads before what is written next."""
+`_jit` sees to it that all is there when a launch ends.
+"""
 
 
 @helper
-def streamable(part: Array, nbytes: int) -> tuple[int, int]:
-    """Return from where to where a flat part of an array of `nbytes` is to be written past the caches.
-
-    These are whole vectors where their memory is aligned; none if the array is small.
-    """
-    if nbytes < STREAMED:
-        return 0, 0
+def streamable(part: Array) -> tuple[int, int]:
+    """Return from where to where a flat part can be written past the caches: whole vectors, at aligned memory."""
     first = min(part.size, int(-np.intp(part.ctypes.data) % _BYTES) // part.itemsize)
     return first, part.size - (part.size - first) % (_BYTES // part.itemsize)
 
@@ -285,17 +273,21 @@ def streamable(part: Array, nbytes: int) -> tuple[int, int]:
 @helper
 def stream(source: Array, target: Array) -> None:
     """Copy a flat array to one that is written past the caches."""
-    first, last = streamable(target, STREAMED)
+    first, last = streamable(target)
     target[:first] = source[:first]
     store_past_caches(source[first:last], target, first)
     target[last:] = source[last:]
-    finish_stores()
+
+
+def exceeds_caches(y: Array) -> bool:
+    """Return whether an array shall be written past the caches by those who cannot while they compute."""
+    return y.nbytes >= CACHED
 
 
 @helper
-def draft(part: Array, nbytes: int) -> Array:
-    """Return where a part of an array of `nbytes` is written before `finish`: in place, or in memory to be streamed."""
-    return np.empty(part.shape, part.dtype) if (nbytes >= STREAMED) & (part.size <= _DRAFTED) else part
+def draft(part: Array, streamed: bool) -> Array:
+    """Return where a part of an array is written before `finish`: in place, or in memory to be streamed."""
+    return np.empty(part.shape, part.dtype) if streamed and part.size <= _DRAFTED else part
 
 
 @helper

@@ -11,19 +11,18 @@ from fastnn.kernels._arrays import Array
 from fastnn.kernels._elementwise import binary, chunks, unary
 from fastnn.kernels._jit import BlockKernel, block_kernel
 from fastnn.kernels._math import (
-    draft_rows,
     exp,
     exp_rows,
-    finish_rows,
     log_sum_exp,
     normal,
+    part_of_rows,
     row_blocks,
     rows_of_block,
     sigmoids,
 )
 from fastnn.kernels._math import sigmoid as sigmoid_of
 from fastnn.kernels._math import tanh as tanh_of
-from fastnn.kernels._vectors import row_products, row_sum, use_widest_vectors
+from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_products, row_sum, use_widest_vectors
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)     # of twice the inner line of the tanh form of gelu
 _CUBIC = 0.044715
@@ -183,47 +182,47 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -
 
 
 @block_kernel(writes="y")
-def _softmax(block: int, x: Array, y: Array) -> None:
+def _softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
     use_widest_vectors()
-    rows, part = rows_of_block(block, x), draft_rows(block, y)
+    rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
     exp_rows(x, rows, np.empty(len(rows), x.dtype), part)
     for n in range(len(rows)):
         result = part[n]
         scale = x.dtype.type(1 / row_sum(result))
         for i in range(result.size):
             result[i] *= scale
-    finish_rows(block, part, y)
+    finish(part, part_of_rows(block, y))
 
 
 @block_kernel(writes="grad_x")
-def _softmax_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
+def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
     use_widest_vectors()
-    rows, part = rows_of_block(block, y), draft_rows(block, grad_x)
+    rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
         grads, probabilities, result = grad_output[n], y[n], part[n - rows.start]
         total = row_products(grads, probabilities, 0.0)
         for i in range(result.size):
             result[i] = probabilities[i] * (grads[i] - total)
-    finish_rows(block, part, grad_x)
+    finish(part, part_of_rows(block, grad_x))
 
 
 @block_kernel(writes="y")
-def _log_softmax(block: int, x: Array, y: Array) -> None:
+def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
     use_widest_vectors()
-    rows, part = rows_of_block(block, x), draft_rows(block, y)
+    rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
     largest, logs = np.empty(len(rows), x.dtype), np.empty(len(rows))
     log_sum_exp(x, rows, largest, logs)
     for n in range(len(rows)):
         scores, result, m, logarithm = x[rows.start + n], part[n], np.float64(largest[n]), logs[n]
         for i in range(scores.size):
             result[i] = scores[i] - m - logarithm
-    finish_rows(block, part, y)
+    finish(part, part_of_rows(block, y))
 
 
 @block_kernel(writes="grad_x")
-def _log_softmax_backward(block: int, grad_output: Array, y: Array, grad_x: Array) -> None:
+def _log_softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
     use_widest_vectors()
-    rows, part = rows_of_block(block, y), draft_rows(block, grad_x)
+    rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
     logarithms, terms = y[rows.start:rows.stop].reshape(part.size), part.reshape(part.size)
     for i in range(terms.size):
         terms[i] = exp(logarithms[i])
@@ -232,11 +231,12 @@ def _log_softmax_backward(block: int, grad_output: Array, y: Array, grad_x: Arra
         total = row_sum(grads)
         for i in range(result.size):
             result[i] = grads[i] - result[i] * total
-    finish_rows(block, part, grad_x)
+    finish(part, part_of_rows(block, grad_x))
 
 
 def _run_rows(kernel: BlockKernel, *arrays: Array) -> None:
-    kernel(row_blocks(arrays[0]), *arrays, work=arrays[0].size)
+    *inputs, result = arrays
+    kernel(row_blocks(result), *inputs, exceeds_caches(result), result, work=result.size)
 
 
 def softmax(x: Array, y: Array) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._elementwise import binary, chunk, chunks
 from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._math import draft_rows, exp_rows, finish_rows, log_sum_exp, row_blocks, rows_of_block
-from fastnn.kernels._vectors import row_sum, use_widest_vectors
+from fastnn.kernels._math import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
+from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_sum, use_widest_vectors
 
 
 @helper
@@ -37,9 +37,9 @@ def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, 
 
 @block_kernel(writes="grad_x")
 def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
-                            grad_x: Array) -> None:
+                            streamed: bool, grad_x: Array) -> None:
     use_widest_vectors()
-    rows, part = rows_of_block(block, x), draft_rows(block, grad_x)
+    rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     exp_rows(x, rows, np.empty(len(rows), x.dtype), part)
     for n in rows:
         result, label, grad = part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
@@ -47,7 +47,7 @@ def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Ar
         for c in range(result.size):
             result[c] = grad * (result[c] * scale - even)
         result[label] = grad * (right * scale - even - (1 - label_smoothing))
-    finish_rows(block, part, grad_x)
+    finish(part, part_of_rows(block, grad_x))
 
 
 def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
@@ -56,7 +56,8 @@ def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
                            grad_x: Array) -> None:
-    _cross_entropy_backward(row_blocks(x), grad_losses, x, labels, label_smoothing, grad_x, work=x.size)
+    _cross_entropy_backward(row_blocks(x), grad_losses, x, labels, label_smoothing, exceeds_caches(grad_x), grad_x,
+                            work=x.size)
 
 
 # --- hinge -------------------------------------------------------------------------------------------------
@@ -76,8 +77,8 @@ def _hinge_loss(block: int, x: Array, labels: Array, margin: float, losses: Arra
 
 @block_kernel(writes="grad_x")
 def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array, margin: float,
-                         grad_x: Array) -> None:
-    rows, part = rows_of_block(block, x), draft_rows(block, grad_x)
+                         streamed: bool, grad_x: Array) -> None:
+    rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
         scores, result, label, grad = x[n], part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
         right, inside = scores[label], 0
@@ -86,7 +87,7 @@ def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array
             result[c] = grad if counts else 0.0
             inside += counts
         result[label] = -inside * grad if inside else 0.0
-    finish_rows(block, part, grad_x)
+    finish(part, part_of_rows(block, grad_x))
 
 
 def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
@@ -94,7 +95,8 @@ def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
 
 
 def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
-    _hinge_loss_backward(row_blocks(x), grad_losses, x, labels, margin, grad_x, work=x.size)
+    _hinge_loss_backward(row_blocks(x), grad_losses, x, labels, margin, exceeds_caches(grad_x), grad_x,
+                         work=x.size)
 
 
 # --- squared error -----------------------------------------------------------------------------------------

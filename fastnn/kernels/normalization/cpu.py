@@ -18,7 +18,14 @@ import numpy as np
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._elementwise import mapping, named_after, renamed
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import row_products, row_squares, row_sum, row_sums_above, use_widest_vectors
+from fastnn.kernels._vectors import (
+    exceeds_caches,
+    row_products,
+    row_squares,
+    row_sum,
+    row_sums_above,
+    use_widest_vectors,
+)
 from fastnn.kernels.normalization import as_channels
 
 _LONG, _MANY = 64, 16                           # the least run and, for large arrays, channels to go by channel
@@ -53,7 +60,8 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
         by_channel = _by_channel(x)
         if by_channel:
             group = _group(x)
-            _normalize(-(-channels // group), x, weight, bias, eps, floor, group, stats[0], stats[1], y, work=x.size)
+            _normalize(-(-channels // group), x, weight, bias, eps, floor, group, exceeds_caches(y), stats[0],
+                       stats[1], y, work=x.size)
         else:
             _take_statistics(x, stats)
         _finish_statistics(1, samples * x.shape[2], momentum, eps, running_mean, running_var, stats, work=channels)
@@ -68,8 +76,8 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
     length = x.shape[2]
     if length >= _LONG:
         runs, count = x.reshape(samples * channels, length), max(1, _VALUES // length)
-        _scale_runs(-(-len(runs) // count), runs, weight, bias, mean, invstd, floor, count, y.reshape(runs.shape),
-                    work=x.size // 4)
+        _scale_runs(-(-len(runs) // count), runs, weight, bias, mean, invstd, floor, count, exceeds_caches(y),
+                    y.reshape(runs.shape), work=x.size // 4)
     else:
         matrix, rows = _matrix(x), _rows(x)
         _scale_columns(-(-samples // rows), matrix, _columns(x, weight, bias, mean, invstd), floor, rows,
@@ -95,7 +103,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
         group = _group(x)
         result = np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x
         _gradients(-(-x.shape[1] // group), grad_output, x, weight, bias, mean, invstd, floor, training, group,
-                   grad_weight, grad_bias, result, work=2 * x.size)
+                   exceeds_caches(result), grad_weight, grad_bias, result, work=2 * x.size)
     else:
         _gradients_by_column(grad_output, x, _columns(x, weight, bias, mean, invstd), mean, invstd, floor, training,
                              grad_x, grad_weight, grad_bias)
@@ -215,8 +223,8 @@ def _above_run(g: Any, x: Any, line: tuple) -> Any:
 
 
 @block_kernel(writes="mean var y")
-def _normalize(block: int, x: Array, weight: Array, bias: Array, eps: float, floor: float, group: int, mean: Array,
-               var: Array, y: Array) -> None:
+def _normalize(block: int, x: Array, weight: Array, bias: Array, eps: float, floor: float, group: int, streamed: bool,
+               mean: Array, var: Array, y: Array) -> None:
     samples, channels, length = x.shape
     real = x.dtype.type
     first, last = block * group, min(channels, block * group + group)
@@ -235,12 +243,13 @@ def _normalize(block: int, x: Array, weight: Array, bias: Array, eps: float, flo
     for k in range(samples):
         for c in range(first, last):
             line = _line(real, c, weight, bias, mean, 1 / np.sqrt(var[c] + eps))
-            _scale_run(x[k, c], x[k, c], (*line, real(floor)), y[k, c], y.nbytes)
+            _scale_run(x[k, c], x[k, c], (*line, real(floor)), y[k, c], streamed)
 
 
 @block_kernel(writes="grad_weight grad_bias grad_x", typed_by="x")
 def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array,
-               floor: float, training: bool, group: int, grad_weight: Array, grad_bias: Array, grad_x: Array) -> None:
+               floor: float, training: bool, group: int, streamed: bool, grad_weight: Array, grad_bias: Array,
+               grad_x: Array) -> None:
     samples, channels, length = x.shape
     real = x.dtype.type
     first, last = block * group, min(channels, block * group + group)
@@ -268,20 +277,20 @@ def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Ar
             slope, constant = real(-products[c - first] / n * invstd[c]), real(-sums[c - first] / n)
             option = (*line, real(floor), slope, constant)
             if not training:
-                _above_run(g, x[k, c], option, result, grad_x.nbytes)
+                _above_run(g, x[k, c], option, result, streamed)
             elif floor == floor:
-                _gradient_above_run(g, x[k, c], option, result, grad_x.nbytes)
+                _gradient_above_run(g, x[k, c], option, result, streamed)
             else:
-                _gradient_run(g, x[k, c], option, result, grad_x.nbytes)
+                _gradient_run(g, x[k, c], option, result, streamed)
 
 
 @block_kernel(writes="y")
 def _scale_runs(block: int, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array, floor: float, count: int,
-                y: Array) -> None:
+                streamed: bool, y: Array) -> None:
     for r in range(block * count, min(block * count + count, len(x))):
         c = r % len(mean)
         line = _line(x.dtype.type, c, weight, bias, mean, invstd[c])
-        _scale_run(x[r], x[r], (*line, x.dtype.type(floor)), y[r], y.nbytes)
+        _scale_run(x[r], x[r], (*line, x.dtype.type(floor)), y[r], streamed)
 
 
 @helper
@@ -319,7 +328,7 @@ def _normalize_few(c: int, x: Array, running_mean: Array, running_var: Array, we
     stats[0, c], stats[1, c] = mean, 1 / np.sqrt(var + eps)
     line = (*_line(real, c, weight, bias, stats[0], stats[1, c]), real(floor))
     for n in range(samples):
-        _scale_run(x[n, c].reshape(-1), x[n, c].reshape(-1), line, y[n, c].reshape(-1), 0)
+        _scale_run(x[n, c].reshape(-1), x[n, c].reshape(-1), line, y[n, c].reshape(-1), False)
     if running_mean.size:
         _track(c, mean, var, samples * length, momentum, running_mean, running_var)
 
@@ -331,7 +340,7 @@ def _scale_few(c: int, x: Array, mean: Array, var: Array, weight: Array, bias: A
     real, invstd = x.dtype.type, 1 / np.sqrt(np.float64(var[c]) + eps)
     line = (*_line(real, c, weight, bias, mean, invstd), real(floor))
     for n in range(x.shape[0]):
-        _scale_run(x[n, c].reshape(-1), x[n, c].reshape(-1), line, y[n, c].reshape(-1), 0)
+        _scale_run(x[n, c].reshape(-1), x[n, c].reshape(-1), line, y[n, c].reshape(-1), False)
     if stats.size:
         stats[0, c], stats[1, c] = mean[c], invstd
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import block_kernel, inlined_helper
-from fastnn.kernels._vectors import draft, finish, row_sum
+from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_sum
 from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
 from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
 from fastnn.kernels.pooling.naive import Pair
@@ -103,8 +103,8 @@ def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Ar
                     common: tuple[int, int, int], grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, group, grad_x,
-            work=grad_x.size // 2)
+    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, group,
+            exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 
 
 @block_kernel(writes="y")
@@ -163,10 +163,10 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
 
 @block_kernel(writes="grad_x")
 def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
-            stride: int, pad: int, group: int, grad_x: Array) -> None:
+            stride: int, pad: int, group: int, streamed: bool, grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
-    result = draft(part, grad_x.nbytes)
+    result = draft(part, streamed)
     width, count = grad_x.shape[2], grad_output.shape[2]
     before = kernel                                     # zeros on both sides of a row of windows
     shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)

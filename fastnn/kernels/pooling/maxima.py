@@ -20,7 +20,7 @@ from fastnn.kernels._arrays import Array
 from fastnn.kernels._elementwise import renamed
 from fastnn.kernels._jit import BlockKernel, block_kernel, config, inlined_helper
 from fastnn.kernels._simd import _data, _Vectors, lanes
-from fastnn.kernels._vectors import draft, finish
+from fastnn.kernels._vectors import draft, exceeds_caches, finish
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
 
@@ -172,7 +172,7 @@ def _maxima_of(indexed: bool) -> BlockKernel:
                out_w: int, y: Array, indices: Array) -> None:
         size, line = lanes(y), dilation_h * width
         begin, end = block * rows * out_w, min(y.size, (block + 1) * rows * out_w)
-        result, places = draft(y[begin:end], y.nbytes), draft(indices[begin:end], indices.nbytes)
+        result, places = y[begin:end], indices[begin:end]
         for r in range(block * rows, end // out_w):
             top = r % out_h * stride_h - pad_h
             skipped, count = _inside(top, height, kernel_h, dilation_h)
@@ -202,8 +202,6 @@ def _maxima_of(indexed: bool) -> BlockKernel:
                 else:
                     any_edge(x, corner, left, width, count, line, kernel_w, dilation_w, stride_w, out_w - j, result, at,
                              places, place)
-        finish(result, y[begin:end])
-        finish(places, indices[begin:end])
 
     return block_kernel(writes="y indices")(renamed(kernel, __name__, "maxima_and_indices" if indexed else "maxima"))
 
@@ -222,15 +220,17 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bo
     group = 1 + _CELLS // grad_x.shape[1]
     blocks = -(-images // group)
     inside = np.empty(blocks, np.bool_)
-    _route(blocks, gradients, indices.reshape(gradients.shape), group, grad_x, inside, work=grad_x.size // 2)
+    _route(blocks, gradients, indices.reshape(gradients.shape), group, exceeds_caches(grad_x), grad_x,
+           inside, work=grad_x.size // 2)
     return bool(inside.all())
 
 
 @block_kernel(writes="grad_x inside")
-def _route(block: int, grad_output: Array, indices: Array, group: int, grad_x: Array, inside: Array) -> None:
+def _route(block: int, grad_output: Array, indices: Array, group: int, streamed: bool, grad_x: Array,
+           inside: Array) -> None:
     """Add the gradients of a group of images where their maxima were, and say whether all places are in the image."""
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
-    result = draft(part, grad_x.nbytes)
+    result = draft(part, streamed)
     cells, all_inside = np.uint64(grad_x.shape[1]), True
     for n in range(len(result)):
         gradients, places, image = grad_output[block * group + n], indices[block * group + n], result[n]
