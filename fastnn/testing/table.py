@@ -77,6 +77,7 @@ class Kernel:
     refused: Callable[[], Iterator[Refused]] = lambda: iter(())
     dtypes: tuple[np.dtype, ...] = (F32, F64)
     algorithms: tuple[str, ...] = ()
+    takes: Callable[[Call, str], bool] = lambda call, algorithm: True      # whether an algorithm can do a call
     given: tuple[int, ...] | None = None               # positions of arguments that may hold anything; None: all
     given_to_backward: tuple[int, ...] | None = None   # the same of NAME_backward
     writes: tuple[int, ...] = ()                       # positions of arguments that the kernel updates in place
@@ -117,7 +118,7 @@ def _add(row: Kernel) -> None:
     name = f"{row.name}_backward"
     KERNELS[name] = Kernel(
         name, backward_samples, factor=row.factor, dtypes=row.dtypes, has_out=False, algorithms=row.algorithms,
-        given=row.given_to_backward,
+        takes=row.takes, given=row.given_to_backward,
         refused=_REFUSED_BACKWARD.get(name, lambda: iter(())),
         benchmarks=tuple(backward_benchmark(b) for b in row.benchmarks))
 
@@ -164,10 +165,16 @@ def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]
         ((2, 2, 9, 5), (17, 2, 2, 2), {}),
         ((2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1, "activation": "relu"}),
         ((2, 4, 5, 19), (6, 2, 3, 3), {"stride": (1, 2), "groups": 2, "activation": "relu"}),
+        ((2, 2, 6, 9), (17, 2, 3, 3), {"padding": (2, 1)}),
     ]
     for image, filters, options in cases:
         yield Call((_draw(rng, dtype, image), _draw(rng, dtype, filters),
                     _draw(rng, dtype, filters[:1])), options)
+
+
+def _conv2d_takes(call: Call, algorithm: str) -> bool:
+    weight = call.args[1 if call.args[2].ndim == 1 else 2]              # of the forward call, or of the backward's
+    return algorithm != "winograd" or (weight.shape[2:] == (3, 3) and set(call.kwargs) <= {"padding", "activation"})
 
 
 def _conv2d_refused() -> Iterator[Refused]:
@@ -186,6 +193,8 @@ def _conv2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w), {"padding": -1}), ValueError, r"padding: expected at least 0, got -1")
     yield Refused(Call((x, w), {"padding": "full"}), ValueError, r"padding: .*'valid' or 'same', got 'full'")
     yield Refused(Call((x, w), {"algorithm": "magic"}), ValueError, r"algorithm: expected one of .* got 'magic'")
+    yield Refused(Call((x, w), {"algorithm": "winograd", "stride": 2}), ValueError, r"'winograd' expects .* take 'auto'")
+    yield Refused(Call((x, w[..., :2]), {"algorithm": "winograd"}), ValueError, r"'winograd' expects 3 x 3 filters")
     yield Refused(Call((x, w), {"activation": "elu"}), ValueError, r"activation: expected None or 'relu', got 'elu'")
     yield Refused(Call((x.astype(int), w)), TypeError, r"x: expected float32 or float64, got int64")
     yield Refused(Call((x + 1j, w)), TypeError, r"x: expected float32 or float64, got complex128")
@@ -227,7 +236,7 @@ def _conv2d_benchmark(label: str, channels: int, size: int, filters: int, kernel
 
 _add(Kernel(
     "conv2d", _conv2d_samples, torch=_torch_conv2d, inputs=(0, 1, 2), refused=_conv2d_refused,
-    backward=_conv2d_gradient, algorithms=("auto", "direct"),
+    backward=_conv2d_gradient, algorithms=("auto", "direct", "winograd"), takes=_conv2d_takes,
     benchmarks=(_conv2d_benchmark("64 x 1 x 28 x 28, 32 filters 5 x 5", 1, 28, 32, 5, 2),
                 _conv2d_benchmark("64 x 32 x 14 x 14, 64 filters 5 x 5", 32, 14, 64, 5, 2))))
 

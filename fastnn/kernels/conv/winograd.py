@@ -47,12 +47,6 @@ _put_zeros = copy_vector(0)
 _transform_weight, _transform_sums = transform_tile(G, G), transform_tile(A, A)
 
 
-def fits(weight: Array, geometry: Geometry) -> bool:
-    """Whether this is a convolution that can be done so."""
-    return (weight.shape[2:] == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
-            and max(geometry.padding) <= 2)
-
-
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
            packed: Array | None = None) -> Array:
     """Write the convolution plus a bias, and with relu 0 where that is negative.
@@ -349,7 +343,8 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     """Write the gradient by the weights; returns whether it is finite."""
     vector, workers, (filters, channels) = lanes(x), get_num_threads(), grad_weight.shape[:2]
     tall, wide = tile_shape(1 << 20, panels(channels, vector))
-    rows, columns = min((tall, tall - 1, tall - 2), key=lambda rows: panels(filters, rows) * (rows * wide + 1)), wide * vector
+    rows = min((tall, tall - 1, tall - 2), key=lambda rows: panels(filters, rows) * (rows * wide + 1))
+    columns = wide * vector
     x_panels, filter_panels = panels(channels, columns), panels(filters, rows)
     cuts = panels(filter_panels, max(1, _CACHE // (2 * _IN * rows * x_panels * columns)))
     share = panels(filter_panels, cuts)
@@ -424,7 +419,7 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
 
 @block_kernel(writes="grad_weight finite")
 def _sum_slices(f: int, partial: Array, factors: Array, grad_weight: Array, finite: Array) -> None:
-    """The sum of a filter's slices and rows of products; partial is (slices, pairs, filters, rows x columns, channels)."""
+    """The sum of a filter's slices and rows of products: (slices, pairs of rows, filters, 2 x 3, channels)."""
     depth = partial.shape[4]
     rows = np.empty((6, depth), partial.dtype)
     total = np.zeros((9, depth), partial.dtype)
