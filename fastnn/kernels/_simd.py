@@ -45,14 +45,14 @@ def _host_tile() -> tuple[int, int, int, int]:
     return 4, 2, 16, 16
 
 
-ROWS, _VECTORS, _BYTES, _REGISTERS = _host_tile()
-_AHEAD = 32                                 # rows of a panel that are asked for before they are used: they may come from afar
+ROWS, VECTORS, _BYTES, _REGISTERS = _host_tile()
+_AHEAD = 32                                 # rows that are asked for before they are used, as they may come from afar
 
 
 @register_jitable
 def tile_columns(array: Array) -> int:
     """Return the columns of a tile of this array's dtype."""
-    return _VECTORS * _BYTES // array.itemsize
+    return VECTORS * _BYTES // array.itemsize
 
 
 @register_jitable
@@ -211,12 +211,12 @@ def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             a, b, c = data_of(context, builder, signature, args)
             vectors = Vectors(builder, signature.args[2].dtype)
-            columns = _VECTORS * vectors.lanes
-            slots = [index(i * columns + j * vectors.lanes) for i in range(ROWS) for j in range(_VECTORS)]
+            columns = VECTORS * vectors.lanes
+            slots = [index(i * columns + j * vectors.lanes) for i in range(ROWS) for j in range(VECTORS)]
 
             def terms(k: Any) -> Iterator[Any]:
                 top = builder.mul(k, index(columns))
-                b_row = [vectors.load(b, builder.add(top, index(j * vectors.lanes))) for j in range(_VECTORS)]
+                b_row = [vectors.load(b, builder.add(top, index(j * vectors.lanes))) for j in range(VECTORS)]
                 a_row = (vectors.spread(a, builder.add(builder.mul(k, index(ROWS)), index(i))) for i in range(ROWS))
                 return (term(builder, x, y) for x in a_row for y in b_row)
 

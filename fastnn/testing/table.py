@@ -193,7 +193,7 @@ def _conv2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w), {"padding": -1}), ValueError, r"padding: expected at least 0, got -1")
     yield Refused(Call((x, w), {"padding": "full"}), ValueError, r"padding: .*'valid' or 'same', got 'full'")
     yield Refused(Call((x, w), {"algorithm": "magic"}), ValueError, r"algorithm: expected one of .* got 'magic'")
-    yield Refused(Call((x, w), {"algorithm": "winograd", "stride": 2}), ValueError, r"'winograd' expects .* take 'auto'")
+    yield Refused(Call((x, w), {"algorithm": "winograd", "stride": 2}), ValueError, r"'winograd' expects .* 'auto'")
     yield Refused(Call((x, w[..., :2]), {"algorithm": "winograd"}), ValueError, r"'winograd' expects 3 x 3 filters")
     yield Refused(Call((x, w), {"activation": "elu"}), ValueError, r"activation: expected None or 'relu', got 'elu'")
     yield Refused(Call((x.astype(int), w)), TypeError, r"x: expected float32 or float64, got int64")

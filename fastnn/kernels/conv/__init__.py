@@ -287,8 +287,8 @@ def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {ALGORITHMS}, got {algorithm!r}")
     if algorithm == "winograd" and not is_for_winograd(weight, geometry):
-        raise ValueError(f"algorithm: 'winograd' expects 3 x 3 filters, stride 1, dilation 1, one group and a padding of "
-                         f"at most 2, got filters of shape {weight.shape} and {geometry}; take 'auto'")
+        raise ValueError(f"algorithm: 'winograd' expects 3 x 3 filters, stride 1, dilation 1, one group and a padding "
+                         f"of at most 2, got filters of shape {weight.shape} and {geometry}; take 'auto'")
 
 
 def is_for_winograd(weight: Array, geometry: Geometry) -> bool:

@@ -67,7 +67,8 @@ def transform_tile(left: Matrix, right: Matrix) -> Any:
         first, second = np.array(left, b.dtype), np.array(right, b.dtype)
         with np.errstate(all="ignore"):
             half = np.tensordot(first, a[at((first.shape[1], second.shape[1]), a_begin, a_line, a_step)], (1, 0))
-            b[at((len(first), len(second)), b_begin, b_line, b_step)] = np.tensordot(second, half, (1, 1)).swapaxes(0, 1)
+            result = np.tensordot(second, half, (1, 1)).swapaxes(0, 1)
+        b[at((len(first), len(second)), b_begin, b_line, b_step)] = result
 
     if config.DISABLE_JIT:
         return python
@@ -205,9 +206,11 @@ def _put(typingctx: Any, staged: Any, places: Any, at: Any, corner: Any, bias: A
         for c, channel in enumerate(vectors.transpose(pixels)):
             with builder.if_then(builder.icmp_signed("<", index(c), inside)):
                 vectors.store(channel, y, builder.add(begin, builder.mul(plane, index(c))))
-        return builder.zext(all_lanes(builder, builder.fcmp_ordered("==", check, vectors.zero)), ir.IntType(64))
+        finite = all_lanes(builder, builder.fcmp_ordered("==", check, vectors.zero))
+        return builder.zext(finite, ir.IntType(64))
 
-    return types.intp(staged, places, types.intp, types.intp, bias, types.intp, types.intp, y, *[types.intp] * 3), codegen
+    integers = [types.intp] * 3
+    return types.intp(staged, places, *integers[:2], bias, *integers[:2], y, *integers), codegen
 
 
 put_pixels: Any = _put_python if config.DISABLE_JIT else _put

@@ -26,7 +26,7 @@ import numpy as np
 from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
 from fastnn.kernels._matrix import DEPTH, panels
-from fastnn.kernels._simd import copy_vector, lanes, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._simd import ROWS, VECTORS, copy_vector, lanes, tile_columns, transpose_tile, walk_tile
 from fastnn.kernels.conv._transforms import Matrix, put_pixels, take_pixels, toom_cook, transform_tile, transposed
 
 if TYPE_CHECKING:
@@ -63,15 +63,10 @@ def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array)
     return _convolve(grad_output, weight, True, None, None, False, padding, grad_x)
 
 
-def _columns(results: int, vector: int) -> int:
-    """Filters in a panel."""
-    return tile_shape(1 << 20, panels(results, vector))[1] * vector
-
-
 def pack(weight: Array, backward: bool = False) -> Array:
     """Return the transformed filters, in the order in which tiles read them: (panels, products, channels, lanes)."""
     results, channels = (weight.shape[1], len(weight)) if backward else weight.shape[:2]
-    columns = _columns(results, lanes(weight))
+    columns = tile_columns(weight)
     packed = empty((panels(results, columns), _PRODUCTS, channels, columns), weight.dtype)
     cuts = min(channels, panels(_CUTS, len(packed)))
     _pack(len(packed) * cuts, weight.reshape(-1), int(backward), results, cuts, packed, packed.reshape(-1),
@@ -92,7 +87,7 @@ def _pack(block: int, weight: Array, backward: int, results: int, cuts: int, pac
 @helper
 def _pack_panel(weight: Array, backward: int, results: int, channels: int, first_result: int, first: int, end: int,
                 packed: Array, begin: int, height: int, columns: int) -> None:
-    """Transform some channels of a panel of filters, or of the filters turned round; products are `height` x columns."""
+    """Transform some channels of a panel of filters, or of the filters turned round; a product is height x columns."""
     vector = lanes(packed)
     result_step, channel_step = (9, results * 9) if backward else (channels * 9, 9)
     taps = np.zeros(16 * vector, packed.dtype)
@@ -115,7 +110,7 @@ def _pack_panel(weight: Array, backward: int, results: int, channels: int, first
 class _Plan(NamedTuple):
     """What follows from the shapes of a convolution alone. A block is a cut of the filters over a group of tiles."""
 
-    tile: tuple[int, int]
+    rows: int                               # of the register tile
     groups: int
     group: int                              # tiles in each
     cuts: int
@@ -134,19 +129,18 @@ def _staged(group: int, columns: int, size: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int) -> _Plan:
-    across, columns = panels(y[3], _OUT), _columns(y[1], vector)
-    tiles, wide = y[0] * panels(y[2], _OUT) * across, columns // vector
-    tall = tile_shape(1 << 20, wide)[0]
-    rows = min((tall, tall * 4 // 5, tall * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows * wide + 1))
-    groups = panels(tiles, 3 * tall)
+def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, filter_panels: int) -> _Plan:
+    across = panels(y[3], _OUT)
+    tiles = y[0] * panels(y[2], _OUT) * across
+    rows = min((ROWS, ROWS * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows + 1))
+    groups = panels(tiles, 3 * ROWS)
     if x[1] * y[1] < _FEW_FILTERS:                  # they stay in the cache, so blocks may as well be small
         groups = max(groups, min(_CUTS, panels(tiles, rows)))
     group = panels(panels(tiles, groups), rows) * rows
     groups = panels(tiles, group)
-    cuts = max(1, min(panels(y[1], columns) // 2, panels(_CUTS, groups)))
+    cuts = max(1, min(filter_panels // 2, panels(_CUTS, groups)))
     channel = np.arange(x[1])
-    return _Plan((rows, wide), groups, group, cuts,
+    return _Plan(rows, groups, group, cuts,
                  (_places(x[2], x[3], _OUT * across + 2), _places(y[2], y[3], _OUT * across)),
                  channel // vector * (_PRODUCTS * group * vector) + channel % vector,
                  _staged(group, across, _IN) * vector)
@@ -156,7 +150,8 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
               padding: tuple[int, int], y: Array) -> Array:
     """Write y; returns for each image whether its sums are finite."""
     vector, workers = lanes(y), get_num_threads()
-    plan, columns = _plan(x.shape, y.shape, vector), _columns(y.shape[1], vector)
+    columns = tile_columns(y)
+    plan = _plan(x.shape, y.shape, vector, panels(y.shape[1], columns))
     fused = packed is None and plan.groups == 1     # each panel is used once: it need not go through memory
     if packed is None:
         packed = empty((workers, _PRODUCTS, _CHUNK, columns), y.dtype) if fused else pack(weight, backward)
@@ -166,7 +161,7 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
         biases = np.zeros(panels(len(bias), columns) * columns, y.dtype)
         biases[: len(bias)] = bias
     finite = np.ones(len(x), np.uint8)
-    _convolve_tiles(*plan.tile)(
+    _convolve_tiles(plan.rows)(
         plan.groups * plan.cuts, x, x.reshape(-1), weight.reshape(-1), int(backward), int(fused), packed,
         packed.reshape(-1), plan.offsets, *plan.places, biases, int(relu), *padding, plan.group, plan.cuts,
         empty((workers, plan.staged), y.dtype),
@@ -226,14 +221,14 @@ def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
         transform_tile(tuple(matrix[i] for i in pair) if pairs else matrix, matrix) for pair in _PAIRS)
 
     @helper
-    def transform(pair: int, a: Array, a_begin: int, line: int, b: Array, b_begin: int, step: int) -> None:
+    def transform(pair: int, a: Array, begin: int, line: int, b: Array, at: int, step: int) -> None:
         vector = lanes(b)
         if pair == 0 or not pairs:
-            first_pair(a, a_begin, line, vector, b, b_begin, _IN * step, step)
+            first_pair(a, begin, line, vector, b, at, _IN * step, step)
         elif pair == 1:
-            second_pair(a, a_begin, line, vector, b, b_begin, _IN * step, step)
+            second_pair(a, begin, line, vector, b, at, _IN * step, step)
         else:
-            third_pair(a, a_begin, line, vector, b, b_begin, _IN * step, step)
+            third_pair(a, begin, line, vector, b, at, _IN * step, step)
 
     def load(pair: int, pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int, down: int,
              across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
@@ -247,15 +242,16 @@ def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
         vector, plane, line = lanes(tiles), height * width, _OUT * across + overlap
         for at in range(0, staged.size, vector):
             _put_zeros(flat, 0, staged, at)
-        chunk = 0
-        for channel in range(first_channel, end_channel, vector):
+        for chunk in range((end_channel - first_channel + vector - 1) // vector):
+            channel = first_channel + chunk * vector
             inside = min(vector, end_channel - channel)
             target = chunk // in_group * group_step + chunk % in_group * chunk_step
             t = first
             while t < end:
                 n, begin = t // (down * across), t % (down * across)
                 count = min(end - t, down * across - begin)
-                top, rows = begin // across * _OUT, ((begin + count - 1) // across + 1 - begin // across) * _OUT + overlap
+                top = begin // across * _OUT
+                rows = ((begin + count - 1) // across + 1) * _OUT - top + overlap
                 first_row, end_row = max(0, top - pad_y), max(0, min(height, top - pad_y + rows))
                 for row in range(rows):
                     if not first_row <= top - pad_y + row < end_row:
@@ -268,7 +264,6 @@ def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
                     transform(pair, staged, corner * vector, line * vector, tiles,
                               target + (t + i - begin - first) * tile_step, product_step)
                 t += count
-            chunk += 1
 
     return helper(load)
 
@@ -278,9 +273,9 @@ _load_input_pair, _load_gradient_pair = _loader(_IN, B, True), _loader(_OUT, tra
 
 
 @functools.cache
-def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
-    """The kernel of all convolutions whose products have a tile of this shape."""
-    multiply = walk_tile(1, tile_rows, tile_vectors, spread=True)
+def _convolve_tiles(tile_rows: int) -> BlockKernel:
+    """The kernel of all convolutions whose register tile has so many rows."""
+    multiply = walk_tile(1, tile_rows, VECTORS, spread=True)
 
     def convolve(block: int, worker: int, x: Array, pixels: Array, weight: Array, backward: int, fused: int,
                  packed: Array, packed_flat: Array, offsets: Array, places: Array, y_places: Array, bias: Array,
@@ -331,7 +326,7 @@ def _convolve_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
                             finite[n] = 0
                     t += count
 
-    convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
+    convolve.__qualname__ = f"convolve_{tile_rows}"
     return block_kernel(writes="packed packed_flat staging transformed totals y result finite")(convolve)
 
 
@@ -342,9 +337,8 @@ _FACTORS = np.array(G)[np.array(_PAIRS)]    # what each row of a pair counts in 
 def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
     """Write the gradient by the weights; returns whether it is finite."""
     vector, workers, (filters, channels) = lanes(x), get_num_threads(), grad_weight.shape[:2]
-    tall, wide = tile_shape(1 << 20, panels(channels, vector))
-    rows = min((tall, tall - 1, tall - 2), key=lambda rows: panels(filters, rows) * (rows * wide + 1))
-    columns = wide * vector
+    rows = min((ROWS, ROWS - 1), key=lambda rows: panels(filters, rows) * (rows + 1))
+    columns = tile_columns(x)
     x_panels, filter_panels = panels(channels, columns), panels(filters, rows)
     cuts = panels(filter_panels, max(1, _CACHE // (2 * _IN * rows * x_panels * columns)))
     share = panels(filter_panels, cuts)
@@ -355,7 +349,7 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (2 * _IN * (x_panels * columns + width))))
     partial = empty((slices, len(_PAIRS), filters, 6, x_panels * columns), x.dtype)
     finite = np.ones(filters, np.uint8)
-    _correlate_tiles(rows, wide)(
+    _correlate_tiles(rows)(
         slices * len(_PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
         _places(*x.shape[2:], _OUT * across + 2), _places(*grad_output.shape[2:], _OUT * across), *geometry.padding,
         empty((workers, _staged(group, across, _IN) * vector), x.dtype),
@@ -370,9 +364,9 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
 
 
 @functools.cache
-def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
-    """The kernel of all gradients by the weights whose products have a tile of this shape."""
-    multiply = walk_tile(1, tile_rows, tile_vectors)
+def _correlate_tiles(tile_rows: int) -> BlockKernel:
+    """The kernel of all gradients by the weights whose register tile has so many rows."""
+    multiply = walk_tile(1, tile_rows, VECTORS)
 
     def correlate(block: int, worker: int, x: Array, x_flat: Array, grad_output: Array, grad_flat: Array,
                   offsets: Array, x_places: Array, grad_places: Array, pad_y: int, pad_x: int, x_staging: Array,
@@ -395,7 +389,7 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
             last = min(end, first + group)
             _load_input_pair(pair, x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
                              x_staging[worker], products, columns, x_panels * group * columns, vector,
-                             group * columns, tile_vectors)
+                             group * columns, VECTORS)
             _load_gradient_pair(pair, grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0,
                                 0, grad_places, grad_staging[worker], gradients, grad_width, group * grad_width,
                                 vector, 0, filters)
@@ -413,7 +407,7 @@ def _correlate_tiles(tile_rows: int, tile_vectors: int) -> BlockKernel:
                 _transform_gradient(sums, begin, _IN * step, step, result,
                                     ((cut * 3 + pair) * filters + f) * 6 * depth + c, 3 * depth, depth)
 
-    correlate.__qualname__ = f"correlate_{tile_rows}x{tile_vectors}"
+    correlate.__qualname__ = f"correlate_{tile_rows}"
     return block_kernel(writes="x_staging grad_staging x_tiles grad_tiles totals partial result")(correlate)
 
 

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._elementwise import renamed
 from fastnn.kernels._jit import BlockKernel, block_kernel, config, inlined_helper
-from fastnn.kernels._simd import _data, _Vectors, lanes
+from fastnn.kernels._simd import Vectors, data_of, lanes
 from fastnn.kernels._vectors import draft, exceeds_caches, finish
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
@@ -77,8 +77,8 @@ def _window_maxima(stride: int, edge: bool, indexed: bool) -> Any:
                column_step: Any, step: Any, count: Any, y: Any, begin: Any, indices: Any, place: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             (x, corner, column, width, rows, row_step, columns, column_step, step, count, y, begin, indices,
-             place) = _data(context, builder, signature, args)
-            vector = _Vectors(builder, signature.args[0].dtype)
+             place) = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[0].dtype)
             size, element = vector.lanes, vector.type.element
             narrow, wide = ir.VectorType(_I32, size), ir.VectorType(_I64, size)
             line, none = ir.Constant(narrow, [*range(size)]), ir.Constant(narrow, [-1] * size)
