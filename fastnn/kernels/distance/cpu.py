@@ -9,7 +9,8 @@ import numpy as np
 from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import get_num_threads
 from fastnn.kernels._matrix import panels
-from fastnn.kernels.distance import bytewise, direct, filtered, gemm
+from fastnn.kernels.distance import bytewise, direct, filtered
+from fastnn.kernels.distance.pairs import pairs
 from fastnn.kernels.distance.select import merge
 
 _BLOCKS = 32            # blocks that few queries and many points are cut into
@@ -23,10 +24,8 @@ def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Ar
         bytewise.pairs(x, y, distances)
         if not squared:
             np.sqrt(distances, out=distances)
-    elif algorithm == "gemm":
-        gemm.pairs(x, y, squared, distances)
     else:
-        direct.pairs(x, y, squared, distances)
+        pairs(x, y, squared, algorithm == "gemm", distances)
 
 
 def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array, indices: Array) -> None:

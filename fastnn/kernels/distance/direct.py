@@ -6,67 +6,80 @@ cache whatever the dimension. Each sum is over dimensions in one order, whatever
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._dot import BYTES, transpose_block
 from fastnn.kernels._jit import block_kernel, config, helper
 from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import ROWS, distance_tile, tile_columns
+from fastnn.kernels._simd import (
+    ROWS,
+    _data,
+    _index,
+    _product,
+    _squared_difference,
+    _sums,
+    _Vectors,
+    tile_columns,
+)
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum
 GROUP = 16              # query panels of a block, which share the packing of points
-_SLAB = 8               # panels of points of a block of pairs
 _LITTLE = 1 << 14
 _FEW = 6                # queries of which a tile of one row each is faster than a full tile
 
 
-def _row_tile_python(a: Array, b: Array, c: Array) -> None:
-    for k in range(len(b)):
-        c[0] += (a[k, 0] - b[k]) ** 2
+def _tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, Array], Array]) -> Any:
+    """Return the tile(a, a_at, b, b_at, depth, c, c_at, line): c[i, j] += sum over k of term(a[k, i], b[k, j]).
+
+    All are flat: a is (depth, rows) from a_at on, b (depth, tile_columns) from b_at on, and rows of c begin at c_at and
+    every `line` behind. A sum begins with 0, and is added to c at its end.
+    """
+    def python(a: Array, a_at: int, b: Array, b_at: int, depth: int, c: Array, c_at: int, line: int) -> None:
+        columns = tile_columns(b)
+        left = a[a_at : a_at + depth * rows].reshape(depth, rows, 1)
+        right = b[b_at : b_at + depth * columns].reshape(depth, 1, columns)
+        for i, total in enumerate(combine(left, right).sum(0)):
+            c[c_at + i * line : c_at + i * line + columns] += total
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, line: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, a_at, b, b_at, depth, c, c_at, line = _data(context, builder, signature, args)
+            vector = _Vectors(builder, signature.args[5].dtype)
+            columns = tile_columns(np.empty(0, str(signature.args[5].dtype)))
+            parts = range(0, columns, vector.lanes)
+            a, b, c = (builder.gep(data, [at]) for data, at in ((a, a_at), (b, b_at), (c, c_at)))
+
+            def terms(k: Any) -> Iterator[Any]:
+                b_row = [vector.load(b, builder.add(builder.mul(k, _index(columns)), _index(j))) for j in parts]
+                a_row = (vector.spread(a, builder.add(builder.mul(k, _index(rows)), _index(i))) for i in range(rows))
+                return (term(builder, x, y) for x in a_row for y in b_row)
+
+            slots = [builder.add(builder.mul(line, _index(i)), _index(j)) for i in range(rows) for j in parts]
+            for slot, value in zip(slots, _sums(builder, depth, [vector.zero] * len(slots), terms)):
+                vector.store(builder.fadd(vector.load(c, slot), value), c, slot)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(a, integer, b, integer, integer, c, integer, integer), codegen
+
+    return tile
 
 
-@intrinsic
-def _row_tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    element = {32: ir.FloatType(), 64: ir.DoubleType()}[c.dtype.bitwidth]
-    lanes = tile_columns(np.empty(0, str(c.dtype)))
-    vector = ir.VectorType(element, lanes)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        left, right, out = [context.make_array(ty)(context, builder, value)
-                            for ty, value in zip(signature.args, args)]
-        undefined = ir.Constant(vector, ir.Undefined)
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        slot = cgutils.alloca_once(builder, vector)
-        target = builder.bitcast(out.data, vector.as_pointer())
-        initial = builder.load(target)
-        initial.align = c.dtype.bitwidth // 8
-        builder.store(initial, slot)
-        with cgutils.for_range(builder, cgutils.unpack_tuple(builder, right.shape)[0]) as loop:
-            first = builder.insert_element(undefined, builder.load(builder.gep(left.data, [loop.index])),
-                                           ir.Constant(ir.IntType(32), 0))
-            pointer = builder.gep(right.data, [builder.mul(loop.index, ir.Constant(loop.index.type, lanes))])
-            row = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-            row.align = c.dtype.bitwidth // 8
-            difference = builder.fsub(builder.shuffle_vector(first, undefined, zeros), row)
-            square = builder.fmul(difference, difference, flags=("contract",))
-            builder.store(builder.fadd(builder.load(slot), square, flags=("contract",)), slot)
-        builder.store(builder.load(slot), target).align = c.dtype.bitwidth // 8
-        return context.get_dummy_value()
-
-    return types.void(a, b, c), codegen
-
-
-row_tile: Any = _row_tile_python if config.DISABLE_JIT else _row_tile
-"""row_tile(a, b, c): what `distance_tile` does, of one row: a is (depth, 1), c is (1, tile_columns)."""
+square_tile = _tile(ROWS, _squared_difference, lambda x, y: (x - y) ** 2)
+square_row = _tile(1, _squared_difference, lambda x, y: (x - y) ** 2)
+product_tile = _tile(ROWS, _product, np.multiply)
 
 
 @helper
@@ -102,62 +115,22 @@ def begin_panel(left: int, end: int, depth: int, begins: Array) -> int:
 
 
 @helper
-def compare(queries: Array, points: Array, begins: Array, panel: Array, tile: Array, totals: Array) -> None:
+def compare(queries: Array, points: Array, begins: Array, panel: Array, totals: Array) -> None:
     """Set totals[q, i, j] to the squared distance from row i of query panel q to the point at begins[j]."""
-    depth = queries.shape[1]
+    (count, depth, rows), width = queries.shape, panel.shape[1]
+    a, b, c = queries.reshape(-1), panel.reshape(-1), totals.reshape(-1)
     totals[:] = 0
     for first in range(0, depth, DEPTH):
         last = min(first + DEPTH, depth)
-        part = panel[: last - first]
-        pack_points(points, begins, first, part)
-        for q in range(queries.shape[0]):
-            if first == 0:
-                _add(queries[q, first:last], part, totals[q])
+        pack_points(points, begins, first, panel[: last - first])
+        for q in range(count):
+            if rows == 1:
+                square_row(a, q * depth + first, b, 0, last - first, c, q * width, width)
             else:
-                tile[:] = 0
-                _add(queries[q, first:last], part, tile)
-                for i in range(tile.shape[0]):
-                    for j in range(tile.shape[1]):
-                        totals[q, i, j] += tile[i, j]
+                square_tile(a, (q * depth + first) * rows, b, 0, last - first, c, q * rows * width, width)
 
 
-@helper
-def _add(queries: Array, panel: Array, tile: Array) -> None:
-    if queries.shape[1] == 1:
-        row_tile(queries, panel, tile)
-    else:
-        distance_tile(queries, panel, tile)
-
-
-@block_kernel(writes="distances")
-def _pairs(block: int, queries: Array, points: Array, squared: bool, distances: Array) -> None:
-    """The distances of a group of query panels from a few panels of points."""
-    width, rows, depth = tile_columns(queries), queries.shape[2], points.shape[1]
-    group, slab = divmod(block, -(-points.shape[0] // (_SLAB * width)))
-    top, queries = _group(group, queries)
-    panel, tile = np.empty((min(depth, DEPTH), width), queries.dtype), np.empty((rows, width), queries.dtype)
-    totals, begins = np.empty((queries.shape[0], rows, width), queries.dtype), np.empty(width, np.int64)
-    end = min((slab + 1) * _SLAB * width, points.shape[0])
-    for left in range(slab * _SLAB * width, end, width):
-        inside = begin_panel(left, end, depth, begins)
-        compare(queries, points, begins, panel, tile, totals)
-        for row in range(min(queries.shape[0] * rows, distances.shape[0] - top)):
-            squares, result = totals[row // rows, row % rows], distances[top + row, left : left + inside]
-            if squared:
-                for j in range(result.size):
-                    result[j] = squares[j]
-            else:
-                for j in range(result.size):
-                    result[j] = math.sqrt(squares[j])
-
-
-def pairs(x: Array, y: Array, squared: bool, distances: Array) -> None:
-    queries = _packed(x, y)
-    slabs = panels(len(y), _SLAB * tile_columns(queries))
-    _pairs(panels(len(queries), GROUP) * slabs, queries, y, squared, distances, work=len(x) * y.size)
-
-
-def _packed(queries: Array, points: Array) -> Array:
+def pack_queries(queries: Array, points: Array) -> Array:
     """Return queries as panels (panels, D, rows), of one row if there are few, or little to do with them."""
     if len(queries) <= _FEW or len(queries) * points.size <= _LITTLE:
         return queries[:, :, None]
@@ -171,15 +144,15 @@ def _search(block: int, queries: Array, points: Array, squares: Array, indices: 
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
     top, queries = _group(group, queries)
-    panel, tile = np.empty((min(depth, DEPTH), width), queries.dtype), np.empty((rows, width), queries.dtype)
-    totals, begins = np.empty((queries.shape[0], rows, width), queries.dtype), np.empty(width, np.int64)
+    panel, begins = np.empty((min(depth, DEPTH), width), queries.dtype), np.empty(width, np.int64)
+    totals = np.empty((queries.shape[0], rows, width), queries.dtype)
     count = min(queries.shape[0] * rows, squares.shape[1] - top)
     squares, indices = squares[part, top : top + count], indices[part, top : top + count]
     squares[:] = np.nan
     indices[:] = LAST
     for left in range(begin, end, width):
         inside = begin_panel(left, end, depth, begins)
-        compare(queries, points, begins, panel, tile, totals)
+        compare(queries, points, begins, panel, totals)
         for row in range(count):
             columns = passing(totals, row * width, squares[row, 0]) & ((1 << inside) - 1)
             while columns:
@@ -198,6 +171,6 @@ def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
 
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
     """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
-    packed = _packed(queries, points)
+    packed = pack_queries(queries, points)
     _search(panels(len(packed), GROUP) * len(heaps), packed, points, heaps, indices, work=len(queries) * points.size)
     return True

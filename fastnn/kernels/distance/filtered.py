@@ -159,14 +159,14 @@ def _prune(least: Array, waiting: Array, row: int, count: int, worst: float) -> 
 
 @helper
 def _decide(queries: Array, row: int, points: Array, waiting: Array, count: int, begins: Array, panel: Array,
-            tile: Array, totals: Array, squares: Array, indices: Array) -> None:
+            totals: Array, squares: Array, indices: Array) -> None:
     """Take the points that wait for a query into its heap by their direct distance."""
     query = queries[row : row + 1]
     width = begins.size
     for first in range(0, count, width):
         for j in range(width):
             begins[j] = waiting[row, min(first + j, count - 1)] * points.shape[1]
-        direct.compare(query, points, begins, panel, tile, totals)
+        direct.compare(query, points, begins, panel, totals)
         for j in range(min(width, count - first)):
             offer(squares, indices, row, totals[0, 0, j], waiting[row, first + j])
 
@@ -195,9 +195,9 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
     waiting, least, count = np.empty((rows, capacity), np.int64), np.empty((rows, capacity), np.float32), np.zeros(
         rows, np.int64)
     width = tile_columns(points)
-    exact_panel, exact_tile = np.empty((min(dimensions, direct.DEPTH), width), points.dtype), np.empty(
-        (1, width), points.dtype)
-    totals, exact_begins = np.empty((1, 1, width), points.dtype), np.empty(width, np.int64)
+    exact_panel, totals = np.empty((min(dimensions, direct.DEPTH), width), points.dtype), np.empty(
+        (1, 1, width), points.dtype)
+    exact_begins = np.empty(width, np.int64)
     rounding, underflow, decided = (dimensions + 600) * _UNIT_ROUNDOFF / 3, 2.0**-100 * dimensions, 0
 
     start_unit(unit)
@@ -232,8 +232,8 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
                             count[row] = _prune(least, waiting, row, capacity, worst[q, i])
                             if 2 * count[row] > capacity:
                                 decided += count[row]
-                                _decide(queries, row, points, waiting, count[row], exact_begins, exact_panel,
-                                        exact_tile, totals, squares, indices)
+                                _decide(queries, row, points, waiting, count[row], exact_begins, exact_panel, totals,
+                                        squares, indices)
                                 count[row] = 0
                         least[row, count[row]], waiting[row, count[row]] = tile[i, j] - slack[i], left + j
                         count[row] += 1
@@ -243,8 +243,7 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
     if not gave_up[0]:
         for row in range(rows):
             count[row] = _prune(least, waiting, row, count[row], worst[row // WIDTH, row % WIDTH])
-            _decide(queries, row, points, waiting, count[row], exact_begins, exact_panel, exact_tile, totals, squares,
-                    indices)
+            _decide(queries, row, points, waiting, count[row], exact_begins, exact_panel, totals, squares, indices)
             sort(squares, indices, row)
 
 

@@ -1,0 +1,102 @@
+"""All distances between two sets of points, by sums of squared differences or by |x|^2 - 2 x y + |y|^2.
+
+A block walks with a slab of points, packed once, over a group of query panels. The sums of a panel fill rows as long as
+the slab is wide, which go to the result in one piece each, past the caches if it is large.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastnn.kernels._arrays import EMPTY, Array
+from fastnn.kernels._jit import block_kernel
+from fastnn.kernels._matrix import pack_rows, panels
+from fastnn.kernels._simd import ROWS, tile_columns
+from fastnn.kernels._vectors import finish_stores, store_past_caches, streamable
+from fastnn.kernels.distance.direct import (
+    DEPTH,
+    begin_panel,
+    pack_points,
+    pack_queries,
+    product_tile,
+    square_row,
+    square_tile,
+)
+
+_SLAB = 8                   # panels of points of a block; twice as many of up to half of DEPTH dimensions
+_GROUP, _LARGEST = 16, 32   # query panels of a block where they are few, and at most
+_BLOCKS = 16                # so many blocks at least, where the work can be cut so
+
+
+@block_kernel(writes="lengths")
+def _squared_lengths(block: int, x: Array, lengths: Array) -> None:
+    total = 0.0
+    for d in range(x.shape[1]):
+        total += np.float64(x[block, d]) * np.float64(x[block, d])
+    lengths[block] = total
+
+
+@block_kernel(writes="distances")
+def _pairs(block: int, queries: Array, points: Array, groups: int, slab: int, by_products: bool, query_lengths: Array,
+           point_lengths: Array, squared: bool, distances: Array) -> None:
+    """The distances of a group of query panels from a slab of points, which has so many panels."""
+    (count, depth, rows), width = queries.shape, tile_columns(queries)
+    part, group = divmod(block, groups)
+    first_panel, last_panel = count * group // groups, count * (group + 1) // groups
+    left, line = part * slab * width, slab * width
+    end = min(left + line, points.shape[0])
+    packed, begins = np.empty((slab, min(depth, DEPTH), width), queries.dtype), np.empty(width, np.int64)
+    totals = np.empty((last_panel - first_panel if depth > DEPTH else 1, rows, line), queries.dtype)
+    a, b, c = queries.reshape(-1), packed.reshape(-1), totals.reshape(-1)
+    for first in range(0, max(1, depth), DEPTH):
+        last = min(first + DEPTH, depth)
+        for p in range(-(-(end - left) // width)):
+            begin_panel(left + p * width, end, depth, begins)
+            pack_points(points, begins, first, packed[p, : last - first])
+        for q in range(first_panel, last_panel):
+            total = totals[q - first_panel if depth > DEPTH else 0]
+            if first == 0:
+                total[:] = 0
+            a_at, c_at = (q * depth + first) * rows, (q - first_panel) * rows * line if depth > DEPTH else 0
+            for p in range(-(-(end - left) // width)):
+                b_at = p * packed.shape[1] * width
+                if by_products:
+                    product_tile(a, a_at, b, b_at, last - first, c, c_at + p * width, line)
+                elif rows == 1:
+                    square_row(a, a_at, b, b_at, last - first, c, c_at + p * width, line)
+                else:
+                    square_tile(a, a_at, b, b_at, last - first, c, c_at + p * width, line)
+            if last < depth:
+                continue
+            for i in range(min(rows, distances.shape[0] - q * rows)):
+                values, result = total[i, : end - left], distances[q * rows + i, left:end]
+                if by_products:
+                    length, lengths = query_lengths[q * rows + i], point_lengths[left:end]
+                    for j in range(values.size):
+                        square = length + lengths[j] - 2 * np.float64(values[j])
+                        values[j] = 0.0 if square < 0 else square
+                if not squared:
+                    for j in range(values.size):
+                        values[j] = math.sqrt(values[j])
+                begin, finish = streamable(result, distances.nbytes)
+                for j in range(begin):
+                    result[j] = values[j]
+                store_past_caches(values[begin:finish], result, begin)
+                for j in range(max(0, finish), values.size):
+                    result[j] = values[j]
+    finish_stores()
+
+
+def pairs(x: Array, y: Array, squared: bool, by_products: bool, distances: Array) -> None:
+    queries = pack_rows(x[None], ROWS)[0] if by_products else pack_queries(x, y)
+    lengths = [EMPTY[np.dtype(np.float64)]] * 2
+    if by_products:
+        lengths = [np.empty(len(x)), np.empty(len(y))]
+        for points, found in zip((x, y), lengths):
+            _squared_lengths(len(points), points, found, work=points.size)
+    slab = _SLAB if x.shape[1] > DEPTH // 2 else 2 * _SLAB
+    slabs = panels(len(y), slab * tile_columns(queries))
+    groups = max(panels(len(queries), _LARGEST), min(panels(len(queries), _GROUP), panels(_BLOCKS, slabs)))
+    _pairs(slabs * groups, queries, y, groups, slab, by_products, *lengths, squared, distances, work=len(x) * y.size)
