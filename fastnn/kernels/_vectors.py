@@ -25,7 +25,7 @@ from fastnn.kernels._simd import _BYTES
 config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ACCUMULATORS = 4                           # sums that need not wait for each other
-
+_AHEAD = 1024                               # elements that are fetched before they are needed: hardware stops at pages
 _DRAFTED = 1 << 14                          # elements that fit a core's cache
 STREAMED = 1 << 24                          # bytes of an array that is written past the caches where that is free
 
@@ -67,6 +67,17 @@ def _load(builder: ir.IRBuilder, array: Any, index: Any, lanes: int, mask: Any) 
     return builder.call(masked_load, [pointer, _I32(align), mask, ir.Constant(vector, [0.0] * lanes)])
 
 
+def _prefetch(builder: ir.IRBuilder, array: Any, index: Any, count: int) -> None:
+    """Have elements of an array fetched that will be needed soon; they may lie beyond its end."""
+    element = array.data.type.pointee
+    line = 64 // (4 if element == ir.FloatType() else 8)
+    for first in range(0, count, line):
+        pointer = builder.gep(array.data, [builder.add(index, _I64(first))])
+        function = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(prefetch, [pointer, _I32(0), _I32(3), _I32(1)])
+
+
 def _double(builder: ir.IRBuilder, value: Any) -> Any:
     wide = ir.VectorType(ir.DoubleType(), value.type.count)
     return value if value.type == wide else builder.fpext(value, wide)
@@ -105,6 +116,8 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True) 
             for step in (_ACCUMULATORS * lanes, lanes):
                 end = builder.sub(size, builder.srem(builder.sub(size, begin), _I64(step)))
                 with cgutils.for_range_slice(builder, begin, end, _I64(step), inc=True) as (index, _):
+                    for array in arrays if step > lanes else ():
+                        _prefetch(builder, array, builder.add(index, _I64(_AHEAD)), step)
                     for k in range(step // lanes):
                         fold_in(builder.add(index, _I64(k * lanes)), slots[k])
                 begin = end
