@@ -31,12 +31,13 @@ def _reduce(block: int, a: np.ndarray, b: np.ndarray, results: np.ndarray) -> No
     real = a.dtype.type
     results[0], results[1] = _vectors.row_sum(a), _vectors.row_max(a)
     results[2], results[3] = _vectors.row_squares(a, 0.25), _vectors.row_products(a, b, 0.25)
+    results[6], results[7] = _vectors.row_sums(a, b, 0.25)
     line = real(0.25), real(0), real(2), real(0.125), real(0)
     results[4], results[5] = _vectors.row_sums_above(a, b, 0.25, line)
 
 
 def reduce(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    results = np.empty(6)
+    results = np.empty(8)
     _reduce(1, a, b, results, work=0)
     return results
 
@@ -50,7 +51,7 @@ def test_sums_and_maxima(size: int, dtype: type) -> None:
     x, y = a.astype(np.float64), b.astype(np.float64)
     above = (y - 0.25) * 2 + 0.125 > 0
     expected = [x.sum(), x.max(), ((x - 0.25) ** 2).sum(), (x * (y - 0.25)).sum(), x[above].sum(),
-                (x * (y - 0.25))[above].sum()]
+                (x * (y - 0.25))[above].sum(), x.sum(), (x * (y - 0.25)).sum()]
     np.testing.assert_allclose(reduce(a, b), expected, rtol=1e-12, atol=1e-13)
 
 
