@@ -223,7 +223,7 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
             # prange counts in unsigned integers
             part = (_intp(thread) + turn) % threads
             begin, end = blocks * part // threads, blocks * (part + 1) // threads
-            first = begin + _take(taken, _LINE * part, some)
+            first = begin + _take(taken, _LINE * part, some)  # type: ignore[call-arg]
             while first < end:
                 for block in range(first, min(end, first + some)):
                     _call(call_block, (block, _intp(thread), arguments))

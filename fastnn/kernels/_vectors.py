@@ -25,7 +25,7 @@ from fastnn.kernels._simd import _BYTES
 config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ACCUMULATORS = 4                           # sums that need not wait for each other
-
+_AHEAD = 1024                               # elements that are fetched before they are needed: hardware stops at pages
 _DRAFTED = 1 << 14                          # elements that fit a core's cache
 STREAMED = 1 << 24                          # bytes of an array that is written past the caches where that is free
 
@@ -67,6 +67,17 @@ def _load(builder: ir.IRBuilder, array: Any, index: Any, lanes: int, mask: Any) 
     return builder.call(masked_load, [pointer, _I32(align), mask, ir.Constant(vector, [0.0] * lanes)])
 
 
+def _prefetch(builder: ir.IRBuilder, array: Any, index: Any, count: int) -> None:
+    """Have elements of an array fetched that will be needed soon; they may lie beyond its end."""
+    element = array.data.type.pointee
+    line = 64 // (4 if element == ir.FloatType() else 8)
+    for first in range(0, count, line):
+        pointer = builder.gep(array.data, [builder.add(index, _I64(first))])
+        function = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(prefetch, [pointer, _I32(0), _I32(3), _I32(1)])
+
+
 def _double(builder: ir.IRBuilder, value: Any) -> Any:
     wide = ir.VectorType(ir.DoubleType(), value.type.count)
     return value if value.type == wide else builder.fpext(value, wide)
@@ -75,10 +86,11 @@ def _double(builder: ir.IRBuilder, value: Any) -> Any:
 # --- sums and maxima ---------------------------------------------------------------------------------------
 
 
-def _fold(start: float, term: Callable, combine: Callable, double: bool = True) -> Any:
+def _fold(start: float, term: Callable, combine: Callable, double: bool = True, results: int = 1) -> Any:
     """Return an intrinsic fold(a, b, constants): what `combine` makes of all term(a[i], b[i], *constants), as built.
 
-    Its order follows from the arrays' size alone: interleaved vectors first, then single ones, then a part of one.
+    A term may have several results; fold returns a tuple of what is made of each. The order follows from the arrays'
+    size alone: interleaved vectors first, then single ones, then a part of one.
     """
 
     @intrinsic
@@ -86,43 +98,48 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True) 
         result = types.float64 if double else a.dtype
         element, lanes = _elements(result), 8 * _BYTES // result.bitwidth
         vector = ir.VectorType(element, lanes)
+        returned = result if results == 1 else types.UniTuple(result, results)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args[:2])]
             size = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
 
-            def fold_in(index: Any, slot: Any, mask: Any = None) -> None:
-                terms = [_load(builder, array, index, lanes, mask) for array in arrays]
-                value = term(builder, *terms, *spread)
-                if mask is not None:
-                    value = builder.select(mask, value, first)
-                builder.store(combine(builder, builder.load(slot), value), slot)
+            def fold_in(index: Any, slots: list, mask: Any = None) -> None:
+                value = term(builder, *[_load(builder, array, index, lanes, mask) for array in arrays], *spread)
+                for part, slot in zip(value if results > 1 else (value,), slots):
+                    part = part if mask is None else builder.select(mask, part, first)
+                    builder.store(combine(builder, builder.load(slot), part), slot)
+
+            def folded(totals: list) -> Any:
+                while len(totals) > 1:
+                    totals = [combine(builder, *pair) for pair in zip(totals[::2], totals[1::2])]
+                total, count = totals[0], lanes
+                while count > 1:
+                    count //= 2
+                    halves = [builder.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, count), [*lane]))
+                              for lane in (range(count), range(count, 2 * count))]
+                    total = combine(builder, *halves)
+                return builder.extract_element(total, _I32(0))
 
             first = ir.Constant(vector, [start] * lanes)
             spread = [_spread(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
-            slots = [cgutils.alloca_once_value(builder, first) for _ in range(_ACCUMULATORS)]
+            slots = [[cgutils.alloca_once_value(builder, first) for _ in range(results)] for _ in range(_ACCUMULATORS)]
             begin = _I64(0)
             for step in (_ACCUMULATORS * lanes, lanes):
                 end = builder.sub(size, builder.srem(builder.sub(size, begin), _I64(step)))
                 with cgutils.for_range_slice(builder, begin, end, _I64(step), inc=True) as (index, _):
+                    for array in arrays if step > lanes else ():
+                        _prefetch(builder, array, builder.add(index, _I64(_AHEAD)), step)
                     for k in range(step // lanes):
                         fold_in(builder.add(index, _I64(k * lanes)), slots[k])
                 begin = end
             left = _spread(builder, builder.sub(size, begin), lanes)
             fold_in(begin, slots[0], builder.icmp_signed("<", ir.Constant(left.type, [*range(lanes)]), left))
 
-            totals = [builder.load(slot) for slot in slots]
-            while len(totals) > 1:
-                totals = [combine(builder, *pair) for pair in zip(totals[::2], totals[1::2])]
-            total, count = totals[0], lanes
-            while count > 1:
-                count //= 2
-                halves = [builder.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, count), [*lane]))
-                          for lane in (range(count), range(count, 2 * count))]
-                total = combine(builder, *halves)
-            return builder.extract_element(total, _I32(0))
+            values = [folded([builder.load(slot) for slot in of_result]) for of_result in zip(*slots)]
+            return values[0] if results == 1 else context.make_tuple(builder, returned, values)
 
-        return result(a, b, constants), codegen
+        return returned(a, b, constants), codegen
 
     return fold
 
@@ -157,12 +174,12 @@ def _above(builder: ir.IRBuilder, a: Any, b: Any, high: Any, low: Any, scale: An
     return builder.select(builder.fcmp_ordered("<=", line, floor), ir.Constant(a.type, [0.0] * a.type.count), a)
 
 
-def _double_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
-    return _double(builder, _above(builder, a, b, *line))
+def _value_and_product(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any:
+    return _double(builder, a), _shifted_product(builder, a, b, shift)
 
 
-def _product_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
-    return _shifted_product(builder, _above(builder, a, b, *line), b, shift)
+def _value_and_product_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
+    return _value_and_product(builder, _above(builder, a, b, *line), b, shift)
 
 
 if config.DISABLE_JIT:
@@ -179,11 +196,11 @@ if config.DISABLE_JIT:
     def _products(a: Array, b: Array, constants: tuple) -> float:
         return (a * (b - np.float64(constants[0]))).sum()
 
-    def _sum_above(a: Array, b: Array, constants: tuple) -> float:
-        return _above_python(a, b, constants).sum(dtype=np.float64)
+    def _sums(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
+        return a.sum(dtype=np.float64), _products(a, b, constants)
 
-    def _products_above(a: Array, b: Array, constants: tuple) -> float:
-        return _products(_above_python(a, b, constants), b, constants)
+    def _sums_above(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
+        return _sums(_above_python(a, b, constants), b, constants)
 
     def _max(a: Array, b: Array, constants: tuple) -> float:
         return max((value for value in a if value == value), default=a.dtype.type(-np.inf))
@@ -191,8 +208,8 @@ else:
     _sum = _fold(0.0, _double_value, _add)
     _squares = _fold(0.0, _shifted_square, _add)
     _products = _fold(0.0, _shifted_product, _add)
-    _sum_above = _fold(0.0, _double_above, _add)
-    _products_above = _fold(0.0, _product_above, _add)
+    _sums = _fold(0.0, _value_and_product, _add, results=2)
+    _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
     _max = _fold(float("-inf"), _value, _larger, double=False)
 
 
@@ -215,13 +232,18 @@ def row_products(a: Array, b: Array, mean: float) -> float:
 
 
 @helper
+def row_sums(a: Array, b: Array, mean: float) -> tuple[float, float]:
+    """Return the sums of a and of a (b - mean) in float64."""
+    return _sums(a, b, (mean,))
+
+
+@helper
 def row_sums_above(a: Array, b: Array, mean: float, line: tuple[float, ...]) -> tuple[float, float]:
     """Return the sums of a and of a (b - mean) in float64, but where b is at a floor.
 
     `line` is (high, low, scale, offset, floor): it is where ((b - high) - low) scale + offset <= floor, in b's dtype.
     """
-    constants = (mean, *line)
-    return _sum_above(a, b, constants), _products_above(a, b, constants)
+    return _sums_above(a, b, (mean, *line))
 
 
 @helper

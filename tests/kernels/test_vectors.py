@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 
 from fastnn import kernels
-from fastnn.kernels import _jit, _math, _vectors
+from fastnn.kernels import _elementwise, _jit, _math, _vectors
 
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 129, 1000]
 STREAMED = 6000 if _jit.config.DISABLE_JIT else _vectors.STREAMED       # plain Python streams less
 SMALL = 1003 if _jit.config.DISABLE_JIT else 100_001                    # elements of a float32 array that is not
 LARGE = STREAMED // 4 + 1000                                            # and of one that is
+CACHED = 6000 if _jit.config.DISABLE_JIT else 1 << 20
+DRAFTED = CACHED // 4 + 1000                # elements of an array that is drafted
 
 
 @pytest.fixture(autouse=True)
 def streams_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (_vectors, _math) if _jit.config.DISABLE_JIT else ():
-        monkeypatch.setattr(module, "STREAMED", STREAMED)
+    monkeypatch.setattr(_vectors, "CACHED", CACHED)
+    if _jit.config.DISABLE_JIT:
+        monkeypatch.setattr(_elementwise, "STREAMED", STREAMED)
 
 
 @_jit.block_kernel(writes="results")
@@ -28,12 +31,13 @@ def _reduce(block: int, a: np.ndarray, b: np.ndarray, results: np.ndarray) -> No
     real = a.dtype.type
     results[0], results[1] = _vectors.row_sum(a), _vectors.row_max(a)
     results[2], results[3] = _vectors.row_squares(a, 0.25), _vectors.row_products(a, b, 0.25)
+    results[6], results[7] = _vectors.row_sums(a, b, 0.25)
     line = real(0.25), real(0), real(2), real(0.125), real(0)
     results[4], results[5] = _vectors.row_sums_above(a, b, 0.25, line)
 
 
 def reduce(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    results = np.empty(6)
+    results = np.empty(8)
     _reduce(1, a, b, results, work=0)
     return results
 
@@ -47,7 +51,7 @@ def test_sums_and_maxima(size: int, dtype: type) -> None:
     x, y = a.astype(np.float64), b.astype(np.float64)
     above = (y - 0.25) * 2 + 0.125 > 0
     expected = [x.sum(), x.max(), ((x - 0.25) ** 2).sum(), (x * (y - 0.25)).sum(), x[above].sum(),
-                (x * (y - 0.25))[above].sum()]
+                (x * (y - 0.25))[above].sum(), x.sum(), (x * (y - 0.25)).sum()]
     np.testing.assert_allclose(reduce(a, b), expected, rtol=1e-12, atol=1e-13)
 
 
@@ -129,7 +133,7 @@ def test_large_results_have_the_bits_of_small_ones(name: str) -> None:
 @pytest.mark.parametrize("classes", [3, 63, 64, 4097] if _jit.config.DISABLE_JIT else [
     3, 10, 63, 64, 1000, 4096, 4097, 70_000])
 def test_rows_of_large_results_have_the_bits_of_rows_alone(classes: int) -> None:
-    x = values(max(8, LARGE // classes + 1), classes)
+    x = values(max(8, DRAFTED // classes + 1), classes)
     grad = x[::-1].copy()
     labels = np.arange(len(x)) % classes
     for run in (lambda x, g, t: kernels.softmax(x), lambda x, g, t: kernels.log_softmax(x),
@@ -145,7 +149,7 @@ def test_rows_of_large_results_have_the_bits_of_rows_alone(classes: int) -> None
 @pytest.mark.skipif(_jit.config.DISABLE_JIT, reason="much to do in Python")
 @pytest.mark.parametrize("size", [8, 13, 32, 65])
 def test_images_of_large_results_have_the_bits_of_images_alone(size: int) -> None:
-    x = values(LARGE // (size * size) // 17 + 1, 17, size, size)
+    x = values(DRAFTED // (size * size) // 17 + 1, 17, size, size)
     pooled = values(*x.shape[:2], size // 2, size // 2)
     places = np.random.default_rng(0).integers(0, size * size, pooled.shape)
     statistics = values(4, 17) ** 2
@@ -153,6 +157,7 @@ def test_images_of_large_results_have_the_bits_of_images_alone(size: int) -> Non
     for run in (lambda x, p, i: kernels.batch_norm(x, *statistics, activation="relu"),
                 lambda x, p, i: kernels.batch_norm_backward(x[::-1].copy()[::-1], x, statistics[0], mean, invstd,
                                                             training=False, activation="relu")[0],
+                lambda x, p, i: kernels.max_pool2d(x, 3, stride=2, padding=1),
                 lambda x, p, i: kernels.max_pool2d_backward(p, i, x.shape),
                 lambda x, p, i: kernels.avg_pool2d_backward(p, x.shape, 2),
                 lambda x, p, i: kernels.avg_pool2d(x, 3, stride=1, padding=1),

@@ -332,7 +332,7 @@ def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, targe
 
     Notes
     -----
-    Some 60 operations an element ("tanh": 40); each is read once and written once. Hendrycks and Gimpel, "Gaussian
+    Some 20 operations an element ("tanh": 40); each is read once and written once. Hendrycks and Gimpel, "Gaussian
     error linear units" (arXiv:1606.08415), section 2. |error| <= 3 eps |x|, with eps = 1.2e-7 in float32.
 
     Examples
@@ -371,7 +371,7 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
 
     Notes
     -----
-    Some 60 operations an element ("tanh": 50); two are read and one is written. |error| <= 5 eps |grad_output|, with
+    Some 25 operations an element ("tanh": 50); two are read and one is written. |error| <= 5 eps |grad_output|, with
     eps = 1.2e-7 in float32.
 
     Examples

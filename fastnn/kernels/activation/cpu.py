@@ -14,11 +14,12 @@ from fastnn.kernels._math import (
     exp,
     exp_rows,
     log_sum_exp,
-    normal,
     part_of_rows,
+    probability,
     row_blocks,
     rows_of_block,
     sigmoids,
+    slope,
 )
 from fastnn.kernels._math import sigmoid as sigmoid_of
 from fastnn.kernels._math import tanh as tanh_of
@@ -75,14 +76,12 @@ def _tanh_backward(grad: Any, y: Any, option: Any) -> Any:
 
 @unary
 def _gelu(x: Any, option: Any) -> Any:
-    probability, _ = normal(x)
-    return x * probability
+    return x * probability(x)
 
 
 @binary
 def _gelu_backward(grad: Any, x: Any, option: Any) -> Any:
-    probability, density = normal(x)
-    return grad * (probability + x * density)
+    return grad * (slope(x) + type(x)(0) * x)               # NaN for inf, as the formula says
 
 
 @unary
@@ -155,11 +154,11 @@ def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def gelu(x: Array, approximate: str, y: Array) -> None:
-    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=4)
+    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=3)
 
 
 def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
-    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=4)
+    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=3)
 
 
 def add(x: Array, y: Array, z: Array) -> None:

@@ -20,9 +20,9 @@ from fastnn.kernels._elementwise import mapping, named_after, renamed
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
 from fastnn.kernels._vectors import (
     exceeds_caches,
-    row_products,
     row_squares,
     row_sum,
+    row_sums,
     row_sums_above,
     use_widest_vectors,
 )
@@ -103,7 +103,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
         group = _group(x)
         result = np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x
         _gradients(-(-x.shape[1] // group), grad_output, x, weight, bias, mean, invstd, floor, training, group,
-                   exceeds_caches(result), grad_weight, grad_bias, result, work=2 * x.size)
+                   exceeds_caches(result), grad_weight, grad_bias, result, work=x.size)
     else:
         _gradients_by_column(grad_output, x, _columns(x, weight, bias, mean, invstd), mean, invstd, floor, training,
                              grad_x, grad_weight, grad_bias)
@@ -256,12 +256,11 @@ def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Ar
     sums, products = np.zeros(last - first), np.zeros(last - first)
     for k in range(samples):
         for c in range(first, last):
-            g, gx = row_sum(grad_output[k, c]), 0.0
             if floor == floor:
                 line = _line(real, c, weight, bias, mean, invstd[c])
                 g, gx = row_sums_above(grad_output[k, c], x[k, c], mean[c], (*line, real(floor)))
             else:
-                gx = row_products(grad_output[k, c], x[k, c], mean[c])
+                g, gx = row_sums(grad_output[k, c], x[k, c], mean[c])
             sums[c - first] += g
             products[c - first] += gx
     for c in range(first, last):
