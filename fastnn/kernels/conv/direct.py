@@ -22,6 +22,7 @@ from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper
 from fastnn.kernels._matrix import DEPTH, ROWS, pack_columns, pack_rows, panels
 from fastnn.kernels._simd import gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._vectors import row_sum
 from fastnn.kernels.conv import depthwise
 from fastnn.kernels.conv._scratch import fill, layout
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
 _JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
+_CUT = 288                  # products with each pixel of a scratch that are worth filling another one
 _MANY = 1 << 20             # vectors of an image whose size is not known
 _SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
 
@@ -57,7 +59,7 @@ def pack(weight: Array, geometry: Geometry) -> Array:
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
                     ) -> tuple[Array | None, Array | None, Array | None]:
     grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    grad_weight = np.zeros_like(weight) if needs[1] else None
+    grad_weight = _empty_gradient(weight, len(x)) if needs[1] else None
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
@@ -74,7 +76,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geom
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                               needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
     grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    grad_weight = np.zeros_like(weight) if needs[1] else None
+    grad_weight = _empty_gradient(weight, len(x)) if needs[1] else None
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
@@ -82,6 +84,10 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
         if grad_weight is not None:
             _correlate(grad_output, x, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
+
+
+def _empty_gradient(weight: Array, images: int) -> Array:
+    return empty(weight.shape, weight.dtype) if images else np.zeros_like(weight)
 
 
 def _channel_sums(grad_output: Array) -> Array:
@@ -111,21 +117,57 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
 
 def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: bool, geometry: Geometry,
                     taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
-                    y: Array, places: Array | None = None, packed: Array | None = None) -> None:
+                    y: Array, places: Array | None = None, packed: Array | None = None,
+                    used: Array | None = None) -> None:
     """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
 
-    With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y.
+    With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y. With
+    used, they are (filters of the other direction, channels, taps), turned round, and these taps of them are used.
     """
     count = filters.shape[1 if places is None else 2]
     plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
                  places is not None, packed is not None, _SCRATCH)
     if packed is None:
-        packed = pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0])
+        packed = (_pack_turned(filters, geometry.groups, used, plan.tile[0]) if used is not None else
+                  pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
     source, y = source.reshape(plan.source), y.reshape(plan.y)
     _convolve(*plan.tile)(
         plan.scratch[0], plan.jobs, source, packed, *plan.layout, EMPTY[source.dtype] if bias is None else bias,
         int(relu), *plan.numbers, plan.places if places is None else places,
         empty(plan.scratch, y.dtype), y, y.reshape(-1), work=y.size * packed.shape[2])
+
+
+def _pack_turned(weight: Array, groups: int, used: Array, width: int) -> Array:
+    """Return filters (filters, channels, taps) as those from results to channels: (groups, panels, depth, width)."""
+    filters, channels, _ = weight.shape
+    packed = empty((groups, panels(channels, width), filters // groups * len(used), width), weight.dtype)
+    _turn(groups * packed.shape[1], weight, weight.reshape(-1), used, packed, packed.reshape(-1), work=packed.size)
+    return packed
+
+
+@block_kernel(writes="packed flat", typed_by="packed")
+def _turn(block: int, weight: Array, source: Array, used: Array, packed: Array, flat: Array) -> None:
+    """One panel of channels; both arrays, and flat."""
+    group, panel = divmod(block, packed.shape[1])
+    channels, taps = weight.shape[1:]
+    depth, width = packed.shape[2:]
+    first, filters, vector = max(0, panel * width), depth // len(used), lanes(packed)
+    inside = max(0, min(width, channels - first))
+    read, written = panels(width, vector) * vector * taps + vector, (panels(taps, vector) * vector + 1) * width + vector
+    for f in range(filters):
+        begin, target = ((group * filters + f) * channels + first) * taps, (block * depth + f * len(used)) * width
+        if len(used) == taps and begin + read <= source.size and target + written <= (block + 1) * depth * width:
+            # What a vector writes beyond a row is written again later: by columns on its left, by rows below.
+            for t in range(0, taps, vector):
+                for i in range((width - 1) // vector * vector, -1, -vector):
+                    transpose_tile(source, begin + i * taps + t, taps, flat, target + t * width + i, width)
+            continue
+        for t in range(len(used)):
+            begin_tap, at = max(0, begin + used[t]), max(0, target + t * width)
+            for i in range(inside):
+                flat[at + i] = source[begin_tap + i * taps]
+            for i in range(inside, width):
+                flat[at + i] = 0
 
 
 class _Plan(NamedTuple):
@@ -163,7 +205,8 @@ def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int,
     scratch_y = band + reach
     slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
     tile = tile_shape(count, _MANY if is_packed else slots)
-    cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)))
+    cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)),
+               max(1, count * len(rows) * len(columns) // _CUT))
     jobs = y[0] * groups * panels(height, band) * cuts
     return _Plan(
         source, y, tile, jobs, layout(channels, stride, rows, columns, scratch_y, line),
@@ -190,7 +233,6 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
                         np.repeat(bias, places.size // channels), False, geometry, (((0,), 0), ((0,), 0)), (1, 1),
                         (0, 0), geometry.stride, grad_x, places)
         return
-    weight = weight.reshape(groups, filters // groups, channels, *weight.shape[2:]).transpose(0, 2, 1, 3, 4)
     for first in np.ndindex(geometry.stride):
         if first[0] >= grad_x.shape[2] or first[1] >= grad_x.shape[3]:
             continue
@@ -198,7 +240,7 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
         for axis in (0, 1):
             # Pixel i of the phase is row i stride + first, which tap k reaches from output row i + reach[k].
             reach = {}
-            for k in range(weight.shape[3 + axis]):
+            for k in range(weight.shape[2 + axis]):
                 row, rest = divmod(first[axis] + geometry.padding[axis] - k * geometry.dilation[axis],
                                    geometry.stride[axis])
                 if rest == 0:
@@ -210,9 +252,9 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
             phase = grad_x[:, :, first[0] :: geometry.stride[0], first[1] :: geometry.stride[1]]
             phase[...] = 0 if bias is None else bias[:, None, None]
             continue
-        phase_weight = weight[:, :, :, used[0]][..., used[1]].reshape(groups, channels, -1)
-        _convolve_phase(grad_output, np.ascontiguousarray(phase_weight), bias, False, geometry, (taps[0], taps[1]),
-                        (1, 1), (first[0], first[1]), geometry.stride, grad_x)
+        used_taps = (np.array(used[0])[:, None] * weight.shape[3] + np.array(used[1])).ravel()
+        _convolve_phase(grad_output, weight.reshape(filters, channels, -1), bias, False, geometry, (taps[0], taps[1]),
+                        (1, 1), (first[0], first[1]), geometry.stride, grad_x, used=used_taps)
 
 
 def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
@@ -234,13 +276,18 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
     parts, run, vectors, begins, walk = _walk(
         share, kernel_y, kernel_x, spread_y, spread_x, stride_y, stride_x, scratch_y, line, band, width,
         panels(filters, lanes(x)))
-    blocks, columns = slices * groups * panels(channels, share), vectors * lanes(x)
-    totals = empty((blocks, len(begins) // parts, panels(filters, columns), parts * run, columns), x.dtype)
+    shares, columns = panels(channels, share), vectors * lanes(x)
+    blocks, filter_panels = slices * groups * shares, panels(filters, columns)
+    totals = empty((blocks, len(begins) // parts, filter_panels, parts * run, columns), x.dtype)
+    packed_first = shares > 1 and slices == len(x)      # as several blocks read the same pixels of the gradient
+    pixels = empty((len(x) * groups, filter_panels, height * width, columns) if packed_first else
+                   (blocks, filter_panels, band * width, columns), x.dtype)
+    if packed_first:
+        _pack_gradient(len(x) * groups * filter_panels, grad_output.reshape(-1), filters, pixels, work=pixels.size)
     _correlate_slice(parts, run, vectors)(
         blocks, x, grad_output, grad_output.reshape(-1), begins, walk, stride_y, -geometry.padding[0],
-        -geometry.padding[1], scratch_y, line, band, share, groups,
-        empty((blocks, share * scratch_y * line + lanes(x)), x.dtype),
-        empty((blocks, panels(filters, columns), band * width, columns), x.dtype), totals,
+        -geometry.padding[1], scratch_y, line, band, share, groups, int(packed_first),
+        empty((blocks, share * scratch_y * line + lanes(x)), x.dtype), pixels, totals,
         work=grad_output.size * grad_weight[0].size)
     totals = totals.reshape(slices, -1, *totals.shape[1:])
     _sum_slices(totals[0, :, :, :, 0, 0].size, totals, groups, share * kernel_y * kernel_x,
@@ -368,7 +415,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
 
     def correlate(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
                   stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int, groups: int,
-                  scratches: Array, pixels: Array, totals: Array) -> None:
+                  packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
         """A share of the channels of one group, all its filters, over one slice of the batch."""
         channels, filters = x.shape[1] // groups, grad_output.shape[1] // groups
         shares = (channels + share - 1) // share
@@ -376,10 +423,12 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
         cut, group, part = block // shares // groups, block // shares % groups, block % shares
         first_channel, last_channel = part * share, min(channels, part * share + share)
         height, width = grad_output.shape[2:]
-        scratch, packed, total = scratches[block], pixels[block], totals[block]     # packed: (panel, position, filter)
+        scratch, total = scratches[block], totals[block]
+        packed = pixels[0 if packed_first else block]   # (panel, position, filter)
         tap_panels, filter_panels = total.shape[:2]
         total[:] = 0
-        packed[:] = 0                       # as filters beyond the last remain
+        if not packed_first:
+            packed[:] = 0                   # as filters beyond the last remain
         plane = scratch_y * line
         inside = np.where(begins < (last_channel - first_channel) * plane, begins, 0)
         zero = np.zeros(1, np.int64)
@@ -389,16 +438,33 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
                 fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
                       scratch_y, line, scratch)
                 positions = min(band, height - first_row) * width
-                _pack_pixels(gradient[((n * groups + group) * filters * height + first_row) * width :], filters,
-                             height * width, positions, packed)
+                at = 0
+                if packed_first:
+                    packed, at = pixels[n * groups + group], first_row * width
+                else:
+                    _pack_pixels(gradient[((n * groups + group) * filters * height + first_row) * width :], filters,
+                                 height * width, positions, packed)
                 for q in range(0, positions, DEPTH):
                     end = min(q + DEPTH, positions)
                     for panel in range(filter_panels):
                         for t in range(tap_panels):
-                            multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, q:end], total[t, panel])
+                            multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, at + q : at + end],
+                                     total[t, panel])
 
     correlate.__qualname__ = f"correlate_{parts}x{run}x{tile_vectors}"
     return block_kernel(writes="scratches pixels totals", sums=True)(correlate)
+
+
+@block_kernel(writes="packed", typed_by="packed")
+def _pack_gradient(block: int, pixels: Array, filters: int, packed: Array) -> None:
+    """One panel of filters of one group of one image."""
+    image, panel = divmod(block, packed.shape[1])
+    positions, columns = packed.shape[2:]
+    first, part = panel * columns, packed[image, panel : panel + 1]
+    if filters - first < columns:
+        part[:] = 0                         # as filters beyond the last remain
+    _pack_pixels(pixels[(image * filters + first) * positions :], min(columns, filters - first), positions, positions,
+                 part)
 
 
 @helper
@@ -425,17 +491,20 @@ def _sum_slices(block: int, totals: Array, groups: int, share: int, grad_weight:
     """
     slices, parts, tap_panels, filter_panels, rows, columns = totals.shape
     part, t, panel = block // (tap_panels * filter_panels), block // filter_panels % tap_panels, block % filter_panels
-    tile = totals[0, part, t, panel].copy()
-    for cut in range(1, slices):
-        for i in range(rows):
-            for j in range(columns):
-                tile[i, j] += totals[cut, part, t, panel, i, j]
+    tile = totals[0, part, t, panel]
+    if slices > 1:
+        tile = tile.copy()
+        for cut in range(1, slices):
+            for i in range(rows):
+                for j in range(columns):
+                    tile[i, j] += totals[cut, part, t, panel, i, j]
     group, first = part // (parts // groups), part % (parts // groups) * share + t * rows
     last = min(first - t * rows + share, grad_weight.shape[1])
     filters = grad_weight.shape[0] // groups
     for j in range(min(columns, filters - panel * columns)):
+        result = grad_weight[group * filters + panel * columns + j]
         for i in range(min(rows, last - first)):
-            grad_weight[group * filters + panel * columns + j, first + i] = tile[i, j]
+            result[max(0, first) + i] = tile[i, j]
 
 
 @block_kernel(writes="total", sums=True)
@@ -443,6 +512,5 @@ def _sum_channel(channel: int, grad_output: Array, total: Array) -> None:
     """The sum of one channel of (N, channels, pixels), in float64."""
     channel_sum = 0.0
     for n in range(grad_output.shape[0]):
-        for value in grad_output[n, channel]:
-            channel_sum += np.float64(value)
+        channel_sum += row_sum(grad_output[n, channel])
     total[channel] = channel_sum

@@ -26,6 +26,9 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((1, 4, 9, 20), (4, 1, 3, 3), {"padding": 1, "groups": 4}),
     ((2, 3, 9, 7), (6, 1, 3, 2), {"stride": 2, "padding": 1, "groups": 3}),
     ((1, 2, 9, 9), (2, 1, 5, 6), {"padding": 2, "groups": 2}),      # depthwise with too many taps for registers
+    ((1, 40, 7, 9), (36, 40, 3, 3), {"padding": 1}),                # filters turned round in vectors
+    ((1, 38, 5, 6), (30, 19, 5, 5), {"padding": 2, "groups": 2}),
+    ((3, 40, 6, 6), (34, 40, 3, 3), {"padding": 1, "stride": 2}),   # a gradient packed once for several blocks
 ]
 
 
