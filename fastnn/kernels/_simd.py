@@ -95,14 +95,17 @@ class Vectors:
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self.undefined = ir.Constant(self.type, ir.Undefined)
 
+    def at(self, data: Any, offset: Any, kind: Any = None) -> Any:
+        """Where a vector, of this type or another, lies."""
+        return self.builder.bitcast(self.builder.gep(data, [offset]), (kind or self.type).as_pointer())
+
     def load(self, data: Any, offset: Any) -> Any:
-        value = self.builder.load(self.builder.bitcast(self.builder.gep(data, [offset]), self.type.as_pointer()))
+        value = self.builder.load(self.at(data, offset))
         value.align = self.align
         return value
 
     def store(self, value: Any, data: Any, offset: Any) -> None:
-        at = self.builder.bitcast(self.builder.gep(data, [offset]), value.type.as_pointer())
-        self.builder.store(value, at).align = self.align
+        self.builder.store(value, self.at(data, offset, value.type)).align = self.align
 
     def prefetch(self, data: Any, offset: Any) -> None:
         """Ask for what is read soon; it need not exist."""

@@ -230,10 +230,10 @@ def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
         else:
             third_pair(a, begin, line, vector, b, at, _IN * step, step)
 
-    def load(pair: int, pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int, down: int,
-             across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
+    def load(pair: int, pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int,
+             down: int, across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
              tile_step: int, product_step: int, chunk_step: int, group_step: int, in_group: int) -> None:
-        """Tiles first to end of all images, in the order of images, rows, columns; outside of an image there are zeros.
+        """Tiles first to end of all images, in the order of images, rows, columns, zeros around each image.
 
         The vector of a product, tile and chunk of `lanes` channels comes to product_step, tile_step and chunk_step
         times its index, where each group of in_group chunks begins group_step after the last.
@@ -351,7 +351,8 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     finite = np.ones(filters, np.uint8)
     _correlate_tiles(rows)(
         slices * len(_PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
-        _places(*x.shape[2:], _OUT * across + 2), _places(*grad_output.shape[2:], _OUT * across), *geometry.padding,
+        _places(x.shape[2], x.shape[3], _OUT * across + 2),
+        _places(grad_output.shape[2], grad_output.shape[3], _OUT * across), *geometry.padding,
         empty((workers, _staged(group, across, _IN) * vector), x.dtype),
         empty((workers, _staged(group, across, _OUT) * vector), x.dtype),
         empty((workers, 2 * _IN * x_panels, group, columns), x.dtype),

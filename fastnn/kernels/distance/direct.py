@@ -20,12 +20,12 @@ from fastnn.kernels._jit import block_kernel, config, helper
 from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import (
     ROWS,
-    _data,
-    _index,
+    Vectors,
     _product,
     _squared_difference,
     _sums,
-    _Vectors,
+    data_of,
+    index,
     tile_columns,
 )
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
@@ -55,18 +55,18 @@ def _tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, Array],
     @intrinsic
     def tile(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, line: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, a_at, b, b_at, depth, c, c_at, line = _data(context, builder, signature, args)
-            vector = _Vectors(builder, signature.args[5].dtype)
+            a, a_at, b, b_at, depth, c, c_at, line = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[5].dtype)
             columns = tile_columns(np.empty(0, str(signature.args[5].dtype)))
             parts = range(0, columns, vector.lanes)
             a, b, c = (builder.gep(data, [at]) for data, at in ((a, a_at), (b, b_at), (c, c_at)))
 
             def terms(k: Any) -> Iterator[Any]:
-                b_row = [vector.load(b, builder.add(builder.mul(k, _index(columns)), _index(j))) for j in parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, _index(rows)), _index(i))) for i in range(rows))
+                b_row = [vector.load(b, builder.add(builder.mul(k, index(columns)), index(j))) for j in parts]
+                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
                 return (term(builder, x, y) for x in a_row for y in b_row)
 
-            slots = [builder.add(builder.mul(line, _index(i)), _index(j)) for i in range(rows) for j in parts]
+            slots = [builder.add(builder.mul(line, index(i)), index(j)) for i in range(rows) for j in parts]
             for slot, value in zip(slots, _sums(builder, depth, [vector.zero] * len(slots), terms)):
                 vector.store(builder.fadd(vector.load(c, slot), value), c, slot)
             return context.get_dummy_value()

@@ -14,7 +14,7 @@ from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import block_kernel
 from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import ROWS, tile_columns
-from fastnn.kernels._vectors import finish_stores, store_past_caches, streamable
+from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable
 from fastnn.kernels.distance.direct import (
     DEPTH,
     begin_panel,
@@ -80,13 +80,12 @@ def _pairs(block: int, queries: Array, points: Array, groups: int, slab: int, by
                 if not squared:
                     for j in range(values.size):
                         values[j] = math.sqrt(values[j])
-                begin, finish = streamable(result, distances.nbytes)
+                begin, finish = streamable(result) if distances.nbytes >= STREAMED else (0, 0)
                 for j in range(begin):
                     result[j] = values[j]
                 store_past_caches(values[begin:finish], result, begin)
                 for j in range(max(0, finish), values.size):
                     result[j] = values[j]
-    finish_stores()
 
 
 def pairs(x: Array, y: Array, squared: bool, by_products: bool, distances: Array) -> None:

@@ -1,0 +1,189 @@
+"""Winograd's convolution: its algebra, its error bounds, tiles that are cut, and what is not finite."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import kernels
+from fastnn.kernels.conv import _geometry, cpu, winograd
+from fastnn.kernels.conv._transforms import toom_cook
+from fastnn.testing import assert_close
+
+# images, filters, padding
+SHAPES = [
+    ((1, 1, 3, 3), 1, 0),                       # one result
+    ((2, 5, 7, 9), 3, 1),                       # tiles that reach beyond the image, fewer channels than lanes
+    ((3, 16, 8, 8), 32, 1),                     # nothing left over
+    ((2, 33, 3, 2), 17, (1, 2)),
+    ((40, 18, 4, 4), 34, 1),                    # a tile an image, several images a group
+    ((1, 20, 23, 70), 20, (2, 0)),              # groups that begin within a row of tiles
+    ((1, 70, 14, 14), 70, 1),                   # few tiles: filters are transformed where they are used
+]
+
+
+def draw(shape: tuple[int, ...], dtype: type = np.float64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def results(x: np.ndarray, filters: int, padding: int | tuple[int, int]) -> tuple[int, ...]:
+    pad = (padding, padding) if isinstance(padding, int) else padding
+    return len(x), filters, x.shape[2] + 2 * pad[0] - 2, x.shape[3] + 2 * pad[1] - 2
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (4, 3), (3, 4)])
+def test_toom_cook_is_a_convolution(outputs: int, taps: int) -> None:
+    """In exact numbers: y[i] = sum over k of d[i + k] g[k]."""
+    points = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2"))[: outputs + taps - 2]
+    a, g, b = (np.array(matrix) for matrix in toom_cook(points, outputs, taps))
+    d, w = np.arange(outputs + taps - 1.0) ** 2, np.arange(1.0, taps + 1)
+    np.testing.assert_allclose(a @ ((g @ w) * (b @ d)), np.correlate(d, w), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("image", "filters", "padding"), SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_agrees_with_direct(image: tuple, filters: int, padding: int, dtype: type) -> None:
+    x, weight, bias = draw(image, dtype), draw((filters, image[1], 3, 3), dtype, 1), draw((filters,), dtype, 2)
+    for activation in (None, "relu"):
+        y = kernels.conv2d(x, weight, bias, padding=padding, algorithm="winograd", activation=activation)
+        truth = kernels.conv2d(x.astype(np.float64), weight.astype(np.float64), bias.astype(np.float64),
+                               padding=padding, algorithm="direct", activation=activation)
+        assert_close(y, truth, dtype=dtype, factor=10)
+    grad = draw(y.shape, dtype, 3)
+    grads = kernels.conv2d_backward(grad, x, weight, padding=padding, algorithm="winograd")
+    truths = kernels.conv2d_backward(*(array.astype(np.float64) for array in (grad, x, weight)), padding=padding,
+                                     algorithm="direct")
+    assert_close(grads, truths, dtype=dtype, factor=10, gradient=True)
+
+
+def tiles_of(array: np.ndarray, size: int, before: tuple[int, int], down: int, across: int) -> np.ndarray:
+    """The size x size pixels of each tile: (N, channels, down, across, size, size)."""
+    n, channels, height, width = array.shape
+    padded = np.zeros((n, channels, 4 * down + 2, 4 * across + 2))
+    padded[:, :, before[0] : before[0] + height, before[1] : before[1] + width] = array
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))
+    return windows[:, :, : 4 * down : 4, : 4 * across : 4]
+
+
+A, G, B = (np.abs(np.array(matrix)) for matrix in (winograd.A, winograd.G, winograd.B))
+
+
+@pytest.mark.parametrize(("image", "filters", "padding"), [
+    ((2, 16, 9, 11), 20, 1), ((3, 100, 8, 8), 16, 0), ((1, 600, 6, 5), 17, 2)])
+def test_float32_keeps_its_bound(image: tuple, filters: int, padding: int) -> None:
+    rng = np.random.default_rng(0)
+    scales = 10 ** rng.uniform(-3, 3, (image[0], image[1], 1, 1))
+    x = (draw(image) * scales).astype(np.float32)
+    weight = draw((filters, image[1], 3, 3), np.float32, 1)
+    shape = results(x, filters, padding)
+    down, across = -(-shape[2] // 4), -(-shape[3] // 4)
+    grad = draw(shape, np.float32, 2)
+    y = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
+    grad_x, grad_weight, _ = kernels.conv2d_backward(grad, x, weight, padding=padding, algorithm="winograd")
+    x64, weight64, grad64 = (array.astype(np.float64) for array in (x, weight, grad))
+    truth = kernels.conv2d(x64, weight64, padding=padding, algorithm="direct")
+    true_x, true_weight, _ = kernels.conv2d_backward(grad64, x64, weight64, padding=padding, algorithm="direct")
+    eps = np.finfo(np.float32).eps
+
+    def magnitudes(images: np.ndarray, filters: np.ndarray, before: int, result: np.ndarray) -> np.ndarray:
+        rows, columns = -(-result.shape[2] // 4), -(-result.shape[3] // 4)
+        d = B @ np.abs(tiles_of(images, 6, (before, before), rows, columns)) @ B.T
+        m = np.einsum("ncijkl,fckl->nfijkl", d, G @ np.abs(filters) @ G.T)
+        full = (A @ m @ A.T).transpose(0, 1, 2, 4, 3, 5).reshape(*result.shape[:2], 4 * rows, 4 * columns)
+        return full[:, :, : result.shape[2], : result.shape[3]]
+
+    channels = image[1]
+    error, bound = np.abs(y - truth), (min(channels, 512) + channels / 512 + 40) * eps
+    assert (error <= bound * magnitudes(x64, weight64, padding, truth)).all()
+    assert error.any()
+    turned = weight64.swapaxes(0, 1)[:, :, ::-1, ::-1]
+    error, bound = np.abs(grad_x - true_x), (min(filters, 512) + filters / 512 + 40) * eps
+    assert (error <= bound * magnitudes(grad64, turned, 2 - padding, true_x)).all()
+    assert error.any()
+    d = B @ np.abs(tiles_of(x64, 6, (padding, padding), down, across)) @ B.T
+    dy = A.T @ np.abs(tiles_of(grad64, 4, (0, 0), down, across)) @ A
+    tiles = image[0] * down * across
+    error, bound = np.abs(grad_weight - true_weight), (min(tiles, 512) + tiles / 24 + 50) * eps
+    assert (error <= bound * (G.T @ np.einsum("ncijkl,nfijkl->fckl", d, dy) @ G)).all()
+    assert error.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_what_is_not_finite_stays_where_it_belongs(value: float) -> None:
+    """3e38 is finite, but not when it is transformed."""
+    x, weight = draw((3, 5, 9, 9), np.float32), draw((18, 5, 3, 3), np.float32, 1)
+    x[1, 2, 4, 4] = value
+    y = kernels.conv2d(x, weight, padding=1, algorithm="winograd")
+    direct = kernels.conv2d(x, weight, padding=1, algorithm="direct")
+    assert y[1].tobytes() == direct[1].tobytes()
+    assert np.isfinite(y).sum() >= y.size - 18 * 9
+    grad = draw(y.shape, np.float32, 2)
+    grad[1, 3, 4, 4] = value
+    x[1, 2, 4, 4] = 1
+    options = {"padding": 1, "needs": (True, True, True)}
+    with np.errstate(all="ignore"):
+        grads = kernels.conv2d_backward(grad, x, weight, algorithm="winograd", **options)
+        assert_close(grads, kernels.conv2d_backward(grad, x, weight, algorithm="direct", **options), factor=10,
+                     gradient=True)
+    weight[4, 1, 0, 0] = np.nan
+    np.testing.assert_array_equal(np.isnan(kernels.conv2d(x, weight, algorithm="winograd")),
+                                  np.isnan(kernels.conv2d(x, weight, algorithm="direct")))
+
+
+def test_a_biased_result_may_be_infinite() -> None:
+    """The bias comes after the check of the sums, and the ReLU after the bias."""
+    x, weight, bias = draw((1, 16, 8, 8), np.float32), draw((16, 16, 3, 3), np.float32, 1), np.zeros(16, np.float32)
+    bias[:2] = np.inf, -np.inf
+    y = kernels.conv2d(x, weight, bias, padding=1, algorithm="winograd", activation="relu")
+    assert (y[0, 0] == np.inf).all()
+    assert not y[0, 1].any()
+    assert np.isfinite(y[0, 2:]).all()
+
+
+def test_packed_filters_give_the_same_bits() -> None:
+    for image, filters, padding in SHAPES:
+        x, weight = draw(image, np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
+        geometry, shape = _geometry(x, weight, 1, padding, 1, 1)
+        y = np.empty(shape, np.float32)
+        winograd.conv2d(x, weight, None, False, geometry, y, winograd.pack(weight))
+        assert y.tobytes() == kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes()
+
+
+def test_bits_do_not_depend_on_batch_and_threads() -> None:
+    for image, filters, padding in SHAPES[3:]:
+        x, weight = draw((3, *image[1:]), np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
+        whole = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
+        grad = draw(whole.shape, np.float32, 2)
+        grads = kernels.conv2d_backward(grad, x, weight, padding=padding, algorithm="winograd")
+        fastnn.set_num_threads(1)
+        try:
+            alone = kernels.conv2d_backward(grad, x, weight, padding=padding, algorithm="winograd")
+        finally:
+            fastnn.set_num_threads(None)
+        for one, other in zip(grads, alone, strict=True):
+            assert one.tobytes() == other.tobytes()
+        for n in range(3):
+            part = slice(n, n + 1)
+            y = kernels.conv2d(x[part], weight, padding=padding, algorithm="winograd")
+            assert y.tobytes() == whole[n].tobytes()
+            assert kernels.conv2d_backward(grad[part], x[part], weight, padding=padding,
+                                           algorithm="winograd")[0].tobytes() == grads[0][n].tobytes()
+
+
+@pytest.mark.parametrize(("image", "filters", "options", "chosen"), [
+    ((1, 64, 32, 32), 64, {"padding": 1}, True),
+    ((1, 3, 32, 32), 64, {"padding": 1}, False),                # little to save
+    ((1, 64, 5, 5), 64, {"padding": 1}, False),                 # tiles of which a third is of use
+    ((1, 64, 32, 32), 64, {"padding": 1, "stride": 2}, False),
+])
+def test_auto_chooses_by_shapes(image: tuple, filters: int, options: dict, chosen: bool) -> None:
+    x, weight = draw(image, np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
+    geometry, shape = _geometry(x, weight, options.get("stride", 1), 1, 1, 1)
+    assert cpu._is_faster_by_winograd(weight, np.empty(shape, np.float32), geometry) == chosen
+    name = "winograd" if chosen else "direct"
+    assert kernels.conv2d(x, weight, **options).tobytes() == kernels.conv2d(x, weight, algorithm=name,
+                                                                            **options).tobytes()
+    assert not cpu._is_faster_by_winograd(weight.astype(np.float64), np.empty(shape), geometry)
