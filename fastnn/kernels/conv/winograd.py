@@ -119,8 +119,11 @@ class _Plan(NamedTuple):
     staged: int                             # elements of a block's scratch for pixels
 
 
+@functools.lru_cache(maxsize=64)
 def _places(height: int, width: int, line: int) -> Array:
-    return (np.arange(height)[:, None] * line + np.arange(width)).ravel()
+    places = (np.arange(height)[:, None] * line + np.arange(width)).ravel()
+    places.flags.writeable = False
+    return places
 
 
 def _staged(group: int, columns: int, size: int) -> int:
@@ -211,24 +214,36 @@ def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bi
     return finite
 
 
-def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
-    """Return the function that transforms tiles of size x size pixels, whose corners are 4 pixels apart.
-
-    With pairs it does two rows of the products, those of _PAIRS[pair].
-    """
-    overlap = size - _OUT
-    first_pair, second_pair, third_pair = (
-        transform_tile(tuple(matrix[i] for i in pair) if pairs else matrix, matrix) for pair in _PAIRS)
+def _whole(matrix: Matrix) -> Any:
+    """Return the function that transforms tiles by a matrix from both sides."""
+    tile = transform_tile(matrix, matrix)
 
     @helper
     def transform(pair: int, a: Array, begin: int, line: int, b: Array, at: int, step: int) -> None:
-        vector = lanes(b)
-        if pair == 0 or not pairs:
-            first_pair(a, begin, line, vector, b, at, _IN * step, step)
+        tile(a, begin, line, lanes(b), b, at, _IN * step, step)
+
+    return transform
+
+
+def _by_pairs(matrix: Matrix) -> Any:
+    """The same for two rows of the products, those of _PAIRS[pair]."""
+    first, second, third = (transform_tile(tuple(matrix[i] for i in pair), matrix) for pair in _PAIRS)
+
+    @helper
+    def transform(pair: int, a: Array, begin: int, line: int, b: Array, at: int, step: int) -> None:
+        if pair == 0:
+            first(a, begin, line, lanes(b), b, at, _IN * step, step)
         elif pair == 1:
-            second_pair(a, begin, line, vector, b, at, _IN * step, step)
+            second(a, begin, line, lanes(b), b, at, _IN * step, step)
         else:
-            third_pair(a, begin, line, vector, b, at, _IN * step, step)
+            third(a, begin, line, lanes(b), b, at, _IN * step, step)
+
+    return transform
+
+
+def _loader(size: int, transform: Any) -> Any:
+    """Return the function that transforms tiles of size x size pixels, whose corners are 4 pixels apart."""
+    overlap = size - _OUT
 
     def load(pair: int, pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int,
              down: int, across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
@@ -268,8 +283,8 @@ def _loader(size: int, matrix: Matrix, pairs: bool) -> Any:
     return helper(load)
 
 
-_load_input = _loader(_IN, B, False)
-_load_input_pair, _load_gradient_pair = _loader(_IN, B, True), _loader(_OUT, transposed(A), True)
+_load_input, _load_input_pair = _loader(_IN, _whole(B)), _loader(_IN, _by_pairs(B))
+_load_gradient_pair = _loader(_OUT, _by_pairs(transposed(A)))
 
 
 @functools.cache
