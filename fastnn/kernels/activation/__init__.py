@@ -707,7 +707,8 @@ def _elementwise(name: str, out: Array | None, target: str | None, *options: Any
     shape = arrays[0].shape
     for value, array in zip(values, arrays):
         check_shape(value, array, shape)
-    result = output(out, shape, arrays[0].dtype, **dict(zip(values, arrays)))
+    dtype = arrays[0].dtype
+    result = empty(shape, dtype) if out is None else output(out, shape, dtype, **dict(zip(values, arrays)))
     getattr(implementation(__name__, target), name)(*[a.reshape(-1) for a in arrays], *options, result.reshape(-1))
     return deliver(result, out)
 
@@ -721,7 +722,8 @@ def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **v
     rank = max(1, len(shape))
     if not -rank <= as_int("axis", axis, -rank) < rank:
         raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
-    result = output(out, shape, arrays[0].dtype, **dict(zip(values, arrays)))
+    dtype = arrays[0].dtype
+    result = empty(shape, dtype) if out is None else output(out, shape, dtype, **dict(zip(values, arrays)))
     if result.size:
         moved = [np.moveaxis(np.atleast_1d(a), axis, -1) for a in (*arrays, result)]
         rows = [np.ascontiguousarray(a).reshape(-1, a.shape[-1]) for a in moved]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from fastnn.kernels._arrays import (
     output,
 )
 from fastnn.kernels._targets import implementation
+
+_PLAIN = {int, type(None)}
 
 
 def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
@@ -84,8 +88,7 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     """
     (x,) = as_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
-    kernel, stride, padding, dilation = _window_of(kernel_size, stride, padding, dilation)
-    shape = _pooled_shape(x.shape, kernel, stride, padding, dilation, ceil_mode)
+    kernel, stride, padding, dilation, shape = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
     y = output(out, shape, x.dtype, x=x)
     indices = output(None, shape, np.int64) if return_indices else None
     implementation(__name__, target).max_pool2d(x, kernel, stride, padding, dilation, y, indices)
@@ -201,9 +204,9 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     """
     (x,) = as_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
-    kernel, stride, padding, _ = _window_of(kernel_size, stride, padding, 1)
+    kernel, stride, padding, _, pooled = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, 1)
     divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
-    y = output(out, _pooled_shape(x.shape, kernel, stride, padding, (1, 1), ceil_mode), x.dtype, x=x)
+    y = output(out, pooled, x.dtype, x=x)
     implementation(__name__, target).avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, y)
     return deliver(y, out)
 
@@ -251,9 +254,9 @@ def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_s
     """
     (grad_output,) = as_floats(grad_output=grad_output)
     shape = _as_image_shape(input_shape)
-    kernel, stride, padding, _ = _window_of(kernel_size, stride, padding, 1)
+    kernel, stride, padding, _, pooled = _geometry(shape, ceil_mode, kernel_size, stride, padding, 1)
     divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
-    check_shape("grad_output", grad_output, _pooled_shape(shape, kernel, stride, padding, (1, 1), ceil_mode))
+    check_shape("grad_output", grad_output, pooled)
     grad_x = output(None, shape, grad_output.dtype)
     implementation(__name__, target).avg_pool2d_backward(
         grad_output, kernel, stride, padding, count_include_pad, divisor, grad_x)
@@ -352,13 +355,25 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int],
     return grad_x
 
 
-def _window_of(kernel_size: IntPair, stride: IntPair | None, padding: IntPair, dilation: IntPair,
-               ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]:
+def _geometry(shape: tuple[int, ...], ceil_mode: bool, *window: Any) -> tuple[Any, ...]:
+    """The window's kernel, stride, padding and dilation as pairs, and the shape of the result.
+
+    They are remembered for plain integers: pairs and keys of a cache may hold others, like True, that are equal to one.
+    """
+    find = _remembered_geometry if {*map(type, window)} <= _PLAIN else _remembered_geometry.__wrapped__
+    return find(shape, bool(ceil_mode), *window)
+
+
+@functools.lru_cache(256)
+def _remembered_geometry(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, stride: IntPair | None,
+                         padding: IntPair, dilation: IntPair) -> tuple[Any, ...]:
     kernel = as_pair("kernel_size", kernel_size, 1)
     pads = as_pair("padding", padding, 0)
     if pads[0] > kernel[0] // 2 or pads[1] > kernel[1] // 2:
         raise ValueError(f"padding: expected at most half of kernel_size {kernel}, got {pads}")
-    return kernel, kernel if stride is None else as_pair("stride", stride, 1), pads, as_pair("dilation", dilation, 1)
+    strides = kernel if stride is None else as_pair("stride", stride, 1)
+    dilations = as_pair("dilation", dilation, 1)
+    return kernel, strides, pads, dilations, _pooled_shape(shape, kernel, strides, pads, dilations, ceil_mode)
 
 
 def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],

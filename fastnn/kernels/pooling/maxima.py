@@ -34,11 +34,12 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
     if (kernel[0] - 1) * dilation[0] * x.shape[3] + (kernel[1] - 1) * dilation[1] >= 1 << 31:
         naive.max_pool2d(x, kernel, stride, padding, dilation, y, indices)     # a place in a window has 32 bits
     elif y.size:
+        height, width = x.shape[2:]
         # A larger stride would find the same windows.
-        step_h, step_w = (min(s, size + 2 * p) for s, size, p in zip(stride, x.shape[2:], padding))
-        rows = max(1, _CELLS // (step_h * x.shape[3]))
+        step_h, step_w = min(stride[0], height + 2 * padding[0]), min(stride[1], width + 2 * padding[1])
+        rows = max(1, _CELLS // (step_h * width))
         run, indices = (_maxima, _NO_INDICES) if indices is None else (_maxima_and_indices, indices)
-        run(-(-y.size // (y.shape[3] * rows)), x.reshape(-1), *x.shape[2:], *kernel, step_h, step_w, *padding,
+        run(-(-y.size // (y.shape[3] * rows)), x.reshape(-1), height, width, *kernel, step_h, step_w, *padding,
             *dilation, rows, y.shape[2], y.shape[3], y.reshape(-1), indices.reshape(-1),
             work=y.size * kernel[0] * kernel[1] // 4)
 

@@ -167,6 +167,15 @@ def test_shares_overlap_where_sizes_do_not_divide(target: str) -> None:
     assert not kernels.adaptive_avg_pool2d_backward(np.empty((1, 1, 0, 3)), x.shape, target=target).any()
 
 
+@pytest.mark.parametrize("bad", [True, 1.0, (1, True), [1.0, 1]])
+def test_what_equals_an_integer_is_none_after_one_was_seen(bad: Any, target: str) -> None:
+    for pool in (kernels.max_pool2d, kernels.avg_pool2d):
+        pool(np.ones((1, 1, 2, 2)), 1, target=target)
+        pool(np.ones((1, 1, 2, 2)), (1, 1), target=target)
+        with pytest.raises(TypeError, match="kernel_size: expected an integer"):
+            pool(np.ones((1, 1, 2, 2)), bad, target=target)
+
+
 @pytest.mark.parametrize("size", [None, "3", (1, 2, 3), 1.5])
 def test_sizes_that_are_none_are_refused(size: Any, target: str) -> None:
     with pytest.raises((TypeError, ValueError), match="output_size: expected"):
