@@ -47,12 +47,12 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
 
     Notes
     -----
-    3 M N D operations ("gemm": 2 M N D); M N numbers are written, and x is copied once. The bits of a distance depend
-    on its own two points alone, and are the same in either order of the two. On "cpu" the error of a squared distance s
-    is at most eps / 2 (min(D, 256) + D / 256 + 3) s by "direct", where eps is 1.2e-7 for float32 and 2.2e-16 for
-    float64: sums of 256 dimensions are added up. "gemm" adds such sums and the squared lengths in float64, and turns
-    what comes out negative into 0: the error is at most eps (min(D, 256) + 2) |x| |y| + eps s; infinite coordinates
-    give NaN. For uint8 both are exact.
+    3 M N D operations ("gemm": 2 M N D); M N numbers are written, from 16 MB on past the caches, and x is copied once.
+    The bits of a distance depend on its own two points alone, and are the same in either order of the two. On "cpu" the
+    error of a squared distance s is at most eps / 2 (min(D, 256) + D / 256 + 3) s by "direct", where eps is 1.2e-7 for
+    float32 and 2.2e-16 for float64: sums of 256 dimensions are added up. "gemm" adds such sums to the squared lengths
+    in float64, and turns what comes out negative into 0: the error is at most
+    eps (min(D, 256) + D / 256 + 2) |x| |y| + eps s; infinite coordinates give NaN. For uint8 both are exact.
 
     The bounds hold where squares stay in the range of the dtype. In float32 a difference above about 1.8e19 in one
     coordinate gives inf, and one below about 1e-19 loses digits and below about 3e-23 counts as 0; in float64 that is

@@ -39,11 +39,11 @@ def _squared_lengths(block: int, x: Array, lengths: Array) -> None:
 
 
 @block_kernel(writes="distances")
-def _pairs(block: int, queries: Array, points: Array, groups: int, slab: int, by_products: bool, query_lengths: Array,
-           point_lengths: Array, squared: bool, distances: Array) -> None:
+def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, slab: int, by_products: bool,
+           query_lengths: Array, point_lengths: Array, squared: bool, distances: Array) -> None:
     """The distances of a group of query panels from a slab of points, which has so many panels."""
     (count, depth, rows), width = queries.shape, tile_columns(queries)
-    part, group = divmod(block, groups)
+    group, part = divmod(block, slabs)
     first_panel, last_panel = count * group // groups, count * (group + 1) // groups
     left, line = part * slab * width, slab * width
     end = min(left + line, points.shape[0])
@@ -80,12 +80,16 @@ def _pairs(block: int, queries: Array, points: Array, groups: int, slab: int, by
                 if not squared:
                     for j in range(values.size):
                         values[j] = math.sqrt(values[j])
-                begin, finish = streamable(result) if distances.nbytes >= STREAMED else (0, 0)
-                for j in range(begin):
-                    result[j] = values[j]
-                store_past_caches(values[begin:finish], result, begin)
-                for j in range(max(0, finish), values.size):
-                    result[j] = values[j]
+                if distances.nbytes < STREAMED:
+                    for j in range(values.size):
+                        result[j] = values[j]
+                else:
+                    begin, finish = streamable(result)
+                    for j in range(begin):
+                        result[j] = values[j]
+                    store_past_caches(values[begin:finish], result, begin)
+                    for j in range(finish, values.size):
+                        result[j] = values[j]
 
 
 def pairs(x: Array, y: Array, squared: bool, by_products: bool, distances: Array) -> None:
@@ -98,4 +102,5 @@ def pairs(x: Array, y: Array, squared: bool, by_products: bool, distances: Array
     slab = _SLAB if x.shape[1] > DEPTH // 2 else 2 * _SLAB
     slabs = panels(len(y), slab * tile_columns(queries))
     groups = max(panels(len(queries), _LARGEST), min(panels(len(queries), _GROUP), panels(_BLOCKS, slabs)))
-    _pairs(slabs * groups, queries, y, groups, slab, by_products, *lengths, squared, distances, work=len(x) * y.size)
+    _pairs(groups * slabs, queries, y, slabs, groups, slab, by_products, *lengths, squared, distances,
+           work=len(x) * y.size)
