@@ -12,7 +12,9 @@ from fastnn.kernels.conv import direct, is_for_winograd, small, winograd
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_WORTH = 12.0                               # products for each value transformed from which on that pays
+# Where Winograd's convolution was found to be faster: from so many products for each value transformed; and for the
+# gradient by the weights, whose sums are transformed back at the end, from so many pixels.
+_WORTH, _WORTH_OF_WEIGHTS, _PIXELS = 12.0, 16.0, 256
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
@@ -21,10 +23,10 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
            y: Array) -> None:
     if algorithm == "auto" and small.fits(weight, x, y):
         small.conv2d(x, weight, bias, relu, geometry, y)
-    elif algorithm == "winograd" or (algorithm == "auto" and _is_faster_by_winograd(weight, y, geometry)):
+    elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= _WORTH):
         again = ~winograd.conv2d(x, weight, bias, relu, geometry, y)
         if again.any():
-            part = np.empty_like(y[again])
+            part = y[again]
             direct.conv2d(x[again], weight, bias, relu, geometry, part)
             y[again] = part
     else:
@@ -35,33 +37,39 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
                     algorithm: str) -> Gradients:
     if algorithm == "auto" and small.fits(weight, x, grad_output):
         return small.conv2d_backward(grad_output, x, weight, geometry, needs)
-    if not (x.size and (algorithm == "winograd" or (
-            algorithm == "auto" and _is_faster_by_winograd(weight, grad_output, geometry)))):
-        return direct.conv2d_backward(grad_output, x, weight, geometry, needs)
-    grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    grad_weight = np.empty_like(weight) if needs[1] else None
-    if grad_x is not None:
+    by_x = by_weight = algorithm == "winograd"
+    if algorithm == "auto":
+        saved = _saved(weight, grad_output, geometry)
+        by_x = saved >= _WORTH
+        by_weight = saved >= _WORTH_OF_WEIGHTS and grad_output.size >= _PIXELS * len(weight)
+    by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
+    grad_x = grad_weight = None
+    if by_x:
+        grad_x = empty(x.shape, x.dtype)
         again = ~winograd.spread(grad_output, weight, geometry, grad_x)
         if again.any():
             grad_x[again] = direct.conv2d_backward(grad_output[again], x[again], weight, geometry,
                                                    (True, False, False))[0]
-    if grad_weight is not None and not winograd.correlate(x, grad_output, geometry, grad_weight):
-        grad_weight = direct.conv2d_backward(grad_output, x, weight, geometry, (False, True, False))[1]
-    grad_bias = direct.conv2d_backward(grad_output, x, weight, geometry, (False, False, needs[2]))[2]
-    return grad_x, grad_weight, grad_bias
+    if by_weight:
+        grad_weight = np.empty_like(weight)
+        by_weight = winograd.correlate(x, grad_output, geometry, grad_weight)       # or once more, if not finite
+    rest = direct.conv2d_backward(grad_output, x, weight, geometry, (
+        needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
+    return grad_x if by_x else rest[0], grad_weight if by_weight else rest[1], rest[2]
 
 
-def _is_faster_by_winograd(weight: Array, y: Array, geometry: Geometry) -> bool:
-    """Measured; of one image's shape alone, so that its bits do not depend on the rest of the batch.
+def _saved(weight: Array, y: Array, geometry: Geometry) -> float:
+    """Products for each value that Winograd's convolution transforms; 0 where it cannot or may not be done.
 
-    Transforming costs in proportion to channels and filters, products to both multiplied; tiles that reach beyond the
-    image do nothing for it.
+    Products go with channels times filters, transforms with their sum, and tiles that reach beyond the image do nothing
+    for it. It counts one image, so that the image's bits do not depend on the rest of the batch.
     """
+    if y.dtype != np.float32 or not is_for_winograd(weight, geometry):
+        return 0.0
     filters, channels = weight.shape[:2]
     height, width = y.shape[2:]
     whole = height * width / (-(-height // 4) * -(-width // 4) * 16)
-    return (y.dtype == np.float32 and is_for_winograd(weight, geometry)
-            and whole * filters * channels / (filters + channels) >= _WORTH)
+    return whole * filters * channels / (filters + channels)
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
