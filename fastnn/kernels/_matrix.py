@@ -36,7 +36,8 @@ def _pack_rows(block: int, matrices: Array, source: Array, packed: Array, flat: 
     whole = 0
     if begin + panels(width, vector) * vector * depth <= source.size and inside == width:
         # What a vector writes beyond the panel's width is written again later: by columns on its left, by rows below.
-        whole = max(0, (depth - 1) // vector * vector)
+        # Never beyond the panel, though: the next one is another thread's.
+        whole = max(0, (depth - panels(panels(width, vector) * vector - width, width)) // vector * vector)
         for k in range(0, whole, vector):
             for i in range((width - 1) // vector * vector, -1, -vector):
                 transpose_tile(source, begin + i * depth + k, depth, flat, target + k * width + i, width)

@@ -7,7 +7,8 @@ import pytest
 
 from fastnn import kernels
 
-SHAPES = [(1, 700, 33), (3, 17, 1), (9, 40, 100), (64, 530, 10), (65, 33, 65), (300, 1100, 47), (1000, 8, 31)]
+SHAPES = [(1, 700, 33), (3, 17, 1), (9, 40, 100), (64, 530, 10), (65, 33, 65), (300, 1100, 47), (1000, 8, 31),
+          (7, 9, 14), (200, 12, 10)]
 
 
 @pytest.mark.parametrize(("n", "inputs", "outputs"), SHAPES)
@@ -34,3 +35,9 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     whole = kernels.linear(x, weight)
     for rows in (1, 2, 7, 15, 40):
         assert kernels.linear(x[:rows], weight).tobytes() == whole[:rows].tobytes()
+    x, weight = x[:, :13].copy(), weight[:9, :13].copy()                # few weights
+    grad = rng.standard_normal((70, 9)).astype(np.float32)
+    whole, grads = kernels.linear(x, weight), kernels.linear_backward(grad, x, weight)[0]
+    for rows in (1, 2, 7, 40, 64):
+        assert kernels.linear(x[:rows], weight).tobytes() == whole[:rows].tobytes()
+        assert kernels.linear_backward(grad[:rows], x[:rows], weight)[0].tobytes() == grads[:rows].tobytes()
