@@ -80,7 +80,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     algorithm : {"auto", "direct", "winograd"}
         "direct" sums the products of the formula. "winograd", for filters of 3 x 3 with stride 1, dilation 1, one group
         and a padding of at most 2, needs a quarter of the products, and its float32 results err more. "auto" takes it
-        for float32 where it is faster, which only the shapes of one image and of the filters decide.
+        for float32 where it is faster, which only the shapes of one image and of the filters decide, and plain loops
+        where products are so few that a call's overhead counts.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
     target : {"naive", "cpu"}, optional
