@@ -168,15 +168,15 @@ def test_numba_settings_of_the_user_are_kept() -> None:
         fastnn.set_num_threads(None)
 
 
-COMPILE = "print(fastnn.linear(np.ones((2, 3)), np.ones((4, 3))).sum())"
+COMPILE = "print(fastnn.linear(np.ones((2, 6)), np.ones((40, 6))).sum())"
 
 
 def test_cache_is_used_by_the_next_process(tmp_path: Path) -> None:
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "24.0\n"
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "480.0\n"
     files = sorted(tmp_path.rglob("*.nbc"))
     assert files
     stamps = [f.stat().st_mtime_ns for f in files]
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "24.0\n"
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "480.0\n"
     assert [f.stat().st_mtime_ns for f in files] == stamps
     assert sorted(tmp_path.rglob("*")) == sorted([*files, files[0].parent])
 
@@ -185,7 +185,7 @@ def test_cache_survives_damage(tmp_path: Path) -> None:
     python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path))
     for number, file in enumerate(tmp_path.rglob("*.nbc")):
         file.write_bytes(file.read_bytes()[:1000] if number % 2 else b"not a kernel")
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "24.0\n"
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "480.0\n"
 
 
 def test_cache_knows_bounds_checks(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_no_home_and_no_writable_cache(tmp_path: Path) -> None:
     """A kernel compiles all the same where nothing can be kept."""
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(blocked / "cache")) == "24.0\n"
-    assert python(COMPILE, FASTNN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=str(blocked)) == "24.0\n"
+    assert python(COMPILE, FASTNN_CACHE_DIR=str(blocked / "cache")) == "480.0\n"
+    assert python(COMPILE, FASTNN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=str(blocked)) == "480.0\n"
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
@@ -219,7 +219,7 @@ def test_a_warm_cache_that_is_read_only_is_used(tmp_path: Path) -> None:
 def test_eight_processes_start_cold_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         outputs = list(pool.map(lambda _: python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)), range(8)))
-    assert outputs == ["24.0\n"] * 8
+    assert outputs == ["480.0\n"] * 8
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".nbc"]
 
 
@@ -229,13 +229,13 @@ def test_change_of_any_kernel_source_is_seen(tmp_path: Path) -> None:
     shutil.copytree(package, tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
     cache = tmp_path / "cache"
     assert python(f"assert fastnn.__file__.startswith({str(tmp_path)!r})\n{COMPILE}", tmp_path,
-                  FASTNN_CACHE_DIR=str(cache)) == "24.0\n"
+                  FASTNN_CACHE_DIR=str(cache)) == "480.0\n"
     source = tmp_path / "fastnn" / "kernels" / "_simd.py"
     text = source.read_text()
     changed = text.replace("builder.fmul(x, y", "builder.fadd(x, y")
     assert changed != text
     source.write_text(changed)
-    assert python(COMPILE, tmp_path, FASTNN_CACHE_DIR=str(cache)) == "48.0\n"
+    assert python(COMPILE, tmp_path, FASTNN_CACHE_DIR=str(cache)) == "960.0\n"
 
 
 def test_numba_still_has_what_the_cache_builds_on() -> None:

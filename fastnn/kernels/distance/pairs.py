@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel
+from fastnn.kernels._jit import block_kernel, helper
 from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import ROWS, tile_columns
 from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable
@@ -36,6 +36,14 @@ def _squared_lengths(block: int, x: Array, lengths: Array) -> None:
     for d in range(x.shape[1]):
         total += np.float64(x[block, d]) * np.float64(x[block, d])
     lengths[block] = total
+
+
+@helper
+def _square(x: Array, y: Array) -> float:
+    total = 0.0
+    for d in range(y.size):
+        total += (np.float64(x[d]) - np.float64(y[d])) ** 2
+    return total
 
 
 @block_kernel(writes="distances")
@@ -76,6 +84,8 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                     length, lengths = query_lengths[q * rows + i], point_lengths[left:end]
                     for j in range(values.size):
                         square = length + lengths[j] - 2 * np.float64(values[j])
+                        if square != square:            # inf - inf, perhaps, where the distance is infinite
+                            square = _square(queries[q, :, i], points[left + j])
                         values[j] = 0.0 if square < 0 else square
                 if not squared:
                     for j in range(values.size):
