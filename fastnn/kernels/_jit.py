@@ -12,8 +12,9 @@ A CPU kernel is written as a serial *block function* `(block, *arrays)` that own
 The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it.
 How blocks are cut never depends on the number of threads, so neither do the bits of the result.
 
-A function `(block, worker, *arrays)` learns which of `get_num_threads()` workers it runs on, from 0: no two blocks run
-on one worker at once, so the worker's part of a scratch is the block's own while it runs.
+A function `(block, worker, *arrays)`, called with `workers=`, learns which of so many workers it runs on, from 0: no
+two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Who makes that
+scratch asks for the number of threads once, as another thread may change it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from numba.core import caching, cgutils
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
+
+from fastnn.kernels import _pool
 
 logger = logging.getLogger("fastnn")
 config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
@@ -93,7 +96,7 @@ class BlockKernel:
             raise ValueError(f"{self.name}: writes names {sorted(unknown)}, its parameters are {self.parameters}")
         kernels[self.name] = self
 
-    def __call__(self, blocks: int, *args: Any, work: int) -> None:
+    def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
         key = (tuple([a.dtype if type(a) is _ndarray else type(a) for a in args]) if self.typed_by is None else
                args[self.typed_by].dtype)
@@ -109,10 +112,12 @@ class BlockKernel:
         if config.BOUNDSCHECK:              # one by one, so that an error says what it found
             assert compiled.types == compiled.types_of(args), f"{self.name}: other types than before"
             self.run(compiled.block_function, blocks, args)
-        elif work < PARALLEL_WORK or blocks < 2 or get_num_threads() == 1:
+            return
+        threads = workers or get_num_threads()
+        if work < PARALLEL_WORK or blocks < 2 or threads == 1:
             compiled.run(0, blocks, 0, 0, compiled.call_block, *args)
         else:
-            _launch(compiled, min(get_num_threads(), blocks), blocks, args)
+            _launch(compiled, min(threads, blocks), blocks, args)
 
     def run(self, function: Callable[..., None], blocks: int, args: tuple) -> None:
         """Run a Python function, or one of Numba's, over all blocks."""
@@ -349,6 +354,7 @@ def _watch_forks() -> None:
 
 
 def _after_fork() -> None:
+    _pool.start_anew()                      # a thread that is no more may have been inside
     _state.lock = threading.RLock()
     _state.pool = None
     _state.forked = True

@@ -178,6 +178,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return base.reshape(shape)
 
 
+def start_anew() -> None:
+    """Forget all that is idle: in a forked child, another thread may have been inside when it was forked."""
+    global _pool
+    limit, _pool = _pool.limit, _Pool()
+    _pool.limit = limit
+
+
 def clear_pool() -> None:
     """Give the memory that kernels keep for their next results back to the system; live arrays keep theirs.
 

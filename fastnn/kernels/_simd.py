@@ -127,10 +127,6 @@ class Vectors:
     def constant(self, value: float) -> Any:
         return ir.Constant(self.type, [value] * self.lanes)
 
-    def part(self, vector: Any, first: int, count: int) -> Any:
-        """Some lanes as a vector of their own."""
-        return self.shuffle(vector, vector, list(range(first, first + count)))
-
     def transpose(self, rows: list) -> list:
         """As many vectors as they have lanes, as the rows of a matrix."""
         rows, size = list(rows), self.lanes

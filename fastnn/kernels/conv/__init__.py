@@ -106,7 +106,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
 
     "winograd" is F(4 x 4, 3 x 3) of Lavin and Gray ("Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
     equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 results and d of 6 x 6 pixels, at
-    the points 0, +-3/4, +-3/2 and infinity. In float32, |error| <= (min(C, 512) + C / 512 + 40) eps
+    the points 0, +-3/4, +-3/2 and infinity. In float32, |error| <= (min(C, 128) + C / 128 + 40) eps
     |A|^T [sum over c of (|G| |w| |G|^T) * (|B|^T |d| |B|)] |A| for each element, which on normal data is found to be
     some 1e-6 of the largest one, ten times the error of "direct". Images of which a result is not finite are done again
     by "direct": NaN and inf reach the results that the formula says, no others.

@@ -129,7 +129,7 @@ def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, 
     zero = result.dtype.type(0)
     for o in range(filters):
         x, y = image[n, o // (filters // groups) * channels:], result[n, o]
-        y[:] = bias[o] if bias.size else zero
+        y[:] = zero
         for c in range(channels):
             for k in range(kernel_y):
                 down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, x.shape[1], y.shape[0])
@@ -149,6 +149,8 @@ def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, 
                             for j in range(y.shape[1]):
                                 if not (top <= i < bottom and begin <= j < end):
                                     y[i, j] += w * zero
+        if bias.size:
+            y += bias[o]
 
 
 @sums_helper
@@ -159,7 +161,7 @@ def _spread(n: int, result: Array, weight: Array, bias: Array, numbers: Array, i
     zero = image.dtype.type(0)
     for c in range(image.shape[1]):
         x, first_filter = image[n, c], c // channels * filters
-        x[:] = bias[c] if bias.size else zero
+        x[:] = zero
         for o in range(first_filter, first_filter + filters):
             y = result[n, o]
             for k in range(kernel_y):
@@ -182,6 +184,8 @@ def _spread(n: int, result: Array, weight: Array, bias: Array, numbers: Array, i
                                 if (row - down == i * stride_y and column - right == j * stride_x
                                         and not (top <= i < bottom and begin <= j < end)):
                                     x[row, column] += w * zero
+        if bias.size:
+            x += bias[c]
 
 
 @sums_helper

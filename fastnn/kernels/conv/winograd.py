@@ -25,7 +25,7 @@ import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
-from fastnn.kernels._matrix import DEPTH, panels
+from fastnn.kernels._matrix import panels
 from fastnn.kernels._simd import ROWS, VECTORS, copy_vector, lanes, tile_columns, transpose_tile, walk_tile
 from fastnn.kernels.conv._transforms import Matrix, put_pixels, take_pixels, toom_cook, transform_tile, transposed
 
@@ -39,7 +39,7 @@ A, G, B = toom_cook((Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2
 _PAIRS = (0, 5), (1, 2), (3, 4)             # rows of the products; those of opposite points share their work
 _CACHE = 1 << 18                            # elements of sums that a block keeps at most
 _FEW_FILTERS = 1 << 13                      # filters times channels that stay in the cache when they are transformed
-_CHUNK = 64                                 # channels of filters that a block transforms by itself
+_CHUNK = 128                                # channels of one running sum, and of filters that a block transforms itself
 _CUTS = 16                                  # so many jobs at least, where the work can be cut so
 _LEAST_GROUP = 24                           # tiles that are summed up at once
 
@@ -114,14 +114,16 @@ class _Plan(NamedTuple):
     groups: int
     group: int                              # tiles in each
     cuts: int
-    places: tuple[Array, Array]             # where pixels of x and y lie among their tiles, in vectors
+    places: tuple[Array, Array]             # where pixels of a row of x and of y lie among their tiles, in vectors
     offsets: Array                          # from a tile's product for the first channel to that for any other
     staged: int                             # elements of a block's scratch for pixels
 
 
-@functools.lru_cache(maxsize=64)
-def _places(height: int, width: int, line: int) -> Array:
-    places = (np.arange(height)[:, None] * line + np.arange(width)).ravel()
+@functools.lru_cache(maxsize=256)
+def _places(width: int, line: int, vector: int) -> Array:
+    """Where the pixels of a row, and of a vector from any of them on, lie in rows that are `line` long."""
+    pixels = np.arange(width + vector)
+    places = pixels // width * line + pixels % width
     places.flags.writeable = False
     return places
 
@@ -131,7 +133,7 @@ def _staged(group: int, columns: int, size: int) -> int:
     return (_OUT * (panels(group - 1, columns) + 1) + size - _OUT) * (_OUT * columns + size - _OUT)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, filter_panels: int) -> _Plan:
     across = panels(y[3], _OUT)
     tiles = y[0] * panels(y[2], _OUT) * across
@@ -144,7 +146,7 @@ def _plan(x: tuple[int, ...], y: tuple[int, ...], vector: int, filter_panels: in
     cuts = max(1, min(filter_panels // 2, panels(_CUTS, groups)))
     channel = np.arange(x[1])
     return _Plan(rows, groups, group, cuts,
-                 (_places(x[2], x[3], _OUT * across + 2), _places(y[2], y[3], _OUT * across)),
+                 (_places(x[3], _OUT * across + 2, vector), _places(y[3], _OUT * across, vector)),
                  channel // vector * (_PRODUCTS * group * vector) + channel % vector,
                  _staged(group, across, _IN) * vector)
 
@@ -170,7 +172,7 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
         empty((workers, plan.staged), y.dtype),
         empty((workers, panels(x.shape[1], vector) * _PRODUCTS * plan.group * vector), y.dtype),
         empty((workers, _PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
-        work=y.size * x.shape[1])
+        work=y.size * x.shape[1], workers=workers)
     return finite.view(bool)
 
 
@@ -179,14 +181,16 @@ def _stage(pixels: Array, begin: int, plane: int, channels: int, first: int, end
            staged: Array) -> None:
     """Put pixels first to end of some channels where they belong, channels side by side."""
     vector = lanes(staged)
+    width, line = places.size - vector, places[places.size - vector]
     if channels == vector and end - first >= vector:
-        for at in range(first, end, vector):
-            take_pixels(pixels, begin, plane, places, min(at, end - vector), corner, staged)
+        for q in range(first, end, vector):
+            row, column = min(q, end - vector) // width, min(q, end - vector) % width
+            take_pixels(pixels, begin + row * width, plane, places, column, corner + row * line, staged)
         return
-    for at in range(first, end):
-        place = (corner + places[at]) * vector
+    for q in range(first, end):
+        place = (corner + q // width * line + q % width) * vector
         for c in range(channels):
-            staged[place + c] = pixels[begin + c * plane + at]
+            staged[place + c] = pixels[begin + c * plane + q]
         for c in range(channels, vector):
             staged[place + c] = 0
 
@@ -196,21 +200,23 @@ def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bi
              positive: int, pixels: Array, begin: int, plane: int, channels: int) -> int:
     """Put pixels first to end back into their channels; returns 1 if all are finite, else 0."""
     vector, finite = lanes(staged), 1
+    width, line = places.size - vector, places[places.size - vector]
     if end - first >= vector:
-        for at in range(first, end, vector):
-            finite &= put_pixels(staged, places, min(at, end - vector), corner, bias, bias_begin, positive, pixels,
-                                 begin, plane, channels)
+        for q in range(first, end, vector):
+            row, column = min(q, end - vector) // width, min(q, end - vector) % width
+            finite &= put_pixels(staged, places, column, corner + row * line, bias, bias_begin, positive, pixels,
+                                 begin + row * width, plane, channels)
         return finite
     zero = pixels.dtype.type(0)
-    for at in range(first, end):
-        place = (corner + places[at]) * vector
+    for q in range(first, end):
+        place = (corner + q // width * line + q % width) * vector
         for c in range(channels):
             value = staged[place + c]
             if value * zero != zero:
                 finite = 0
             if bias_begin >= 0:
                 value += bias[bias_begin + c]
-            pixels[begin + c * plane + at] = zero if positive and value < zero else value
+            pixels[begin + c * plane + q] = zero if positive and value < zero else value
     return finite
 
 
@@ -255,8 +261,6 @@ def _loader(size: int, transform: Any) -> Any:
         """
         _, channels, height, width = pixels.shape
         vector, plane, line = lanes(tiles), height * width, _OUT * across + overlap
-        for at in range(0, staged.size, vector):
-            _put_zeros(flat, 0, staged, at)
         for chunk in range((end_channel - first_channel + vector - 1) // vector):
             channel = first_channel + chunk * vector
             inside = min(vector, end_channel - channel)
@@ -265,18 +269,32 @@ def _loader(size: int, transform: Any) -> Any:
             while t < end:
                 n, begin = t // (down * across), t % (down * across)
                 count = min(end - t, down * across - begin)
-                top = begin // across * _OUT
-                rows = ((begin + count - 1) // across + 1) * _OUT - top + overlap
-                first_row, end_row = max(0, top - pad_y), max(0, min(height, top - pad_y + rows))
-                for row in range(rows):
-                    if not first_row <= top - pad_y + row < end_row:
-                        for at in range(row * line * vector, (row + 1) * line * vector, vector):
-                            _put_zeros(flat, 0, staged, at)
-                _stage(flat, (n * channels + channel) * plane, plane, inside, first_row * width, end_row * width,
-                       places, (pad_y - top) * line + pad_x, staged)
+                top, lowest = begin // across * _OUT, (begin + count - 1) // across * _OUT
+                from_column, to_column = 0, line        # of the padded image, all that these tiles read
+                if top == lowest:
+                    from_column = begin % across * _OUT
+                    to_column = from_column + count * _OUT + overlap
+                first_column, end_column = max(0, from_column - pad_x), min(width, to_column - pad_x)
+                source, corner = (n * channels + channel) * plane, (pad_y - top) * line + pad_x
+                first_row, end_row = max(0, top - pad_y), min(height, lowest + _OUT + overlap - pad_y)
+                for row in range(top - pad_y, lowest + _OUT + overlap - pad_y):
+                    at = (row + pad_y - top) * line
+                    if not first_row <= row < end_row:
+                        for column in range(at + from_column, at + to_column):
+                            _put_zeros(flat, 0, staged, column * vector)
+                        continue
+                    for column in range(at + from_column, at + first_column + pad_x):
+                        _put_zeros(flat, 0, staged, column * vector)
+                    for column in range(at + max(first_column, end_column) + pad_x, at + to_column):
+                        _put_zeros(flat, 0, staged, column * vector)
+                    if top == lowest:
+                        _stage(flat, source, plane, inside, row * width + first_column, row * width + end_column,
+                               places, corner, staged)
+                if top < lowest and first_row < end_row:
+                    _stage(flat, source, plane, inside, first_row * width, end_row * width, places, corner, staged)
                 for i in range(begin, begin + count):
-                    corner = (i // across * _OUT - top) * line + i % across * _OUT
-                    transform(pair, staged, corner * vector, line * vector, tiles,
+                    at = (i // across * _OUT - top) * line + i % across * _OUT
+                    transform(pair, staged, at * vector, line * vector, tiles,
                               target + (t + i - begin - first) * tile_step, product_step)
                 t += count
 
@@ -300,7 +318,7 @@ def _convolve_tiles(tile_rows: int) -> BlockKernel:
         staged, tiles, total = staging[worker], transformed[worker], totals[worker]
         sums, channels, columns = total.reshape(-1), x.shape[1], packed.shape[3]
         images, filters, height, width = y.shape
-        filter_panels, depth = (filters + columns - 1) // columns, _CHUNK if fused else DEPTH
+        filter_panels = (filters + columns - 1) // columns
         down, across, vector = (height + _OUT - 1) // _OUT, (width + _OUT - 1) // _OUT, lanes(y)
         line, begins, cut = _OUT * across, np.zeros(1, np.int64), block % cuts
         first = block // cuts * group
@@ -309,8 +327,8 @@ def _convolve_tiles(tile_rows: int) -> BlockKernel:
                     group * vector, _PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
             total[:] = 0
-            for c in range(0, channels, depth):
-                last = min(channels, c + depth)
+            for c in range(0, channels, _CHUNK):
+                last = min(channels, c + _CHUNK)
                 if fused:
                     _pack_panel(weight, backward, filters, channels, panel * columns, c, last, packed_flat,
                                 worker * _PRODUCTS * _CHUNK * columns, _CHUNK, columns)
@@ -366,14 +384,14 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     finite = np.ones(filters, np.uint8)
     _correlate_tiles(rows)(
         slices * len(_PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
-        _places(x.shape[2], x.shape[3], _OUT * across + 2),
-        _places(grad_output.shape[2], grad_output.shape[3], _OUT * across), *geometry.padding,
+        _places(x.shape[3], _OUT * across + 2, vector), _places(grad_output.shape[3], _OUT * across, vector),
+        *geometry.padding,
         empty((workers, _staged(group, across, _IN) * vector), x.dtype),
         empty((workers, _staged(group, across, _OUT) * vector), x.dtype),
         empty((workers, 2 * _IN * x_panels, group, columns), x.dtype),
         empty((workers, 2 * _IN * group * width), x.dtype),
         empty((workers, 2 * _IN, share, x_panels, rows, columns), x.dtype), partial, partial.reshape(-1),
-        work=grad_output.size * channels)
+        work=grad_output.size * channels, workers=workers)
     _sum_slices(filters, partial, _FACTORS.astype(x.dtype), grad_weight.reshape(filters, channels, 9), finite,
                 work=partial.size)
     return bool(finite.all())

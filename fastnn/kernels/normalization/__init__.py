@@ -189,7 +189,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
     check_shape("grad_output", grad_output, x.shape)
     mean, invstd = as_floats(mean=mean, invstd=invstd)
-    if mean.dtype is not _F64:
+    if mean.dtype != _F64:
         raise TypeError("mean: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
                         f"got {mean.dtype}")
     _check_channels(x.shape[1:2], mean=mean, invstd=invstd, weight=weight, bias=bias)

@@ -57,6 +57,7 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
         return
     x, y = as_channels(x), as_channels(y)
     if of_batch:
+        weight, bias = weight.copy(), bias.copy()       # who gives them for the running statistics too
         by_channel = _by_channel(x)
         if by_channel:
             group = _group(x)
