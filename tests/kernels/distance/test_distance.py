@@ -112,7 +112,9 @@ def test_gemm_is_never_negative_and_keeps_nan() -> None:
     x[0, 0], x[1, 0] = np.nan, np.inf
     with np.errstate(invalid="ignore"):
         distances = kernels.pairwise_l2(x, x, algorithm="gemm")
-    assert np.isnan(distances[:2]).all()
+    assert np.isnan(distances[0]).all()
+    assert (distances[1, 2:] == np.inf).all()               # not inf - inf
+    assert np.isnan(distances[1, 1])
     assert np.isnan(distances[:, :2]).all()
     assert np.isfinite(distances[2:, 2:]).all()
 
