@@ -198,9 +198,9 @@ def launches(call: Callable[[], Any]) -> dict[str, Any]:
     recorded: list[tuple[int, float]] = []
     plain = _jit.BlockKernel.__call__
 
-    def record(kernel: Any, blocks: int, *args: Any, work: int) -> None:
+    def record(kernel: Any, blocks: int, *args: Any, work: int, **options: Any) -> None:
         begin = time.perf_counter()
-        plain(kernel, blocks, *args, work=work)
+        plain(kernel, blocks, *args, work=work, **options)
         if blocks > 1 and work >= _jit.PARALLEL_WORK:
             recorded.append((blocks, time.perf_counter() - begin))
 
