@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from numba import config
 
 import fastnn
 from fastnn import kernels
@@ -162,6 +163,7 @@ def test_few_tiles_transform_their_filters() -> None:
         assert (plan.groups == 1) == one_group
 
 
+@pytest.mark.skipif(config.DISABLE_JIT or config.BOUNDSCHECK, reason="runs on one thread")
 def test_threads_may_change_their_number_meanwhile() -> None:
     """Scratch is made for as many workers as are launched."""
     x, weight = draw((4, 64, 16, 16), np.float32), draw((64, 64, 3, 3), np.float32, 1)
