@@ -23,7 +23,7 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray
 
-_SMALLEST = 1 << 16                         # bytes from which on the pool is used
+_SMALLEST = 1 << 17                         # bytes from which on the pool is used
 _ALIGNMENT = 64                             # a line of the cache, and the widest vector
 _MOST = 16                                  # an array keeps a slab of at most so many times its size from the system
 
