@@ -174,7 +174,8 @@ def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]
 
 def _conv2d_takes(call: Call, algorithm: str) -> bool:
     weight = call.args[1 if call.args[2].ndim == 1 else 2]              # of the forward call, or of the backward's
-    return algorithm != "winograd" or (weight.shape[2:] == (3, 3) and set(call.kwargs) <= {"padding", "activation"})
+    return algorithm != "winograd" or (weight.shape[2:] in ((3, 3), (5, 5))
+                                       and set(call.kwargs) <= {"padding", "activation"})
 
 
 def _conv2d_refused() -> Iterator[Refused]:
@@ -194,7 +195,8 @@ def _conv2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w), {"padding": "full"}), ValueError, r"padding: .*'valid' or 'same', got 'full'")
     yield Refused(Call((x, w), {"algorithm": "magic"}), ValueError, r"algorithm: expected one of .* got 'magic'")
     yield Refused(Call((x, w), {"algorithm": "winograd", "stride": 2}), ValueError, r"'winograd' expects .* 'auto'")
-    yield Refused(Call((x, w[..., :2]), {"algorithm": "winograd"}), ValueError, r"'winograd' expects 3 x 3 filters")
+    yield Refused(Call((x, w[..., :2]), {"algorithm": "winograd"}), ValueError,
+                  r"'winograd' expects 3 x 3 or 5 x 5 filters")
     yield Refused(Call((x, w), {"activation": "elu"}), ValueError, r"activation: expected None or 'relu', got 'elu'")
     yield Refused(Call((x.astype(int), w)), TypeError, r"x: expected float32 or float64, got int64")
     yield Refused(Call((x + 1j, w)), TypeError, r"x: expected float32 or float64, got complex128")

@@ -78,10 +78,10 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     activation : {"relu"}, optional
         What is applied to the result, in the same pass. Its gradient is `relu_backward`'s, of the result.
     algorithm : {"auto", "direct", "winograd"}
-        "direct" sums the products of the formula. "winograd", for filters of 3 x 3 with stride 1, dilation 1, one group
-        and a padding of at most 2, needs a quarter of the products, and its float32 results err more. "auto" takes it
-        for float32 where it is faster, which only the shapes of one image and of the filters decide, and plain loops
-        where products are so few that a call's overhead counts.
+        "direct" sums the products of the formula. "winograd", for filters of 3 x 3 or 5 x 5 with stride 1, dilation 1,
+        one group and a padding less than they are, needs a quarter or a third of the products, and its float32 results
+        err more. "auto" takes it for float32 where it is faster, which only the shapes of one image and of the filters
+        decide, and plain loops where products are so few that a call's overhead counts.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
     target : {"naive", "cpu"}, optional
@@ -104,12 +104,13 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     each tap of a filter is one shift of the padded image. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
     sum |x weight| for each element.
 
-    "winograd" is F(4 x 4, 3 x 3) of Lavin and Gray ("Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-    equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 results and d of 6 x 6 pixels, at
-    the points 0, +-3/4, +-3/2 and infinity. In float32, |error| <= (min(C, 128) + C / 128 + 40) eps
-    |A|^T [sum over c of (|G| |w| |G|^T) * (|B|^T |d| |B|)] |A| for each element, which on normal data is found to be
-    some 1e-6 of the largest one, ten times the error of "direct". Images of which a result is not finite are done again
-    by "direct": NaN and inf reach the results that the formula says, no others.
+    "winograd" is F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5) of Lavin and Gray ("Fast Algorithms for Convolutional Neural
+    Networks", CVPR 2016, equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 or 2 x 2
+    results and d of 6 x 6 pixels, at the points 0, +-3/4, +-3/2 and infinity. In float32,
+    |error| <= (min(C, 128) + C / 128 + 40) eps |A|^T [sum over c of (|G| |w| |G|^T) * (|B|^T |d| |B|)] |A| for each
+    element, which on normal data is found to be some 1e-6 of the largest one, ten times the error of "direct". Images
+    of which a result is not finite are done again by "direct": NaN and inf reach the results that the formula says, no
+    others.
 
     An image's bits do not depend on the rest of the batch.
 
@@ -288,14 +289,14 @@ def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {ALGORITHMS}, got {algorithm!r}")
     if algorithm == "winograd" and not is_for_winograd(weight, geometry):
-        raise ValueError(f"algorithm: 'winograd' expects 3 x 3 filters, stride 1, dilation 1, one group and a padding "
-                         f"of at most 2, got filters of shape {weight.shape} and {geometry}; take 'auto'")
+        raise ValueError(f"algorithm: 'winograd' expects 3 x 3 or 5 x 5 filters, stride 1, dilation 1, one group and a "
+                         f"padding less than they, got filters of shape {weight.shape} and {geometry}; take 'auto'")
 
 
 def is_for_winograd(weight: Array, geometry: Geometry) -> bool:
     """Whether Winograd's algorithm can do this convolution."""
-    return (weight.shape[2:] == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
-            and max(geometry.padding) <= 2)
+    return (weight.shape[2:] in ((3, 3), (5, 5)) and geometry.stride == geometry.dilation == (1, 1)
+            and geometry.groups == 1 and max(geometry.padding) < weight.shape[2])
 
 
 def _geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair | str, dilation: IntPair,

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels.conv import direct, is_for_winograd, small, winograd
+from fastnn.kernels._matrix import panels
+from fastnn.kernels.conv import direct, is_for_winograd, small, winograd, winograd_weights
+from fastnn.kernels.conv._tiles import results_of
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 # Where Winograd's convolution was found to be faster: from so many products for each value transformed; and for the
-# gradient by the weights, whose sums are transformed back at the end, from so many pixels.
-_WORTH, _WORTH_OF_WEIGHTS, _PIXELS = 12.0, 16.0, 256
+# gradient by the weights, whose sums are transformed back at the end, from so many tiles.
+_WORTH, _WORTH_OF_WEIGHTS, _TILES = 12.0, 16.0, {3: 16, 5: 1024}
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
@@ -41,7 +43,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     if algorithm == "auto":
         saved = _saved(weight, grad_output, geometry)
         by_x = saved >= _WORTH
-        by_weight = saved >= _WORTH_OF_WEIGHTS and grad_output.size >= _PIXELS * len(weight)
+        by_weight = saved >= _WORTH_OF_WEIGHTS and len(x) * _tiles(weight, grad_output) >= _TILES[weight.shape[2]]
     by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
     grad_x = grad_weight = None
     if by_x:
@@ -52,7 +54,8 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
                                                    (True, False, False))[0]
     if by_weight:
         grad_weight = np.empty_like(weight)
-        by_weight = winograd.correlate(x, grad_output, geometry, grad_weight)       # or once more, if not finite
+        # What is not finite is done once more, directly.
+        by_weight = winograd_weights.correlate(x, grad_output, geometry, grad_weight)
     rest = direct.conv2d_backward(grad_output, x, weight, geometry, (
         needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
     return grad_x if by_x else rest[0], grad_weight if by_weight else rest[1], rest[2]
@@ -66,10 +69,15 @@ def _saved(weight: Array, y: Array, geometry: Geometry) -> float:
     """
     if y.dtype != np.float32 or not is_for_winograd(weight, geometry):
         return 0.0
-    filters, channels = weight.shape[:2]
-    height, width = y.shape[2:]
-    whole = height * width / (-(-height // 4) * -(-width // 4) * 16)
+    filters, channels, taps, _ = weight.shape
+    whole = y.shape[2] * y.shape[3] / (_tiles(weight, y) * results_of(taps) ** 2)
     return whole * filters * channels / (filters + channels)
+
+
+def _tiles(weight: Array, y: Array) -> int:
+    """Winograd's tiles in an image of results."""
+    side = results_of(weight.shape[2])
+    return panels(y.shape[2], side) * panels(y.shape[3], side)
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:

@@ -13,18 +13,24 @@ import fastnn
 from fastnn import kernels
 from fastnn.kernels._simd import ROWS
 from fastnn.kernels.conv import _geometry, cpu, winograd
+from fastnn.kernels.conv._tiles import matrices
 from fastnn.kernels.conv._transforms import toom_cook
 from fastnn.testing import assert_close
 
-# images, filters, padding
+# images, filters, rows and columns of filters, padding
 SHAPES = [
-    ((1, 1, 3, 3), 1, 0),                       # one result
-    ((2, 5, 7, 9), 3, 1),                       # tiles that reach beyond the image, fewer channels than lanes
-    ((3, 16, 8, 8), 32, 1),                     # nothing left over
-    ((2, 33, 3, 2), 17, (1, 2)),
-    ((40, 18, 4, 4), 34, 1),                    # a tile an image, several images a group
-    ((1, 20, 23, 70), 20, (2, 0)),              # groups that begin within a row of tiles
-    ((1, 130, 13, 13), 130, 1),                 # few tiles: filters are transformed where they are used
+    ((1, 1, 3, 3), 1, 3, 0),                    # one result
+    ((1, 1, 5, 5), 1, 5, 0),
+    ((2, 5, 7, 9), 3, 3, 1),                    # tiles that reach beyond the image, fewer channels than lanes
+    ((2, 5, 7, 9), 3, 5, 2),
+    ((3, 16, 8, 8), 32, 3, 1),                  # nothing left over
+    ((2, 33, 3, 2), 17, 3, (1, 2)),
+    ((2, 33, 3, 1), 17, 5, (4, 3)),
+    ((40, 18, 4, 4), 34, 3, 1),                 # a tile an image, several images a group
+    ((1, 20, 23, 70), 20, 3, (2, 0)),           # groups that begin within a row of tiles
+    ((1, 20, 23, 70), 20, 5, (4, 0)),
+    ((1, 130, 13, 13), 130, 3, 1),              # few tiles: filters are transformed where they are used
+    ((16, 40, 32, 20), 30, 3, 1),               # more tiles than are transformed at once
 ]
 
 
@@ -32,12 +38,12 @@ def draw(shape: tuple[int, ...], dtype: type = np.float64, seed: int = 0) -> np.
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def results(x: np.ndarray, filters: int, padding: int | tuple[int, int]) -> tuple[int, ...]:
-    pad = (padding, padding) if isinstance(padding, int) else padding
-    return len(x), filters, x.shape[2] + 2 * pad[0] - 2, x.shape[3] + 2 * pad[1] - 2
+def results(x: np.ndarray, weight: np.ndarray, padding: int) -> tuple[int, ...]:
+    less = 2 * padding + 1 - weight.shape[2]
+    return len(x), len(weight), x.shape[2] + less, x.shape[3] + less
 
 
-@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (4, 3), (3, 4)])
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (4, 3), (3, 4), (2, 5)])
 def test_toom_cook_is_a_convolution(outputs: int, taps: int) -> None:
     """In exact numbers: y[i] = sum over k of d[i + k] g[k]."""
     points = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2"))[: outputs + taps - 2]
@@ -46,10 +52,10 @@ def test_toom_cook_is_a_convolution(outputs: int, taps: int) -> None:
     np.testing.assert_allclose(a @ ((g @ w) * (b @ d)), np.correlate(d, w), rtol=1e-13)
 
 
-@pytest.mark.parametrize(("image", "filters", "padding"), SHAPES)
+@pytest.mark.parametrize(("image", "filters", "taps", "padding"), SHAPES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_agrees_with_direct(image: tuple, filters: int, padding: int, dtype: type) -> None:
-    x, weight, bias = draw(image, dtype), draw((filters, image[1], 3, 3), dtype, 1), draw((filters,), dtype, 2)
+def test_agrees_with_direct(image: tuple, filters: int, taps: int, padding: int, dtype: type) -> None:
+    x, weight, bias = draw(image, dtype), draw((filters, image[1], taps, taps), dtype, 1), draw((filters,), dtype, 2)
     for activation in (None, "relu"):
         y = kernels.conv2d(x, weight, bias, padding=padding, algorithm="winograd", activation=activation)
         truth = kernels.conv2d(x.astype(np.float64), weight.astype(np.float64), bias.astype(np.float64),
@@ -62,27 +68,27 @@ def test_agrees_with_direct(image: tuple, filters: int, padding: int, dtype: typ
     assert_close(grads, truths, dtype=dtype, factor=10, gradient=True)
 
 
-def tiles_of(array: np.ndarray, size: int, before: tuple[int, int], down: int, across: int) -> np.ndarray:
+def tiles_of(array: np.ndarray, size: int, distance: int, before: int, down: int, across: int) -> np.ndarray:
     """The size x size pixels of each tile: (N, channels, down, across, size, size)."""
     n, channels, height, width = array.shape
-    padded = np.zeros((n, channels, 4 * down + 2, 4 * across + 2))
-    padded[:, :, before[0] : before[0] + height, before[1] : before[1] + width] = array
+    padded = np.zeros((n, channels, distance * down + 4, distance * across + 4))
+    padded[:, :, before : before + height, before : before + width] = array
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))
-    return windows[:, :, : 4 * down : 4, : 4 * across : 4]
+    return windows[:, :, : distance * down : distance, : distance * across : distance]
 
 
-A, G, B = (np.abs(np.array(matrix)) for matrix in (winograd.A, winograd.G, winograd.B))
-
-
-@pytest.mark.parametrize(("image", "filters", "padding"), [
-    ((2, 16, 9, 11), 20, 1), ((3, 100, 8, 8), 16, 0), ((1, 600, 6, 5), 17, 2)])
-def test_float32_keeps_its_bound(image: tuple, filters: int, padding: int) -> None:
+@pytest.mark.parametrize(("image", "filters", "taps", "padding"), [
+    ((2, 16, 9, 11), 20, 3, 1), ((3, 100, 8, 8), 16, 3, 0), ((1, 600, 6, 5), 17, 3, 2), ((20, 16, 32, 20), 20, 3, 1),
+    ((2, 16, 9, 11), 20, 5, 2), ((3, 100, 8, 8), 16, 5, 0), ((1, 600, 6, 5), 17, 5, 4), ((4, 16, 32, 20), 20, 5, 2)])
+def test_float32_keeps_its_bound(image: tuple, filters: int, taps: int, padding: int) -> None:
+    A, G, B = (np.abs(np.array(matrix)) for matrix in matrices(taps))
+    out = 7 - taps
     rng = np.random.default_rng(0)
     scales = 10 ** rng.uniform(-3, 3, (image[0], image[1], 1, 1))
     x = (draw(image) * scales).astype(np.float32)
-    weight = draw((filters, image[1], 3, 3), np.float32, 1)
-    shape = results(x, filters, padding)
-    down, across = -(-shape[2] // 4), -(-shape[3] // 4)
+    weight = draw((filters, image[1], taps, taps), np.float32, 1)
+    shape = results(x, weight, padding)
+    down, across = -(-shape[2] // out), -(-shape[3] // out)
     grad = draw(shape, np.float32, 2)
     y = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
     grad_x, grad_weight, _ = kernels.conv2d_backward(grad, x, weight, padding=padding, algorithm="winograd")
@@ -92,10 +98,10 @@ def test_float32_keeps_its_bound(image: tuple, filters: int, padding: int) -> No
     eps = np.finfo(np.float32).eps
 
     def magnitudes(images: np.ndarray, filters: np.ndarray, before: int, result: np.ndarray) -> np.ndarray:
-        rows, columns = -(-result.shape[2] // 4), -(-result.shape[3] // 4)
-        d = B @ np.abs(tiles_of(images, 6, (before, before), rows, columns)) @ B.T
+        rows, columns = -(-result.shape[2] // out), -(-result.shape[3] // out)
+        d = B @ np.abs(tiles_of(images, 6, out, before, rows, columns)) @ B.T
         m = np.einsum("ncijkl,fckl->nfijkl", d, G @ np.abs(filters) @ G.T)
-        full = (A @ m @ A.T).transpose(0, 1, 2, 4, 3, 5).reshape(*result.shape[:2], 4 * rows, 4 * columns)
+        full = (A @ m @ A.T).transpose(0, 1, 2, 4, 3, 5).reshape(*result.shape[:2], out * rows, out * columns)
         return full[:, :, : result.shape[2], : result.shape[3]]
 
     channels = image[1]
@@ -104,10 +110,10 @@ def test_float32_keeps_its_bound(image: tuple, filters: int, padding: int) -> No
     assert error.any()
     turned = weight64.swapaxes(0, 1)[:, :, ::-1, ::-1]
     error, bound = np.abs(grad_x - true_x), (min(filters, 128) + filters / 128 + 40) * eps
-    assert (error <= bound * magnitudes(grad64, turned, 2 - padding, true_x)).all()
+    assert (error <= bound * magnitudes(grad64, turned, taps - 1 - padding, true_x)).all()
     assert error.any()
-    d = B @ np.abs(tiles_of(x64, 6, (padding, padding), down, across)) @ B.T
-    dy = A.T @ np.abs(tiles_of(grad64, 4, (0, 0), down, across)) @ A
+    d = B @ np.abs(tiles_of(x64, 6, out, padding, down, across)) @ B.T
+    dy = A.T @ np.abs(tiles_of(grad64, out, out, 0, down, across)) @ A
     tiles = image[0] * down * across
     error, bound = np.abs(grad_weight - true_weight), (min(tiles, 512) + tiles / 24 + 50) * eps
     assert (error <= bound * (G.T @ np.einsum("ncijkl,nfijkl->fckl", d, dy) @ G)).all()
@@ -147,8 +153,8 @@ def test_a_biased_result_may_be_infinite() -> None:
 
 
 def test_packed_filters_give_the_same_bits() -> None:
-    for image, filters, padding in SHAPES:
-        x, weight = draw(image, np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
+    for image, filters, taps, padding in SHAPES:
+        x, weight = draw(image, np.float32), draw((filters, image[1], taps, taps), np.float32, 1)
         geometry, shape = _geometry(x, weight, 1, padding, 1, 1)
         y = np.empty(shape, np.float32)
         winograd.conv2d(x, weight, None, False, geometry, y, winograd.pack(weight))
@@ -159,7 +165,7 @@ def test_packed_filters_give_the_same_bits() -> None:
 def test_few_tiles_transform_their_filters() -> None:
     """So the shapes above see both ways, of one image and of its batch of three."""
     for n, one_group in ((1, True), (3, False)):
-        plan = winograd._plan((n, 130, 13, 13), (n, 130, 13, 13), 16, 5)
+        plan = winograd._plan((n, 130, 13, 13), (n, 130, 13, 13), 3, 16, 5)
         assert (plan.groups == 1) == one_group
 
 
@@ -188,8 +194,8 @@ def test_threads_may_change_their_number_meanwhile() -> None:
 
 
 def test_bits_do_not_depend_on_batch_and_threads() -> None:
-    for image, filters, padding in SHAPES[3:]:
-        x, weight = draw((3, *image[1:]), np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
+    for image, filters, taps, padding in SHAPES[5:]:
+        x, weight = draw((3, *image[1:]), np.float32), draw((filters, image[1], taps, taps), np.float32, 1)
         whole = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
         grad = draw(whole.shape, np.float32, 2)
         grads = kernels.conv2d_backward(grad, x, weight, padding=padding, algorithm="winograd")

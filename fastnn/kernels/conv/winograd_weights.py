@@ -1,0 +1,273 @@
+"""Gradients by the weights of Winograd's convolutions: what `winograd` does, transposed in w.
+
+    gradient = G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G
+
+of tiles dy of the gradient by the results and d of the pixels. It is done in one of two ways. With few tiles, all are
+transformed first, each once; then a block takes some filters and channels through sums and transform. With many, what
+is transformed would go through memory again and again; there a block transforms some tiles for itself, two rows of the
+products at a time, and keeps the sums of many filters, and slices of the tiles are added up in the end.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array, empty
+from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, sums_helper
+from fastnn.kernels._matrix import panels
+from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
+from fastnn.kernels.conv._tiles import (
+    PAIRS,
+    PRODUCTS,
+    SIDE,
+    matrices,
+    named,
+    places,
+    results_of,
+    staged_pixels,
+    tile_loader,
+)
+from fastnn.kernels.conv._transforms import transform_tile, transposed
+
+if TYPE_CHECKING:
+    from fastnn.kernels.conv import Geometry
+
+_FEW_TILES, _FEW = 64, 1 << 21              # tiles, and transformed elements, that are dealt with all at once
+_CACHE = 1 << 18                            # elements of sums that a block keeps at most
+_CUTS = 16                                  # so many jobs at least, where the work can be cut so
+_LEAST_GROUP = 24                           # tiles that are summed up at once
+
+
+def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
+    """Write the gradient by the weights; returns whether it is finite."""
+    (filters, channels), columns, out = grad_weight.shape[:2], tile_columns(x), results_of(grad_weight.shape[2])
+    rows = min((ROWS, ROWS - 1), key=lambda rows: panels(filters, rows) * (rows + 1))
+    down, across = panels(grad_output.shape[2], out), panels(grad_output.shape[3], out)
+    tiles = len(x) * down * across
+    width = panels(channels, columns) * columns + panels(filters, rows) * rows
+    few = tiles <= _FEW_TILES and tiles * width * PRODUCTS <= _FEW
+    return (_correlate_few if few else _correlate_many)(x, grad_output, geometry, down, across, rows, grad_weight)
+
+
+def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple[Array, Array]:
+    """Where pixels of a row lie in the scratch of tiles."""
+    line = results_of(taps) * across
+    return places(x.shape[3], line + taps - 1, lanes(x)), places(grad_output.shape[3], line, lanes(x))
+
+
+# --- few tiles ---------------------------------------------------------------------------------------------
+
+
+def _correlate_few(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
+                   grad_weight: Array) -> bool:
+    filters, channels, taps, _ = grad_weight.shape
+    vector, columns, workers = lanes(x), tile_columns(x), get_num_threads()
+    tiles, x_panels, width = len(x) * down * across, panels(channels, columns), panels(filters, rows) * rows
+    width = panels(width, vector) * vector
+    x_tiles = empty((x_panels, PRODUCTS, tiles, columns), x.dtype)
+    grad_tiles = empty((PRODUCTS, tiles, width), x.dtype)
+    _transform_all(taps)(
+        x_panels * VECTORS + width // vector, x, x.reshape(-1), grad_output, grad_output.reshape(-1), *geometry.padding,
+        *_pixel_places(x, grad_output, taps, across), down, across,
+        empty((workers, staged_pixels(down * across, across, SIDE, results_of(taps)) * vector), x.dtype),
+        x_tiles, x_tiles.reshape(-1), grad_tiles, grad_tiles.reshape(-1), work=x_tiles.size + grad_tiles.size,
+        workers=workers)
+    cuts = min(panels(filters, rows), panels(_CUTS, x_panels))
+    finite = np.ones(x_panels * cuts, np.uint8)
+    _multiply_all(taps, rows)(
+        x_panels * cuts, x_tiles, grad_tiles, grad_tiles.reshape(-1), np.arange(tiles) * width,
+        empty((workers, PRODUCTS, rows, columns), x.dtype),
+        grad_weight.reshape(filters, -1), finite, work=grad_output.size * channels, workers=workers)
+    return bool(finite.all())
+
+
+@functools.cache
+def _transform_all(taps: int) -> BlockKernel:
+    """The kernel that transforms all tiles of pixels and of gradients."""
+    load_pixels, load_gradients = tile_loader(taps), tile_loader(taps, of_results=True)
+
+    @block_kernel(writes="staging x_tiles x_flat grad_tiles grad_tiles_flat")
+    @named("transform_all", taps)
+    def transform_all(block: int, worker: int, x: Array, pixels: Array, grad_output: Array, gradients: Array,
+                      pad_y: int, pad_x: int, x_places: Array, grad_places: Array, down: int, across: int,
+                      staging: Array, x_tiles: Array, x_flat: Array, grad_tiles: Array,
+                      grad_tiles_flat: Array) -> None:
+        """A vector of channels, or of filters after them."""
+        x_panels, _, tiles, columns = x_tiles.shape
+        vector, width = lanes(x), grad_tiles.shape[2]
+        f = block * vector - x_panels * columns
+        if f < 0:
+            c = block * vector
+            load_pixels(0, x, pixels, c, min(c + vector, x.shape[1]), 0, tiles, down, across, pad_y, pad_x, x_places,
+                        staging[worker], x_flat[c // columns * PRODUCTS * tiles * columns + c % columns :], columns,
+                        tiles * columns, 0, 0, 1)
+        else:
+            load_gradients(0, grad_output, gradients, f, min(f + vector, grad_output.shape[1]), 0, tiles, down, across,
+                           0, 0, grad_places, staging[worker], grad_tiles_flat[f:], width, tiles * width, 0, 0, 1)
+
+    return transform_all
+
+
+@functools.cache
+def _multiply_all(taps: int, tile_rows: int) -> BlockKernel:
+    """The kernel that makes gradients of all transformed tiles."""
+    _, g, _ = matrices(taps)
+    multiply, transform = walk_tile(1, tile_rows, VECTORS), transform_tile(transposed(g), transposed(g))
+    count = taps * taps
+
+    @block_kernel(writes="totals result finite")
+    @named("multiply_all", taps, tile_rows)
+    def multiply_all(block: int, worker: int, x_tiles: Array, grad_tiles: Array, gradients: Array, offsets: Array,
+                     totals: Array, result: Array, finite: Array) -> None:
+        """A cut of the panels of filters for one panel of channels."""
+        x_panels, _, tiles, columns = x_tiles.shape
+        filters, width, vector = result.shape[0], grad_tiles.shape[2], lanes(x_tiles)
+        filter_panels, cuts = (filters + tile_rows - 1) // tile_rows, finite.size // x_panels
+        x_panel, cut = block // cuts, block % cuts
+        first, inside = x_panel * columns * count, min(columns, result.shape[1] // count - x_panel * columns) * count
+        total, begins = totals[worker], np.zeros(1, np.int64)
+        sums = total.reshape(-1)
+        loaded = (count + vector - 1) // vector * vector
+        products, line = np.empty(loaded * vector, result.dtype), np.empty(columns * count + vector, result.dtype)
+        products[count * vector :] = 0
+        check = result.dtype.type(0)
+        for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
+            total[:] = 0
+            for k in range(PRODUCTS):
+                begins[0] = k * tiles * width + panel * tile_rows
+                multiply(gradients, begins, offsets, x_tiles[x_panel, k], total[k])
+            for row in range(min(tile_rows, filters - panel * tile_rows)):
+                for left in range(0, columns, vector):
+                    transform(sums, row * columns + left, SIDE * tile_rows * columns, tile_rows * columns, products, 0,
+                              taps * vector, vector)
+                    # Backwards: what a row writes into the next one is written again.
+                    for t in range(loaded - vector, -1, -vector):
+                        transpose_tile(products, t * vector, vector, line, left * count + t, count)
+                check += _copy(line[:inside], result[panel * tile_rows + row, first : first + inside])
+        finite[block] = check == check
+
+    return multiply_all
+
+
+@sums_helper
+def _copy(line: Array, result: Array) -> float:
+    """Copy elements; returns 0 if they are finite, else NaN."""
+    zero = line.dtype.type(0)
+    check = zero
+    for i in range(line.size):
+        result[i] = line[i]
+        check += line[i] * zero
+    return check
+
+
+# --- many tiles --------------------------------------------------------------------------------------------
+
+
+def _correlate_many(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
+                    grad_weight: Array) -> bool:
+    filters, channels, taps, _ = grad_weight.shape
+    vector, columns, workers, out = lanes(x), tile_columns(x), get_num_threads(), results_of(taps)
+    tiles, x_panels, filter_panels = len(x) * down * across, panels(channels, columns), panels(filters, rows)
+    cuts = panels(filter_panels, max(1, _CACHE // (2 * SIDE * rows * x_panels * columns)))
+    share = panels(filter_panels, cuts)
+    cuts = panels(filter_panels, share)
+    width = panels(share * rows, vector) * vector
+    slices = min(panels(_CUTS, len(PAIRS) * cuts), panels(tiles, _LEAST_GROUP))
+    group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (2 * SIDE * (x_panels * columns + width))))
+    partial = empty((slices, len(PAIRS), filters, 2 * taps, x_panels * columns), x.dtype)
+    _multiply_slices(taps, rows)(
+        slices * len(PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
+        *_pixel_places(x, grad_output, taps, across), *geometry.padding,
+        empty((workers, staged_pixels(group, across, SIDE, out) * vector), x.dtype),
+        empty((workers, staged_pixels(group, across, out, out) * vector), x.dtype),
+        empty((workers, 2 * SIDE * x_panels, group, columns), x.dtype),
+        empty((workers, 2 * SIDE * group * width), x.dtype),
+        empty((workers, 2 * SIDE, share, x_panels, rows, columns), x.dtype), partial, partial.reshape(-1),
+        work=grad_output.size * channels, workers=workers)
+    finite = np.ones(filters, np.uint8)
+    factors = np.array(matrices(taps)[1], x.dtype)[np.array(PAIRS)]     # what each row counts in each of the gradient
+    _sum_slices(filters, partial, factors, grad_weight.reshape(filters, channels, -1), finite, work=partial.size)
+    return bool(finite.all())
+
+
+@functools.cache
+def _multiply_slices(taps: int, tile_rows: int) -> BlockKernel:
+    """The kernel that makes two rows of the products, and of the gradient's columns, of a slice of the tiles."""
+    _, g, _ = matrices(taps)
+    out, transform = results_of(taps), transform_tile(((1.0, 0.0), (0.0, 1.0)), transposed(g))
+    load_pixels, load_gradients = tile_loader(taps, by_pairs=True), tile_loader(taps, of_results=True, by_pairs=True)
+    multiply = walk_tile(1, tile_rows, VECTORS)
+
+    @block_kernel(writes="x_staging grad_staging x_tiles grad_tiles totals partial result")
+    @named("multiply_slices", taps, tile_rows)
+    def multiply_slices(block: int, worker: int, x: Array, x_flat: Array, grad_output: Array, grad_flat: Array,
+                        offsets: Array, x_places: Array, grad_places: Array, pad_y: int, pad_x: int, x_staging: Array,
+                        grad_staging: Array, x_tiles: Array, grad_tiles: Array, totals: Array, partial: Array,
+                        result: Array) -> None:
+        """Two rows of the products of a share of the filters' panels over one slice of all tiles."""
+        slices, filters, channels = partial.shape[0], partial.shape[2], x.shape[1]
+        group, columns, vector = x_tiles.shape[2], x_tiles.shape[3], lanes(x)
+        height, width = grad_output.shape[2:]
+        down, across = (height + out - 1) // out, (width + out - 1) // out
+        tiles = x.shape[0] * down * across
+        total, transformed, gradients = totals[worker], x_tiles[worker], grad_tiles[worker]
+        sums, products, begins = total.reshape(-1), transformed.reshape(-1), np.zeros(1, np.int64)
+        share, x_panels, grad_width = total.shape[1], total.shape[2], gradients.size // (2 * SIDE * group)
+        pair, cut, part = block % 3, block // 3 % slices, block // 3 // slices
+        first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
+        total[:] = 0
+        end = (cut + 1) * tiles // slices
+        for first in range(cut * tiles // slices, end, group):
+            last = min(end, first + group)
+            load_pixels(pair, x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
+                        x_staging[worker], products, columns, x_panels * group * columns, vector, group * columns,
+                        VECTORS)
+            load_gradients(pair, grad_output, grad_flat, first_filter, end_filter, first, last, down, across, 0, 0,
+                           grad_places, grad_staging[worker], gradients, grad_width, group * grad_width, vector, 0,
+                           filters)
+            for k in range(2 * SIDE):
+                for panel in range((end_filter - first_filter + tile_rows - 1) // tile_rows):
+                    begins[0] = k * group * grad_width + panel * tile_rows
+                    for c in range(x_panels):
+                        multiply(gradients, begins, offsets[: last - first],
+                                 transformed[k * x_panels + c, : last - first], total[k, panel, c])
+        step, depth = share * x_panels * tile_rows * columns, x_panels * columns
+        for f in range(first_filter, end_filter):
+            panel, row = (f - first_filter) // tile_rows, (f - first_filter) % tile_rows
+            for c in range(0, depth, vector):
+                begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
+                transform(sums, begin, SIDE * step, step, result,
+                          ((cut * 3 + pair) * filters + f) * 2 * taps * depth + c, taps * depth, depth)
+
+    return multiply_slices
+
+
+@block_kernel(writes="grad_weight finite")
+def _sum_slices(f: int, partial: Array, factors: Array, grad_weight: Array, finite: Array) -> None:
+    """The sum of a filter's slices and rows of products: (slices, pairs of rows, filters, 2 x taps, channels)."""
+    taps, depth = factors.shape[2], partial.shape[4]
+    rows = np.empty((2 * taps, depth), partial.dtype)
+    total = np.zeros((taps * taps, depth), partial.dtype)
+    for pair in range(3):
+        for t in range(2 * taps):
+            for c in range(depth):
+                rows[t, c] = partial[0, pair, f, t, c]
+            for cut in range(1, partial.shape[0]):
+                for c in range(depth):
+                    rows[t, c] += partial[cut, pair, f, t, c]
+        for t in range(taps * taps):
+            for r in range(2):
+                factor = factors[pair, r, t // taps]
+                for c in range(depth):
+                    total[t, c] += factor * rows[taps * r + t % taps, c]
+    zero = partial.dtype.type(0)
+    check = zero
+    for c in range(grad_weight.shape[1]):
+        for t in range(taps * taps):
+            grad_weight[f, c, t] = total[t, c]
+            check += total[t, c] * zero
+    if check != zero:
+        finite[f] = 0
