@@ -117,7 +117,10 @@ class Vectors:
 
     def spread(self, data: Any, offset: Any) -> Any:
         """One element in every lane."""
-        value = self.builder.load(self.builder.gep(data, [offset]))
+        return self.fill(self.builder.load(self.builder.gep(data, [offset])))
+
+    def fill(self, value: Any) -> Any:
+        """A number in every lane."""
         first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
         return self.shuffle(first, first, [0] * self.lanes)
 
@@ -406,6 +409,49 @@ def dot_tile(rows: int) -> Any:
             return context.get_dummy_value()
 
         return types.void(a, begins, offsets, b, c), codegen
+
+    return tile
+
+
+@functools.cache
+def stencil_tile(taps: int) -> Any:
+    """Return the tile(a, offsets, weights, start, positive, c, count): c[j] = start + sum over k of
+    weights[k] a[offsets[k] + j], for j < count, and 0 where that is less and `positive`.
+
+    All arrays are flat, the offsets int64, start a number. Whole vectors are read and written, beyond count too.
+    """
+    def python(a: Array, offsets: Array, weights: Array, start: float, positive: int, c: Array, count: int) -> None:
+        line = np.arange(-(-count // lanes(c)) * lanes(c))
+        total = np.zeros(line.size, c.dtype)
+        with np.errstate(all="ignore"):
+            for offset, weight in zip(offsets[:taps], weights):
+                total += weight * a[offset + line]
+            total += start
+        c[: line.size] = np.where((total < 0) & bool(positive), 0, total)
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, offsets: Any, weights: Any, start: Any, positive: Any, c: Any,
+             count: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, offsets, weights, start, positive, c, count = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[5].dtype)
+            parts = [builder.gep(a, [_integer(builder, offsets, index(k))]) for k in range(taps)]
+            factors = [vector.spread(weights, index(k)) for k in range(taps)]
+            start = vector.fill(start)
+            positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), vector.lanes)
+            with cgutils.for_range_slice(builder, index(0), count, index(vector.lanes), inc=True) as (j, _):
+                total = vector.zero
+                for part, factor in zip(parts, factors):
+                    total = builder.fadd(total, _product(builder, vector.load(part, j), factor), flags=FUSED)
+                value = builder.fadd(total, start)
+                negative = builder.and_(builder.fcmp_ordered("<", value, vector.zero), positive)
+                vector.store(builder.select(negative, vector.zero, value), c, j)
+            return context.get_dummy_value()
+
+        return types.void(a, offsets, weights, c.dtype, types.intp, c, types.intp), codegen
 
     return tile
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -26,51 +27,86 @@ def layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], column
     return offsets, phases_y, phases_x
 
 
-_put_zeros, _copy, _copy_every_2nd, _copy_every_4th = (copy_vector(step) for step in (0, 1, 2, 4))
+_put_zeros = copy_vector(0)
+
+
+def _row_copier(step: int) -> Any:
+    """Return the function that fills rows of a scratch with every step-th element of rows of pixels."""
+    copy = copy_vector(step)
+
+    def copy_rows(pixels: Array, source: int, source_step: int, count: int, scratch: Array, at: int, line: int,
+                  begin: int, end: int) -> None:
+        """Zeros before column begin and from column end on; vectors may reach beyond a row's end."""
+        vector = lanes(scratch)
+        for _ in range(count):
+            for t in range(0, begin, vector):
+                _put_zeros(pixels, 0, scratch, at + t)
+            for t in range(0, end - begin, vector):
+                copy(pixels, source + t * step, scratch, at + begin + t)
+            for t in range(end, line, vector):
+                _put_zeros(pixels, 0, scratch, at + t)
+            source += source_step
+            at += line
+
+    copy_rows.__qualname__ = f"copy_rows_{step}"
+    return helper(copy_rows)
+
+
+_copy_rows, _copy_rows_by_2, _copy_rows_by_4 = (_row_copier(step) for step in (1, 2, 4))
+
+
+@helper
+def _put_zero_rows(pixels: Array, scratch: Array, begin: int, end: int) -> None:
+    for t in range(begin, end, lanes(scratch)):
+        _put_zeros(pixels, 0, scratch, t)
 
 
 @helper
 def fill(images: Array, n: int, first_channel: int, last_channel: int, first_row: int, phases_y: Array,
-          phases_x: Array, top: int, left: int, stride_y: int, stride_x: int, height: int, line: int,
-          scratch: Array) -> None:
+         phases_x: Array, top: int, left: int, stride_y: int, stride_x: int, height: int, line: int,
+         scratch: Array) -> None:
     """Copy channels of an image into phases of height x line, from a row of output on, zeros outside of the image.
 
     Vectors may reach beyond a row's end, which the next row writes again; so the scratch is longer by one vector.
     """
-    vector, flat = lanes(scratch), images.reshape(-1)
+    vector, pixels = lanes(scratch), images.reshape(-1)
     channels, rows, columns = images.shape[1:]
-    at = 0
+    at, step = 0, stride_y * columns
     for c in range(first_channel, last_channel):
         for r in phases_y:
+            above = (first_row * stride_y) + r + top                # the row of pixels that comes to the first one
+            first = max(0, min(height, (stride_y - 1 - above) // stride_y))
+            last = max(first, min(height, (rows - 1 - above) // stride_y + 1))
             for s in phases_x:
                 column = s + left
                 begin = max(0, min(line, (stride_x - 1 - column) // stride_x))
                 end = max(begin, min(line, (columns - 1 - column) // stride_x + 1))
-                for i in range(height):
-                    row = (first_row + i) * stride_y + r + top
-                    if begin == end or not 0 <= row < rows:
-                        for t in range(0, line, vector):
-                            _put_zeros(flat, 0, scratch, at + t)
-                        at += line
-                        continue
-                    source = max(0, ((n * channels + c) * rows + row) * columns + begin * stride_x + column)
-                    for t in range(0, begin, vector):
-                        _put_zeros(flat, 0, scratch, at + t)
-                    reads = source + (end - begin + vector) * stride_x
-                    if stride_x == 1 and reads <= flat.size:
-                        for t in range(0, end - begin, vector):
-                            _copy(flat, source + t, scratch, at + begin + t)
-                    elif stride_x == 2 and reads <= flat.size:
-                        for t in range(0, end - begin, vector):
-                            _copy_every_2nd(flat, source + 2 * t, scratch, at + begin + t)
-                    elif stride_x == 4 and reads <= flat.size:
-                        for t in range(0, end - begin, vector):
-                            _copy_every_4th(flat, source + 4 * t, scratch, at + begin + t)
-                    else:
-                        for t in range(end - begin):
-                            scratch[at + begin + t] = flat[source + t * stride_x]
-                    for t in range(end, line, vector):
-                        _put_zeros(flat, 0, scratch, at + t)
+                count = last - first if begin < end else 0
+                source = ((n * channels + c) * rows + above + first * stride_y) * columns + begin * stride_x + column
+                whole = 0                                           # rows that may be read in whole vectors
+                if count and stride_x in (1, 2, 4):
+                    left_over = pixels.size - source - (end - begin + vector) * stride_x
+                    whole = min(count, left_over // step + 1) if left_over >= 0 else 0
+                _put_zero_rows(pixels, scratch, at, at + first * line)
+                at += first * line
+                if stride_x == 1:
+                    _copy_rows(pixels, source, step, whole, scratch, at, line, begin, end)
+                elif stride_x == 2:
+                    _copy_rows_by_2(pixels, source, step, whole, scratch, at, line, begin, end)
+                else:
+                    _copy_rows_by_4(pixels, source, step, whole, scratch, at, line, begin, end)
+                at += whole * line
+                source += whole * step
+                for _ in range(whole, count):
+                    for t in range(begin):
+                        scratch[at + t] = 0
+                    for t in range(begin, end):
+                        scratch[at + t] = pixels[source + (t - begin) * stride_x]
+                    for t in range(end, line):
+                        scratch[at + t] = 0
+                    source += step
                     at += line
+                _put_zero_rows(pixels, scratch, at, at + (height - first - count) * line)
+                at += (height - first - count) * line
     for t in range(at, scratch.size):
         scratch[t] = 0

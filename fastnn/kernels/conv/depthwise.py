@@ -1,20 +1,23 @@
-"""Gradients by the weights of depthwise convolutions, whose filters see one channel each.
+"""Depthwise convolutions, whose filters see one channel each, and their gradients by the weights.
 
-For so few products a filter, pixels of the gradient are not put in order by filters: vectors of them, as they lie, are
-multiplied with the pixels that each tap reads, in one pass, and the lanes added up in the end.
+There are so few products that a filter is kept in registers and pixels are read as they lie, a row after the other:
+each vector of results is the sum over the taps of a vector of pixels. The gradient by the input is such a convolution
+by the filters turned round. For the one by the weights, vectors of the gradient are multiplied with the pixels that
+each tap reads, in one pass, and the lanes added up in the end.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, sums_helper
+from fastnn.kernels._arrays import EMPTY, Array, empty
+from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, sums_helper
 from fastnn.kernels._matrix import DEPTH, panels
-from fastnn.kernels._simd import dot_tile, lanes
+from fastnn.kernels._simd import copy_vector, dot_tile, lanes, stencil_tile
 from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
 _BAND = DEPTH               # vectors of pixels at most that are summed up at once, unless a row has more
 _TAPS = 25                  # so many sums stay in registers
+_PIXELS, _FEW_PIXELS = 1 << 12, 1 << 9      # of a block's scratch: at most, and so few that it is not cut further
 _BLOCKS = 16
+
+_copy = copy_vector(1)
 
 
 def fits(weight: Array) -> bool:
@@ -30,10 +36,77 @@ def fits(weight: Array) -> bool:
     return weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= _TAPS and len(weight) > 1
 
 
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
+    """Write the convolution plus a bias, and with relu 0 where that is negative."""
+    height, width = y.shape[2:]
+    rows, columns = _taps(weight, geometry)
+    line = width + max(columns) // geometry.stride[1]
+    bands = panels(height, max(1, min(height, _PIXELS // line)))
+    band = panels(height, max(bands, min(panels(_BLOCKS, len(x) * len(weight)), panels(height * line, _FEW_PIXELS))))
+    scratch_y = band + max(rows) // geometry.stride[0]
+    offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, line)
+    workers, vector = get_num_threads(), lanes(x)
+    _convolve(len(offsets))(
+        len(x) * len(weight) * panels(height, band), x, weight.reshape(len(weight), -1), geometry.groups, offsets,
+        *phases, *geometry.stride, -geometry.padding[0], -geometry.padding[1], scratch_y, line, band,
+        EMPTY[x.dtype] if bias is None else bias, int(relu),
+        empty((workers, len(phases[0]) * len(phases[1]) * scratch_y * line + max(columns) + 2 * vector), x.dtype),
+        empty((workers, band * line + vector), x.dtype), y, y.reshape(-1), work=y.size * len(offsets), workers=workers)
+
+
+def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> None:
+    """Write the gradient by the input, where strides are 1 and there is a filter for each channel."""
+    padding = tuple((size - 1) * step - pad
+                    for size, step, pad in zip(weight.shape[2:], geometry.dilation, geometry.padding))
+    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
+    conv2d(grad_output, turned, None, False, replace(geometry, padding=padding), grad_x)
+
+
+def _taps(weight: Array, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows and columns that taps read."""
+    rows, columns = (tuple(k * step for k in range(size)) for size, step in zip(weight.shape[2:], geometry.dilation))
+    return rows, columns
+
+
+@functools.cache
+def _convolve(taps: int) -> BlockKernel:
+    """The kernel for filters of so many taps."""
+    multiply = stencil_tile(taps)
+
+    def convolve(block: int, worker: int, x: Array, weight: Array, groups: int, offsets: Array, phases_y: Array,
+                 phases_x: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, line: int,
+                 band: int, bias: Array, positive: int, scratches: Array, lines: Array, y: Array,
+                 result: Array) -> None:
+        """A band of rows of one channel of an image."""
+        _, filters, height, width = y.shape
+        bands, vector = (height + band - 1) // band, lanes(y)
+        image, first_row = block // bands, block % bands * band
+        n, f = image // filters, image % filters
+        scratch, found, channel = scratches[worker], lines[worker], f // (filters // groups)
+        fill(x, n, channel, channel + 1, first_row, phases_y, phases_x, top, left, stride_y, stride_x, scratch_y, line,
+             scratch)
+        count = min(band, height - first_row)
+        start = bias[f] if bias.size else y.dtype.type(0)
+        multiply(scratch, offsets, weight[f], start, positive, found, count * line)
+        target = max(0, (image * height + first_row) * width)
+        if width < vector:
+            for i in range(count):
+                for j in range(width):
+                    result[target + i * width + j] = found[i * line + j]
+            return
+        for i in range(count):
+            for t in range(0, width, vector):
+                at = min(t, width - vector)
+                _copy(found, i * line + at, result, target + i * width + at)
+
+    convolve.__qualname__ = f"convolve_{taps}"
+    return block_kernel(writes="scratches lines y result")(convolve)
+
+
 def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
     """Write the gradient by the weights, of shape (filters, 1, rows, columns)."""
     height, width = grad_output.shape[2:]
-    rows, columns = (tuple(k * geometry.dilation[axis] for k in range(grad_weight.shape[2 + axis])) for axis in (0, 1))
+    rows, columns = _taps(grad_weight, geometry)
     line = panels(width, lanes(x)) * lanes(x)
     band = max(1, min(height, _BAND // (line // lanes(x))))
     scratch_y, scratch_x = band + max(rows) // geometry.stride[0], line + max(columns) // geometry.stride[1]
@@ -67,17 +140,19 @@ def _correlate(taps: int) -> BlockKernel:
         channel = f // (filters // groups)
         height, width = grad_output.shape[2:]
         scratch, gradient = scratches[block], pixels[block]
-        total = np.zeros((taps, lanes(x)), x.dtype)
+        total, before = np.zeros((taps, lanes(x)), x.dtype), np.empty((taps, lanes(x)), x.dtype)
         zero = np.zeros(1, np.int64)
         for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
             for first_row in range(0, height, band):
                 fill(x, n, channel, channel + 1, first_row, phases_y, phases_x, top, left, stride_y, stride_x,
                      scratch_y, scratch_x, scratch)
                 fill(grad_output, n, f, f + 1, first_row, zero, zero, 0, 0, 1, 1, band, line, gradient)
-                if _is_finite(scratch):
-                    multiply(scratch, offsets, walk, gradient, total)
+                before[:] = total
+                multiply(scratch, offsets, walk, gradient, total)
+                if _is_finite(total.reshape(-1)):
                     continue
-                for i in range(min(band, height - first_row)):     # what lies beyond a row's end counts 0 times
+                total[:] = before                               # 0 times inf or NaN, of pixels beyond a row's end
+                for i in range(min(band, height - first_row)):
                     for t in range(taps):
                         for j in range(width):
                             total[t, 0] += scratch[offsets[t] + i * scratch_x + j] * gradient[i * line + j]

@@ -45,6 +45,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
 
     packed is what `pack` made of the weights, for who convolves with them often.
     """
+    if packed is None and geometry.groups > 1 and depthwise.fits(weight):
+        depthwise.conv2d(x, weight, bias, relu, geometry, y)
+        return
     filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
     _convolve_phase(x, filters, bias, relu, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
                     (1, 1), y, packed=packed)
@@ -223,6 +226,9 @@ def _merges(width: int, vector: int, images: int) -> bool:
 def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
     """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
+    if groups == filters and bias is None and geometry.stride == (1, 1) and depthwise.fits(weight):
+        depthwise.spread(grad_output, weight, geometry, grad_x)
+        return
     exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
     if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
         # Every pixel is reached once: a product by the pixel, whose results go to stride x stride pixels.
