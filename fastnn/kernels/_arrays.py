@@ -16,6 +16,7 @@ IntPair: TypeAlias = int | Sequence[int]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _ndarray = np.ndarray
+_INT64 = np.dtype(np.int64)
 _LARGEST = 1 << 40                          # sums of a few such numbers are still machine integers
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
@@ -61,14 +62,15 @@ def as_floats(**values: Any) -> list[Any]:
 
 def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
     """Return class labels as int64 of shape (size,), each in [0, classes)."""
-    labels = as_array(name, value)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integer class labels, got {labels.dtype}")
-    check_shape(name, labels, (size,))
-    if size and (labels.min() < 0 or labels.max() >= classes):
-        bad = labels[(labels < 0) | (labels >= classes)][0]
+    given = as_array(name, value)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integer class labels, got {given.dtype}")
+    check_shape(name, given, (size,))
+    labels = given if given.dtype is _INT64 else given.astype(np.int64)
+    if size and np.maximum.reduce(labels.view(np.uint64)) >= classes:       # where negative ones are large
+        bad = given[(given < 0) | (given >= classes)][0]
         raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad}")
-    return labels.astype(np.int64, copy=False)
+    return labels
 
 
 def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:
@@ -105,6 +107,8 @@ def check_not_empty(name: str, array: Array) -> None:
 
 def as_int(name: str, value: Any, minimum: int) -> int:
     """Return an integer of at least `minimum`."""
+    if type(value) is int and minimum <= value <= _LARGEST:
+        return value
     try:
         number = operator.index(value)
     except TypeError:

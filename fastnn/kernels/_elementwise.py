@@ -85,7 +85,7 @@ def unary(function: Callable[[Any, Any], Any]) -> BlockKernel:
         part = chunk(block, x)
         run(part, part, x.dtype.type(option), chunk(block, y), y.nbytes >= STREAMED)
 
-    return block_kernel(writes="y")(renamed(kernel, function.__module__, function.__qualname__))
+    return block_kernel(writes="y", typed_by="y")(renamed(kernel, function.__module__, function.__qualname__))
 
 
 def binary(function: Callable[[Any, Any, Any], Any]) -> BlockKernel:
@@ -95,7 +95,7 @@ def binary(function: Callable[[Any, Any, Any], Any]) -> BlockKernel:
     def kernel(block: int, a: Array, b: Array, option: float, y: Array) -> None:
         run(chunk(block, a), chunk(block, b), a.dtype.type(option), chunk(block, y), y.nbytes >= STREAMED)
 
-    return block_kernel(writes="y")(renamed(kernel, function.__module__, function.__qualname__))
+    return block_kernel(writes="y", typed_by="y")(renamed(kernel, function.__module__, function.__qualname__))
 
 
 def named_after(function: Callable) -> Callable[[Callable], Callable]:

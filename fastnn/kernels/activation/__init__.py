@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -704,9 +705,7 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
 def _elementwise(name: str, out: Array | None, target: str | None, *options: Any, **values: Array) -> Array:
     """Run a kernel whose arrays all have one shape: the implementation sees them flat."""
     arrays = as_floats(**values)
-    shape = arrays[0].shape
-    for value, array in zip(values, arrays):
-        check_shape(value, array, shape)
+    shape = _check_one_shape(arrays, values)
     dtype = arrays[0].dtype
     result = empty(shape, dtype) if out is None else output(out, shape, dtype, **dict(zip(values, arrays)))
     getattr(implementation(__name__, target), name)(*[a.reshape(-1) for a in arrays], *options, result.reshape(-1))
@@ -716,21 +715,31 @@ def _elementwise(name: str, out: Array | None, target: str | None, *options: Any
 def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **values: Array) -> Array:
     """Run a kernel on the rows along one axis: the implementation sees them as contiguous rows of a matrix."""
     arrays = as_floats(**values)
-    shape = arrays[0].shape
-    for value, array in zip(values, arrays):
-        check_shape(value, array, shape)
+    shape = _check_one_shape(arrays, values)
     rank = max(1, len(shape))
-    if not -rank <= as_int("axis", axis, -rank) < rank:
+    if not -rank <= (axis if type(axis) is int else as_int("axis", axis, -rank)) < rank:
         raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
     dtype = arrays[0].dtype
     result = empty(shape, dtype) if out is None else output(out, shape, dtype, **dict(zip(values, arrays)))
     if result.size:
-        moved = [np.moveaxis(np.atleast_1d(a), axis, -1) for a in (*arrays, result)]
-        rows = [np.ascontiguousarray(a).reshape(-1, a.shape[-1]) for a in moved]
-        getattr(implementation(__name__, target), name)(*rows)
-        if not moved[-1].flags.c_contiguous:
+        run, arrays = getattr(implementation(__name__, target), name), [*arrays, result]
+        if axis in (-1, rank - 1):
+            run(*[array.reshape(-1, shape[-1] if shape else 1) for array in arrays])
+        else:
+            moved = [np.moveaxis(array, axis, -1) for array in arrays]
+            rows = [np.ascontiguousarray(array).reshape(-1, shape[axis]) for array in moved]
+            run(*rows)
             moved[-1][...] = rows[-1].reshape(moved[-1].shape)
     return deliver(result, out)
+
+
+def _check_one_shape(arrays: list[Array], names: Iterable[str]) -> tuple[int, ...]:
+    """Return the shape that all arrays have."""
+    shape = arrays[0].shape
+    for name, array in zip(names, arrays):
+        if array is None or array.shape != shape:
+            check_shape(name, array, shape)
+    return shape
 
 
 def _check_approximate(approximate: str) -> None:

@@ -180,7 +180,7 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -
 # --- rows --------------------------------------------------------------------------------------------------
 
 
-@block_kernel(writes="y")
+@block_kernel(writes="y", typed_by="y")
 def _softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
@@ -193,7 +193,7 @@ def _softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
     finish(part, part_of_rows(block, y))
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="y")
 def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
@@ -205,7 +205,7 @@ def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, 
     finish(part, part_of_rows(block, grad_x))
 
 
-@block_kernel(writes="y")
+@block_kernel(writes="y", typed_by="y")
 def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
@@ -218,7 +218,7 @@ def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
     finish(part, part_of_rows(block, y))
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="y")
 def _log_softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)

@@ -320,7 +320,8 @@ def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], dtype
                             f"give both one dtype with .astype")
         check_shape("grad_output", grads, shape)
         return grads.reshape(-1)
-    if np.ndim(grad_output) or not isinstance(grad_output, numbers.Real | np.ndarray):
+    if type(grad_output) is not float and (
+            np.ndim(grad_output) or not isinstance(grad_output, numbers.Real | np.ndarray)):
         raise TypeError(f"grad_output: expected a number for reduction {reduction!r}, got {grad_output!r}")
     return np.array([float(grad_output) / (math.prod(shape) if reduction == "mean" else 1)], dtype)
 
@@ -330,4 +331,5 @@ def _reduced(losses: Array, reduction: str, dtype: Any) -> Any:
     with np.errstate(over="ignore"):
         if reduction == "none":
             return losses.astype(dtype)
-        return dtype.type(losses.mean() if reduction == "mean" else losses.sum())
+        total = np.add.reduce(losses)                   # half the time of its method
+        return dtype.type(total / losses.size if reduction == "mean" else total)

@@ -21,7 +21,7 @@ def _grad(grad_losses: Array, n: int) -> float:
 # --- cross entropy -----------------------------------------------------------------------------------------
 
 
-@block_kernel(writes="losses")
+@block_kernel(writes="losses", typed_by="x")
 def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
     use_widest_vectors()
     rows = rows_of_block(block, x)
@@ -35,7 +35,7 @@ def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, 
             losses[n] = (1 - label_smoothing) * losses[n] + label_smoothing * even
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="x")
 def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
                             streamed: bool, grad_x: Array) -> None:
     use_widest_vectors()
@@ -63,7 +63,7 @@ def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_sm
 # --- hinge -------------------------------------------------------------------------------------------------
 
 
-@block_kernel(writes="losses")
+@block_kernel(writes="losses", typed_by="x")
 def _hinge_loss(block: int, x: Array, labels: Array, margin: float, losses: Array) -> None:
     terms = np.empty(x.shape[1])
     for n in rows_of_block(block, x):
@@ -75,7 +75,7 @@ def _hinge_loss(block: int, x: Array, labels: Array, margin: float, losses: Arra
         losses[n] = row_sum(terms)
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="x")
 def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array, margin: float,
                          streamed: bool, grad_x: Array) -> None:
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
@@ -112,14 +112,14 @@ def _mse_loss_backward(x: Any, y: Any, scale: Any) -> Any:
     return scale * (x - y)
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="x")
 def _mse_losses_backward(block: int, grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
     grads, x, y, grad_x = chunk(block, grad_losses), chunk(block, x), chunk(block, y), chunk(block, grad_x)
     for i in range(x.size):
         grad_x[i] = 2 * grads[i] * (x[i] - y[i])
 
 
-@block_kernel(writes="sums")
+@block_kernel(writes="sums", typed_by="x")
 def _mse_loss_sums(block: int, x: Array, y: Array, sums: Array) -> None:
     x, y = chunk(block, x), chunk(block, y)
     terms = np.empty(x.size)

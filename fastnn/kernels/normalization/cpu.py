@@ -223,7 +223,7 @@ def _above_run(g: Any, x: Any, line: tuple) -> Any:
 # --- by channel --------------------------------------------------------------------------------------------
 
 
-@block_kernel(writes="mean var y")
+@block_kernel(writes="mean var y", typed_by="x")
 def _normalize(block: int, x: Array, weight: Array, bias: Array, eps: float, floor: float, group: int, streamed: bool,
                mean: Array, var: Array, y: Array) -> None:
     samples, channels, length = x.shape
@@ -284,7 +284,7 @@ def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Ar
                 _gradient_run(g, x[k, c], option, result, streamed)
 
 
-@block_kernel(writes="y")
+@block_kernel(writes="y", typed_by="x")
 def _scale_runs(block: int, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array, floor: float, count: int,
                 streamed: bool, y: Array) -> None:
     for r in range(block * count, min(block * count + count, len(x))):
@@ -400,7 +400,7 @@ def _product_above(a: Any, b: Any, mean: float, high: Any, low: Any, scale: Any,
     return _above_floor(a, b, high, low, scale, offset, floor) * (b - mean)
 
 
-@block_kernel(writes="y")
+@block_kernel(writes="y", typed_by="x")
 def _scale_columns(block: int, x: Array, lines: Array, floor: float, rows: int, y: Array) -> None:
     use_widest_vectors()
     bound = x.dtype.type(floor)
@@ -409,7 +409,7 @@ def _scale_columns(block: int, x: Array, lines: Array, floor: float, rows: int, 
             y[n, t] = _floored(x[n, t], lines[0, t], lines[1, t], lines[2, t], lines[3, t], bound)
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="x")
 def _gradient_columns(block: int, grad_output: Array, x: Array, lines: Array, slopes: Array, floor: float,
                       training: bool, rows: int, grad_x: Array) -> None:
     use_widest_vectors()

@@ -309,7 +309,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
     sizes = output_size if isinstance(output_size, Sequence | np.ndarray) else (output_size,) * 2
     if len(sizes) != 2 or output_size is None:
         raise ValueError(f"output_size: expected an integer or a pair, in which None keeps a size, got {output_size!r}")
-    sizes = tuple(kept if size is None else as_int("output_size", size, 0) for size, kept in zip(sizes, x.shape[2:]))
+    sizes = tuple([kept if size is None else as_int("output_size", size, 0) for size, kept in zip(sizes, x.shape[2:])])
     y = output(out, x.shape[:2] + sizes, x.dtype, x=x)
     implementation(__name__, target).adaptive_avg_pool2d(x, y)
     return deliver(y, out)
@@ -360,7 +360,7 @@ def _geometry(shape: tuple[int, ...], ceil_mode: bool, *window: Any) -> tuple[An
 
     They are remembered for plain integers: pairs and keys of a cache may hold others, like True, that are equal to one.
     """
-    find = _remembered_geometry if {*map(type, window)} <= _PLAIN else _remembered_geometry.__wrapped__
+    find = _remembered_geometry if _PLAIN.issuperset(map(type, window)) else _remembered_geometry.__wrapped__
     return find(shape, bool(ceil_mode), *window)
 
 
@@ -399,7 +399,7 @@ def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple
 def _as_image_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(shape, Sequence | np.ndarray) or len(shape) != 4:
         raise ValueError(f"input_shape: expected (N, C, H, W), got {shape!r}")
-    return tuple(as_int("input_shape", size, 0) for size in shape)
+    return tuple([as_int("input_shape", size, 0) for size in shape])
 
 
 def _check_gradient(grad_output: Array, shape: tuple[int, ...]) -> None:

@@ -107,7 +107,7 @@ def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Ar
             exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 
 
-@block_kernel(writes="y")
+@block_kernel(writes="y", typed_by="x")
 def _average_images(block: int, x: Array, divisor: float, group: int, y: Array) -> None:
     """The means of whole images."""
     for n in range(block * group, min(len(x), block * group + group)):
@@ -122,7 +122,7 @@ def _total(cells: Array, first: int, count: int) -> float:
     return total
 
 
-@block_kernel(writes="y")
+@block_kernel(writes="y", typed_by="x")
 def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int, stride: int,
              pad: int, group: int, band: int, y: Array) -> None:
     """The means of `band` rows of windows in each of `group` images: sums of columns first, then of these sums."""
@@ -161,7 +161,7 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
                 y[n, i, j] = totals[j] / (heights[i] * widths[j])
 
 
-@block_kernel(writes="grad_x")
+@block_kernel(writes="grad_x", typed_by="grad_x")
 def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
             stride: int, pad: int, group: int, streamed: bool, grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""

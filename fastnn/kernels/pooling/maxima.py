@@ -226,7 +226,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bo
     return bool(inside.all())
 
 
-@block_kernel(writes="grad_x inside")
+@block_kernel(writes="grad_x inside", typed_by="grad_x")
 def _route(block: int, grad_output: Array, indices: Array, group: int, streamed: bool, grad_x: Array,
            inside: Array) -> None:
     """Add the gradients of a group of images where their maxima were, and say whether all places are in the image."""

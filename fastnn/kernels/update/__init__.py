@@ -196,6 +196,19 @@ def _check_buffer(momentum_buffer: Array | None, momentum: float) -> None:
         raise ValueError(f"momentum_buffer: expected {expected} with momentum {momentum:g}, got {got}")
 
 
+def _check_apart(grad: Array, written: dict[str, Array]) -> None:
+    """Raise ValueError if an array that is written shares memory with another one."""
+    arrays = {"grad": grad, **written}
+    if len({*map(id, arrays.values())}) == len(arrays) and all([array.flags.owndata for array in arrays.values()]):
+        return
+    names = list(arrays)
+    for i, key in enumerate(names):
+        for other in names[:i]:
+            if overlap(arrays[key], arrays[other]):
+                raise ValueError(f"{key}: expected memory of its own, which the update writes, "
+                                 f"but it overlaps with {other}")
+
+
 def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, **written: Array | None) -> None:
     """Run an update on the arrays, flat, once they all have one dtype and one shape, and memory of their own."""
     parameter, *states, gradient = as_floats(**written, grad=grad)
@@ -207,13 +220,7 @@ def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, *
             raise ValueError(f"{key}: expected a writable array, which the update writes, got a read-only one")
         check_shape(key, array, parameter.shape)
     check_shape("grad", gradient, parameter.shape)
-    others = {"grad": gradient}
-    for key, array in given.items():
-        for other, memory in others.items():
-            if overlap(array, memory):
-                raise ValueError(f"{key}: expected memory of its own, which the update writes, "
-                                 f"but it overlaps with {other}")
-        others[key] = array
+    _check_apart(gradient, given)
     if parameter.size:
         flat = [None if array is None else array.reshape(-1) for array in (parameter, gradient, *states)]
         getattr(implementation(__name__, target), name)(*flat, *options)

@@ -11,7 +11,7 @@ from fastnn.kernels._elementwise import chunk, chunks
 from fastnn.kernels._jit import BlockKernel, block_kernel
 
 
-@block_kernel(writes="parameter buffer")
+@block_kernel(writes="parameter buffer", typed_by="parameter")
 def _sgd(block: int, parameter: Array, grad: Array, buffer: Array, lr: float, momentum: float, nesterov: bool,
          weight_decay: float) -> None:
     parameter, grad, buffer = chunk(block, parameter), chunk(block, grad), chunk(block, buffer)
@@ -27,7 +27,7 @@ def _sgd(block: int, parameter: Array, grad: Array, buffer: Array, lr: float, mo
         parameter[i] -= rate * g
 
 
-@block_kernel(writes="parameter square_avg buffer")
+@block_kernel(writes="parameter square_avg buffer", typed_by="parameter")
 def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffer: Array, lr: float, alpha: float,
              eps: float, weight_decay: float, momentum: float) -> None:
     parameter, grad = chunk(block, parameter), chunk(block, grad)
@@ -46,7 +46,7 @@ def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffe
         parameter[i] -= rate * change
 
 
-@block_kernel(writes="parameter exp_avg exp_avg_sq")
+@block_kernel(writes="parameter exp_avg exp_avg_sq", typed_by="parameter")
 def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, rate: float, beta1: float,
           beta2: float, root: float, eps: float, penalty: float, shrink: float) -> None:
     """`rate` and `root` hold the corrections of the bias; `penalty` and `shrink` are the two kinds of weight decay."""
