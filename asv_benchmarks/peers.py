@@ -222,7 +222,7 @@ def machine(quick: bool) -> dict[str, Any]:
     """Measure the machine's peak of arithmetic and its bandwidth."""
     threads, size = fastnn.get_num_threads(), 512 if quick else 2048
     peak = {name: tile_peak(tile, flops, threads) for name, tile, flops in [
-        ("multiply", _simd.multiply_tile, 2), ("distance", _simd.distance_tile, 3)]}
+        ("multiply", _simd.product_tile, 2), ("distance", _simd.square_tile, 3)]}
     speeds = {"fastnn's tile": peak["multiply"]}
     if torch is not None:
         a = torch.ones(size, size)
@@ -253,7 +253,7 @@ def tile_peak(tile: Any, flops: int, threads: int) -> float:
     @numba.njit(nogil=True, error_model="numpy")
     def spin(a: Any, b: Any, c: Any, repeats: int) -> None:
         for _ in range(repeats):
-            tile(a, b, c)
+            tile(a, 0, b, 0, depth, c, 0, columns)
 
     depth, repeats, columns = 128, 20_000, _simd.tile_columns(np.empty(0, F32))
     panels = [(np.ones((depth, _simd.ROWS), F32), np.ones((depth, columns), F32), np.zeros((_simd.ROWS, columns), F32))

@@ -25,7 +25,7 @@ from fastnn.kernels.activation import (
     tanh,
     tanh_backward,
 )
-from fastnn.kernels.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from fastnn.kernels.conv import KeptFilters, conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
 from fastnn.kernels.distance import knn, pairwise_l2
 from fastnn.kernels.linear import linear, linear_backward
 from fastnn.kernels.loss import (
@@ -48,6 +48,7 @@ from fastnn.kernels.pooling import (
 from fastnn.kernels.update import adam_update, rmsprop_update, sgd_update
 
 __all__ = [
+    "KeptFilters",
     "adam_update",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",

@@ -98,6 +98,23 @@ def binary(function: Callable[[Any, Any, Any], Any]) -> BlockKernel:
     return block_kernel(writes="y", typed_by="y")(renamed(kernel, function.__module__, function.__qualname__))
 
 
+def same_bits(a: Array, b: Array) -> bool:
+    """Return whether two arrays of one shape and dtype hold the same bits."""
+    bits = np.dtype(f"u{a.itemsize}")
+    same = np.empty(chunks(a), np.uint8)
+    _same(len(same), a.reshape(-1).view(bits), b.reshape(-1).view(bits), same, work=a.size // 5)
+    return bool(same.all())
+
+
+@block_kernel(writes="same", typed_by="a")
+def _same(block: int, a: Array, b: Array, same: Array) -> None:
+    left, right = chunk(block, a), chunk(block, b)
+    differing = left[0] ^ right[0]
+    for i in range(left.size):
+        differing |= left[i] ^ right[i]
+    same[block] = differing == 0
+
+
 def named_after(function: Callable) -> Callable[[Callable], Callable]:
     """Give functions within others names of their own: compiled code of one name is taken for the same code."""
     return lambda inner: renamed(inner, function.__module__, f"{function.__qualname__}.{inner.__name__}")

@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 
 from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel
-from fastnn.kernels._simd import ROWS, gather_tile, lanes, multiply_tile, tile_columns, tile_shape, transpose_tile
+from fastnn.kernels._simd import gather_tile, lanes, tile_shape, transpose_tile
 
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _PANELS = 16                # panels of rows of a block at most, whose totals lie in the nearest cache but one
@@ -128,6 +128,3 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
 
     multiply.__qualname__ = f"multiply_{rows}x{vectors}"
     return block_kernel(writes="y result")(multiply)
-
-
-__all__ = ["DEPTH", "ROWS", "empty", "multiply", "multiply_tile", "pack_columns", "pack_rows", "panels", "tile_columns"]

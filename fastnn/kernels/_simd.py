@@ -205,52 +205,51 @@ def _squared_difference(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
     return builder.fmul(difference, difference, flags=FUSED)
 
 
-def _tile(term: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
-    """Return an intrinsic tile(a, b, c): c[i, j] += sum over k of term(a[k, i], b[k, j]), in LLVM's instructions."""
+def _panel_tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, Array], Array]) -> Any:
+    """Return the tile(a, a_at, b, b_at, depth, c, c_at, line): c[i, j] += sum over k of term(a[k, i], b[k, j]).
+
+    All are flat: a is (depth, rows) from a_at on, b (depth, tile_columns) from b_at on, and rows of c begin at c_at and
+    every `line` behind. A sum begins with 0, and is added to c at its end. It has the order of k, so its bits depend on
+    its own row and column alone.
+    """
+    def python(a: Array, a_at: int, b: Array, b_at: int, depth: int, c: Array, c_at: int, line: int) -> None:
+        columns = tile_columns(b)
+        left = a[a_at : a_at + depth * rows].reshape(depth, rows, 1)
+        right = b[b_at : b_at + depth * columns].reshape(depth, 1, columns)
+        for i, total in enumerate(combine(left, right).sum(0)):
+            c[c_at + i * line : c_at + i * line + columns] += total
+
+    if config.DISABLE_JIT:
+        return python
 
     @intrinsic
-    def tile(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    def tile(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, line: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, b, c = data_of(context, builder, signature, args)
-            vectors = Vectors(builder, signature.args[2].dtype)
-            columns = VECTORS * vectors.lanes
-            slots = [index(i * columns + j * vectors.lanes) for i in range(ROWS) for j in range(VECTORS)]
+            a, a_at, b, b_at, depth, c, c_at, line = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[5].dtype)
+            columns = VECTORS * vector.lanes
+            parts = range(0, columns, vector.lanes)
+            a, b, c = (builder.gep(data, [at]) for data, at in ((a, a_at), (b, b_at), (c, c_at)))
 
             def terms(k: Any) -> Iterator[Any]:
-                top = builder.mul(k, index(columns))
-                b_row = [vectors.load(b, builder.add(top, index(j * vectors.lanes))) for j in range(VECTORS)]
-                a_row = (vectors.spread(a, builder.add(builder.mul(k, index(ROWS)), index(i))) for i in range(ROWS))
+                b_row = [vector.load(b, builder.add(builder.mul(k, index(columns)), index(j))) for j in parts]
+                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
                 return (term(builder, x, y) for x in a_row for y in b_row)
 
-            results = _sums(builder, _length(context, builder, signature, args, 0),
-                            [vectors.load(c, slot) for slot in slots], terms)
-            for slot, result in zip(slots, results):
-                vectors.store(result, c, slot)
+            slots = [builder.add(builder.mul(line, index(i)), index(j)) for i in range(rows) for j in parts]
+            for slot, value in zip(slots, _sums(builder, depth, [vector.zero] * len(slots), terms)):
+                vector.store(builder.fadd(vector.load(c, slot), value), c, slot)
             return context.get_dummy_value()
 
-        return types.void(a, b, c), codegen
+        integer = types.intp
+        return types.void(a, integer, b, integer, integer, c, integer, integer), codegen
 
     return tile
 
 
-def _multiply_tile_python(a: Array, b: Array, c: Array) -> None:
-    c += a.T @ b
-
-
-multiply_tile = _multiply_tile_python if config.DISABLE_JIT else _tile(_product)
-"""multiply_tile(a, b, c): c[i, j] += sum over k of a[k, i] b[k, j].
-
-a is (depth, ROWS), b is (depth, tile_columns), c is (ROWS, tile_columns), all C-contiguous and of one dtype. Each
-element is one sum in the order of k, so its bits depend on its own row and column alone.
-"""
-
-
-def _distance_tile_python(a: Array, b: Array, c: Array) -> None:
-    c += ((a[:, :, None] - b[:, None, :]) ** 2).sum(0)
-
-
-distance_tile = _distance_tile_python if config.DISABLE_JIT else _tile(_squared_difference)
-"""distance_tile(a, b, c): c[i, j] += sum over k of (a[k, i] - b[k, j])^2; otherwise as `multiply_tile`."""
+square_tile = _panel_tile(ROWS, _squared_difference, lambda x, y: (x - y) ** 2)
+square_row = _panel_tile(1, _squared_difference, lambda x, y: (x - y) ** 2)
+product_tile = _panel_tile(ROWS, _product, np.multiply)
 
 
 @functools.cache
@@ -329,28 +328,28 @@ def spread_bit(builder: ir.IRBuilder, bit: Any, lanes: int) -> Any:
 
 @functools.cache
 def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
-    """Return the tile(a, begins, offsets, b, c) of parts x run rows and so many vectors.
+    """Return the tile(a, begins, offsets, b, first, c) of parts x run rows and so many vectors.
 
-    c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j]: a is flat and read where it lies, its rows
-    in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is (rows, columns). With
-    `spread` the rows of a part lie `lanes` elements from each other instead of one.
+    c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j], or = with `first`: a is flat and read where
+    it lies, its rows in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is
+    (rows, columns). With `spread` the rows of a part lie `lanes` elements from each other instead of one.
     """
-    def python(a: Array, begins: Array, offsets: Array, b: Array, c: Array) -> None:
+    def python(a: Array, begins: Array, offsets: Array, b: Array, first: int, c: Array) -> None:
         rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if spread else 1)).ravel()
         total = np.zeros_like(c)
         with np.errstate(all="ignore"):
             for k, offset in enumerate(offsets):
                 total += a[rows + offset][:, None] * b[k]
-            c += total
+            c[...] = total if first else c + total
 
     if config.DISABLE_JIT:
         return python
 
     @intrinsic
-    def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, c: Any) -> Any:
+    def tile(typingctx: Any, a: Any, begins: Any, offsets: Any, b: Any, first: Any, c: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, begins, offsets, b, c = data_of(context, builder, signature, args)
-            vector = Vectors(builder, signature.args[4].dtype)
+            a, begins, offsets, b, first, c = data_of(context, builder, signature, args)
+            vector = Vectors(builder, signature.args[5].dtype)
             columns = vectors * vector.lanes
             a_parts = [builder.gep(a, [_integer(builder, begins, index(p))]) for p in range(parts)]
             slots = [index(i * vector.lanes) for i in range(parts * run * vectors)]
@@ -365,11 +364,16 @@ def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
             results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * len(slots), terms)
-            for slot, result in zip(slots, results):
-                vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
+            with builder.if_else(builder.icmp_signed("!=", first, index(0))) as (alone, added):
+                with alone:
+                    for slot, result in zip(slots, results):
+                        vector.store(result, c, slot)
+                with added:
+                    for slot, result in zip(slots, results):
+                        vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
             return context.get_dummy_value()
 
-        return types.void(a, begins, offsets, b, c), codegen
+        return types.void(a, begins, offsets, b, types.intp, c), codegen
 
     return tile
 

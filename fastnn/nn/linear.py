@@ -140,20 +140,24 @@ class Conv2d(_Weighted):
         self.groups = groups
         if isinstance(padding, str) and padding not in ("valid", "same"):
             raise ValueError(f"padding: expected an integer, a pair, 'valid' or 'same', got {padding!r}")
+        self._kept = kernels.KeptFilters()
         self._start((out_channels, in_channels // groups, *self.kernel_size), out_channels, bias, init, dtype)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        return self._forward(x, None)
+        return self._forward(x, None, training)
 
     def fuse(self, following: Module) -> Forward | None:
         """Return a forward that does the work of the following layer too, where that is a ReLU."""
         if type(following) is not ReLU or type(self).forward is not Conv2d.forward:
             return None
-        return lambda x, *, training: self._forward(x, "relu")
+        return lambda x, *, training: self._forward(x, "relu", training)
 
-    def _forward(self, x: Array, activation: str | None) -> tuple[Array, Backward]:
+    def _forward(self, x: Array, activation: str | None, training: bool) -> tuple[Array, Backward]:
+        if training:
+            self._kept.last = None                  # they will change, and memory is needed
+        kept = None if training else self._kept
         y, conv_backward = self._apply(
-            partial(kernels.conv2d, activation=activation), kernels.conv2d_backward, x, stride=self.stride,
+            partial(kernels.conv2d, activation=activation, kept=kept), kernels.conv2d_backward, x, stride=self.stride,
             padding=self.padding, dilation=self.dilation, groups=self.groups)
         if activation is None:
             return y, conv_backward

@@ -259,3 +259,17 @@ def test_backward_never_writes_what_it_is_given() -> None:
         backward(grad_y)
         np.testing.assert_array_equal(grad_y, 1)
         np.testing.assert_array_equal(x, values(shape, np.float32))
+
+
+def test_inference_keeps_transformed_filters_until_they_change() -> None:
+    layer = nn.Conv2d(32, 32, 3, padding=1)
+    x = np.random.default_rng(0).standard_normal((1, 32, 8, 8)).astype(np.float32)
+    first = layer(x)
+    kept = layer._kept.last
+    assert kept is not None
+    assert layer(x).tobytes() == first.tobytes()
+    assert layer._kept.last is kept
+    layer.weight.data[0, 0, 1, 1] += 1
+    changed, _ = layer.forward(x)                       # in training, where nothing is kept
+    assert layer._kept.last is None
+    assert layer(x).tobytes() == changed.tobytes() != first.tobytes()

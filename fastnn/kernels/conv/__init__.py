@@ -52,9 +52,29 @@ class Geometry:
         return numbers
 
 
+class KeptFilters:
+    """What a convolution's algorithm made of filters, kept from one call to the next; see `conv2d`.
+
+    It holds a copy of the filters to know them by, and them transformed, which takes four times their memory. Threads
+    may share it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> x, weight = np.ones((1, 32, 8, 8), np.float32), np.ones((32, 32, 3, 3), np.float32)
+    >>> kept = kernels.KeptFilters()
+    >>> [float(kernels.conv2d(x, weight, kept=kept)[0, 0, 0, 0]) for _ in range(2)]
+    [288.0, 288.0]
+    """
+
+    def __init__(self) -> None:
+        self.last: tuple[Array, Array] | None = None            # filters, and what was made of them
+
+
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
            dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
-           out: Array | None = None, target: str | None = None) -> Array:
+           kept: KeptFilters | None = None, out: Array | None = None, target: str | None = None) -> Array:
     """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d), or the ReLU of that.
 
     y[n, o, i, j] = bias[o] + sum over c, k, l of x[n, c, i s - p + k d, j s - p + l d] weight[o, c, k, l],
@@ -82,6 +102,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         one group and a padding less than they are, needs a quarter or a third of the products, and its float32 results
         err more. "auto" takes it for float32 where it is faster, which only the shapes of one image and of the filters
         decide, and plain loops where products are so few that a call's overhead counts.
+    kept : KeptFilters, optional
+        Where "winograd" keeps the filters that it transformed, for the next call with the same ones. It compares them,
+        so they may change between the calls. No result depends on it.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
     target : {"naive", "cpu"}, optional
@@ -132,7 +155,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         check_shape("bias", bias, shape[1:2])
     y = empty(shape, x.dtype) if out is None else output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
     if y.size:
-        implementation(__name__, target).conv2d(x, weight, bias, relu, geometry, algorithm, y)
+        implementation(__name__, target).conv2d(x, weight, bias, relu, geometry, algorithm, kept, y)
     return deliver(y, out)
 
 

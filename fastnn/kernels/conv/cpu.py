@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn.kernels._arrays import Array, empty
+from fastnn.kernels._elementwise import same_bits
 from fastnn.kernels._matrix import panels
 from fastnn.kernels.conv import direct, is_for_winograd, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 
 if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+    from fastnn.kernels.conv import Geometry, KeptFilters
 
 # Where Winograd's convolution was found to be faster: from so many products for each value transformed; and for the
 # gradient by the weights, whose sums are transformed back at the end, from so many tiles.
@@ -22,17 +23,26 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
-           y: Array) -> None:
+           kept: KeptFilters | None, y: Array) -> None:
     if algorithm == "auto" and small.fits(weight, x, y):
         small.conv2d(x, weight, bias, relu, geometry, y)
     elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= _WORTH):
-        again = ~winograd.conv2d(x, weight, bias, relu, geometry, y)
+        packed = None if kept is None else _transformed(weight, kept)
+        again = ~winograd.conv2d(x, weight, bias, relu, geometry, y, packed)
         if again.any():
             part = y[again]
             direct.conv2d(x[again], weight, bias, relu, geometry, part)
             y[again] = part
     else:
         direct.conv2d(x, weight, bias, relu, geometry, y)
+
+
+def _transformed(weight: Array, kept: KeptFilters) -> Array:
+    """Return the filters as Winograd's convolution reads them: those that are kept, if they are of the same bits."""
+    last = kept.last
+    if last is None or last[0].shape != weight.shape or last[0].dtype != weight.dtype or not same_bits(last[0], weight):
+        last = kept.last = weight.copy(), winograd.pack(weight)
+    return last[1]
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],

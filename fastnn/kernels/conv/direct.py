@@ -20,8 +20,8 @@ import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper
-from fastnn.kernels._matrix import DEPTH, ROWS, pack_columns, pack_rows, panels
-from fastnn.kernels._simd import gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._matrix import DEPTH, pack_columns, pack_rows, panels
+from fastnn.kernels._simd import ROWS, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
 from fastnn.kernels._vectors import row_sum
 from fastnn.kernels.conv import depthwise
 from fastnn.kernels.conv._scratch import fill, layout
@@ -33,30 +33,19 @@ _BLOCKS = 16                # so many blocks at least, where the work can be cut
 _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
 _JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
 _CUT = 288                  # products with each pixel of a scratch that are worth filling another one
-_MANY = 1 << 20             # vectors of an image whose size is not known
 _SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
 
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
-           packed: Array | None = None) -> None:
-    """Write the convolution plus a bias, and with relu 0 where that is negative.
-
-    packed is what `pack` made of the weights, for who convolves with them often.
-    """
-    if packed is None and geometry.groups > 1 and depthwise.fits(weight):
+def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
+    """Write the convolution plus a bias, and with relu 0 where that is negative."""
+    if geometry.groups > 1 and depthwise.fits(weight):
         depthwise.conv2d(x, weight, bias, relu, geometry, y)
         return
     filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
     _convolve_phase(x, filters, bias, relu, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
-                    (1, 1), y, packed=packed)
-
-
-def pack(weight: Array, geometry: Geometry) -> Array:
-    """Return the filters in the order in which the tile reads them: (groups, panels, taps, rows)."""
-    filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
-    return pack_rows(filters, tile_shape(filters.shape[1], _MANY)[0])
+                    (1, 1), y)
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
@@ -120,8 +109,7 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
 
 def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: bool, geometry: Geometry,
                     taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
-                    y: Array, places: Array | None = None, packed: Array | None = None,
-                    used: Array | None = None) -> None:
+                    y: Array, places: Array | None = None, used: Array | None = None) -> None:
     """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
 
     With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y. With
@@ -129,10 +117,9 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: boo
     """
     count = filters.shape[1 if places is None else 2]
     plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
-                 places is not None, packed is not None, _SCRATCH)
-    if packed is None:
-        packed = (_pack_turned(filters, geometry.groups, used, plan.tile[0]) if used is not None else
-                  pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
+                 places is not None, _SCRATCH)
+    packed = (_pack_turned(filters, geometry.groups, used, plan.tile[0]) if used is not None else
+              pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
     source, y = source.reshape(plan.source), y.reshape(plan.y)
     _convolve(*plan.tile)(
         plan.scratch[0], plan.jobs, source, packed, *plan.layout, EMPTY[source.dtype] if bias is None else bias,
@@ -188,7 +175,7 @@ class _Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int, count: int, taps: tuple[Axis, Axis],
-          stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], scattered: bool, is_packed: bool,
+          stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], scattered: bool,
           most: int) -> _Plan:
     (rows, top), (columns, left) = taps
     channels = source[1] // groups
@@ -207,7 +194,7 @@ def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int,
     band = max(1, min(-(-height // bands), max(most // (channels * phases * line) - reach, reach // 2 + 1)))
     scratch_y = band + reach
     slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
-    tile = tile_shape(count, _MANY if is_packed else slots)
+    tile = tile_shape(count, slots)
     cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)),
                max(1, count * len(rows) * len(columns) // _CUT))
     jobs = y[0] * groups * panels(height, band) * cuts
@@ -454,7 +441,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
                     end = min(q + DEPTH, positions)
                     for panel in range(filter_panels):
                         for t in range(tap_panels):
-                            multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, at + q : at + end],
+                            multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, at + q : at + end], 0,
                                      total[t, panel])
 
     correlate.__qualname__ = f"correlate_{parts}x{run}x{tile_vectors}"

@@ -10,7 +10,7 @@ import numpy as np
 from fastnn.kernels._arrays import Array
 
 if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+    from fastnn.kernels.conv import Geometry, KeptFilters
 
 Index = tuple[int, int, int, int]
 Gradients = tuple[Array | None, Array | None, Array | None]
@@ -74,7 +74,7 @@ def sum_pixels(grad_output: Array) -> Array:
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
-           y: Array) -> None:
+           kept: KeptFilters | None, y: Array) -> None:
     padded = pad(x, weight.shape, y.shape, geometry)
     y[:] = 0 if bias is None else bias[:, None, None]
     for pixel, tap, result in products(weight.shape, y.shape, geometry):

@@ -222,7 +222,6 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
         load(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
              group * vector, PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
-            total[:] = 0
             for c in range(0, channels, _CHUNK):
                 last = min(channels, c + _CHUNK)
                 if fused:
@@ -232,7 +231,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
                     rows = packed[worker, k, : last - c] if fused else packed[panel, k, c:last]
                     for t in range(0, end - first, tile_rows):
                         begins[0] = (k * group + t) * vector
-                        multiply(tiles, begins, offsets[c:last], rows,
+                        multiply(tiles, begins, offsets[c:last], rows, int(c == 0),
                                  total[k * group + t : k * group + t + tile_rows])
             for left in range(0, min(columns, filters - panel * columns), vector):
                 f = panel * columns + left

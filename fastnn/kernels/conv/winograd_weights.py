@@ -135,10 +135,9 @@ def _multiply_all(taps: int, tile_rows: int) -> BlockKernel:
         products[count * vector :] = 0
         check = result.dtype.type(0)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
-            total[:] = 0
             for k in range(PRODUCTS):
                 begins[0] = k * tiles * width + panel * tile_rows
-                multiply(gradients, begins, offsets, x_tiles[x_panel, k], total[k])
+                multiply(gradients, begins, offsets, x_tiles[x_panel, k], 1, total[k])
             for row in range(min(tile_rows, filters - panel * tile_rows)):
                 for left in range(0, columns, vector):
                     transform(sums, row * columns + left, SIDE * tile_rows * columns, tile_rows * columns, products, 0,
@@ -218,9 +217,8 @@ def _multiply_slices(taps: int, tile_rows: int) -> BlockKernel:
         share, x_panels, grad_width = total.shape[1], total.shape[2], gradients.size // (2 * SIDE * group)
         pair, cut, part = block % 3, block // 3 % slices, block // 3 // slices
         first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
-        total[:] = 0
-        end = (cut + 1) * tiles // slices
-        for first in range(cut * tiles // slices, end, group):
+        begin, end = cut * tiles // slices, (cut + 1) * tiles // slices
+        for first in range(begin, end, group):
             last = min(end, first + group)
             load_pixels(pair, x, x_flat, 0, channels, first, last, down, across, pad_y, pad_x, x_places,
                         x_staging[worker], products, columns, x_panels * group * columns, vector, group * columns,
@@ -233,13 +231,14 @@ def _multiply_slices(taps: int, tile_rows: int) -> BlockKernel:
                     begins[0] = k * group * grad_width + panel * tile_rows
                     for c in range(x_panels):
                         multiply(gradients, begins, offsets[: last - first],
-                                 transformed[k * x_panels + c, : last - first], total[k, panel, c])
+                                 transformed[k * x_panels + c, : last - first], int(first == begin),
+                                 total[k, panel, c])
         step, depth = share * x_panels * tile_rows * columns, x_panels * columns
         for f in range(first_filter, end_filter):
             panel, row = (f - first_filter) // tile_rows, (f - first_filter) % tile_rows
             for c in range(0, depth, vector):
-                begin = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
-                transform(sums, begin, SIDE * step, step, result,
+                at = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
+                transform(sums, at, SIDE * step, step, result,
                           ((cut * 3 + pair) * filters + f) * 2 * taps * depth + c, taps * depth, depth)
 
     return multiply_slices

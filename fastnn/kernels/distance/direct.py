@@ -6,80 +6,19 @@ cache whatever the dimension. Each sum is over dimensions in one order, whatever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._dot import BYTES, transpose_block
-from fastnn.kernels._jit import block_kernel, config, helper
+from fastnn.kernels._jit import block_kernel, helper
 from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import (
-    ROWS,
-    Vectors,
-    _product,
-    _squared_difference,
-    _sums,
-    data_of,
-    index,
-    tile_columns,
-)
+from fastnn.kernels._simd import ROWS, square_row, square_tile, tile_columns
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum
 GROUP = 16              # query panels of a block, which share the packing of points
 _LITTLE = 1 << 14
 _FEW = 6                # queries of which a tile of one row each is faster than a full tile
-
-
-def _tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, Array], Array]) -> Any:
-    """Return the tile(a, a_at, b, b_at, depth, c, c_at, line): c[i, j] += sum over k of term(a[k, i], b[k, j]).
-
-    All are flat: a is (depth, rows) from a_at on, b (depth, tile_columns) from b_at on, and rows of c begin at c_at and
-    every `line` behind. A sum begins with 0, and is added to c at its end.
-    """
-    def python(a: Array, a_at: int, b: Array, b_at: int, depth: int, c: Array, c_at: int, line: int) -> None:
-        columns = tile_columns(b)
-        left = a[a_at : a_at + depth * rows].reshape(depth, rows, 1)
-        right = b[b_at : b_at + depth * columns].reshape(depth, 1, columns)
-        for i, total in enumerate(combine(left, right).sum(0)):
-            c[c_at + i * line : c_at + i * line + columns] += total
-
-    if config.DISABLE_JIT:
-        return python
-
-    @intrinsic
-    def tile(typingctx: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, line: Any) -> Any:
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, a_at, b, b_at, depth, c, c_at, line = data_of(context, builder, signature, args)
-            vector = Vectors(builder, signature.args[5].dtype)
-            columns = tile_columns(np.empty(0, str(signature.args[5].dtype)))
-            parts = range(0, columns, vector.lanes)
-            a, b, c = (builder.gep(data, [at]) for data, at in ((a, a_at), (b, b_at), (c, c_at)))
-
-            def terms(k: Any) -> Iterator[Any]:
-                b_row = [vector.load(b, builder.add(builder.mul(k, index(columns)), index(j))) for j in parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
-                return (term(builder, x, y) for x in a_row for y in b_row)
-
-            slots = [builder.add(builder.mul(line, index(i)), index(j)) for i in range(rows) for j in parts]
-            for slot, value in zip(slots, _sums(builder, depth, [vector.zero] * len(slots), terms)):
-                vector.store(builder.fadd(vector.load(c, slot), value), c, slot)
-            return context.get_dummy_value()
-
-        integer = types.intp
-        return types.void(a, integer, b, integer, integer, c, integer, integer), codegen
-
-    return tile
-
-
-square_tile = _tile(ROWS, _squared_difference, lambda x, y: (x - y) ** 2)
-square_row = _tile(1, _squared_difference, lambda x, y: (x - y) ** 2)
-product_tile = _tile(ROWS, _product, np.multiply)
 
 
 @helper

@@ -1,4 +1,4 @@
-"""The direct convolution: every shape of its tile, its fused epilogue, packed filters, depthwise gradients."""
+"""The direct convolution: every shape of its tile, its fused epilogue, depthwise filters."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def test_agrees_with_naive(image: tuple, filters: tuple, options: dict, dtype: t
                  kernels.conv2d_backward(grad, x, weight, target="naive", **options), gradient=True)
 
 
-def test_relu_and_packed_filters() -> None:
-    """Both give the bits of the plain call."""
+def test_relu_gives_the_bits_of_the_plain_call() -> None:
     rng = np.random.default_rng(0)
     for image, filters, options in SHAPES:
         x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in (image, filters, filters[:1]))
@@ -53,10 +52,9 @@ def test_relu_and_packed_filters() -> None:
         plain = kernels.conv2d(x, weight, bias, algorithm="direct", **options)
         geometry, shape = _geometry(x, weight, options.get("stride", 1), options.get("padding", 0), 1,
                                     options.get("groups", 1))
-        for packed in (None, direct.pack(weight, geometry)):
-            y = np.empty(shape, np.float32)
-            direct.conv2d(x, weight, bias, True, geometry, y, packed)
-            assert y.tobytes() == np.where(plain < 0, np.float32(0), plain).tobytes()
+        y = np.empty(shape, np.float32)
+        direct.conv2d(x, weight, bias, True, geometry, y)
+        assert y.tobytes() == np.where(plain < 0, np.float32(0), plain).tobytes()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -80,6 +78,9 @@ def test_depthwise_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     grad = rng.standard_normal(x.shape)
     assert depthwise.fits(weight)
     monkeypatch.setattr(depthwise, "_BAND", 9)
+    monkeypatch.setattr(depthwise, "_PIXELS", 60)
+    assert_close(kernels.conv2d(x, weight, padding=1, groups=3, algorithm="direct", activation="relu"),
+                 kernels.conv2d(x, weight, padding=1, groups=3, target="naive", activation="relu"))
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),
                  kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, target="naive"), gradient=True)
 

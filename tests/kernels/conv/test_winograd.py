@@ -161,6 +161,21 @@ def test_packed_filters_give_the_same_bits() -> None:
         assert y.tobytes() == kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes()
 
 
+def test_kept_filters_are_those_of_the_weights() -> None:
+    x, weight = draw((1, 32, 9, 9), np.float32), draw((32, 32, 3, 3), np.float32, 1)
+    kept = kernels.KeptFilters()
+    for change in (None, (0, 0, 0, 0), (31, 31, 2, 2), None):
+        before = kept.last
+        if change is not None:
+            weight[change] += 1
+        y = kernels.conv2d(x, weight, padding=1, algorithm="winograd", kept=kept)
+        assert y.tobytes() == kernels.conv2d(x, weight, padding=1, algorithm="winograd").tobytes()
+        assert before is None or (kept.last is before) == (change is None)
+    other = draw((16, 32, 5, 5), np.float32, 2)
+    y = kernels.conv2d(x, other, padding=2, algorithm="winograd", kept=kept)
+    assert y.tobytes() == kernels.conv2d(x, other, padding=2, algorithm="winograd").tobytes()
+
+
 @pytest.mark.skipif(ROWS != 14, reason="the plan of another register tile")
 def test_few_tiles_transform_their_filters() -> None:
     """So the shapes above see both ways, of one image and of its batch of three."""
