@@ -23,7 +23,7 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray
 
-_SMALLEST = 1 << 17                         # bytes from which on the pool is used
+_SMALLEST = 1 << 17                         # bytes from which on the pool is used: below, malloc keeps pages too
 _ALIGNMENT = 64                             # a line of the cache, and the widest vector
 _MOST = 16                                  # an array keeps a slab of at most so many times its size from the system
 
@@ -199,7 +199,7 @@ def clear_pool() -> None:
 def set_pool_limit(size: int | None) -> None:
     """Bound the bytes that kernels keep idle for their next results; 0 keeps none, None is an eighth of the memory.
 
-    Results of 64 kB and more are made over memory of earlier ones that are gone: what the system hands out afresh costs
+    Results of 128 kB and more are made over memory of earlier ones that are gone: what the system hands out afresh costs
     more time than most kernels take. Memory that a live array, view or buffer refers to is never handed out.
 
     Examples

@@ -123,11 +123,11 @@ def test_smaller_arrays_share_the_memory_of_a_larger_one():
 
 
 def test_a_small_array_does_not_keep_a_large_slab():
-    large = _pool.empty((17 << 16,), np.uint8)
+    large = _pool.empty((17 << 17,), np.uint8)
     begin, end = address(large), address(large) + large.nbytes
     del large
-    assert not begin <= address(_pool.empty((1 << 16,), np.uint8)) < end
-    assert begin <= address(_pool.empty((17 << 12,), np.uint8)) < end
+    assert not begin <= address(_pool.empty((1 << 17,), np.uint8)) < end
+    assert begin <= address(_pool.empty((17 << 13,), np.uint8)) < end
 
 
 def test_sizes_that_change_take_little_more_than_was_ever_in_use():
@@ -154,7 +154,7 @@ def test_no_memory_is_lost_or_shared():
         if len(arrays) > 40 or (arrays and rng.random() < 0.45):
             del arrays[list(arrays)[rng.integers(len(arrays))]]
         else:
-            arrays[step] = _pool.empty((int(2 ** rng.uniform(16, 21)),), np.uint8)
+            arrays[step] = _pool.empty((int(2 ** rng.uniform(17, 22)),), np.uint8)
             arrays[step][[0, -1]] = step % 251
         if step % 100 == 0:
             blocks()
