@@ -199,8 +199,8 @@ def clear_pool() -> None:
 def set_pool_limit(size: int | None) -> None:
     """Bound the bytes that kernels keep idle for their next results; 0 keeps none, None is an eighth of the memory.
 
-    Results of 128 kB and more are made over memory of earlier ones that are gone: what the system hands out afresh costs
-    more time than most kernels take. Memory that a live array, view or buffer refers to is never handed out.
+    Results of 128 kB and more are made over memory of earlier ones that are gone: what the system hands out afresh
+    costs more time than most kernels take. Memory that a live array, view or buffer refers to is never handed out.
 
     Examples
     --------
