@@ -107,6 +107,12 @@ class Vectors:
     def store(self, value: Any, data: Any, offset: Any) -> None:
         self.builder.store(value, self.at(data, offset, value.type)).align = self.align
 
+    def stream(self, value: Any, data: Any, offset: Any) -> None:
+        """Store a vector past the caches, where its address is a multiple of its size."""
+        store = self.builder.store(value, self.at(data, offset, value.type))
+        store.align = _BYTES
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+
     def prefetch(self, data: Any, offset: Any) -> None:
         """Ask for what is read soon; it need not exist."""
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)

@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._simd import FUSED, Vectors, all_lanes, config, data_of, index, lanes, spread_bit
+from fastnn.kernels._simd import FUSED, I64, Vectors, all_lanes, config, data_of, index, lanes, spread_bit
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -165,7 +165,7 @@ def _place(vectors: Vectors, places: Any, at: Any, corner: Any) -> Any:
 
 
 def _put_python(staged: Array, places: Array, at: int, corner: int, bias: Array, bias_begin: int, positive: int,
-                y: Array, begin: int, plane: int, inside: int) -> int:
+                y: Array, begin: int, plane: int, inside: int, streamed: bool) -> int:
     width = lanes(y)
     lane = np.arange(width)
     pixels = staged[(corner + places[at : at + width])[:, None] * width + lane]
@@ -178,9 +178,9 @@ def _put_python(staged: Array, places: Array, at: int, corner: int, bias: Array,
 
 @intrinsic
 def _put(typingctx: Any, staged: Any, places: Any, at: Any, corner: Any, bias: Any, bias_begin: Any, positive: Any,
-         y: Any, begin: Any, plane: Any, inside: Any) -> Any:
+         y: Any, begin: Any, plane: Any, inside: Any, streamed: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        staged, places, at, corner, bias, bias_begin, positive, y, begin, plane, inside = data_of(
+        staged, places, at, corner, bias, bias_begin, positive, y, begin, plane, inside, streamed = data_of(
             context, builder, signature, args)
         vectors = Vectors(builder, signature.args[7].dtype)
         entry, some, joined = builder.block, builder.append_basic_block("bias"), builder.append_basic_block("joined")
@@ -202,20 +202,30 @@ def _put(typingctx: Any, staged: Any, places: Any, at: Any, corner: Any, bias: A
             value = builder.fadd(pixel, start)
             negative = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), positive)
             pixels.append(builder.select(negative, vectors.zero, value))
-        begin = builder.add(begin, at)
-        for c, channel in enumerate(vectors.transpose(pixels)):
-            with builder.if_then(builder.icmp_signed("<", index(c), inside)):
-                vectors.store(channel, y, builder.add(begin, builder.mul(plane, index(c))))
+        begin, channels = builder.add(begin, at), vectors.transpose(pixels)
+        # The bits of all addresses that would not be 0 if they were those of vectors.
+        bits = builder.or_(builder.ptrtoint(builder.gep(y, [begin]), I64), builder.mul(plane, index(vectors.align)))
+        whole = builder.icmp_signed("==", builder.and_(bits, index(vectors.lanes * vectors.align - 1)), index(0))
+        whole = builder.and_(whole, builder.icmp_signed("==", inside, index(vectors.lanes)))
+        with builder.if_else(builder.and_(streamed, whole)) as (past_caches, usually):
+            with past_caches:
+                for c, channel in enumerate(channels):
+                    vectors.stream(channel, y, builder.add(begin, builder.mul(plane, index(c))))
+            with usually:
+                for c, channel in enumerate(channels):
+                    with builder.if_then(builder.icmp_signed("<", index(c), inside)):
+                        vectors.store(channel, y, builder.add(begin, builder.mul(plane, index(c))))
         finite = all_lanes(builder, builder.fcmp_ordered("==", check, vectors.zero))
         return builder.zext(finite, ir.IntType(64))
 
     integers = [types.intp] * 3
-    return types.intp(staged, places, *integers[:2], bias, *integers[:2], y, *integers), codegen
+    return types.intp(staged, places, *integers[:2], bias, *integers[:2], y, *integers, types.boolean), codegen
 
 
 put_pixels: Any = _put_python if config.DISABLE_JIT else _put
-"""put_pixels(staged, places, at, corner, bias, bias_begin, positive, y, begin, plane, inside): the way back.
+"""put_pixels(staged, places, at, corner, bias, bias_begin, positive, y, begin, plane, inside, streamed): the way back.
 
 `lanes` pixels of the first `inside` channels of a vector, plus these channels' bias if bias_begin is not negative, and
-0 where that is negative and `positive`. Returns 1 if what was staged is finite, else 0.
+0 where that is negative and `positive`. They are written past the caches if they are `streamed` and fit their lines.
+Returns 1 if what was staged is finite, else 0.
 """

@@ -24,6 +24,7 @@ from fastnn.kernels._arrays import EMPTY, Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
 from fastnn.kernels._matrix import panels
 from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
+from fastnn.kernels._vectors import STREAMED
 from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, named, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import put_pixels, transform_tile
 
@@ -166,14 +167,14 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
         packed.reshape(-1), plan.offsets, *plan.places, biases, int(relu), *padding, plan.group, plan.cuts,
         empty((workers, plan.staged), y.dtype),
         empty((workers, panels(x.shape[1], vector) * PRODUCTS * plan.group * vector), y.dtype),
-        empty((workers, PRODUCTS * plan.group, columns), y.dtype), y, y.reshape(-1), finite,
+        empty((workers, PRODUCTS * plan.group, columns), y.dtype), y.nbytes >= STREAMED, y, y.reshape(-1), finite,
         work=y.size * x.shape[1], workers=workers)
     return finite.view(bool)
 
 
 @helper
 def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bias: Array, bias_begin: int,
-             positive: int, pixels: Array, begin: int, plane: int, channels: int) -> int:
+             positive: int, pixels: Array, begin: int, plane: int, channels: int, streamed: bool) -> int:
     """Put pixels first to end back into their channels; returns 1 if all are finite, else 0."""
     vector, finite = lanes(staged), 1
     width, line = places.size - vector, places[places.size - vector]
@@ -181,7 +182,7 @@ def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bi
         for q in range(first, end, vector):
             row, column = min(q, end - vector) // width, min(q, end - vector) % width
             finite &= put_pixels(staged, places, column, corner + row * line, bias, bias_begin, positive, pixels,
-                                 begin + row * width, plane, channels)
+                                 begin + row * width, plane, channels, streamed)
         return finite
     zero = pixels.dtype.type(0)
     for q in range(first, end):
@@ -209,7 +210,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     def convolve(block: int, worker: int, x: Array, pixels: Array, weight: Array, backward: int, fused: int,
                  packed: Array, packed_flat: Array, offsets: Array, places: Array, y_places: Array, bias: Array,
                  positive: int, pad_y: int, pad_x: int, group: int, cuts: int, staging: Array, transformed: Array,
-                 totals: Array, y: Array, result: Array, finite: Array) -> None:
+                 totals: Array, streamed: bool, y: Array, result: Array, finite: Array) -> None:
         """A cut of the filters over a group of tiles."""
         staged, tiles, total = staging[worker], transformed[worker], totals[worker]
         sums, channels, columns = total.reshape(-1), x.shape[1], packed.shape[3]
@@ -250,7 +251,8 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
                         if count < across:
                             last = row * width + min(width, (j + count) * out)
                         if not _unstage(staged, y_places, row * width + j * out, last, -i * out * line, bias,
-                                        f if bias.size else -1, positive, result, begin, height * width, inside):
+                                        f if bias.size else -1, positive, result, begin, height * width, inside,
+                                        streamed):
                             finite[n] = 0
                     t += count
 

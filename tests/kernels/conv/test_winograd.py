@@ -161,6 +161,16 @@ def test_packed_filters_give_the_same_bits() -> None:
         assert y.tobytes() == kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes()
 
 
+def test_results_past_the_caches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of these shapes have rows that fit lines of the cache, some do not."""
+    for image, filters, taps, padding in [*SHAPES, ((2, 16, 16, 16), 40, 3, 1)]:
+        x, weight = draw(image, np.float32), draw((filters, image[1], taps, taps), np.float32, 1)
+        expected = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
+        with monkeypatch.context() as patch:
+            patch.setattr(winograd, "STREAMED", 0)
+            assert kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes() == expected.tobytes()
+
+
 def test_kept_filters_are_those_of_the_weights() -> None:
     x, weight = draw((1, 32, 9, 9), np.float32), draw((32, 32, 3, 3), np.float32, 1)
     kept = kernels.KeptFilters()
