@@ -101,6 +101,6 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     grad_x = None
     if needs[0]:
         grad_x = np.empty_like(x)
-        conv2d(grad_output, weight, None, False, geometry, "direct", grad_x)
+        conv2d(grad_output, weight, None, False, geometry, "direct", None, grad_x)
     return (grad_x, correlate(grad_output, x, weight, geometry) if needs[1] else None,
             sum_pixels(grad_output) if needs[2] else None)
