@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _FEW_FILTERS = 1 << 13                      # filters times channels that stay in the cache when they are transformed
 _CHUNK = 128                                # channels of one running sum, and of filters that a block transforms itself
 _CUTS = 16                                  # so many jobs at least, where the work can be cut so
+_FEW_CUTS = 4                               # so many blocks may as well transform the same tiles each for itself
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
@@ -161,14 +162,18 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
     else:
         biases = np.zeros(panels(len(bias), columns) * columns, y.dtype)
         biases[: len(bias)] = bias
-    finite = np.ones(len(x), np.uint8)
+    finite, pixels, staging = np.ones(len(x), np.uint8), x.reshape(-1), empty((workers, plan.staged), y.dtype)
+    shared = plan.cuts > _FEW_CUTS                  # so many blocks read the same tiles, which are transformed before
+    chunks = panels(x.shape[1], vector)
+    transformed = empty((plan.groups if shared else workers, chunks * PRODUCTS * plan.group * vector), y.dtype)
+    if shared:
+        _load_groups(taps)(plan.groups * chunks, x, pixels, *y.shape[2:], *padding, plan.places[0], plan.group, staging,
+                           transformed, work=transformed.size, workers=workers)
     _convolve_tiles(taps, plan.rows)(
-        plan.groups * plan.cuts, x, x.reshape(-1), weight.reshape(-1), int(backward), int(fused), packed,
-        packed.reshape(-1), plan.offsets, *plan.places, biases, int(relu), *padding, plan.group, plan.cuts,
-        empty((workers, plan.staged), y.dtype),
-        empty((workers, panels(x.shape[1], vector) * PRODUCTS * plan.group * vector), y.dtype),
-        empty((workers, PRODUCTS * plan.group, columns), y.dtype), y.nbytes >= STREAMED, y, y.reshape(-1), finite,
-        work=y.size * x.shape[1], workers=workers)
+        plan.groups * plan.cuts, x, pixels, weight.reshape(-1), int(backward), int(fused), packed, packed.reshape(-1),
+        plan.offsets, *plan.places, biases, int(relu), *padding, plan.group, plan.cuts, int(shared), staging,
+        transformed, empty((workers, PRODUCTS * plan.group, columns), y.dtype), y.nbytes >= STREAMED, y, y.reshape(-1),
+        finite, work=y.size * x.shape[1], workers=workers)
     return finite.view(bool)
 
 
@@ -198,6 +203,27 @@ def _unstage(staged: Array, places: Array, first: int, end: int, corner: int, bi
 
 
 @functools.cache
+def _load_groups(taps: int) -> BlockKernel:
+    """The kernel that transforms tiles for several blocks."""
+    load, out = tile_loader(taps), results_of(taps)
+
+    @block_kernel(writes="staging transformed")
+    @named("load_groups", taps)
+    def load_groups(block: int, worker: int, x: Array, pixels: Array, height: int, width: int, pad_y: int, pad_x: int,
+                    places: Array, group: int, staging: Array, transformed: Array) -> None:
+        """A vector of channels of a group of tiles, of results of height x width."""
+        images, channels = x.shape[:2]
+        down, across, vector = (height + out - 1) // out, (width + out - 1) // out, lanes(x)
+        chunks, size = (channels + vector - 1) // vector, PRODUCTS * group * vector
+        first, chunk = block // chunks * group, block % chunks
+        load(0, x, pixels, chunk * vector, min(channels, chunk * vector + vector), first,
+             min(images * down * across, first + group), down, across, pad_y, pad_x, places, staging[worker],
+             transformed[block // chunks, chunk * size : chunk * size + size], vector, group * vector, 0, 0, 1)
+
+    return load_groups
+
+
+@functools.cache
 def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     """The kernel of all convolutions of filters of taps x taps whose register tile has so many rows."""
     a, _, _ = matrices(taps)
@@ -209,10 +235,11 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     @named("convolve", taps, tile_rows)
     def convolve(block: int, worker: int, x: Array, pixels: Array, weight: Array, backward: int, fused: int,
                  packed: Array, packed_flat: Array, offsets: Array, places: Array, y_places: Array, bias: Array,
-                 positive: int, pad_y: int, pad_x: int, group: int, cuts: int, staging: Array, transformed: Array,
-                 totals: Array, streamed: bool, y: Array, result: Array, finite: Array) -> None:
+                 positive: int, pad_y: int, pad_x: int, group: int, cuts: int, shared: int, staging: Array,
+                 transformed: Array, totals: Array, streamed: bool, y: Array, result: Array, finite: Array) -> None:
         """A cut of the filters over a group of tiles."""
-        staged, tiles, total = staging[worker], transformed[worker], totals[worker]
+        staged, total = staging[worker], totals[worker]
+        tiles = transformed[block // cuts if shared else worker]
         sums, channels, columns = total.reshape(-1), x.shape[1], packed.shape[3]
         images, filters, height, width = y.shape
         filter_panels = (filters + columns - 1) // columns
@@ -220,8 +247,9 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
         line, begins, cut = out * across, np.zeros(1, np.int64), block % cuts
         first = block // cuts * group
         end = min(images * down * across, first + group)
-        load(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
-             group * vector, PRODUCTS * group * vector, 0, channels)
+        if not shared:
+            load(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
+                 group * vector, PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
             for c in range(0, channels, _CHUNK):
                 last = min(channels, c + _CHUNK)

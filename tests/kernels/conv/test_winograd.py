@@ -31,6 +31,7 @@ SHAPES = [
     ((1, 20, 23, 70), 20, 5, (4, 0)),
     ((1, 130, 13, 13), 130, 3, 1),              # few tiles: filters are transformed where they are used
     ((16, 40, 32, 20), 30, 3, 1),               # more tiles than are transformed at once
+    ((3, 20, 5, 6), 330, 3, 1),                 # many filters: their blocks share transformed tiles
 ]
 
 
