@@ -72,6 +72,15 @@ inlined_helper = numba.njit(nogil=True, error_model="numpy", forceinline=True)
 inlined_sums_helper = numba.njit(nogil=True, error_model="numpy", fastmath=SUMS, forceinline=True)
 
 
+def named(name: str, *parameters: object) -> Callable[[Callable], Callable]:
+    """Give a function that is made for some parameters a name of its own: compiled code is kept by name."""
+    def rename(function: Callable) -> Callable:
+        function.__qualname__ = "_".join(map(str, (name, *parameters)))
+        return function
+
+    return rename
+
+
 class BlockKernel:
     """A block function, compiled on first use for the types it is called with; see the module's text."""
 

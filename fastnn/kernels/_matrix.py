@@ -8,7 +8,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel
+from fastnn.kernels._jit import BlockKernel, block_kernel, named
 from fastnn.kernels._simd import gather_tile, lanes, tile_shape, transpose_tile
 
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
@@ -94,6 +94,8 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
     """The kernel of all products whose tile has this shape."""
     tile = gather_tile(rows, vectors)
 
+    @block_kernel(writes="y result")
+    @named("multiply", f"{rows}x{vectors}")
     def multiply(block: int, a: Array, b: Array, offsets: Array, bias: Array, cuts: int, y: Array,
                  result: Array) -> None:
         """Some panels of rows of one panel of columns: all of their totals grow by DEPTH products at a time."""
@@ -126,5 +128,4 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
                 for j in range(inside):
                     y[i, left + j] = totals[i // rows - first, i % rows, j]
 
-    multiply.__qualname__ = f"multiply_{rows}x{vectors}"
-    return block_kernel(writes="y result")(multiply)
+    return multiply

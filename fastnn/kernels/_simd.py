@@ -522,3 +522,6 @@ def copy_vector(step: int) -> Any:
         return types.void(a, types.intp, b, types.intp), codegen
 
     return copy
+
+
+put_zeros: Any = copy_vector(0)

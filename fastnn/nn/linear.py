@@ -96,6 +96,9 @@ class Linear(_Weighted):
 class Conv2d(_Weighted):
     """Convolution of images (N, C, H, W) with filters; see `fastnn.kernels.conv2d`.
 
+    In inference a layer keeps what Winograd's algorithm made of its filters, if that runs: see `kernels.KeptFilters`.
+    The next forward in training drops it.
+
     Parameters
     ----------
     in_channels, out_channels : int

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn.kernels.conv import WINOGRAD_SIZES
 
 Array = np.ndarray
 Options = dict[str, Any]
@@ -166,6 +167,7 @@ def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]
         ((2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1, "activation": "relu"}),
         ((2, 4, 5, 19), (6, 2, 3, 3), {"stride": (1, 2), "groups": 2, "activation": "relu"}),
         ((2, 2, 6, 9), (17, 2, 3, 3), {"padding": (2, 1)}),
+        ((2, 2, 5, 4), (3, 2, 5, 5), {"padding": 2}),
     ]
     for image, filters, options in cases:
         yield Call((_draw(rng, dtype, image), _draw(rng, dtype, filters),
@@ -174,8 +176,8 @@ def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]
 
 def _conv2d_takes(call: Call, algorithm: str) -> bool:
     weight = call.args[1 if call.args[2].ndim == 1 else 2]              # of the forward call, or of the backward's
-    return algorithm != "winograd" or (weight.shape[2:] in ((3, 3), (5, 5))
-                                       and set(call.kwargs) <= {"padding", "activation"})
+    return algorithm != "winograd" or (
+        weight.shape[2:] in WINOGRAD_SIZES and set(call.kwargs) <= {"padding", "activation"})
 
 
 def _conv2d_refused() -> Iterator[Refused]:

@@ -263,12 +263,14 @@ def test_backward_never_writes_what_it_is_given() -> None:
 
 def test_inference_keeps_transformed_filters_until_they_change() -> None:
     layer = nn.Conv2d(32, 32, 3, padding=1)
+    size = len(pickle.dumps(layer))
     x = np.random.default_rng(0).standard_normal((1, 32, 8, 8)).astype(np.float32)
     first = layer(x)
     kept = layer._kept.last
     assert kept is not None
     assert layer(x).tobytes() == first.tobytes()
     assert layer._kept.last is kept
+    assert len(pickle.dumps(layer)) == size             # what is kept fits this machine alone
     layer.weight.data[0, 0, 1, 1] += 1
     changed, _ = layer.forward(x)                       # in training, where nothing is kept
     assert layer._kept.last is None

@@ -30,6 +30,7 @@ from fastnn.kernels._targets import implementation
 Shape: TypeAlias = tuple[int, ...]
 
 ALGORITHMS = ("auto", "direct", "winograd")
+WINOGRAD_SIZES = (3, 3), (5, 5)             # of filters
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Geometry:
 class KeptFilters:
     """What a convolution's algorithm made of filters, kept from one call to the next; see `conv2d`.
 
-    It holds a copy of the filters to know them by, and them transformed, which takes four times their memory. Threads
-    may share it.
+    It holds a copy of the filters to know them by, and them transformed, which takes four times their memory or less
+    where there are many. Threads may share it; copies and pickles of it are empty.
 
     Examples
     --------
@@ -70,6 +71,10 @@ class KeptFilters:
 
     def __init__(self) -> None:
         self.last: tuple[Array, Array] | None = None            # filters, and what was made of them
+
+    def __reduce__(self) -> tuple[type[KeptFilters], tuple[()]]:
+        """What was made of them fits this machine alone."""
+        return KeptFilters, ()
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
@@ -151,6 +156,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     relu = is_relu(activation)
     geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
     _check_algorithm(algorithm, weight, geometry)
+    if kept is not None and not isinstance(kept, KeptFilters):
+        raise TypeError(f"kept: expected KeptFilters or None, got {type(kept).__name__}")
     if bias is not None:
         check_shape("bias", bias, shape[1:2])
     y = empty(shape, x.dtype) if out is None else output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
@@ -318,7 +325,7 @@ def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:
 
 def is_for_winograd(weight: Array, geometry: Geometry) -> bool:
     """Whether Winograd's algorithm can do this convolution."""
-    return (weight.shape[2:] in ((3, 3), (5, 5)) and geometry.stride == geometry.dilation == (1, 1)
+    return (weight.shape[2:] in WINOGRAD_SIZES and geometry.stride == geometry.dilation == (1, 1)
             and geometry.groups == 1 and max(geometry.padding) < weight.shape[2])
 
 

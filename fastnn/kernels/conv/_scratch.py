@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper
-from fastnn.kernels._simd import copy_vector, lanes
+from fastnn.kernels._jit import helper, named
+from fastnn.kernels._simd import copy_vector, lanes, put_zeros
 
 
 @functools.lru_cache(maxsize=256)
@@ -27,29 +27,27 @@ def layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], column
     return offsets, phases_y, phases_x
 
 
-_put_zeros = copy_vector(0)
-
-
 def _row_copier(step: int) -> Any:
     """Return the function that fills rows of a scratch with every step-th element of rows of pixels."""
     copy = copy_vector(step)
 
+    @helper
+    @named("copy_rows", step)
     def copy_rows(pixels: Array, source: int, source_step: int, count: int, scratch: Array, at: int, line: int,
                   begin: int, end: int) -> None:
         """Zeros before column begin and from column end on; vectors may reach beyond a row's end."""
         vector = lanes(scratch)
         for _ in range(count):
             for t in range(0, begin, vector):
-                _put_zeros(pixels, 0, scratch, at + t)
+                put_zeros(pixels, 0, scratch, at + t)
             for t in range(0, end - begin, vector):
                 copy(pixels, source + t * step, scratch, at + begin + t)
             for t in range(end, line, vector):
-                _put_zeros(pixels, 0, scratch, at + t)
+                put_zeros(pixels, 0, scratch, at + t)
             source += source_step
             at += line
 
-    copy_rows.__qualname__ = f"copy_rows_{step}"
-    return helper(copy_rows)
+    return copy_rows
 
 
 _copy_rows, _copy_rows_by_2, _copy_rows_by_4 = (_row_copier(step) for step in (1, 2, 4))
@@ -58,7 +56,7 @@ _copy_rows, _copy_rows_by_2, _copy_rows_by_4 = (_row_copier(step) for step in (1
 @helper
 def _put_zero_rows(pixels: Array, scratch: Array, begin: int, end: int) -> None:
     for t in range(begin, end, lanes(scratch)):
-        _put_zeros(pixels, 0, scratch, t)
+        put_zeros(pixels, 0, scratch, t)
 
 
 @helper

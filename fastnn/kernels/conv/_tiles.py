@@ -10,24 +10,21 @@ Lanes of a vector are channels: pixels come in by transposing vectors of them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper
+from fastnn.kernels._jit import helper, named
 from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import copy_vector, lanes
+from fastnn.kernels._simd import lanes, put_zeros
 from fastnn.kernels.conv._transforms import Matrix, take_pixels, toom_cook, transform_tile, transposed
 
-TAPS = (3, 5)                               # rows and columns of filters that are done
 SIDE = 6                                    # pixels of a tile's side
 PRODUCTS = SIDE * SIDE
 PAIRS = (0, 5), (1, 2), (3, 4)              # rows of the products; those of opposite points share their work
 
-_put_zeros = copy_vector(0)
 
 
 @functools.cache
@@ -40,15 +37,6 @@ def matrices(taps: int) -> tuple[Matrix, Matrix, Matrix]:
 def results_of(taps: int) -> int:
     """Return the results of a tile's side, and the distance of tiles."""
     return SIDE + 1 - taps
-
-
-def named(name: str, *parameters: object) -> Callable[[Callable], Callable]:
-    """Give a function made for some parameters a name of its own: compiled code is kept by name."""
-    def rename(function: Callable) -> Callable:
-        function.__qualname__ = "_".join(map(str, (name, *parameters)))
-        return function
-
-    return rename
 
 
 @functools.lru_cache(maxsize=256)
@@ -98,7 +86,7 @@ def tile_loader(taps: int, of_results: bool = False, by_pairs: bool = False) -> 
 
     @helper
     @named("load", *name)
-    def load(pair: int, pixels: Array, flat: Array, first_channel: int, end_channel: int, first: int, end: int,
+    def load(pair: int, images: Array, pixels: Array, first_channel: int, end_channel: int, first: int, end: int,
              down: int, across: int, pad_y: int, pad_x: int, places: Array, staged: Array, tiles: Array,
              tile_step: int, product_step: int, chunk_step: int, group_step: int, in_group: int) -> None:
         """Tiles first to end of all images, in the order of images, rows, columns, zeros around each image.
@@ -106,7 +94,7 @@ def tile_loader(taps: int, of_results: bool = False, by_pairs: bool = False) -> 
         The vector of a product, tile and chunk of `lanes` channels comes to product_step, tile_step and chunk_step
         times its index, where each group of in_group chunks begins group_step after the last.
         """
-        _, channels, height, width = pixels.shape
+        _, channels, height, width = images.shape
         vector, plane, line = lanes(tiles), height * width, distance * across + overlap
         for chunk in range((end_channel - first_channel + vector - 1) // vector):
             channel = first_channel + chunk * vector
@@ -128,17 +116,17 @@ def tile_loader(taps: int, of_results: bool = False, by_pairs: bool = False) -> 
                     at = (row + pad_y - top) * line
                     if not first_row <= row < end_row:
                         for column in range(at + from_column, at + to_column):
-                            _put_zeros(flat, 0, staged, column * vector)
+                            put_zeros(pixels, 0, staged, column * vector)
                         continue
                     for column in range(at + from_column, at + first_column + pad_x):
-                        _put_zeros(flat, 0, staged, column * vector)
+                        put_zeros(pixels, 0, staged, column * vector)
                     for column in range(at + max(first_column, end_column) + pad_x, at + to_column):
-                        _put_zeros(flat, 0, staged, column * vector)
+                        put_zeros(pixels, 0, staged, column * vector)
                     if top == lowest:
-                        _stage(flat, source, plane, inside, row * width + first_column, row * width + end_column,
+                        _stage(pixels, source, plane, inside, row * width + first_column, row * width + end_column,
                                places, corner, staged)
                 if top < lowest and first_row < end_row:
-                    _stage(flat, source, plane, inside, first_row * width, end_row * width, places, corner, staged)
+                    _stage(pixels, source, plane, inside, first_row * width, end_row * width, places, corner, staged)
                 for i in range(begin, begin + count):
                     at = (i // across * distance - top) * line + i % across * distance
                     transform(pair, staged, at * vector, line * vector, tiles,

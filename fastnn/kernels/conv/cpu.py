@@ -41,7 +41,8 @@ def _transformed(weight: Array, kept: KeptFilters) -> Array:
     """Return the filters as Winograd's convolution reads them: those that are kept, if they are of the same bits."""
     last = kept.last
     if last is None or last[0].shape != weight.shape or last[0].dtype != weight.dtype or not same_bits(last[0], weight):
-        last = kept.last = weight.copy(), winograd.pack(weight)
+        own = weight.copy()                 # the other one may change meanwhile
+        last = kept.last = own, winograd.pack(own)
     return last[1]
 
 

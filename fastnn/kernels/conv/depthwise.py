@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, sums_helper
+from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
 from fastnn.kernels._matrix import DEPTH, panels
 from fastnn.kernels._simd import copy_vector, dot_tile, lanes, stencil_tile
 from fastnn.kernels.conv._scratch import fill, layout
@@ -73,6 +73,8 @@ def _convolve(taps: int) -> BlockKernel:
     """The kernel for filters of so many taps."""
     multiply = stencil_tile(taps)
 
+    @block_kernel(writes="scratches lines y result")
+    @named("convolve", taps)
     def convolve(block: int, worker: int, x: Array, weight: Array, groups: int, offsets: Array, phases_y: Array,
                  phases_x: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, line: int,
                  band: int, bias: Array, positive: int, scratches: Array, lines: Array, y: Array,
@@ -99,8 +101,7 @@ def _convolve(taps: int) -> BlockKernel:
                 at = min(t, width - vector)
                 _copy(found, i * line + at, result, target + i * width + at)
 
-    convolve.__qualname__ = f"convolve_{taps}"
-    return block_kernel(writes="scratches lines y result")(convolve)
+    return convolve
 
 
 def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
@@ -131,6 +132,8 @@ def _correlate(taps: int) -> BlockKernel:
     """The kernel for filters of so many taps."""
     multiply = dot_tile(taps)
 
+    @block_kernel(writes="scratches pixels partial", sums=True)
+    @named("correlate", taps)
     def correlate(block: int, x: Array, grad_output: Array, groups: int, offsets: Array, phases_y: Array,
                   phases_x: Array, walk: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int,
                   scratch_x: int, band: int, line: int, scratches: Array, pixels: Array, partial: Array) -> None:
@@ -160,8 +163,7 @@ def _correlate(taps: int) -> BlockKernel:
             for j in range(lanes(x)):
                 partial[cut, f, t] += total[t, j]
 
-    correlate.__qualname__ = f"correlate_{taps}"
-    return block_kernel(writes="scratches pixels partial", sums=True)(correlate)
+    return correlate
 
 
 @sums_helper

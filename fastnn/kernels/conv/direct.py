@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper
+from fastnn.kernels._jit import BlockKernel, block_kernel, helper, named
 from fastnn.kernels._matrix import DEPTH, pack_columns, pack_rows, panels
 from fastnn.kernels._simd import ROWS, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
 from fastnn.kernels._vectors import row_sum
@@ -334,6 +334,8 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
     """The kernel of all convolutions whose tile has this shape."""
     multiply = gather_tile(tile_rows, tile_vectors)
 
+    @block_kernel(writes="scratches y result", sums=True)
+    @named("convolve", f"{tile_rows}x{tile_vectors}")
     def convolve(block: int, jobs: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
                  phases_x: Array, bias: Array, positive: int, stride_y: int, stride_x: int, top: int, left: int,
                  scratch_y: int, line: int, by_rows: int, band: int, cuts: int, first_y: int, first_x: int, step_y: int,
@@ -362,7 +364,7 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
             cut, image = job % cuts, job // cuts
             n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
             fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
-                  stride_y, stride_x, scratch_y, line, scratch)
+                 stride_y, stride_x, scratch_y, line, scratch)
             rows = min(band, height - first_row)
             positions = (rows - 1) * line + width
             vectors = rows * row_vectors if by_rows else (positions + vector - 1) // vector
@@ -397,8 +399,7 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
                                      width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
                                      step_y * y.shape[3], step_x, places[panel * tile_rows :], result)
 
-    convolve.__qualname__ = f"convolve_{tile_rows}x{tile_vectors}"
-    return block_kernel(writes="scratches y result", sums=True)(convolve)
+    return convolve
 
 
 @functools.cache
@@ -406,6 +407,8 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
     """The kernel of all gradients by weights whose tile has this shape."""
     multiply = walk_tile(parts, run, tile_vectors)
 
+    @block_kernel(writes="scratches pixels totals", sums=True)
+    @named("correlate", f"{parts}x{run}x{tile_vectors}")
     def correlate(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
                   stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int, groups: int,
                   packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
@@ -429,7 +432,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
             for first_row in range(0, height, band):
                 first = group * channels + first_channel
                 fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
-                      scratch_y, line, scratch)
+                     scratch_y, line, scratch)
                 positions = min(band, height - first_row) * width
                 at = 0
                 if packed_first:
@@ -444,8 +447,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
                             multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, at + q : at + end], 0,
                                      total[t, panel])
 
-    correlate.__qualname__ = f"correlate_{parts}x{run}x{tile_vectors}"
-    return block_kernel(writes="scratches pixels totals", sums=True)(correlate)
+    return correlate
 
 
 @block_kernel(writes="packed", typed_by="packed")

@@ -9,7 +9,8 @@ products of 36 numbers one by one (Lavin and Gray, "Fast Algorithms for Convolut
 equation 12): 36 matrix products over the channels. The gradient by the input is such a convolution of the gradient by
 the filters turned round. The one by the weights is in `winograd_weights`.
 
-A block takes some tiles through all steps while they are in its cache. Lanes of a vector are channels of pixels, and
+A block takes some tiles through all steps while they are in its cache; only where many blocks, each of some filters,
+read the same tiles, these are transformed before. Lanes of a vector are channels of pixels, and
 filters of results, which go out as the pixels came in: by transposing vectors of them.
 """
 
@@ -21,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper
+from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper, named
 from fastnn.kernels._matrix import panels
 from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
 from fastnn.kernels._vectors import STREAMED
-from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, named, places, results_of, staged_pixels, tile_loader
+from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import put_pixels, transform_tile
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array)
 
 
 def pack(weight: Array, backward: bool = False) -> Array:
-    """Return the transformed filters, in the order in which tiles read them: (panels, products, channels, lanes)."""
+    """Return the transformed filters, in the order in which tiles read them: (panels, products, channels, columns)."""
     results, channels = (weight.shape[1], len(weight)) if backward else weight.shape[:2]
     columns = tile_columns(weight)
     packed = empty((panels(results, columns), PRODUCTS, channels, columns), weight.dtype)

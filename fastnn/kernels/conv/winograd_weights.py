@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, sums_helper
+from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
 from fastnn.kernels._matrix import panels
 from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
 from fastnn.kernels.conv._tiles import (
@@ -24,7 +24,6 @@ from fastnn.kernels.conv._tiles import (
     PRODUCTS,
     SIDE,
     matrices,
-    named,
     places,
     results_of,
     staged_pixels,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 _FEW_TILES, _FEW = 64, 1 << 21              # tiles, and transformed elements, that are dealt with all at once
 _CACHE = 1 << 18                            # elements of sums that a block keeps at most
 _CUTS = 16                                  # so many jobs at least, where the work can be cut so
-_LEAST_GROUP = 24                           # tiles that are summed up at once
+_LEAST_GROUP, _LONGEST_SUM = 24, 512        # tiles that are summed up at once
 
 
 def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
@@ -175,7 +174,8 @@ def _correlate_many(x: Array, grad_output: Array, geometry: Geometry, down: int,
     cuts = panels(filter_panels, share)
     width = panels(share * rows, vector) * vector
     slices = min(panels(_CUTS, len(PAIRS) * cuts), panels(tiles, _LEAST_GROUP))
-    group = min(panels(tiles, slices), max(_LEAST_GROUP, _CACHE // (2 * SIDE * (x_panels * columns + width))))
+    group = min(panels(tiles, slices), _LONGEST_SUM,
+                max(_LEAST_GROUP, _CACHE // (2 * SIDE * (x_panels * columns + width))))
     partial = empty((slices, len(PAIRS), filters, 2 * taps, x_panels * columns), x.dtype)
     _multiply_slices(taps, rows)(
         slices * len(PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,

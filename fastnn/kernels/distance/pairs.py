@@ -13,15 +13,9 @@ import numpy as np
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import block_kernel, helper
 from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import ROWS, product_tile, square_tile, tile_columns
+from fastnn.kernels._simd import ROWS, product_tile, square_row, square_tile, tile_columns
 from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable
-from fastnn.kernels.distance.direct import (
-    DEPTH,
-    begin_panel,
-    pack_points,
-    pack_queries,
-    square_row,
-)
+from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries
 
 _SLAB = 8                   # panels of points of a block; twice as many of up to half of DEPTH dimensions
 _GROUP, _LARGEST = 16, 32   # query panels of a block where they are few, and at most

@@ -200,7 +200,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     grad_x = empty(x.shape, x.dtype) if needs[0] else None
     grad_weight, grad_bias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     implementation(__name__, target).batch_norm_backward(
-        grad_output, x, weight, bias, mean, invstd, training, relu, grad_x, grad_weight, grad_bias)
+        grad_output, x, weight, bias, mean, invstd, bool(training), relu, grad_x, grad_weight, grad_bias)
     affine = weight is not None
     return grad_x, grad_weight if affine and needs[1] else None, grad_bias if affine and needs[2] else None
 

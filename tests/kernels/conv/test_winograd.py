@@ -172,6 +172,12 @@ def test_results_past_the_caches_are_the_same(monkeypatch: pytest.MonkeyPatch) -
             assert kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes() == expected.tobytes()
 
 
+def test_what_keeps_filters_is_checked() -> None:
+    x, weight = draw((1, 2, 5, 5)), draw((2, 2, 3, 3))
+    with pytest.raises(TypeError, match="kept: expected KeptFilters or None, got dict"):
+        kernels.conv2d(x, weight, kept={})
+
+
 def test_kept_filters_are_those_of_the_weights() -> None:
     x, weight = draw((1, 32, 9, 9), np.float32), draw((32, 32, 3, 3), np.float32, 1)
     kept = kernels.KeptFilters()
