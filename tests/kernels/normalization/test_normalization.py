@@ -237,12 +237,12 @@ def test_every_option_is_torchs(shape: tuple[int, ...], dtype: type, target: str
             assert_close(grads[2], tensors[4].grad.numpy(), gradient=True)
 
 
-def test_training_is_a_truth_value() -> None:
+def test_training_is_a_truth_value(target: str) -> None:
     """Kernels are compiled for bools: whatever else stands for one must not become their type."""
     rng = np.random.default_rng(0)
     grad, x = rng.standard_normal((2, 200, 3))
     _, mean, invstd = kernels.batch_norm(x, None, None, training=True, return_stats=True)
     for training in (None, True, 0, 1):
-        grads = kernels.batch_norm_backward(grad, x, None, mean, invstd, training=training)
+        grads = kernels.batch_norm_backward(grad, x, None, mean, invstd, training=training, target=target)
         assert_close(grads[0], kernels.batch_norm_backward(grad, x, None, mean, invstd, training=training,
                                                            target="naive")[0], gradient=True)
