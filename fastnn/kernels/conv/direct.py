@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
 _JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
+_RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
 _CUT = 288                  # products with each pixel of a scratch that are worth filling another one
 _SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
 
@@ -122,7 +123,8 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: boo
               pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
     source, y = source.reshape(plan.source), y.reshape(plan.y)
     _convolve(*plan.tile)(
-        plan.scratch[0], plan.jobs, source, packed, *plan.layout, EMPTY[source.dtype] if bias is None else bias,
+        plan.scratch[0], plan.jobs, _RUN if packed.shape[2] <= _LONG else DEPTH, source, packed, *plan.layout,
+        EMPTY[source.dtype] if bias is None else bias,
         int(relu), *plan.numbers, plan.places if places is None else places,
         empty(plan.scratch, y.dtype), y, y.reshape(-1), work=y.size * packed.shape[2])
 
@@ -336,7 +338,7 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
 
     @block_kernel(writes="scratches y result", sums=True)
     @named("convolve", f"{tile_rows}x{tile_vectors}")
-    def convolve(block: int, jobs: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
+    def convolve(block: int, jobs: int, run: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
                  phases_x: Array, bias: Array, positive: int, stride_y: int, stride_x: int, top: int, left: int,
                  scratch_y: int, line: int, by_rows: int, band: int, cuts: int, first_y: int, first_x: int, step_y: int,
                  step_x: int, height: int, width: int, places: Array, scratches: Array, y: Array,
@@ -353,8 +355,8 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
         if bias.size:
             for f in range(groups * filters):
                 starts[f // filters * filter_panels + f % filters // tile_rows, f % filters % tile_rows] = bias[f]
-        total = np.empty((tile_rows, columns), y.dtype)
-        total_flat, total_at = total.reshape(-1), np.arange(tile_vectors) * vector
+        totals = np.empty(((filter_panels + cuts - 1) // cuts, tile_rows, columns), y.dtype)
+        total_at = np.arange(tile_vectors) * vector
         begins, result_at = np.empty(tile_vectors, np.int64), np.empty(tile_vectors, np.int64)
         row_vectors = (width + vector - 1) // vector
         direct = by_rows and step_x == 1
@@ -362,6 +364,7 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
         scratch, blocks = scratches[block], scratches.shape[0]
         for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
             cut, image = job % cuts, job // cuts
+            first_panel, last_panel = cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts
             n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
             fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
                  stride_y, stride_x, scratch_y, line, scratch)
@@ -377,27 +380,25 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
                         result_at[j] = (first_y + (first_row + row) * step_y) * y.shape[3] + first_x + column
                     else:
                         begins[j] = at * vector
-                for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
-                    inside = min(tile_rows, filters - panel * tile_rows)
-                    corner = (n * groups + group) * results * plane
-                    start = starts[group * filter_panels + panel if bias.size else 0]
-                    for k in range(0, depth, DEPTH):
-                        last = k + DEPTH >= depth
+                corner = (n * groups + group) * results * plane
+                for k in range(0, depth, run):              # what a run reads stays in the first cache for all panels
+                    end, last = min(k + run, depth), k + run >= depth
+                    for panel in range(first_panel, last_panel):
+                        inside, total = min(tile_rows, filters - panel * tile_rows), totals[panel - first_panel]
+                        start = total if k else starts[group * filter_panels + panel if bias.size else 0]
                         if last and direct:
                             target = result[corner + panel * tile_rows * plane :]
                             target_at, target_plane, target_rows = result_at, plane, inside
                         else:
-                            target = total_flat
+                            target = total.reshape(-1)
                             target_at, target_plane, target_rows = total_at, columns, tile_rows
-                        end = min(k + DEPTH, depth)
                         multiply(packed[group, panel, k:end], scratch, begins, offsets[k:end], start,
                                  positive if last else 0, target, target_at, target_plane, target_rows)
-                        start = total
-                    if not direct:
-                        for j in range(tile_vectors):
-                            _scatter(total, j * vector, inside, begins[j], min(begins[j] + vector, positions), line,
-                                     width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
-                                     step_y * y.shape[3], step_x, places[panel * tile_rows :], result)
+                        if last and not direct:
+                            for j in range(tile_vectors):
+                                _scatter(total, j * vector, inside, begins[j], min(begins[j] + vector, positions), line,
+                                         width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
+                                         step_y * y.shape[3], step_x, places[panel * tile_rows :], result)
 
     return convolve
 
