@@ -124,9 +124,9 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: boo
     source, y = source.reshape(plan.source), y.reshape(plan.y)
     _convolve(*plan.tile)(
         plan.scratch[0], plan.jobs, _RUN if packed.shape[2] <= _LONG else DEPTH, source, packed, *plan.layout,
-        EMPTY[source.dtype] if bias is None else bias,
-        int(relu), *plan.numbers, plan.places if places is None else places,
-        empty(plan.scratch, y.dtype), y, y.reshape(-1), work=y.size * packed.shape[2])
+        EMPTY[source.dtype] if bias is None else bias, int(relu), *plan.numbers,
+        plan.places if places is None else places, empty(plan.scratch, y.dtype), y, y.reshape(-1),
+        work=y.size * packed.shape[2])
 
 
 def _pack_turned(weight: Array, groups: int, used: Array, width: int) -> Array:
