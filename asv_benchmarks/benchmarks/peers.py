@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,18 +25,26 @@ class Peers:
     param_names = ("work",)
 
     def setup_cache(self) -> dict[str, float]:
-        """Measure every row; returns their ratios, and the geometric mean of each group."""
+        """The ratio of every row, and the geometric mean of each group.
+
+        They are measured, or read from what `peers.py --json` wrote: FASTNN_PEERS_JSON is the file's path.
+        """
+        path = os.environ.get("FASTNN_PEERS_JSON")
+        ratios = {}
+        for group in json.loads(Path(path).read_text())["groups"] if path else self._measure():
+            for peer, found in group["against"].items():
+                ratios[f"{group['title']} / {peer}"] = found["mean"]
+            for row in group["rows"]:
+                ratios |= {f"{group['title']}: {row['label']} / {peer}": ratio for peer, ratio in row["ratios"].items()}
+        return ratios
+
+    def _measure(self) -> Iterator[dict[str, Any]]:
         os.environ["OMP_WAIT_POLICY"] = "passive"       # read when OpenMP is loaded, which is now; see peers.py
         import peers
 
-        floor, ratios = peers.machine(quick=True), {}
+        floor = peers.machine(quick=True)
         for group in GROUPS:
-            measured = [peers.measure_row(row, floor) for row in group.rows]
-            for peer, found in peers.summarized(group, measured)["against"].items():
-                ratios[f"{group.title} / {peer}"] = found["mean"]
-            for row in measured:
-                ratios |= {f"{group.title}: {row['label']} / {peer}": ratio for peer, ratio in row["ratios"].items()}
-        return ratios
+            yield peers.summarized(group, [peers.measure_row(row, floor) for row in group.rows])
 
     def track_group(self, ratios: dict[str, float], work: str) -> float:
         return ratios.get(work, math.nan)
