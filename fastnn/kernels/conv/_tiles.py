@@ -26,7 +26,6 @@ PRODUCTS = SIDE * SIDE
 PAIRS = (0, 5), (1, 2), (3, 4)              # rows of the products; those of opposite points share their work
 
 
-
 @functools.cache
 def matrices(taps: int) -> tuple[Matrix, Matrix, Matrix]:
     """Return A^T, G and B^T for filters of taps x taps."""

@@ -19,16 +19,7 @@ from fastnn.kernels._arrays import Array, empty
 from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
 from fastnn.kernels._matrix import panels
 from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
-from fastnn.kernels.conv._tiles import (
-    PAIRS,
-    PRODUCTS,
-    SIDE,
-    matrices,
-    places,
-    results_of,
-    staged_pixels,
-    tile_loader,
-)
+from fastnn.kernels.conv._tiles import PAIRS, PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import transform_tile, transposed
 
 if TYPE_CHECKING:
