@@ -27,6 +27,8 @@ def gradcheck(module: Annotated[str, tyro.conf.arg(aliases=["-k"])] = "", seed: 
     seed : int
         What weights and inputs are drawn from.
     """
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
     cases = [case for case in _cases(seed) if module.lower() in case[0].lower()]
     if not cases:
         names = ", ".join(name for name, *_ in _cases(seed))
