@@ -77,8 +77,8 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
         raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
     rows = [row for row in _kernels(kernel) if any(dtype.name in dtypes for dtype in row.dtypes)]
     if not rows:
-        raise ValueError("dtypes: expected some of those that the chosen kernels take, uint8 being for distances alone, "
-                         f"got {', '.join(dtypes) or 'none'}")
+        raise ValueError("dtypes: expected some of those that the chosen kernels take, uint8 being for distances "
+                         f"alone, got {', '.join(dtypes) or 'none'}")
     columns = "{:<28} {:<8} {:>9} {:>9} {:>9}"
     print(columns.format("kernel", "dtype", "compiled", "loaded", "seconds"))
     begin = time.perf_counter()

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import llvmlite.binding
+
+from fastnn import kernels
+from fastnn.training.checkpoint import replace_file
+
 RUNS = Path("runs")
-CONFIG = "config.json"
+CONFIG, RESULTS = "config.json", "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
 _CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs")
@@ -22,7 +29,7 @@ class Recipe(ABC):
     """An experiment that one command runs; its fields are the options of ``fastnn train NAME``.
 
     A subclass gives its name, the data it needs and about how long it takes, adds the options that it obeys
-    (`resume` among them where a run can be taken up again), and runs.
+    (`resume` among them where a run can be taken up again), and does the `experiment`.
 
     Examples
     --------
@@ -35,6 +42,10 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[str]
     takes: ClassVar[str]
+    headline: ClassVar[tuple[str, ...]] = ("test accuracy",)
+    """Those of the final figures that say how good the result is."""
+    reported: ClassVar[str] = "-"
+    """What others got with the same system."""
 
     seed: int = 0
     """What everything random is drawn from: initial weights, the order of the images, augmentation."""
@@ -46,9 +57,35 @@ class Recipe(ABC):
     """Folder in which the data sets lie (mnist/, fashion-mnist/, cifar-10/); by default the one that the environment
     variable FASTNN_DATA names. Without either, what is needed is downloaded."""
 
-    @abstractmethod
     def run(self) -> None:
+        """Do the experiment, and note in the run folder how long it took on which machine."""
+        begin = time.perf_counter()
+        resumed = self.resumes
+        self.experiment()
+        assert self.run_dir is not None
+        results = json.loads((self.run_dir / RESULTS).read_bytes())
+        # Of a run in several parts, this one has seen the last alone.
+        results |= {"command": self.command(), "machine": machine(),
+                    "minutes": None if resumed else (time.perf_counter() - begin) / 60}
+        replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
+
+    @abstractmethod
+    def experiment(self) -> None:
         """Do the experiment, print what it finds, and leave it in the run folder."""
+
+    def command(self) -> str:
+        """Return the command line that does the experiment again."""
+        changed = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in ("run_dir", "data_dir", "resume") or value == option.default:
+                continue
+            flag = option.name.replace("_", "-")
+            if isinstance(value, bool):
+                changed.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                changed += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+        return shlex.join(["fastnn", "train", self.name, *changed])
 
     @property
     def resumes(self) -> bool:
@@ -118,6 +155,11 @@ class Recipe(ABC):
         """The numbers of the runs of this recipe under runs/."""
         names = (re.fullmatch(rf"{self.name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
         return [int(match[1]) for match in names if match]
+
+
+def machine() -> str:
+    """Return what runs are timed on."""
+    return f"{llvmlite.binding.get_host_cpu_name()}, {kernels.get_num_threads()} threads"
 
 
 def load(run_dir: str | os.PathLike[str]) -> Any:

@@ -56,8 +56,10 @@ class ImageClassifier(Recipe):
     lr: float = 0.01
     """Highest learning rate, reached after three tenths of the run."""
 
+    weight_decay: float = 0.05
+    """How strongly weights are drawn to 0."""
+
     validation: ClassVar[float] = 0.1
-    weight_decay: ClassVar[float] = 0.05
     label_smoothing: ClassVar[float] = 0.1
 
     @abstractmethod
@@ -72,16 +74,56 @@ class ImageClassifier(Recipe):
         """Return what changes each training image at random."""
         return ()
 
+    def loss(self, model: nn.Module) -> nn.Module:
+        """Return what is minimized."""
+        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
+
+    def optimizer(self, model: nn.Module) -> optim.Optimizer:
+        """Return what makes the updates."""
+        return optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
+
     def pictures(self, model: nn.Module) -> dict[str, Figure]:
-        """Return pictures for the report by their headings."""
+        """Return pictures of the trained model for the report by their headings."""
         return {}
 
     def check(self) -> None:
         super().check()
         if not self.lr > 0:
             raise ValueError(f"lr: expected a number above 0, got {self.lr}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay}")
 
-    def run(self) -> None:
+    def experiment(self) -> None:
+        trainer, dataset, normalize = self.fit()
+        assert self.run_dir is not None
+        training.load_model(self.run_dir / BEST, trainer.model)
+        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
+        pictures = {"Weights by epoch": training.plots.weights(_histograms(trainer)), **self.pictures(trainer.model)}
+        report = training.write_report(self.run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
+                                       title=f"{self.name} on {dataset.name}", pictures=pictures)
+        _print_evaluation(evaluation, dataset.classes)
+        print(f"report: {report}")
+        print(f"test accuracy: {percent(evaluation.accuracy)}")
+
+    def fit(self, *, callbacks: Sequence[training.Callback] = (),
+            progress: bool = True) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+        """Train in the run folder, without a look at the test images.
+
+        Parameters
+        ----------
+        callbacks : sequence of Callback, optional
+            What the trainer calls.
+        progress : bool, default True
+            Print what is trained, and how it goes.
+
+        Returns
+        -------
+        trainer : Trainer
+            Its model has the weights of the last epoch.
+        dataset : Dataset
+        normalize : Normalize
+            What brings images to the range that the model is trained on.
+        """
         self.check()
         dataset = self.dataset()
         train, validation = data.split(dataset.train, self.validation, self.seed)
@@ -94,27 +136,21 @@ class ImageClassifier(Recipe):
 
         model = self.model()
         run_dir = self.open_run_dir()
-        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs})
-        parameters = sum(parameter.data.size for parameter in model.parameters())
-        shape = " x ".join(map(str, train.images.shape[1:]))
-        print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
-              f"{dataset.name} ({shape}); {len(validation):,} for validation, {len(dataset.test):,} for the test")
-        print(f"run folder: {run_dir}", flush=True)
+        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs},
+                               callbacks=[training.WeightHistograms(), *callbacks], progress=progress)
+        if progress:
+            parameters = sum(parameter.data.size for parameter in model.parameters())
+            shape = " x ".join(map(str, train.images.shape[1:]))
+            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
+                  f"{dataset.name} ({shape}); {len(validation):,} for validation, {len(dataset.test):,} for the test")
+            print(f"run folder: {run_dir}", flush=True)
         trainer.fit(train_loader, _in_order(validation, normalize), epochs=self.epochs, resume=self.resume)
-
-        training.load_model(run_dir / BEST, model)
-        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
-        report = training.write_report(run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
-                                       title=f"{self.name} on {dataset.name}", pictures=self.pictures(model))
-        _print_evaluation(evaluation, dataset.classes)
-        print(f"report: {report}")
-        print(f"test accuracy: {percent(evaluation.accuracy)}")
+        return trainer, dataset, normalize
 
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
-        optimizer = optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
-        return training.Trainer(model, nn.CrossEntropyLoss(label_smoothing=self.label_smoothing), optimizer,
-                                schedule=optim.OneCycleLR(self.epochs), seed=self.seed, **options)
+        return training.Trainer(model, self.loss(model), self.optimizer(model), schedule=optim.OneCycleLR(self.epochs),
+                                seed=self.seed, **options)
 
     def evaluate(self) -> None:
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
@@ -162,6 +198,10 @@ def _fits(inputs: Any, model: nn.Module) -> bool:
                 and bool(np.isfinite(scores).all()))
     except (KeyError, TypeError, ValueError):
         return False
+
+
+def _histograms(trainer: training.Trainer) -> training.WeightHistograms:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, training.WeightHistograms))
 
 
 def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:

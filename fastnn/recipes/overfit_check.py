@@ -32,6 +32,8 @@ class OverfitCheck(Recipe):
     name: ClassVar[str] = "overfit-check"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "20 s"
+    headline: ClassVar[tuple[str, ...]] = ("learning rate 0.01", "learning rate 0.1")
+    reported: ClassVar[str] = "loss 2.29 to 2.03 at rate 0.01; 0.0225 at 0.1"
 
     epochs: int = 20
     """How many updates are made, each on all images."""
@@ -46,7 +48,7 @@ class OverfitCheck(Recipe):
     lrs: tuple[float, ...] = (0.01, 0.1)
     """The learning rates that are compared."""
 
-    def run(self) -> None:
+    def experiment(self) -> None:
         self.check()
         if not self.lrs or min(self.lrs) <= 0:
             raise ValueError(f"lrs: expected learning rates above 0, got {self.lrs}")

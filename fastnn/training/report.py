@@ -59,7 +59,7 @@ def write_report(
     figures: Mapping[str, str] | None = None,
     pictures: Mapping[str, Figure] | None = None,
 ) -> Path:
-    """Write results.json, report.html and, for a classifier, confusion.png and samples.png to a run folder.
+    """Write results.json, report.html and, for a classifier, confusion.png, classes.png and samples.png to a run.
 
     The report shows what there is: the run's final figures, its curves, the confusion matrix with a table of the
     classes, images with their predictions, further pictures, every epoch, and the configuration. It is one file
@@ -124,7 +124,8 @@ def write_report(
     if evaluation is not None and evaluation.confusion is not None:
         classes = class_names(evaluation.confusion, classes)
         show("Confusion matrix", "confusion", plots.confusion(evaluation.confusion, classes))
-        sections.append("<h2>Classes</h2>\n" + _class_table(evaluation.confusion, classes))
+        show("Classes", "classes", plots.class_accuracies(evaluation.confusion, classes))
+        sections.append(_class_table(evaluation.confusion, classes))
         if images is not None:
             show("Samples", "samples", _samples(images, evaluation, classes))
     for heading, figure in (pictures or {}).items():
