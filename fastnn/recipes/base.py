@@ -151,6 +151,13 @@ class Recipe(ABC):
         self.run_dir = folder
         return folder
 
+    def write_config(self, **more: Any) -> None:
+        """Write config.json to the run's folder, unless it says the same already."""
+        assert self.run_dir is not None
+        path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
+        if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
+            replace_file(path, contents)
+
     def _numbers(self) -> list[int]:
         """The numbers of the runs of this recipe under runs/."""
         names = (re.fullmatch(rf"{self.name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())

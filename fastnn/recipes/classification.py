@@ -74,15 +74,19 @@ class ImageClassifier(Recipe):
         """Return what changes each training image at random."""
         return ()
 
-    def loss(self, model: nn.Module) -> nn.Module:
+    def make_loss(self) -> nn.Module:
         """Return what is minimized."""
         return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
 
-    def optimizer(self, model: nn.Module) -> optim.Optimizer:
+    def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
         """Return what makes the updates."""
         return optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
 
-    def pictures(self, model: nn.Module) -> dict[str, Figure]:
+    def figures(self) -> dict[str, str]:
+        """Return further final figures for the report."""
+        return {}
+
+    def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
         """Return pictures of the trained model for the report by their headings."""
         return {}
 
@@ -98,15 +102,17 @@ class ImageClassifier(Recipe):
         assert self.run_dir is not None
         training.load_model(self.run_dir / BEST, trainer.model)
         evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
-        pictures = {"Weights by epoch": training.plots.weights(_histograms(trainer)), **self.pictures(trainer.model)}
+        pictures = {**self.pictures(trainer.model, dataset),
+                    "Weights by epoch": training.plots.weights(_histograms(trainer))}
         report = training.write_report(self.run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
-                                       title=f"{self.name} on {dataset.name}", pictures=pictures)
+                                       title=f"{self.name} on {dataset.name}", figures=self.figures(),
+                                       pictures=pictures)
         _print_evaluation(evaluation, dataset.classes)
         print(f"report: {report}")
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 
-    def fit(self, *, callbacks: Sequence[training.Callback] = (),
-            progress: bool = True) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+    def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
+            dataset: data.Dataset | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
         """Train in the run folder, without a look at the test images.
 
         Parameters
@@ -115,6 +121,8 @@ class ImageClassifier(Recipe):
             What the trainer calls.
         progress : bool, default True
             Print what is trained, and how it goes.
+        dataset : Dataset, optional
+            What `dataset` returns, where it was read already.
 
         Returns
         -------
@@ -125,7 +133,7 @@ class ImageClassifier(Recipe):
             What brings images to the range that the model is trained on.
         """
         self.check()
-        dataset = self.dataset()
+        dataset = self.dataset() if dataset is None else dataset
         train, validation = data.split(dataset.train, self.validation, self.seed)
         mean, std = data.channel_statistics(train.images, dataset.scale)
         normalize = data.Normalize(mean, std, dataset.scale)
@@ -149,8 +157,8 @@ class ImageClassifier(Recipe):
 
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
-        return training.Trainer(model, self.loss(model), self.optimizer(model), schedule=optim.OneCycleLR(self.epochs),
-                                seed=self.seed, **options)
+        return training.Trainer(model, self.make_loss(), self.make_optimizer(model), seed=self.seed,
+                                schedule=optim.OneCycleLR(self.epochs), **options)
 
     def evaluate(self) -> None:
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""

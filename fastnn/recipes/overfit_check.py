@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fastnn import data, models, nn, optim, training
-from fastnn.recipes.base import CONFIG, Recipe
-from fastnn.training.checkpoint import replace_file
+from fastnn.recipes.base import Recipe
 
 # Small weights and images that are centred but not stretched: a rate of 0.1 overshoots and comes back, where He's
 # weights diverge, and a rate of 0.01 is slow.
@@ -58,9 +56,7 @@ class OverfitCheck(Recipe):
         loader = data.DataLoader(part, self.images, shuffle=False, transform=normalize)
 
         run_dir = self.open_run_dir()
-        path, contents = run_dir / CONFIG, (json.dumps(self.config(), indent=2) + "\n").encode()
-        if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
-            replace_file(path, contents)
+        self.write_config()
         print(f"{self.name}: ThreeLayerConvNet on {self.images} images of cifar10, gradient descent at learning rates "
               f"{', '.join(map(str, self.lrs))}")
         print(f"run folder: {run_dir}", flush=True)

@@ -44,5 +44,5 @@ class ThreeLayerConvNet(ImageClassifier):
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomCrop(4), data.RandomHorizontalFlip()]
 
-    def pictures(self, model: nn.Module) -> dict[str, Figure]:
+    def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
         return {"Filters of the first layer": training.plots.filters(model.state_dict()["0.weight"])}

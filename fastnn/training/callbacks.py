@@ -148,7 +148,7 @@ class WeightHistograms(Callback):
 
     Parameters
     ----------
-    bins : int, default 60
+    bins : int, default 40
         Intervals between a layer's least and largest weight.
 
     Attributes
@@ -172,7 +172,7 @@ class WeightHistograms(Callback):
     (['1.weight'], [640, 640, 640])
     """
 
-    def __init__(self, bins: int = 60) -> None:
+    def __init__(self, bins: int = 40) -> None:
         if bins < 1:
             raise ValueError(f"bins: expected at least 1, got {bins}")
         self.bins = bins

@@ -244,11 +244,11 @@ def class_accuracies(matrix: NDArray[np.int64], names: Sequence[str] | None = No
                         rotation_mode="anchor")
     _style(axes, "", "accuracy (%)")
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0, 108)
+    axes.set_ylim(0, 119)
     return figure
 
 
-def filters(weight: NDArray[Any], names: Sequence[str] | None = None) -> Figure:
+def filters(weight: NDArray[Any], names: Sequence[str] | None = None, *, columns: int | None = None) -> Figure:
     """Draw filters, or rows of weights in the shape of an image, each stretched to its own range.
 
     Parameters
@@ -256,6 +256,8 @@ def filters(weight: NDArray[Any], names: Sequence[str] | None = None) -> Figure:
     weight : ndarray, shape (O, 1 or 3, H, W)
     names : sequence of str, optional
         What stands above each.
+    columns : int, optional
+        How many stand in a row.
 
     Returns
     -------
@@ -268,15 +270,40 @@ def filters(weight: NDArray[Any], names: Sequence[str] | None = None) -> Figure:
     >>> len(training.plots.filters(np.random.default_rng(0).normal(size=(10, 3, 5, 5))).axes)
     10
     """
-    columns = min(len(weight), 5) if names else math.ceil(math.sqrt(len(weight)))
-    rows, side = -(-len(weight) // columns), 1.1 if names else 0.6
-    figure = require("matplotlib.figure", "drawing").Figure(
-        figsize=(side * columns, (side + 0.25 * bool(names)) * rows), layout="constrained")
     low, high = weight.min((1, 2, 3), keepdims=True), weight.max((1, 2, 3), keepdims=True)
     stretched = (weight - low) / np.where(high > low, high - low, 1)
-    for place, picture in enumerate(stretched.transpose(0, 2, 3, 1)):
+    return images(stretched, names, columns=columns or (min(len(weight), 5) if names else None))
+
+
+def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns: int | None = None) -> Figure:
+    """Draw images side by side.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (N, 1 or 3, H, W)
+        uint8, or floats from 0 to 1.
+    names : sequence of str, optional
+        What stands above each.
+    columns : int, optional
+        How many stand in a row; as many as rows where not given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import data, training
+    >>> len(training.plots.images(data.digits().test.images[:6] * 15, columns=3).axes)
+    6
+    """
+    columns = columns or math.ceil(math.sqrt(len(pixels)))
+    rows, side = -(-len(pixels) // columns), 1.1 if names else 0.6
+    figure = require("matplotlib.figure", "drawing").Figure(
+        figsize=(side * columns, (side + 0.25 * bool(names)) * rows), layout="constrained")
+    for place, picture in enumerate(pixels.transpose(0, 2, 3, 1)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray")
+        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest")
         axes.set_axis_off()
         if names:
             axes.set_title(names[place], fontsize=8, color=_INK)
@@ -327,7 +354,7 @@ def weights(histograms: WeightHistograms, most: int = 6) -> Figure:
                       color=tuple(1 - shade * (1 - _rgb(_BLUE))))
         _style(axes, "weight", "density")
         axes.set_title(name, fontsize=9, color=_INK)
-        axes.legend(frameon=False, fontsize=7, handlelength=1)
+        axes.legend(frameon=False, fontsize=7, handlelength=1).set_visible(axes is all_axes[0])
     return figure
 
 

@@ -224,7 +224,8 @@ def _final_figures(evaluation: Evaluation | None, evaluated: str, history: Histo
     if evaluation is not None:
         if evaluation.accuracy is not None:
             final[f"{evaluated} accuracy"] = percent(evaluation.accuracy)
-        final[f"{evaluated} loss"] = f"{evaluation.loss:.4f}"
+        if not math.isnan(evaluation.loss):
+            final[f"{evaluated} loss"] = f"{evaluation.loss:.4f}"
     if history:
         best = _best(history)
         if best.get("val_accuracy") is not None:
