@@ -259,7 +259,8 @@ def _batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict[str, 
     x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
     check_rank("x", x, rank, layout=layout)
     zeros = np.zeros(x.shape[1], x.dtype)
-    mean, var = (as_array(name, bn_param.get(name, zeros)).astype(x.dtype) for name in ("running_mean", "running_var"))
+    mean, var = (as_array(f"bn_param[{name!r}]", bn_param.get(name, zeros)).astype(x.dtype)
+                 for name in ("running_mean", "running_var"))
     # With momentum 1 the kernel's running statistics become the batch's alone, which is what the course's are made of.
     batch_mean, batch_var = (zeros.copy(), zeros.copy()) if training else (mean, var)
     check_shape("bn_param['running_mean']", mean, zeros.shape)

@@ -153,7 +153,8 @@ def test_spatial_groupnorm_forward() -> None:
     assert rel_error(x.reshape(4, -1).mean(axis=1), [9.72505327, 8.51114185, 8.9147544, 9.43448077]) < 1e-9
     out, _ = layers.spatial_groupnorm_forward(x, np.ones((1, 6, 1, 1)), np.zeros((1, 6, 1, 1)), 2, {"mode": "train"})
     assert np.abs(out.reshape(4, -1).mean(axis=1)).max() < 1e-15
-    assert rel_error(out.reshape(4, -1).std(axis=1), [0.99999963, 0.99999948, 0.99999973, 0.99999968]) < 5e-9
+    printed = np.array([3.67070958, 3.09892597, 4.27043622, 3.97521327])       # deviations of x
+    assert rel_error(out.reshape(4, -1).std(axis=1), printed / np.sqrt(printed**2 + 1e-5)) < 1e-12
 
 
 def test_dropout_draws_the_notebooks_masks() -> None:
