@@ -62,20 +62,20 @@ class KNearestNeighbor:
         X, points, dists = self._points(X)
         for i in range(len(X)):
             for j in range(len(points)):
-                kernels.pairwise_l2(X[i : i + 1], points[j : j + 1], out=dists[i : i + 1, j : j + 1])
+                dists[i, j] = kernels.pairwise_l2(X[i : i + 1], points[j : j + 1])[0, 0]
         return dists
 
     def compute_distances_one_loop(self, X: Array) -> Array:
         """Return the distances (num_test, num_train) of X to the training examples, one row a call of the kernel."""
         X, points, dists = self._points(X)
         for i in range(len(X)):
-            kernels.pairwise_l2(X[i : i + 1], points, out=dists[i : i + 1])
+            dists[i] = kernels.pairwise_l2(X[i : i + 1], points)[0]
         return dists
 
     def compute_distances_no_loops(self, X: Array) -> Array:
         """Return the distances (num_test, num_train) of X to the training examples, in one call of the kernel."""
-        X, points, dists = self._points(X)
-        return kernels.pairwise_l2(X, points, out=dists)
+        X, points, _ = self._points(X)
+        return kernels.pairwise_l2(X, points)
 
     def predict_labels(self, dists: Array, k: int = 1) -> Array:
         """Return the labels of the test examples whose distances to the training examples are given."""
