@@ -90,7 +90,7 @@ class KNNCifar10(Recipe):
         evaluation = training.Evaluation(np.nan, shares[-1], confusion, test.labels, predictions)
         across = np.log(self.sizes)
         pictures = {
-            "Accuracy against k, by cross-validation": training.plots.lines(
+            "Accuracy against k: cross-validation": training.plots.lines(
                 {f"mean of {self.folds} folds and their deviation": (self.ks, 100 * mean, 100 * deviation)}, "k",
                 "accuracy (%)", log_x=True),
             "Test accuracy against the number of training images": training.plots.lines(

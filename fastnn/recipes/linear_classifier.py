@@ -135,7 +135,7 @@ class LinearClassifier(ImageClassifier):
             print(f"loss of the first {_STEPS} steps, {name}: {losses[0]:.2f} to {losses[-1]:.2f}")
             series[name] = (np.arange(len(losses)), losses)
         print(f"(equal scores have a loss of {self.initial_loss:.2f})")
-        return {f"The first {_STEPS} steps at a learning rate of {_LR}": training.plots.lines(
+        return {f"The first steps: at a learning rate of {_LR}": training.plots.lines(
             series, "step", "loss", log_y=True)}
 
 

@@ -392,7 +392,7 @@ def lines(series: Mapping[str, Sequence[ArrayLike]], x_label: str, y_label: str,
                               alpha=0.15, linewidth=0)
     if log_x:
         axes.set_xscale("log")
-    if log_y:
+    if log_y and any(np.any(np.asarray(y) > 0) for _, y, *_ in series.values()):
         axes.set_yscale("log")
     _style(axes, x_label, y_label)
     return figure

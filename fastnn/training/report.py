@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -82,7 +83,8 @@ def write_report(
     figures : mapping of str to str, optional
         Further final figures.
     pictures : mapping of str to matplotlib figure, optional
-        Further pictures by their headings. Each is also written as a PNG file named after its heading.
+        Further pictures by their headings. Each is also written as a PNG file named after its
+        heading, up to a colon.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def write_report(
         if images is not None:
             show("Samples", "samples", _samples(images, evaluation, classes))
     for heading, figure in (pictures or {}).items():
-        show(heading, "".join(c if c.isalnum() else "-" for c in heading.lower()), figure)
+        show(heading, re.sub(r"[^a-z0-9]+", "-", heading.partition(":")[0].lower()).strip("-"), figure)
     if history:
         sections.append("<h2>Epochs</h2>\n" + _epoch_table(history))
     if config:
