@@ -222,6 +222,44 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
+class RandomApply:
+    """A transform done to each image with probability `p`, and not to the others.
+
+    Parameters
+    ----------
+    transform : transform
+        One that keeps the shape and dtype of the images.
+    p : float, default 0.5
+
+    Raises
+    ------
+    ValueError
+        Where `p` is not from 0 to 1.
+
+    Examples
+    --------
+    >>> from fastnn import data, random
+    >>> images = data.digits().train.images[:64]
+    >>> moved = data.RandomApply(data.RandomCrop(2), p=0.1)(images, random.generator(0, "augment"))
+    >>> bool((moved == images).all((1, 2, 3)).sum() > 50)
+    True
+    """
+
+    transform: Transform
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p: expected a probability from 0 to 1, got {self.p}")
+
+    def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        chosen = rng.random(len(images)) < self.p
+        changed = images.copy()
+        changed[chosen] = self.transform(images[chosen], rng)
+        return changed
+
+
+@dataclass(frozen=True)
 class RandomHorizontalFlip:
     """Each image mirrored left to right with probability `p`.
 

@@ -35,7 +35,7 @@ class LinearClassifier(ImageClassifier):
     --------
     >>> from fastnn import recipes
     >>> [(cell.lr, cell.weight_decay) for cell in recipes.SVMCifar10(lr=1e-3, factors=(1, 10)).cells()]
-    [(0.001, 0.01), (0.001, 0.1), (0.01, 0.01), (0.01, 0.1)]
+    [(0.001, 0.3), (0.001, 3.0), (0.01, 0.3), (0.01, 3.0)]
     """
 
     epochs: int = 7

@@ -30,6 +30,7 @@ class SoftmaxCifar10(LinearClassifier):
     initial_loss: ClassVar[float] = math.log(10)
 
     lr: float = 0.005
+    weight_decay: float = 0.03
 
     def model(self) -> models.SoftmaxClassifier:
         return models.SoftmaxClassifier(3072, seed=self.seed)

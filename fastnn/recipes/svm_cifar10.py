@@ -30,6 +30,7 @@ class SVMCifar10(LinearClassifier):
     initial_loss: ClassVar[float] = 9.0
 
     lr: float = 0.0005
+    weight_decay: float = 0.3
 
     def model(self) -> models.LinearSVM:
         return models.LinearSVM(3072, seed=self.seed)

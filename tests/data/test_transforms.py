@@ -10,6 +10,7 @@ TRANSFORMS = [
     data.RandomCrop(2, mode="constant"),
     data.RandomCrop(0),
     data.RandomHorizontalFlip(),
+    data.RandomApply(data.RandomCrop(1), p=0.3),
     data.RandomAffine(15, translate=(0.1, 0.2)),
     data.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.1]),
     data.Compose([data.RandomCrop(1), data.RandomHorizontalFlip(), data.Normalize(0.5, 0.2)]),
@@ -74,6 +75,8 @@ def test_random_horizontal_flip():
     assert (is_flipped | (flipped == images).all((1, 2, 3))).all()
     assert abs(is_flipped.mean() - 0.3) < 0.05
     np.testing.assert_array_equal(data.RandomHorizontalFlip(0)(images, rng()), images)
+    applied = data.RandomApply(data.RandomHorizontalFlip(1), 0.3)(images, rng())
+    np.testing.assert_array_equal(applied, flipped)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
@@ -181,6 +184,7 @@ def test_channel_statistics_refuses():
         (lambda: data.RandomCrop(-1), "padding: expected at least 0, got -1"),
         (lambda: data.RandomCrop(1, mode="edge"), "mode: expected 'reflect' or 'constant', got 'edge'"),
         (lambda: data.RandomHorizontalFlip(1.5), "p: expected a probability from 0 to 1, got 1.5"),
+        (lambda: data.RandomApply(data.RandomCrop(1), -0.1), "p: expected a probability from 0 to 1, got -0.1"),
         (lambda: data.RandomAffine(-1), "degrees: expected at least 0, got -1"),
         (lambda: data.RandomAffine(1, (0.1,)), "translate: expected two fractions"),
         (lambda: data.RandomAffine(1, (0.1, -0.1)), "translate: expected two fractions"),
