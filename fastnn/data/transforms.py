@@ -234,7 +234,7 @@ class RandomApply:
     Raises
     ------
     ValueError
-        Where `p` is not from 0 to 1.
+        Where `p` is not from 0 to 1; when called, where the images have not four axes.
 
     Examples
     --------
@@ -253,6 +253,7 @@ class RandomApply:
             raise ValueError(f"p: expected a probability from 0 to 1, got {self.p}")
 
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        _check_images(images)
         chosen = rng.random(len(images)) < self.p
         changed = images.copy()
         changed[chosen] = self.transform(images[chosen], rng)
