@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastnn import data as data
+    from fastnn import estimators as estimators
     from fastnn import kernels as kernels
     from fastnn import models as models
     from fastnn import nn as nn
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
 
-_SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "recipes", "testing", "training")
+_SUBPACKAGES = ("data", "estimators", "kernels", "models", "nn", "optim", "random", "recipes", "testing", "training")
 
 
 def __getattr__(name: str) -> Any:
