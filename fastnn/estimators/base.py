@@ -50,14 +50,14 @@ class GradientClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = self._validated(X, y, reset=True)
         classes, labels = np.unique(y, return_inverse=True)
+        held = round(self.validation_fraction * len(X)) if self.early_stopping else 0
+        if self.early_stopping and not 0 < held < len(X):
+            raise ValueError(f"validation_fraction: expected one that sets from 1 to {len(X) - 1} of {len(X)} samples "
+                             f"aside, got {self.validation_fraction}, which gives {held}")
         self._start(X, classes)
         train, validation = Split(X, labels), None
-        if self.early_stopping:
-            size = round(self.validation_fraction * len(train))
-            if not 0 < size < len(train):
-                raise ValueError(f"validation_fraction: expected one that sets from 1 to {len(train) - 1} of "
-                                 f"{len(train)} samples aside, got {self.validation_fraction}, which gives {size}")
-            train, validation = split(train, size, self._seed)
+        if held:
+            train, validation = split(train, held, self._seed)
         stopping = EarlyStopping(self.n_iter_no_change, self.tol, "val_accuracy" if validation else "train_loss",
                                  restore_best=bool(validation))
         history = self._train(train, self.max_iter, validation, [stopping])

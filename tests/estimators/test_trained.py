@@ -204,6 +204,18 @@ def test_one_class_is_no_task(Estimator: Any) -> None:
         Estimator().fit(X, 0 * y)
 
 
+@pytest.mark.parametrize("Estimator", TRAINED)
+def test_a_refused_fit_leaves_the_earlier_one(Estimator: Any) -> None:
+    X, y = blobs()
+    classifier = Estimator(**BRIEF).fit(X, y)
+    scores = classifier.decision_function(X)
+    none = {"early_stopping": True, "validation_fraction": 0}
+    for options, labels in [({"solver": "lbfgs"}, y), (none, y), ({}, 0 * y)]:
+        with pytest.raises(ValueError, match="expected"):
+            classifier.set_params(**options).fit(X, labels)
+        assert np.array_equal(classifier.set_params(**Estimator(**BRIEF).get_params()).decision_function(X), scores)
+
+
 def test_training_that_diverges_says_what_to_do() -> None:
     X, y = blobs()
     with pytest.raises(DivergedError, match="try a lower learning rate, inputs scaled to mean 0"):
