@@ -24,6 +24,7 @@ LOWER = {
     "data": {"nn", "optim", "kernels", "random"},
     "training": {"nn", "optim", "kernels", "random", "data"},
     "models": {"nn", "optim", "kernels", "random"},
+    "estimators": {"models", "training", "data", "nn", "optim", "kernels", "random"},
     "testing": {"nn", "optim", "kernels", "random", "models"},
     "recipes": {"models", "training", "data", "nn", "optim", "kernels", "random"},
     "cli": {"recipes", "models", "training", "data", "nn", "optim", "kernels", "random", "testing"},
