@@ -73,10 +73,12 @@ def _run(arguments: Sequence[str]) -> int:
     from fastnn.cli.gradients import gradcheck
     from fastnn.cli.kernels import bench, warmup
     from fastnn.cli.runs import evaluate, list_recipes, predict, train_with
+    from fastnn.cli.sweep import sweep_with
 
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(_deferred(list_recipes))
-    for command in (train_with(arguments[2:]), evaluate, predict, bench, gradcheck, warmup, doctor):
+    for command in (train_with(arguments[2:]), sweep_with(arguments[1:]), evaluate, predict, bench, gradcheck, warmup,
+                    doctor):
         app.command(_deferred(command))
     call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), arguments or ["--help"])
     return call() or 0

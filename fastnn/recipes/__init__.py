@@ -15,6 +15,8 @@ from fastnn.recipes.cnn import CNN
 from fastnn.recipes.cnn_mnist import CNNMnist
 from fastnn.recipes.image_file import read_image
 from fastnn.recipes.overfit_check import OverfitCheck
+from fastnn.recipes.space import Range
+from fastnn.recipes.sweeps import Sweep
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
 
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck)}
@@ -25,7 +27,9 @@ __all__ = [
            "CNNMnist",
            "ImageClassifier",
            "OverfitCheck",
+           "Range",
            "Recipe",
+           "Sweep",
            "ThreeLayerConvNet",
            "load",
            "read_image",

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fastnn.recipes.space import Space
+
 RUNS = Path("runs")
 CONFIG = "config.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
-_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs")
+_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track")
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[str]
     takes: ClassVar[str]
+    space: ClassVar[Space] = {}
+    """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
     seed: int = 0
     """What everything random is drawn from: initial weights, the order of the images, augmentation."""
@@ -92,11 +96,11 @@ class Recipe(ABC):
         """Return the recipe as the run that it resumes was begun: that in run_dir, else the newest under runs/."""
         run_dir = self.run_dir
         if run_dir is None:
-            numbers = self._numbers()
-            if not numbers:
+            taken = numbers(self.name)
+            if not taken:
                 raise FileNotFoundError(f"resume: expected a run of {self.name} under {RUNS.absolute()}, but there is "
                                         "none; give its folder as run_dir, or begin one without resume")
-            run_dir = RUNS / f"{self.name}-{max(numbers)}"
+            run_dir = RUNS / f"{self.name}-{max(taken)}"
         saved = load(run_dir)
         if type(saved) is not type(self):
             raise ValueError(f"run_dir: expected a run of {self.name}, but {run_dir} holds one of {saved.name}")
@@ -104,7 +108,7 @@ class Recipe(ABC):
 
     def open_run_dir(self) -> Path:
         """Make the run's folder where it is not there yet, and return it."""
-        folder = self.run_dir or RUNS / f"{self.name}-{max(self._numbers(), default=0) + 1}"
+        folder = self.run_dir or RUNS / f"{self.name}-{max(numbers(self.name), default=0) + 1}"
         try:
             folder.mkdir(parents=True, exist_ok=self.run_dir is not None)
         except OSError as error:
@@ -114,10 +118,11 @@ class Recipe(ABC):
         self.run_dir = folder
         return folder
 
-    def _numbers(self) -> list[int]:
-        """The numbers of the runs of this recipe under runs/."""
-        names = (re.fullmatch(rf"{self.name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
-        return [int(match[1]) for match in names if match]
+
+def numbers(name: str) -> list[int]:
+    """Return the numbers of the folders NAME-N under runs/."""
+    names = (re.fullmatch(rf"{name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
+    return [int(match[1]) for match in names if match]
 
 
 def load(run_dir: str | os.PathLike[str]) -> Any:

@@ -56,6 +56,10 @@ class ImageClassifier(Recipe):
     lr: float = 0.01
     """Highest learning rate, reached after three tenths of the run."""
 
+    track: training.Track | None = None
+    """Hand the configuration and each epoch's figures to Weights & Biases or TensorBoard too. Without a login to
+    Weights & Biases, what would be sent is kept in the run's folder."""
+
     validation: ClassVar[float] = 0.1
     weight_decay: ClassVar[float] = 0.05
     label_smoothing: ClassVar[float] = 0.1
@@ -82,7 +86,37 @@ class ImageClassifier(Recipe):
             raise ValueError(f"lr: expected a number above 0, got {self.lr}")
 
     def run(self) -> None:
+        trainer, dataset, normalize = self.fit()
+        assert self.run_dir is not None
+        training.load_model(self.run_dir / BEST, trainer.model)
+        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
+        report = training.write_report(self.run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
+                                       title=f"{self.name} on {dataset.name}", pictures=self.pictures(trainer.model))
+        _print_evaluation(evaluation, dataset.classes)
+        print(f"report: {report}")
+        print(f"test accuracy: {percent(evaluation.accuracy)}")
+
+    def fit(self, *, callbacks: Sequence[training.Callback] = (),
+            progress: bool = True) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+        """Train in the run folder, without a look at the test images.
+
+        Parameters
+        ----------
+        callbacks : sequence of Callback, optional
+            What the trainer calls.
+        progress : bool, default True
+            Print what is trained, and how it goes.
+
+        Returns
+        -------
+        trainer : Trainer
+            Its model has the weights of the last epoch.
+        dataset : Dataset
+        normalize : Normalize
+            What brings images to the range that the model is trained on.
+        """
         self.check()
+        trackers = [training.tracker(self.track)] if self.track else []
         dataset = self.dataset()
         train, validation = data.split(dataset.train, self.validation, self.seed)
         mean, std = data.channel_statistics(train.images, dataset.scale)
@@ -94,21 +128,16 @@ class ImageClassifier(Recipe):
 
         model = self.model()
         run_dir = self.open_run_dir()
-        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs})
-        parameters = sum(parameter.data.size for parameter in model.parameters())
-        shape = " x ".join(map(str, train.images.shape[1:]))
-        print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
-              f"{dataset.name} ({shape}); {len(validation):,} for validation, {len(dataset.test):,} for the test")
-        print(f"run folder: {run_dir}", flush=True)
+        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs},
+                               callbacks=[*callbacks, *trackers], progress=progress)
+        if progress:
+            parameters = sum(parameter.data.size for parameter in model.parameters())
+            shape = " x ".join(map(str, train.images.shape[1:]))
+            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
+                  f"{dataset.name} ({shape}); {len(validation):,} for validation, {len(dataset.test):,} for the test")
+            print(f"run folder: {run_dir}", flush=True)
         trainer.fit(train_loader, _in_order(validation, normalize), epochs=self.epochs, resume=self.resume)
-
-        training.load_model(run_dir / BEST, model)
-        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
-        report = training.write_report(run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
-                                       title=f"{self.name} on {dataset.name}", pictures=self.pictures(model))
-        _print_evaluation(evaluation, dataset.classes)
-        print(f"report: {report}")
-        print(f"test accuracy: {percent(evaluation.accuracy)}")
+        return trainer, dataset, normalize
 
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
