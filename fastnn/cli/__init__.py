@@ -111,6 +111,6 @@ def parsed(cli: Callable[..., Any], arguments: Sequence[str]) -> Any:
 def _sentence(page: str) -> str:
     """The paragraphs of a framed page, without what is indented twice or explains an option."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in page.splitlines()[1:-1]]
-    kept = (line.strip() for line in lines if not line.startswith(" " * 9))
+    kept = (line.strip() for line in lines if not line.startswith(" " * 9) and line.strip() != "[...]")
     paragraphs = (text.strip() for text in re.split("─+|-{9,}", " ".join(kept)))
     return "; ".join(text for text in paragraphs if text and not text.startswith("Argument helptext"))
