@@ -35,7 +35,7 @@ from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
 from fastnn.training.metrics import Record, percent
 
-STUDY = "study.db"
+STUDY, TRIALS = "study.db", "trials"
 
 _NAME = "fastnn"                            # of the study in its file
 _HEARTBEAT, _GRACE = 2, 10                  # seconds between heartbeats, and after which a trial's worker is dead
@@ -116,6 +116,9 @@ class Sweep:
             training.tracker(recipe.track)
         if self.study is not None:
             _check_file(self.study)
+            if not self.study.exists() and (self.study.parent / TRIALS).exists():
+                raise FileExistsError(f"study: the trials of another study lie in {self.study.parent}; give a file in "
+                                      "another folder")
         recipe.dataset()                    # where it has to be downloaded, one process does
 
     def run(self) -> None:
@@ -255,8 +258,10 @@ class Sweep:
                         [100 * trial.value for trial in complete], "validation accuracy (%)",
                         log=[name for name, choice in self.space.items() if _is_log(choice)])}
         if len(complete) > 1 and len(self.space) > 1:
+            # What sets the better half apart; the best tenth, Optuna's default, would be a trial or two.
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.5)
             pictures["Importance of the options"] = training.plots.importances(
-                optuna.importance.get_param_importances(study))
+                optuna.importance.get_param_importances(study, evaluator=evaluator))
         report = training.write_report(
             folder, title=f"Sweep of {best.name}", pictures=pictures,
             tables={"Training with the best options": [["command"], [command]], "Complete trials": rows,
@@ -276,16 +281,14 @@ def _worker(recipe: ImageClassifier, space: Space, file: Path, trials: int, thre
     kernels.set_num_threads(threads)
     optuna = require("optuna", "a sweep", "sweep")
     retried = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number
-    lock = _Lock(file)
-
-    tried = -1
+    lock, tried = _Lock(file), -1
 
     def objective(trial: Any) -> float:
         nonlocal tried
         tried = trial.number
         lock.release()                      # the study counts this trial now
         try:
-            return _try(trial, recipe, space, file.parent / "trials" / f"{trial.number:03d}")
+            return _try(trial, recipe, space, file.parent / TRIALS / f"{trial.number:03d}")
         except training.DivergedError as error:
             trial.set_user_attr("diverged", str(error))
             raise optuna.TrialPruned from error
@@ -371,7 +374,11 @@ class _Lock:
     """A lock between processes, which the operating system lifts when its holder dies: SQLite's own, on a file."""
 
     def __init__(self, file: Path) -> None:
-        self._connection = sqlite3.connect(file.with_name(f"{file.name}.lock"), timeout=_PATIENCE, isolation_level=None)
+        path = file.with_name(f"{file.name}.lock")
+        try:
+            self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        except sqlite3.Error as error:
+            raise OSError(f"study: {path} cannot be written ({error}); give a file in another folder") from error
 
     def acquire(self) -> None:
         self._connection.execute("BEGIN EXCLUSIVE")
@@ -425,13 +432,14 @@ def _open(file: Path, epochs: int) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's log, and its warnings that heartbeats are experimental."""
+    """Without Optuna's log, and its warnings that heartbeats are experimental and that trials are too few."""
     optuna = require("optuna", "a sweep", "sweep")
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", "Target and region quantiles select the same set")    # equal trials
             yield
     finally:
         optuna.logging.set_verbosity(level)

@@ -75,7 +75,7 @@ class _Wandb(Callback):
             self._run = self._wandb.init(
                 project="fastnn", name=folder.name, id=self._id, dir=folder, config=trainer.config, mode=mode,
                 resume="allow" if resumed and mode not in ("offline", "disabled") else None, reinit="finish_previous",
-                settings=self._wandb.Settings(console="off"))
+                settings=self._wandb.Settings(console="off", silent=not trainer.progress))
         except self._wandb.Error as error:
             raise ValueError(f"track: wandb cannot begin a run: {error}") from error
 

@@ -324,6 +324,18 @@ def test_a_file_that_holds_no_such_study() -> None:
     assert contents == {name: Path(name).read_bytes() for name in contents}
 
 
+def test_a_file_where_none_can_be() -> None:
+    Path("trials").mkdir()
+    with pytest.raises(FileExistsError, match="study: the trials of another study lie in"):
+        recipes.Sweep(Small(), study=Path("study.db")).run()
+    Path("a file").touch()
+    with pytest.raises(OSError, match="study: the folder a file cannot be made"):
+        recipes.Sweep(Small(), study=Path("a file/study.db")).run()
+    if sys.platform == "linux":
+        with pytest.raises(OSError, match=r"study: /proc/study\.db\.lock cannot be written"):
+            recipes.Sweep(Small(), study=Path("/proc/study.db")).run()
+
+
 def test_a_study_of_another_recipe_other_options_or_another_optuna() -> None:
     file = Path("study.db")
     with sweeps._quiet():
