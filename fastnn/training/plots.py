@@ -167,8 +167,8 @@ def importances(shares: Mapping[str, float]) -> Figure:
     --------
     >>> from fastnn import training
     >>> figure = training.plots.importances({"lr": 0.8, "batch_size": 0.2})
-    >>> [bar.get_width() for bar in figure.axes[0].patches]
-    [0.2, 0.8]
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['batch_size', 'lr']
     """
     figure, (axes,) = _figure(6.4, 0.9 + 0.42 * len(shares), 1)
     names = sorted(shares, key=lambda name: shares[name])
