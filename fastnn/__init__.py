@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fastnn import cs231n as cs231n
     from fastnn import data as data
     from fastnn import kernels as kernels
     from fastnn import models as models
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
 
-_SUBPACKAGES = ("data", "kernels", "models", "nn", "optim", "random", "recipes", "testing", "training")
+_SUBPACKAGES = ("cs231n", "data", "kernels", "models", "nn", "optim", "random", "recipes", "testing", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -84,6 +84,8 @@ def test_version(tmp_path: Path) -> None:
     ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),
     ("bench --repeats 0", "repeats: expected at least 1, got 0"),
     ("gradcheck -k Conv3d", "module: expected a part of one of Linear, "),
+    ("gradcheck --seed -1", "seed: expected at least 0, got -1"),
+    ("warmup -k relu --dtypes uint8", "dtypes: expected some of those that the chosen kernels take, uint8 being"),
     ("warmup --dtypes float16", "invalid choice 'float16' for argument '--dtypes'. "),
 ])
 def test_a_mistake_ends_in_a_sentence_and_status_2(arguments: str, message: str, tmp_path: Path) -> None:

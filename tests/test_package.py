@@ -20,6 +20,7 @@ LOWER = {
     "kernels": set(),
     "nn": {"kernels", "random"},
     "optim": {"nn", "kernels", "random"},
+    "cs231n": {"kernels"},
     "data": {"nn", "optim", "kernels", "random"},
     "training": {"nn", "optim", "kernels", "random", "data"},
     "models": {"nn", "optim", "kernels", "random"},
@@ -70,7 +71,7 @@ same = (state == np.random.get_state()[1].tolist() and environment == dict(os.en
         and filters == list(warnings.filters) and hooks == (sys.excepthook, sys.unraisablehook)
         and threading.active_count() == 1)
 print(json.dumps({"same": same, "loaded": sorted(m.split(".")[0] for m in after)}))
-import fastnn.kernels, fastnn.nn, fastnn.optim, fastnn.data, fastnn.training, fastnn.models
+import fastnn.cs231n, fastnn.kernels, fastnn.nn, fastnn.optim, fastnn.data, fastnn.training, fastnn.models
 print(json.dumps({"same": environment == dict(os.environ) and state == np.random.get_state()[1].tolist()
                   and threading.active_count() == 1,
                   "heavy": [m for m in ("matplotlib", "tyro", "pooch", "PIL", "tqdm", "safetensors", "torch",

@@ -113,4 +113,5 @@ def _sentence(page: str) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in page.splitlines()[1:-1]]
     kept = (line.strip() for line in lines if not line.startswith(" " * 9) and line.strip() != "[...]")
     paragraphs = (text.strip() for text in re.split("─+|-{9,}", " ".join(kept)))
-    return "; ".join(text for text in paragraphs if text and not text.startswith("Argument helptext"))
+    return "; ".join(text for text in paragraphs if text and
+                     not text.startswith(("Argument helptext", "For full helptext")))

@@ -27,6 +27,8 @@ def gradcheck(module: Annotated[str, tyro.conf.arg(aliases=["-k"])] = "", seed: 
     seed : int
         What weights and inputs are drawn from.
     """
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
     cases = [case for case in _cases(seed) if module.lower() in case[0].lower()]
     if not cases:
         names = ", ".join(name for name, *_ in _cases(seed))
@@ -84,6 +86,14 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             *((name, getattr(models, name)(10, small_images=True, width=4, seed=seed), (4, 3, 16, 16))
               for name in ("ResNet18", "ResNet34", "ResNet50")),
             ("ThreeLayerConvNet", models.ThreeLayerConvNet(seed=seed), (2, 3, 32, 32)),
+            ("LinearSVM", models.LinearSVM(12, seed=seed), (4, 3, 2, 2)),
+            ("SoftmaxClassifier", models.SoftmaxClassifier(12, seed=seed), (4, 3, 2, 2)),
+            ("TwoLayerNet", models.TwoLayerNet(seed=seed), (4, 3, 32, 32)),
+            ("FullyConnectedNet",
+             models.FullyConnectedNet(12, (7, 5), activation="tanh", batch_norm=True, dropout=0.3, seed=seed),
+             (8, 3, 2, 2)),
+            ("EmbeddingNet", models.EmbeddingNet(20, seed=seed), (2, 1, 28, 28)),
+            ("GaborBank", models.GaborBank(4), (2, 1, 14, 14)),
         ]
     for name, module, shape in cases:
         yield name, module.to(np.float64), (rng.standard_normal(shape),)

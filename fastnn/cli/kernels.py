@@ -75,18 +75,23 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     """
     if _jit.config.DISABLE_JIT:
         raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
+    rows = [row for row in _kernels(kernel) if any(dtype.name in dtypes for dtype in row.dtypes)]
+    if not rows:
+        raise ValueError("dtypes: expected some of those that the chosen kernels take, uint8 being for distances "
+                         f"alone, got {', '.join(dtypes) or 'none'}")
     columns = "{:<28} {:<8} {:>9} {:>9} {:>9}"
     print(columns.format("kernel", "dtype", "compiled", "loaded", "seconds"))
     begin = time.perf_counter()
     _jit._loop_address()
     seen: set[int] = set()
     counts = np.zeros(2, int)
-    for row in _kernels(kernel):
+    for row in rows:
         for dtype in (dtype for dtype in row.dtypes if dtype.name in dtypes):
             before = sum(block_kernel.seconds for block_kernel in _jit.kernels.values())
             for options in [{"algorithm": algorithm} for algorithm in row.algorithms] or [{}]:
                 for call in row.samples(np.random.default_rng(0), dtype):
-                    row(call, target="cpu", **options)
+                    if row.takes(call, options.get("algorithm", "auto")):
+                        row(call, target="cpu", **options)
             new = [compiled for block_kernel in _jit.kernels.values() for compiled in block_kernel.compiled.values()
                    if id(compiled) not in seen]
             for compiled in new:

@@ -49,9 +49,10 @@ def train_with(arguments: Sequence[str]) -> Callable[..., int]:
         try:
             chosen.run()
         except KeyboardInterrupt:
-            if chosen.run_dir is None or not any(chosen.run_dir.rglob("last.safetensors")):
+            folder = chosen.run_dir if hasattr(chosen, "resume") else None
+            if folder is None or not any(folder.rglob("last.safetensors")):
                 raise
-            command = shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(chosen.run_dir), "--resume"])
+            command = shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(folder), "--resume"])
             print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
             return 130
         return 0

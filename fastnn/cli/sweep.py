@@ -12,7 +12,7 @@ import tyro
 
 from fastnn import recipes
 from fastnn.cli.runs import AnyRecipe
-from fastnn.recipes.sweeps import arguments, changed
+from fastnn.recipes.base import arguments
 
 
 def sweep_with(words: Sequence[str]) -> Callable[..., int]:
@@ -41,7 +41,7 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
         except KeyboardInterrupt:
             if whole.study is None:
                 raise
-            options = {**changed(chosen), **{name: getattr(chosen, name) for name in whole.fixed},
+            options = {**chosen.changed(), **{name: getattr(chosen, name) for name in whole.fixed},
                        "trials": trials, "workers": workers, "study": whole.study}
             command = shlex.join(["fastnn", "sweep", chosen.name, *arguments(options)])
             print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn import kernels, random
-from fastnn.kernels._arrays import Array, as_float
+from fastnn.kernels._arrays import Array, as_float, check_shape
 from fastnn.nn.module import Backward, Module, once, state_lock
 
 
@@ -40,10 +40,12 @@ class Dropout(Module):
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         p = self.p if training else 0.0
-        mask = self._mask(np.shape(x)) if p else None
+        shape = np.shape(x)
+        mask = self._mask(shape) if p else None
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            check_shape("grad_y", grad_y, shape)
             if not input_grad:
                 return None
             return grad_y if mask is None else kernels.dropout_backward(grad_y, mask, p)

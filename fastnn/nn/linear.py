@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
-from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair
+from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair, check_shape
 from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
 from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once
@@ -83,14 +83,16 @@ class Linear(_Weighted):
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected {self.in_features} features along the last axis, got shape {x.shape}")
         shape = x.shape
-        y, rows_backward = self._apply(kernels.linear, kernels.linear_backward, x.reshape(-1, self.in_features))
+        rows, rows_backward = self._apply(kernels.linear, kernels.linear_backward, x.reshape(-1, self.in_features))
+        y = rows.reshape(*shape[:-1], self.out_features)
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            check_shape("grad_y", grad_y, (*shape[:-1], self.out_features))
             grad_x = rows_backward(grad_y.reshape(-1, self.out_features), input_grad=input_grad)
             return None if grad_x is None else grad_x.reshape(shape)
 
-        return y.reshape(*shape[:-1], self.out_features), backward
+        return y, backward
 
 
 class Conv2d(_Weighted):

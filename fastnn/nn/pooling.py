@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, IntPair, as_int, as_pair
+from fastnn.kernels._arrays import Array, IntPair, as_int, as_pair, check_shape
 from fastnn.nn.module import Backward, Module, keeps, once
 
 
@@ -136,10 +136,11 @@ class AdaptiveAvgPool2d(Module):
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         y = kernels.adaptive_avg_pool2d(x, self.output_size)
-        shape = x.shape
+        shape, pooled = x.shape, y.shape
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            check_shape("grad_y", grad_y, pooled)
             return kernels.adaptive_avg_pool2d_backward(grad_y, shape) if input_grad else None
 
         return y, backward

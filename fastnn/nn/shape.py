@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from fastnn.kernels._arrays import Array, as_array
+import numpy as np
+
+from fastnn.kernels._arrays import Array, as_array, check_shape
 from fastnn.nn.module import Backward, Module, once
 
 
@@ -37,11 +39,14 @@ class Flatten(Module):
         if first > last:
             raise ValueError(f"x: expected axes from {self.start_dim} to {self.end_dim}, got shape {shape}")
 
+        flat = *shape[:first], prod(shape[first:last + 1]), *shape[last + 1:]
+
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            check_shape("grad_y", grad_y, flat)
             return grad_y.reshape(shape) if input_grad else None
 
-        return x.reshape(*shape[:first], prod(shape[first:last + 1]), *shape[last + 1:]), backward
+        return x.reshape(flat), backward
 
 
 class Identity(Module):
@@ -56,8 +61,11 @@ class Identity(Module):
     """
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        shape = np.shape(x)
+
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            check_shape("grad_y", grad_y, shape)
             return grad_y if input_grad else None
 
         return x, backward

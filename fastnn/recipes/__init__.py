@@ -5,7 +5,7 @@ A recipe is a dataclass; its fields are the options of ``fastnn train NAME``, an
 Examples
 --------
 >>> from fastnn import recipes
->>> list(recipes.RECIPES)
+>>> list(recipes.RECIPES)[:4]
 ['cnn', 'cnn-mnist', 'three-layer-convnet', 'overfit-check']
 """
 
@@ -13,24 +13,52 @@ from fastnn.recipes.base import Recipe, load
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.cnn import CNN
 from fastnn.recipes.cnn_mnist import CNNMnist
+from fastnn.recipes.embedding_net_mnist import EmbeddingNetMnist
+from fastnn.recipes.fc_net import FCNet
+from fastnn.recipes.ffn_cifar10 import FFNCifar10
+from fastnn.recipes.ffn_comparison import FFNComparison
+from fastnn.recipes.ffn_fashion import FFNFashion
+from fastnn.recipes.fully_connected import FullyConnected
+from fastnn.recipes.gabor_svm_mnist import GaborSVMMnist
 from fastnn.recipes.image_file import read_image
+from fastnn.recipes.knn_cifar10 import KNNCifar10
+from fastnn.recipes.linear_classifier import LinearClassifier
 from fastnn.recipes.overfit_check import OverfitCheck
+from fastnn.recipes.regression import Regression
+from fastnn.recipes.softmax_cifar10 import SoftmaxCifar10
 from fastnn.recipes.space import Range
+from fastnn.recipes.svm_cifar10 import SVMCifar10
 from fastnn.recipes.sweeps import Sweep
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
+from fastnn.recipes.two_layer_net import TwoLayerNet
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck)}
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (
+    CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
+    FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression)}
 
 __all__ = [
-           "CNN",
-           "RECIPES",
-           "CNNMnist",
-           "ImageClassifier",
-           "OverfitCheck",
-           "Range",
-           "Recipe",
-           "Sweep",
-           "ThreeLayerConvNet",
-           "load",
-           "read_image",
+    "CNN",
+    "RECIPES",
+    "CNNMnist",
+    "EmbeddingNetMnist",
+    "FCNet",
+    "FFNCifar10",
+    "FFNComparison",
+    "FFNFashion",
+    "FullyConnected",
+    "GaborSVMMnist",
+    "ImageClassifier",
+    "KNNCifar10",
+    "LinearClassifier",
+    "OverfitCheck",
+    "Range",
+    "Recipe",
+    "Regression",
+    "SVMCifar10",
+    "SoftmaxCifar10",
+    "Sweep",
+    "ThreeLayerConvNet",
+    "TwoLayerNet",
+    "load",
+    "read_image",
 ]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import llvmlite.binding
+
+from fastnn import kernels
 from fastnn.recipes.space import Space
+from fastnn.training.checkpoint import replace_file
 
 RUNS = Path("runs")
-CONFIG = "config.json"
+CONFIG, RESULTS = "config.json", "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
 _CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track")
@@ -24,7 +31,7 @@ class Recipe(ABC):
     """An experiment that one command runs; its fields are the options of ``fastnn train NAME``.
 
     A subclass gives its name, the data it needs and about how long it takes, adds the options that it obeys
-    (`resume` among them where a run can be taken up again), and runs.
+    (`resume` among them where a run can be taken up again), and does the `experiment`.
 
     Examples
     --------
@@ -37,6 +44,10 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[str]
     takes: ClassVar[str]
+    headline: ClassVar[tuple[str, ...]] = ("test accuracy",)
+    """Those of the final figures that say how good the result is."""
+    reported: ClassVar[str] = "-"
+    """What others got with the same system."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
@@ -50,9 +61,31 @@ class Recipe(ABC):
     """Folder in which the data sets lie (mnist/, fashion-mnist/, cifar-10/); by default the one that the environment
     variable FASTNN_DATA names. Without either, what is needed is downloaded."""
 
-    @abstractmethod
     def run(self) -> None:
+        """Do the experiment, and note in the run folder how long it took on which machine."""
+        begin = time.perf_counter()
+        resumed = self.resumes
+        self.experiment()
+        assert self.run_dir is not None
+        results = json.loads((self.run_dir / RESULTS).read_bytes())
+        # Of a run in several parts, this one has seen the last alone.
+        results |= {"command": self.command(), "machine": machine(),
+                    "minutes": None if resumed else (time.perf_counter() - begin) / 60}
+        replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
+
+    @abstractmethod
+    def experiment(self) -> None:
         """Do the experiment, print what it finds, and leave it in the run folder."""
+
+    def command(self) -> str:
+        """Return the command line that does the experiment again."""
+        options = {name: value for name, value in self.changed().items() if name != "data_dir"}
+        return shlex.join(["fastnn", "train", self.name, *arguments(options)])
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that are not the default, but for those of a single run."""
+        return {option.name: getattr(self, option.name) for option in fields(self)
+                if option.name not in ("run_dir", "resume", "track") and getattr(self, option.name) != option.default}
 
     @property
     def resumes(self) -> bool:
@@ -118,11 +151,35 @@ class Recipe(ABC):
         self.run_dir = folder
         return folder
 
+    def write_config(self, **more: Any) -> None:
+        """Write config.json to the run's folder, unless it says the same already."""
+        assert self.run_dir is not None
+        path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
+        if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
+            replace_file(path, contents)
+
+
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """Return options as they are written on the command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
 
 def numbers(name: str) -> list[int]:
     """Return the numbers of the folders NAME-N under runs/."""
     names = (re.fullmatch(rf"{name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
     return [int(match[1]) for match in names if match]
+
+
+def machine() -> str:
+    """Return what runs are timed on."""
+    return f"{llvmlite.binding.get_host_cpu_name()}, {kernels.get_num_threads()} threads"
 
 
 def load(run_dir: str | os.PathLike[str]) -> Any:

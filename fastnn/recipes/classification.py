@@ -56,12 +56,13 @@ class ImageClassifier(Recipe):
     lr: float = 0.01
     """Highest learning rate, reached after three tenths of the run."""
 
+    weight_decay: float = 0.05
+    """How strongly weights are drawn to 0."""
     track: training.Track | None = None
     """Hand the configuration and each epoch's figures to Weights & Biases or TensorBoard too. Without a login to
     Weights & Biases, what would be sent is kept in the run's folder."""
 
     validation: ClassVar[float] = 0.1
-    weight_decay: ClassVar[float] = 0.05
     label_smoothing: ClassVar[float] = 0.1
 
     @abstractmethod
@@ -76,28 +77,45 @@ class ImageClassifier(Recipe):
         """Return what changes each training image at random."""
         return ()
 
-    def pictures(self, model: nn.Module) -> dict[str, Figure]:
-        """Return pictures for the report by their headings."""
+    def make_loss(self) -> nn.Module:
+        """Return what is minimized."""
+        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
+
+    def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        """Return what makes the updates."""
+        return optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
+
+    def figures(self) -> dict[str, str]:
+        """Return further final figures for the report."""
+        return {}
+
+    def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
+        """Return pictures of the trained model for the report by their headings."""
         return {}
 
     def check(self) -> None:
         super().check()
         if not self.lr > 0:
             raise ValueError(f"lr: expected a number above 0, got {self.lr}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay}")
 
-    def run(self) -> None:
+    def experiment(self) -> None:
         trainer, dataset, normalize = self.fit()
         assert self.run_dir is not None
         training.load_model(self.run_dir / BEST, trainer.model)
         evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
+        pictures = {**self.pictures(trainer.model, dataset),
+                    "Weights by epoch": training.plots.weights(_histograms(trainer))}
         report = training.write_report(self.run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
-                                       title=f"{self.name} on {dataset.name}", pictures=self.pictures(trainer.model))
+                                       title=f"{self.name} on {dataset.name}", figures=self.figures(),
+                                       pictures=pictures)
         _print_evaluation(evaluation, dataset.classes)
         print(f"report: {report}")
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 
-    def fit(self, *, callbacks: Sequence[training.Callback] = (),
-            progress: bool = True) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+    def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
+            dataset: data.Dataset | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
         """Train in the run folder, without a look at the test images.
 
         Parameters
@@ -106,6 +124,8 @@ class ImageClassifier(Recipe):
             What the trainer calls.
         progress : bool, default True
             Print what is trained, and how it goes.
+        dataset : Dataset, optional
+            What `dataset` returns, where it was read already.
 
         Returns
         -------
@@ -117,7 +137,7 @@ class ImageClassifier(Recipe):
         """
         self.check()
         trackers = [training.tracker(self.track)] if self.track else []
-        dataset = self.dataset()
+        dataset = self.dataset() if dataset is None else dataset
         train, validation = data.split(dataset.train, self.validation, self.seed)
         mean, std = data.channel_statistics(train.images, dataset.scale)
         normalize = data.Normalize(mean, std, dataset.scale)
@@ -129,7 +149,7 @@ class ImageClassifier(Recipe):
         model = self.model()
         run_dir = self.open_run_dir()
         trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs},
-                               callbacks=[*callbacks, *trackers], progress=progress)
+                               callbacks=[training.WeightHistograms(), *callbacks, *trackers], progress=progress)
         if progress:
             parameters = sum(parameter.data.size for parameter in model.parameters())
             shape = " x ".join(map(str, train.images.shape[1:]))
@@ -141,9 +161,8 @@ class ImageClassifier(Recipe):
 
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
-        optimizer = optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
-        return training.Trainer(model, nn.CrossEntropyLoss(label_smoothing=self.label_smoothing), optimizer,
-                                schedule=optim.OneCycleLR(self.epochs), seed=self.seed, **options)
+        return training.Trainer(model, self.make_loss(), self.make_optimizer(model), seed=self.seed,
+                                schedule=optim.OneCycleLR(self.epochs), **options)
 
     def evaluate(self) -> None:
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
@@ -191,6 +210,10 @@ def _fits(inputs: Any, model: nn.Module) -> bool:
                 and bool(np.isfinite(scores).all()))
     except (KeyError, TypeError, ValueError):
         return False
+
+
+def _histograms(trainer: training.Trainer) -> training.WeightHistograms:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, training.WeightHistograms))
 
 
 def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:

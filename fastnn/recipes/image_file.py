@@ -62,9 +62,10 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
         image = image.convert("I").point(lambda value: value / 257)    # 65535 to 255; convert("L") would cut off
     if image.has_transparency_data:
         pillow = require("PIL.Image", "reading an image")
-        white = pillow.new("RGBA", image.size, "white")
-        image = pillow.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        notes.append("put on white, since it is transparent")
+        image = image.convert("RGBA")
+        if image.getextrema()[3][0] < 255:
+            notes.append("put on white, since it is transparent")
+        image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image).convert("RGB")
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         if mode == "L" and image.mode not in ("1", "I", "F"):
@@ -83,7 +84,8 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
 
 def _open(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{os.fspath(path)}: expected an image file, but there is no such file")
+        raise FileNotFoundError(f"{os.fspath(path)}: expected an image file, but "
+                                + ("it is a folder" if Path(path).is_dir() else "there is no such file"))
     pillow = require("PIL.Image", "reading an image")
     try:
         with pillow.open(path) as image:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fastnn import data, models, nn, optim, training
-from fastnn.recipes.base import CONFIG, Recipe
-from fastnn.training.checkpoint import replace_file
+from fastnn.recipes.base import Recipe
 
 # Small weights and images that are centred but not stretched: a rate of 0.1 overshoots and comes back, where He's
 # weights diverge, and a rate of 0.01 is slow.
@@ -32,6 +30,8 @@ class OverfitCheck(Recipe):
     name: ClassVar[str] = "overfit-check"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "20 s"
+    headline: ClassVar[tuple[str, ...]] = ("learning rate 0.01", "learning rate 0.1")
+    reported: ClassVar[str] = "loss 2.29 to 2.03 at rate 0.01; 0.0225 at 0.1"
 
     epochs: int = 20
     """How many updates are made, each on all images."""
@@ -46,7 +46,7 @@ class OverfitCheck(Recipe):
     lrs: tuple[float, ...] = (0.01, 0.1)
     """The learning rates that are compared."""
 
-    def run(self) -> None:
+    def experiment(self) -> None:
         self.check()
         if not self.lrs or min(self.lrs) <= 0:
             raise ValueError(f"lrs: expected learning rates above 0, got {self.lrs}")
@@ -56,9 +56,7 @@ class OverfitCheck(Recipe):
         loader = data.DataLoader(part, self.images, shuffle=False, transform=normalize)
 
         run_dir = self.open_run_dir()
-        path, contents = run_dir / CONFIG, (json.dumps(self.config(), indent=2) + "\n").encode()
-        if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
-            replace_file(path, contents)
+        self.write_config()
         print(f"{self.name}: ThreeLayerConvNet on {self.images} images of cifar10, gradient descent at learning rates "
               f"{', '.join(map(str, self.lrs))}")
         print(f"run folder: {run_dir}", flush=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shlex
 import signal
 import sqlite3
 import threading
@@ -29,7 +28,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn import kernels, random, training
-from fastnn.recipes.base import RUNS, Recipe, numbers
+from fastnn.recipes.base import RUNS, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
@@ -246,7 +245,7 @@ class Sweep:
             counts += f"; {lost} failed or lost with a worker, and replaced"
         print(f"\n{len(results)} results: {counts}")
         best = replace(self.recipe, **_values(complete[0].params, self.space))
-        command = shlex.join(["fastnn", "train", best.name, *arguments(changed(best))])
+        command = best.command()
         print(f"to train with the best options and measure the result on the test images, run\n    {command}")
 
         optuna = require("optuna", "a sweep", "sweep")
@@ -537,23 +536,3 @@ def _accuracy(trial: Any) -> float:
 
 def _how(exitcode: int) -> str:
     return signal.Signals(-exitcode).name if exitcode < 0 else f"status {exitcode}"
-
-
-def changed(recipe: Recipe) -> dict[str, Any]:
-    """Return the options of a recipe that are not the default, but for those of a single run."""
-    default = type(recipe)()
-    return {field.name: getattr(recipe, field.name) for field in fields(recipe)
-            if field.name not in ("run_dir", "resume", "track")
-            and getattr(recipe, field.name) != getattr(default, field.name)}
-
-
-def arguments(options: Mapping[str, Any]) -> list[str]:
-    """Return options as they are written on the command line."""
-    words: list[str] = []
-    for name, value in options.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
-    return words

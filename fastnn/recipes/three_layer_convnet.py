@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from numpy.typing import NDArray
-
-from fastnn import data, models, nn
+from fastnn import data, models, nn, training
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 
@@ -49,36 +46,5 @@ class ThreeLayerConvNet(ImageClassifier):
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomCrop(4), data.RandomHorizontalFlip()]
 
-    def pictures(self, model: nn.Module) -> dict[str, Figure]:
-        return {"Filters of the first layer": filters(model.state_dict()["0.weight"])}
-
-
-def filters(weight: NDArray[Any]) -> Figure:
-    """Draw filters of 3 channels as images, each stretched to its own range.
-
-    Parameters
-    ----------
-    weight : ndarray, shape (O, 3, H, W)
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn.recipes.three_layer_convnet import filters
-    >>> len(filters(np.random.default_rng(0).normal(size=(10, 3, 5, 5))).axes)
-    10
-    """
-    from matplotlib.figure import Figure
-
-    columns = math.ceil(math.sqrt(len(weight)))
-    rows = -(-len(weight) // columns)
-    figure = Figure(figsize=(0.6 * columns, 0.6 * rows), layout="constrained")
-    low, high = weight.min((1, 2, 3), keepdims=True), weight.max((1, 2, 3), keepdims=True)
-    for place, picture in enumerate(((weight - low) / (high - low)).transpose(0, 2, 3, 1), 1):
-        axes = figure.add_subplot(rows, columns, place)
-        axes.imshow(picture)
-        axes.set_axis_off()
-    return figure
+    def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
+        return {"Filters of the first layer": training.plots.filters(model.state_dict()["0.weight"])}

@@ -118,6 +118,7 @@ class _Problem:
             parameter.grad = None
         output, backward = self.forward()
         self.weights = self.rng.standard_normal(np.shape(output))
+        self.terms = float(np.sum(np.abs(self.weights * output)))       # whose rounding f has, though they may cancel
         grads = backward(self.weights if np.ndim(output) else float(self.weights))
         grads = grads if isinstance(grads, tuple) else (grads,)
         self.arrays: list[tuple[str, Array, Array]] = []
@@ -149,8 +150,8 @@ class _Problem:
         narrow = (values[h / 2] - values[-h / 2]) / h
         middle = 0.5 * (values[h / 2] + values[-h / 2])
         outer = 0.5 * (values[h] + values[-h])
-        # Rounding in f reaches a slope as eps |f| / h; a kink as the jump of the slope itself.
-        noise = 64 * np.finfo(np.float64).eps * (sum(map(abs, values.values())) + 1) / h
+        # Rounding in the terms of f reaches a slope divided by h; a kink as the jump of the slope itself.
+        noise = 256 * np.finfo(np.float64).eps * (self.terms + 1) / h
         curved = abs(outer - middle) / h
         return wide, bool(abs(wide - narrow) <= noise and curved <= noise + 1e-4 * (abs(wide) + 1) * h / STEP)
 

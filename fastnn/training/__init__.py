@@ -15,7 +15,7 @@ Examples
 """
 
 from fastnn.training import plots
-from fastnn.training.callbacks import Callback, EarlyStopping
+from fastnn.training.callbacks import Callback, EarlyStopping, WeightHistograms
 from fastnn.training.checkpoint import CheckpointError, load, load_model, save
 from fastnn.training.metrics import (
     ClassResult,
@@ -44,6 +44,7 @@ __all__ = [
     "Loader",
     "Track",
     "Trainer",
+    "WeightHistograms",
     "accuracy",
     "commonest_confusions",
     "confusion_matrix",

@@ -1,4 +1,4 @@
-"""What may be hooked into a run, and early stopping."""
+"""What may be hooked into a run: early stopping, and a look at the weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnn.training.checkpoint import Tensors, part
 from fastnn.training.metrics import Evaluation, Record
@@ -140,3 +141,66 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: Tensors) -> None:
         self.best, self.waited = float(state["best"]), int(state["waited"])
         self._weights = part(state, "model")
+
+
+class WeightHistograms(Callback):
+    """Counts how the weights of each layer are spread, before the first epoch and after each.
+
+    Parameters
+    ----------
+    bins : int, default 40
+        Intervals between a layer's least and largest weight.
+
+    Attributes
+    ----------
+    names : list of str
+        The parameters of two or more dimensions: weights, not biases or scales.
+    ranges : list of ndarray, shape (layers, 2)
+        The least and the largest weight of each layer, for each time that was counted.
+    counts : list of ndarray, shape (layers, bins)
+        How many weights lie in each interval between them.
+
+    Examples
+    --------
+    >>> from fastnn import data, nn, optim, training
+    >>> model, histograms = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), training.WeightHistograms()
+    >>> trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 0.01),
+    ...                            callbacks=[histograms], progress=False)
+    >>> loader = data.DataLoader(data.digits().train, 64, transform=data.Normalize(0.3, 0.4, 16))
+    >>> _ = trainer.fit(loader, epochs=2)
+    >>> histograms.names, [int(counts.sum()) for counts in histograms.counts]
+    (['1.weight'], [640, 640, 640])
+    """
+
+    def __init__(self, bins: int = 40) -> None:
+        if bins < 1:
+            raise ValueError(f"bins: expected at least 1, got {bins}")
+        self.bins = bins
+        self._forget()
+
+    def _forget(self) -> None:
+        self.names: list[str] = []
+        self.ranges: list[NDArray[np.float64]] = []
+        self.counts: list[NDArray[np.int64]] = []
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        if not trainer.history:
+            self._forget()
+        self.names = [name for name, parameter in trainer.model.named_parameters() if parameter.data.ndim > 1]
+        if not self.counts:
+            self._count(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        self._count(trainer)
+
+    def _count(self, trainer: Trainer) -> None:
+        weights = [parameter.data for _, parameter in trainer.model.named_parameters() if parameter.data.ndim > 1]
+        self.ranges.append(np.array([(weight.min(), weight.max()) for weight in weights], np.float64).reshape(-1, 2))
+        self.counts.append(np.array([np.histogram(weight, self.bins)[0] for weight in weights],
+                                    np.int64).reshape(-1, self.bins))
+
+    def state_dict(self) -> Tensors:
+        return {"ranges": np.stack(self.ranges), "counts": np.stack(self.counts)} if self.counts else {}
+
+    def load_state_dict(self, state: Tensors) -> None:
+        self.ranges, self.counts = list(state["ranges"]), list(state["counts"])

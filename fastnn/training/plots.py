@@ -6,11 +6,12 @@ Figures are made without pyplot, so no window opens and nothing is kept once the
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastnn.training._extra import require
 from fastnn.training.metrics import History, class_names
@@ -18,6 +19,8 @@ from fastnn.training.metrics import History, class_names
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from fastnn.training.callbacks import WeightHistograms
 
 _BLUE, _ORANGE, _RED, _INK, _FAINT = "#2563a8", "#e07b1a", "#c62f2f", "#26303a", "#d9dee3"
 _CYCLE = (_BLUE, _ORANGE, "#2e8b57", "#8a4fa3", _RED, "#7a6a53")
@@ -145,9 +148,8 @@ def optimization_history(numbers: Sequence[int], values: Sequence[float], comple
     axes.scatter(x[whole], y[whole], s=26, color=_BLUE, label="complete")
     if not whole.all():
         axes.scatter(x[~whole], y[~whole], s=26, color=_ORANGE, marker="x", label="given up early")
-    _frame(axes, "trial", label)
+    _style(axes, "trial", label)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True))
-    axes.legend(frameon=False)
     return figure
 
 
@@ -174,7 +176,7 @@ def importances(shares: Mapping[str, float]) -> Figure:
     names = sorted(shares, key=lambda name: shares[name])
     bars = axes.barh(names, [shares[name] for name in names], color=_BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=4, color=_INK)
-    _frame(axes, "importance", "")
+    _style(axes, "importance", "")
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.1)
     return figure
@@ -227,7 +229,7 @@ def slices(options: Mapping[str, Sequence[Any]], values: Sequence[float], label:
             axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.margins(x=0.1)
-        _frame(axes, name, "" if i % columns else label)
+        _style(axes, name, "" if i % columns else label)
     return figure
 
 
@@ -325,6 +327,235 @@ def samples(images: NDArray[Any], labels: NDArray[Any], predictions: NDArray[Any
     return figure
 
 
+def class_accuracies(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> Figure:
+    """Draw the share of each class that is recognised as a bar, and the share of all as a line.
+
+    Parameters
+    ----------
+    matrix : ndarray of int64, shape (C, C)
+        As from `confusion_matrix`: a row a true class, a column a predicted one.
+    names : sequence of str, optional
+        The names of the classes, their numbers where not given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> axes = training.plots.class_accuracies(np.array([[3, 1], [0, 2]]), ["cat", "dog"]).axes[0]
+    >>> [float(bar.get_height()) for bar in axes.patches]
+    [75.0, 100.0]
+    """
+    names, classes = class_names(matrix, names), len(matrix)
+    shares = 100 * matrix.diagonal() / np.maximum(matrix.sum(1), 1)
+    figure, (axes,) = _figure(max(3.6, 0.8 + 0.56 * min(classes, 24)), 3.2, 1)
+    axes.bar(range(classes), shares, color=_BLUE, width=0.7)
+    axes.axhline(100 * matrix.trace() / max(1, matrix.sum()), color=_ORANGE, linewidth=1.2, label="all classes")
+    if classes <= 24:
+        for place, share in enumerate(shares):
+            axes.text(place, share, f"{share:.1f}", ha="center", va="bottom", fontsize=8, color=_INK)
+        long = max(map(len, names)) > 2
+        axes.set_xticks(range(classes), names, rotation=35 if long else 0, ha="right" if long else "center",
+                        rotation_mode="anchor")
+    _style(axes, "", "accuracy (%)")
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(0, 119)
+    return figure
+
+
+def filters(weight: NDArray[Any], names: Sequence[str] | None = None, *, columns: int | None = None) -> Figure:
+    """Draw filters, or rows of weights in the shape of an image, each stretched to its own range.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (O, 1 or 3, H, W)
+    names : sequence of str, optional
+        What stands above each.
+    columns : int, optional
+        How many stand in a row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> len(training.plots.filters(np.random.default_rng(0).normal(size=(10, 3, 5, 5))).axes)
+    10
+    """
+    low, high = weight.min((1, 2, 3), keepdims=True), weight.max((1, 2, 3), keepdims=True)
+    stretched = (weight - low) / np.where(high > low, high - low, 1)
+    return images(stretched, names, columns=columns or (min(len(weight), 5) if names else None))
+
+
+def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns: int | None = None) -> Figure:
+    """Draw images side by side.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (N, 1 or 3, H, W)
+        uint8, or floats from 0 to 1.
+    names : sequence of str, optional
+        What stands above each.
+    columns : int, optional
+        How many stand in a row; as many as rows where not given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import data, training
+    >>> len(training.plots.images(data.digits().test.images[:6] * 15, columns=3).axes)
+    6
+    """
+    columns = columns or math.ceil(math.sqrt(len(pixels)))
+    rows, side = -(-len(pixels) // columns), 1.1 if names else 0.6
+    figure = require("matplotlib.figure", "drawing").Figure(
+        figsize=(side * columns, (side + 0.25 * bool(names)) * rows), layout="constrained")
+    for place, picture in enumerate(pixels.transpose(0, 2, 3, 1)):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest")
+        axes.set_axis_off()
+        if names:
+            axes.set_title(names[place], fontsize=8, color=_INK)
+    return figure
+
+
+def weights(histograms: WeightHistograms, most: int = 6) -> Figure:
+    """Draw how the weights of each layer are spread, from the first epoch, pale, to the last.
+
+    Parameters
+    ----------
+    histograms : WeightHistograms
+        The callback of a run.
+    most : int, default 6
+        How many epochs are drawn at most, and how many layers: the first ones and the last.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import data, nn, optim, training
+    >>> model, histograms = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), training.WeightHistograms()
+    >>> trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 0.01),
+    ...                            callbacks=[histograms], progress=False)
+    >>> loader = data.DataLoader(data.digits().train, 64, transform=data.Normalize(0.3, 0.4, 16))
+    >>> _ = trainer.fit(loader, epochs=2)
+    >>> [axes.get_title() for axes in training.plots.weights(histograms).axes]
+    ['1.weight']
+    """
+    names = histograms.names if len(histograms.names) <= most else (*histograms.names[: most - 1], histograms.names[-1])
+    epochs = np.unique(np.linspace(0, len(histograms.counts) - 1, most).round().astype(int))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, all_axes = _figure(3.2 * columns, 2.5 * rows, columns, rows)
+    for axes in all_axes[len(names):]:
+        axes.set_axis_off()
+    for axes, name in zip(all_axes, names):
+        layer = histograms.names.index(name)
+        for place, epoch in enumerate(epochs):
+            low, high = histograms.ranges[epoch][layer]
+            counts = histograms.counts[epoch][layer]
+            edges = np.linspace(low, high, len(counts) + 1)
+            density = counts / (counts.sum() * max(edges[1] - edges[0], 1e-12))
+            shade = 0.2 + 0.8 * (place + 1) / len(epochs)
+            axes.plot((edges[1:] + edges[:-1]) / 2, density, linewidth=1.3, label=f"epoch {epoch}",
+                      color=tuple(1 - shade * (1 - _rgb(_BLUE))))
+        _style(axes, "weight", "density")
+        axes.set_title(name, fontsize=9, color=_INK)
+        axes.legend(frameon=False, fontsize=7, handlelength=1).set_visible(axes is all_axes[0])
+    return figure
+
+
+def lines(series: Mapping[str, Sequence[ArrayLike]], x_label: str, y_label: str, *, log_x: bool = False,
+          log_y: bool = False) -> Figure:
+    """Draw lines through points, with bands of their deviation where it is given.
+
+    Parameters
+    ----------
+    series : mapping of str to (x, y) or (x, y, deviation)
+        What each is called in the legend, and its numbers.
+    x_label, y_label : str
+        What the axes say.
+    log_x, log_y : bool, default False
+        Make an axis logarithmic.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import training
+    >>> figure = training.plots.lines({"mean": ([1, 10], [0.5, 0.4], [0.1, 0.1])}, "n", "error", log_x=True)
+    >>> figure.axes[0].get_xscale()
+    'log'
+    """
+    figure, (axes,) = _figure(6.4, 3.8, 1)
+    for i, (name, (x, y, *deviation)) in enumerate(series.items()):
+        x, y, color = np.asarray(x), np.asarray(y), _CYCLE[i % len(_CYCLE)]
+        _line(axes, x, y, color, name)
+        if deviation:
+            low = y - np.asarray(deviation[0])
+            axes.fill_between(x, np.maximum(low, y / 10) if log_y else low, y + np.asarray(deviation[0]), color=color,
+                              alpha=0.15, linewidth=0)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    _style(axes, x_label, y_label)
+    return figure
+
+
+def table(rows: Sequence[str], columns: Sequence[str], shares: NDArray[Any], row_label: str,
+          column_label: str) -> Figure:
+    """Draw a table of accuracies, the higher the darker.
+
+    Parameters
+    ----------
+    rows, columns : sequences of str
+        What they are called.
+    shares : ndarray, shape (rows, columns)
+        From 0 to 1.
+    row_label, column_label : str
+        What the axes say.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> figure = training.plots.table(["0.1", "1"], ["0", "0.01"], np.array([[0.3, 0.4], [0.1, 0.2]]), "rate", "decay")
+    >>> figure.axes[0].texts[1].get_text()
+    '40.0'
+    """
+    figure, (axes,) = _figure(1.8 + 0.75 * len(columns), 1.1 + 0.45 * len(rows), 1)
+    spread = (shares - shares.min()) / max(float(np.ptp(shares)), 1e-9)
+    axes.imshow(1 - 0.85 * spread[..., None] * (1 - _rgb(_BLUE)), aspect="auto")
+    for row, column in np.ndindex(shares.shape):
+        axes.text(column, row, f"{100 * shares[row, column]:.1f}", ha="center", va="center", fontsize=9,
+                  color="white" if spread[row, column] > 0.6 else _INK)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(column_label)
+    axes.set_ylabel(row_label)
+    return figure
+
+
 def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = require("matplotlib.figure", "drawing").Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -335,19 +566,20 @@ def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, label: str) 
 
 
 def _epochs(axes: Axes, label: str) -> None:
-    _frame(axes, "epoch", label)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True))
-    axes.legend(frameon=False)
+    _style(axes, "epoch", label)
 
 
-def _frame(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+def _style(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     axes.grid(color=_FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(which="both", colors=_INK, length=0)
+    axes.tick_params(colors=_INK, length=0)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
 
 
 def _rgb(color: str) -> NDArray[np.float64]:

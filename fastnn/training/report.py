@@ -60,7 +60,7 @@ def write_report(
     pictures: Mapping[str, Figure] | None = None,
     tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Path:
-    """Write results.json, report.html and, for a classifier, confusion.png and samples.png to a run folder.
+    """Write results.json, report.html and, for a classifier, confusion.png, classes.png and samples.png to a run.
 
     The report shows what there is: the run's final figures, its curves, the confusion matrix with a table of the
     classes, images with their predictions, further pictures and tables, every epoch, and the configuration. It is one
@@ -127,7 +127,8 @@ def write_report(
     if evaluation is not None and evaluation.confusion is not None:
         classes = class_names(evaluation.confusion, classes)
         show("Confusion matrix", "confusion", plots.confusion(evaluation.confusion, classes))
-        sections.append("<h2>Classes</h2>\n" + _class_table(evaluation.confusion, classes))
+        show("Classes", "classes", plots.class_accuracies(evaluation.confusion, classes))
+        sections.append(_class_table(evaluation.confusion, classes))
         if images is not None:
             show("Samples", "samples", _samples(images, evaluation, classes))
     for heading, figure in (pictures or {}).items():
@@ -229,7 +230,8 @@ def _final_figures(evaluation: Evaluation | None, evaluated: str, history: Histo
     if evaluation is not None:
         if evaluation.accuracy is not None:
             final[f"{evaluated} accuracy"] = percent(evaluation.accuracy)
-        final[f"{evaluated} loss"] = f"{evaluation.loss:.4f}"
+        if not math.isnan(evaluation.loss):
+            final[f"{evaluated} loss"] = f"{evaluation.loss:.4f}"
     if history:
         best = _best(history)
         if best.get("val_accuracy") is not None:

@@ -244,7 +244,7 @@ class Trainer:
         self._start_over()
         self._steps_per_epoch = len(train_loader)
         if self.run_dir is not None:
-            self._open(self.run_dir, resume)
+            self._open(self.run_dir, resume, epochs)
         self._call("on_fit_begin")
         with Interrupts() as self._interrupts, self._progress(epochs) as progress:
             if not self._state.updates:
@@ -439,13 +439,16 @@ class Trainer:
 
     # --- the run folder ---
 
-    def _open(self, run_dir: Path, resume: bool) -> None:
+    def _open(self, run_dir: Path, resume: bool, epochs: int) -> None:
         for module in ("safetensors", "matplotlib"):
             require(module, "saving a run")
         saved = (run_dir / LAST).exists()
         # A run that could not save its first checkpoint, for a full disk say, has nothing to go on from but its start.
         if resume and (saved or History.read(run_dir) or not (run_dir / CONFIG).exists()):
             self._load(run_dir / LAST)
+            if epochs < self._state.epoch:
+                raise ValueError(f"epochs: expected at least {self._state.epoch}, which the run in {run_dir} has done, "
+                                 f"got {epochs}")
         elif saved:
             raise FileExistsError(f"{run_dir}: holds a run already; go on with it (resume=True), or give another "
                                   "run_dir")

@@ -114,6 +114,16 @@ def test_gradients(name: str) -> None:
         assert check.error <= 1e-7, check
 
 
+@pytest.mark.parametrize("name", [*LAYERS, *MORE])
+def test_a_gradient_of_another_shape_is_refused(name: str) -> None:
+    make, shape = MORE[name] if name in MORE else (lambda: LAYERS[name][0](nn), LAYERS[name][1])
+    layer = make().to(np.float64)
+    for change in (lambda y: y[1:], lambda y: np.stack([y, y])):
+        y, backward = layer.forward(values(shape))
+        with pytest.raises(ValueError, match="expected"):
+            backward(change(y))
+
+
 class Inference(nn.Module):
     """A layer as it is in inference, whatever is asked for."""
 

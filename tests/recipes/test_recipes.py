@@ -13,7 +13,7 @@ import pytest
 from fastnn import data, recipes, training
 from fastnn.data import Dataset, Split
 from fastnn.recipes import RECIPES, CNNMnist, OverfitCheck, ThreeLayerConvNet
-from fastnn.recipes.three_layer_convnet import filters
+from fastnn.training.plots import filters
 
 FILES = {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "results.json", "report.html",
          "curves.png", "confusion.png", "samples.png"}

@@ -24,6 +24,7 @@ import pytest
 from fastnn import nn, recipes
 from fastnn.data import Dataset, Split
 from fastnn.recipes import RECIPES, Range, sweeps
+from fastnn.recipes.base import arguments
 from fastnn.recipes.space import Space
 
 optuna = pytest.importorskip("optuna")
@@ -264,9 +265,9 @@ def test_a_range_that_is_none() -> None:
 
 
 def test_options_as_arguments() -> None:
-    assert sweeps.arguments(sweeps.changed(Small(lr=0.5, hidden=(8, 4), activation="tanh"))) == [
+    assert arguments(Small(lr=0.5, hidden=(8, 4), activation="tanh").changed()) == [
         "--lr", "0.5", "--hidden", "8", "4", "--activation", "tanh"]
-    assert sweeps.changed(Small(run_dir=Path("a"), track="wandb")) == {}
+    assert Small(run_dir=Path("a"), track="wandb").changed() == {}
 
 
 @pytest.mark.parametrize(("sweep", "message"), [

@@ -123,6 +123,14 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
+def test_a_run_has_no_fewer_epochs_than_it_has_done(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    process = start(folder, "--resume", "--epochs", 2)
+    assert "epochs: expected at least 3, which the run in" in process.communicate(timeout=120)[1]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
 def test_a_run_killed_in_its_first_epoch_can_be_resumed(whole, tmp_path):
     process = start_and_wait(tmp_path, 0, 4)
     process.kill()

@@ -1,0 +1,41 @@
+"""Fully connected networks of any depth on CIFAR-10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastnn import data
+from fastnn.recipes.fully_connected import FullyConnected
+
+
+@dataclass
+class FCNet(FullyConnected):
+    """Linear layers of any number and width, on CIFAR-10.
+
+    Two hidden layers of 100 units with batch normalization, if nothing else is asked for; the augmentation mirrors the
+    images.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> len(list(recipes.FCNet(hidden=(64, 64, 64), batch_norm=False).model().parameters()))
+    8
+    """
+
+    name: ClassVar[str] = "fc-net"
+    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
+    takes: ClassVar[str] = "1 min"
+    shape: ClassVar[tuple[int, ...]] = (3, 32, 32)
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.004
+    batch_norm: bool = True
+
+    def dataset(self) -> data.Dataset:
+        return data.cifar10(self.data_dir)
+
+    def augmentation(self) -> Sequence[data.Transform]:
+        return [data.RandomHorizontalFlip()]

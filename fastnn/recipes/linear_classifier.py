@@ -1,0 +1,144 @@
+"""What the recipes of linear classifiers have in common: a grid of runs, of which the best one counts."""
+
+from __future__ import annotations
+
+import shutil
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import numpy as np
+
+from fastnn import data, nn, optim, training
+from fastnn.models import FullyConnectedNet
+from fastnn.recipes.base import read_config
+from fastnn.recipes.classification import BEST, ImageClassifier
+from fastnn.training.metrics import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LR, _STEPS = 0.001, 10             # of the first steps, drawn for inputs that are scaled and such that are not
+
+
+@dataclass
+class LinearClassifier(ImageClassifier):
+    """A recipe that trains a linear classifier of CIFAR-10 by gradient descent, over a grid of rates and decays.
+
+    Each pair is a run in a folder of its own; the one with the best validation accuracy is measured on the test
+    images. A subclass gives the model with its loss.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> [(cell.lr, cell.weight_decay) for cell in recipes.SVMCifar10(lr=1e-3, factors=(1, 10)).cells()]
+    [(0.001, 0.01), (0.001, 0.1), (0.01, 0.01), (0.01, 0.1)]
+    """
+
+    epochs: int = 7
+    batch_size: int = 200
+    lr: float = 0.001
+    weight_decay: float = 0.01
+
+    factors: tuple[float, ...] = (0.3, 1.0, 3.0)
+    """The grid: learning rate and decay are multiplied by each of these. 1 alone trains once."""
+
+    initial_loss: ClassVar[float]
+    """The loss of equal scores."""
+
+    @abstractmethod
+    def model(self) -> FullyConnectedNet:
+        """Return the linear model, with its loss."""
+
+    def dataset(self) -> data.Dataset:
+        return data.cifar10(self.data_dir)
+
+    def augmentation(self) -> Sequence[data.Transform]:
+        return [data.RandomHorizontalFlip()]
+
+    def make_loss(self) -> nn.Module:
+        return self.model().criterion
+
+    def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        return optim.SGD(optim.parameter_groups(model, self.weight_decay), self.lr, momentum=0.9, nesterov=True)
+
+    def check(self) -> None:
+        super().check()
+        if not self.factors or min(self.factors) <= 0 or len(set(self.factors)) < len(self.factors):
+            raise ValueError(f"factors: expected numbers above 0, each once, got {self.factors}")
+
+    def cells(self) -> list[LinearClassifier]:
+        """Return the recipes of the grid: one a rate and decay."""
+        return [replace(self, lr=_rounded(self.lr * rate), weight_decay=_rounded(self.weight_decay * decay),
+                        factors=(1.0,)) for rate, decay in product(self.factors, repeat=2)]
+
+    def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
+            dataset: data.Dataset | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+        if len(self.factors) == 1:
+            return super().fit(callbacks=callbacks, progress=progress, dataset=dataset)
+        self.check()
+        dataset = self.dataset() if dataset is None else dataset
+        run_dir = self.open_run_dir()
+        self.write_config()
+        print(f"{self.name}: a grid of {len(self.factors)} learning rates x {len(self.factors)} weight decays")
+        print(f"run folder: {run_dir}", flush=True)
+        cells, fitted = self.cells(), []
+        for cell in cells:
+            cell.run_dir = run_dir / f"lr-{cell.lr:g}-decay-{cell.weight_decay:g}"
+            cell.resume = self.resume and (cell.run_dir / "last.safetensors").exists()
+            fitted.append(cell.fit(callbacks=callbacks, progress=False, dataset=dataset))
+            print(f"learning rate {cell.lr:<8g} weight decay {cell.weight_decay:<8g} validation "
+                  f"{percent(fitted[-1][0].history['val_accuracy'].max())}", flush=True)
+        self.grid = np.array([trainer.history["val_accuracy"].max() for trainer, *_ in fitted])
+        best = int(self.grid.argmax())
+        # The best run of the grid becomes the whole one's, so that it can be evaluated and used.
+        for name in (BEST, "last.safetensors", "metrics.jsonl"):
+            shutil.copyfile(cast(Path, cells[best].run_dir) / name, run_dir / name)
+        self.write_config(inputs=read_config(cast(Path, cells[best].run_dir))["inputs"])
+        return fitted[best]
+
+    def figures(self) -> dict[str, str]:
+        if len(self.factors) == 1:
+            return {}
+        best = self.cells()[int(self.grid.argmax())]
+        return {"learning rate": f"{best.lr:g}", "weight decay": f"{best.weight_decay:g}"}
+
+    def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
+        weight = model.state_dict()["1.weight"].reshape(-1, 3, 32, 32)
+        pictures = {"Templates": training.plots.filters(weight, dataset.classes)}
+        if len(self.factors) > 1:
+            rates, decays = ([f"{_rounded(option * factor):g}" for factor in self.factors]
+                             for option in (self.lr, self.weight_decay))
+            pictures["Validation accuracy over the grid (%)"] = training.plots.table(
+                rates, decays, self.grid.reshape(len(rates), len(decays)), "learning rate", "weight decay")
+        return pictures | self.first_steps(dataset)
+
+    def first_steps(self, dataset: data.Dataset) -> dict[str, Figure]:
+        """Print and draw the loss before training and in some steps, on pixels as they are and on normalised ones."""
+        count = _STEPS * self.batch_size
+        part = data.Split(dataset.train.images[:count], dataset.train.labels[:count])
+        scaled = data.Normalize(*data.channel_statistics(part.images))
+        series = {}
+        for name, transform in (("pixels from 0 to 255", data.Normalize(0, 1, 1)), ("mean 0, deviation 1", scaled)):
+            model = self.model()
+            optimizer, losses = optim.SGD(model.parameters(), _LR), []
+            for images, labels in data.DataLoader(part, self.batch_size, seed=self.seed, transform=transform):
+                scores, backward = model.forward(images)
+                loss, loss_backward = model.criterion.forward(scores, labels)
+                losses.append(float(loss))
+                backward(loss_backward(), input_grad=False)
+                optimizer.step()
+                optimizer.zero_grad()
+            print(f"loss of the first {_STEPS} steps, {name}: {losses[0]:.2f} to {losses[-1]:.2f}")
+            series[name] = (np.arange(len(losses)), losses)
+        print(f"(equal scores have a loss of {self.initial_loss:.2f})")
+        return {f"The first {_STEPS} steps at a learning rate of {_LR}": training.plots.lines(
+            series, "step", "loss", log_y=True)}
+
+
+def _rounded(value: float) -> float:
+    """Without the last digits, which products of decimal numbers leave behind."""
+    return float(f"{value:.6g}")

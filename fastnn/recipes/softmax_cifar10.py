@@ -1,0 +1,35 @@
+"""A linear softmax classifier on CIFAR-10."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastnn import models
+from fastnn.recipes.linear_classifier import LinearClassifier
+
+
+@dataclass
+class SoftmaxCifar10(LinearClassifier):
+    """A linear classifier with the cross-entropy of the softmax, on CIFAR-10.
+
+    Trained over a grid of learning rates and weight decays. Drawn are the template of each class, and what the first
+    steps do to the loss where the inputs are not scaled.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> round(recipes.SoftmaxCifar10().initial_loss, 4)
+    2.3026
+    """
+
+    name: ClassVar[str] = "softmax-cifar10"
+    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
+    takes: ClassVar[str] = "1 min"
+    initial_loss: ClassVar[float] = math.log(10)
+
+    lr: float = 0.005
+
+    def model(self) -> models.SoftmaxClassifier:
+        return models.SoftmaxClassifier(3072, seed=self.seed)
