@@ -20,7 +20,7 @@ from fastnn import cli, data, models, nn, recipes
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
 
-COMMANDS = ("list", "train", "evaluate", "predict", "bench", "gradcheck", "warmup", "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "bench", "gradcheck", "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
 
 
@@ -48,7 +48,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS[1:])
 def test_every_option_is_explained(command: str, tmp_path: Path) -> None:
-    arguments = (command, "cnn") if command == "train" else (command,)
+    arguments = (command, "cnn") if command in ("train", "sweep") else (command,)
     done = fastnn_command(*arguments, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     frame = [line.strip("│ ") for line in done.stdout.splitlines() if line.startswith("│")]

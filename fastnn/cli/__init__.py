@@ -74,10 +74,12 @@ def _run(arguments: Sequence[str]) -> int:
     from fastnn.cli.kernels import bench, warmup
     from fastnn.cli.results import results
     from fastnn.cli.runs import evaluate, list_recipes, predict, train_with
+    from fastnn.cli.sweep import sweep_with
 
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(_deferred(list_recipes))
-    for command in (train_with(arguments[2:]), evaluate, predict, results, bench, gradcheck, warmup, doctor):
+    for command in (train_with(arguments[2:]), sweep_with(arguments[1:]), evaluate, predict, results, bench, gradcheck,
+                    warmup, doctor):
         app.command(_deferred(command))
     call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), arguments or ["--help"])
     return call() or 0
@@ -110,7 +112,7 @@ def parsed(cli: Callable[..., Any], arguments: Sequence[str]) -> Any:
 def _sentence(page: str) -> str:
     """The paragraphs of a framed page, without what is indented twice or explains an option."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in page.splitlines()[1:-1]]
-    kept = (line.strip() for line in lines if not line.startswith(" " * 9))
+    kept = (line.strip() for line in lines if not line.startswith(" " * 9) and line.strip() != "[...]")
     paragraphs = (text.strip() for text in re.split("─+|-{9,}", " ".join(kept)))
     return "; ".join(text for text in paragraphs if text and
                      not text.startswith(("Argument helptext", "For full helptext")))

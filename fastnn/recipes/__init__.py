@@ -26,7 +26,9 @@ from fastnn.recipes.linear_classifier import LinearClassifier
 from fastnn.recipes.overfit_check import OverfitCheck
 from fastnn.recipes.regression import Regression
 from fastnn.recipes.softmax_cifar10 import SoftmaxCifar10
+from fastnn.recipes.space import Range
 from fastnn.recipes.svm_cifar10 import SVMCifar10
+from fastnn.recipes.sweeps import Sweep
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
 from fastnn.recipes.two_layer_net import TwoLayerNet
 
@@ -49,10 +51,12 @@ __all__ = [
     "KNNCifar10",
     "LinearClassifier",
     "OverfitCheck",
+    "Range",
     "Recipe",
     "Regression",
     "SVMCifar10",
     "SoftmaxCifar10",
+    "Sweep",
     "ThreeLayerConvNet",
     "TwoLayerNet",
     "load",

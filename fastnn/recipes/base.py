@@ -8,6 +8,7 @@ import re
 import shlex
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +16,14 @@ from typing import Any, ClassVar
 import llvmlite.binding
 
 from fastnn import kernels
+from fastnn.recipes.space import Space
 from fastnn.training.checkpoint import replace_file
 
 RUNS = Path("runs")
 CONFIG, RESULTS = "config.json", "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
-_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs")
+_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track")
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Recipe(ABC):
     """Those of the final figures that say how good the result is."""
     reported: ClassVar[str] = "-"
     """What others got with the same system."""
+    space: ClassVar[Space] = {}
+    """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
     seed: int = 0
     """What everything random is drawn from: initial weights, the order of the images, augmentation."""
@@ -75,17 +79,13 @@ class Recipe(ABC):
 
     def command(self) -> str:
         """Return the command line that does the experiment again."""
-        changed = []
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if option.name in ("run_dir", "data_dir", "resume") or value == option.default:
-                continue
-            flag = option.name.replace("_", "-")
-            if isinstance(value, bool):
-                changed.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                changed += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
-        return shlex.join(["fastnn", "train", self.name, *changed])
+        options = {name: value for name, value in self.changed().items() if name != "data_dir"}
+        return shlex.join(["fastnn", "train", self.name, *arguments(options)])
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that are not the default, but for those of a single run."""
+        return {option.name: getattr(self, option.name) for option in fields(self)
+                if option.name not in ("run_dir", "resume", "track") and getattr(self, option.name) != option.default}
 
     @property
     def resumes(self) -> bool:
@@ -129,11 +129,11 @@ class Recipe(ABC):
         """Return the recipe as the run that it resumes was begun: that in run_dir, else the newest under runs/."""
         run_dir = self.run_dir
         if run_dir is None:
-            numbers = self._numbers()
-            if not numbers:
+            taken = numbers(self.name)
+            if not taken:
                 raise FileNotFoundError(f"resume: expected a run of {self.name} under {RUNS.absolute()}, but there is "
                                         "none; give its folder as run_dir, or begin one without resume")
-            run_dir = RUNS / f"{self.name}-{max(numbers)}"
+            run_dir = RUNS / f"{self.name}-{max(taken)}"
         saved = load(run_dir)
         if type(saved) is not type(self):
             raise ValueError(f"run_dir: expected a run of {self.name}, but {run_dir} holds one of {saved.name}")
@@ -141,7 +141,7 @@ class Recipe(ABC):
 
     def open_run_dir(self) -> Path:
         """Make the run's folder where it is not there yet, and return it."""
-        folder = self.run_dir or RUNS / f"{self.name}-{max(self._numbers(), default=0) + 1}"
+        folder = self.run_dir or RUNS / f"{self.name}-{max(numbers(self.name), default=0) + 1}"
         try:
             folder.mkdir(parents=True, exist_ok=self.run_dir is not None)
         except OSError as error:
@@ -158,10 +158,23 @@ class Recipe(ABC):
         if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
             replace_file(path, contents)
 
-    def _numbers(self) -> list[int]:
-        """The numbers of the runs of this recipe under runs/."""
-        names = (re.fullmatch(rf"{self.name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
-        return [int(match[1]) for match in names if match]
+
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """Return options as they are written on the command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def numbers(name: str) -> list[int]:
+    """Return the numbers of the folders NAME-N under runs/."""
+    names = (re.fullmatch(rf"{name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
+    return [int(match[1]) for match in names if match]
 
 
 def machine() -> str:

@@ -58,6 +58,9 @@ class ImageClassifier(Recipe):
 
     weight_decay: float = 0.05
     """How strongly weights are drawn to 0."""
+    track: training.Track | None = None
+    """Hand the configuration and each epoch's figures to Weights & Biases or TensorBoard too. Without a login to
+    Weights & Biases, what would be sent is kept in the run's folder."""
 
     validation: ClassVar[float] = 0.1
     label_smoothing: ClassVar[float] = 0.1
@@ -133,6 +136,7 @@ class ImageClassifier(Recipe):
             What brings images to the range that the model is trained on.
         """
         self.check()
+        trackers = [training.tracker(self.track)] if self.track else []
         dataset = self.dataset() if dataset is None else dataset
         train, validation = data.split(dataset.train, self.validation, self.seed)
         mean, std = data.channel_statistics(train.images, dataset.scale)
@@ -145,7 +149,7 @@ class ImageClassifier(Recipe):
         model = self.model()
         run_dir = self.open_run_dir()
         trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs},
-                               callbacks=[training.WeightHistograms(), *callbacks], progress=progress)
+                               callbacks=[training.WeightHistograms(), *callbacks, *trackers], progress=progress)
         if progress:
             parameters = sum(parameter.data.size for parameter in model.parameters())
             shape = " x ".join(map(str, train.images.shape[1:]))

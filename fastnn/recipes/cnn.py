@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from fastnn import models
 from fastnn.data import Dataset, RandomAffine, Transform, load
 from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.space import Range, Space
 
 
 @dataclass
@@ -28,6 +29,7 @@ class CNN(ImageClassifier):
     name: ClassVar[str] = "cnn"
     needs: ClassVar[str] = "in the package"
     takes: ClassVar[str] = "5 s"
+    space: ClassVar[Space] = {"lr": Range(1e-3, 1e-1, log=True), "batch_size": (32, 64, 128, 256)}
 
     epochs: int = 15
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from fastnn import data, models
 from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.space import Range, Space
 
 
 @dataclass
@@ -27,6 +28,7 @@ class CNNMnist(ImageClassifier):
     name: ClassVar[str] = "cnn-mnist"
     needs: ClassVar[str] = "MNIST (11 MB)"
     takes: ClassVar[str] = "9 min"
+    space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256)}
 
     batch_size: int = 128
     lr: float = 0.002

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from fastnn import models, nn, optim
 from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.space import Range, Space
 
 Activation: TypeAlias = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
 Init: TypeAlias = Literal["he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "normal"]
@@ -33,6 +34,10 @@ class FullyConnected(ImageClassifier):
 
     shape: ClassVar[tuple[int, ...]]
     """Of an image."""
+
+    space: ClassVar[Space] = {
+        "lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256), "weight_decay": Range(1e-3, 1.0, log=True),
+        "dropout": Range(0.0, 0.5), "init": ("he_normal", "he_uniform", "xavier_normal", "xavier_uniform")}
 
     hidden: tuple[int, ...] = (100, 100)
     """Units of each hidden layer."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fastnn import data, models, nn, training
 from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.space import Range, Space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,7 @@ class ThreeLayerConvNet(ImageClassifier):
     name: ClassVar[str] = "three-layer-convnet"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "6 min"
+    space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256)}
 
     epochs: int = 10
     batch_size: int = 128

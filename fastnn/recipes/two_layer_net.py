@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fastnn import data, models, nn, training
 from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.space import Range, Space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ class TwoLayerNet(ImageClassifier):
     name: ClassVar[str] = "two-layer-net"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "1 min"
+    space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "weight_decay": Range(1e-3, 1.0, log=True),
+                              "hidden": Range(20, 200)}
 
     epochs: int = 20
     batch_size: int = 128

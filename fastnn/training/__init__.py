@@ -29,6 +29,7 @@ from fastnn.training.metrics import (
     per_class_table,
 )
 from fastnn.training.report import write_report
+from fastnn.training.tracking import Track, tracker
 from fastnn.training.trainer import DivergedError, Interrupted, Loader, Trainer
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "History",
     "Interrupted",
     "Loader",
+    "Track",
     "Trainer",
     "WeightHistograms",
     "accuracy",
@@ -53,5 +55,6 @@ __all__ = [
     "per_class_table",
     "plots",
     "save",
+    "tracker",
     "write_report",
 ]

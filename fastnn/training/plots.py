@@ -115,6 +115,124 @@ def comparison(histories: Mapping[str, History], measure: str = "train_loss", *,
     return figure
 
 
+def optimization_history(numbers: Sequence[int], values: Sequence[float], complete: Sequence[bool],
+                         label: str) -> Figure:
+    """Draw the values of a sweep's trials in their order, with the best so far.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The trials.
+    values : sequence of float
+        What they reached; the higher, the better. NaN is not drawn.
+    complete : sequence of bool
+        False for those that were given up early.
+    label : str
+        What the values are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import training
+    >>> figure = training.plots.optimization_history([0, 1, 2], [90.0, 70.0, 95.0], [True, False, True], "accuracy (%)")
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [90.0, 90.0, 95.0]
+    """
+    figure, (axes,) = _figure(6.4, 3.8, 1)
+    x, y, whole = np.array(numbers), np.array(values, float), np.array(complete, bool)
+    best = np.fmax.accumulate(np.where(whole, y, np.nan))
+    axes.step(x, best, where="post", color=_BLUE, linewidth=1.2, label="best so far")
+    axes.scatter(x[whole], y[whole], s=26, color=_BLUE, label="complete")
+    if not whole.all():
+        axes.scatter(x[~whole], y[~whole], s=26, color=_ORANGE, marker="x", label="given up early")
+    _style(axes, "trial", label)
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True))
+    return figure
+
+
+def importances(shares: Mapping[str, float]) -> Figure:
+    """Draw how much each option of a sweep decides.
+
+    Parameters
+    ----------
+    shares : mapping of str to float
+        The options' shares, which sum to 1, or are all 0.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import training
+    >>> figure = training.plots.importances({"lr": 0.8, "batch_size": 0.2})
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['batch_size', 'lr']
+    """
+    figure, (axes,) = _figure(6.4, 0.9 + 0.42 * len(shares), 1)
+    names = sorted(shares, key=lambda name: shares[name])
+    bars = axes.barh(names, [shares[name] for name in names], color=_BLUE, height=0.6)
+    axes.bar_label(bars, fmt="%.2f", padding=4, color=_INK)
+    _style(axes, "importance", "")
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 1.1)
+    return figure
+
+
+def slices(options: Mapping[str, Sequence[Any]], values: Sequence[float], label: str,
+           log: Sequence[str] = ()) -> Figure:
+    """Draw the values of a sweep's trials against each option.
+
+    Parameters
+    ----------
+    options : mapping of str to sequence
+        What each trial had for each option: numbers, or something else, which is set in a row.
+    values : sequence of float
+        What the trials reached, in the same order.
+    label : str
+        What the values are.
+    log : sequence of str, optional
+        The options whose axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import training
+    >>> figure = training.plots.slices({"lr": [0.01, 0.1], "optimizer": ["sgd", "adam"]}, [90.0, 95.0], "accuracy (%)",
+    ...                                log=["lr"])
+    >>> [axes.get_xscale() for axes in figure.axes]
+    ['log', 'linear']
+    """
+    columns = min(3, len(options))
+    rows = -(-len(options) // columns)
+    figure, all_axes = _figure(max(4.6, 3.2 * columns), 3.2 * rows, columns, rows)
+    for axes in all_axes[len(options) :]:
+        axes.set_axis_off()
+    ticker = require("matplotlib.ticker", "drawing")
+    for i, (axes, (name, x)) in enumerate(zip(all_axes, options.items())):
+        row = any(not isinstance(mark, int | float) or isinstance(mark, bool) for mark in x)
+        marks = sorted(set(x), key=str if row else None)
+        places = range(len(marks)) if row else marks
+        axes.set_xscale("log" if name in log and not row else "linear")
+        axes.scatter([places[marks.index(mark)] for mark in x], values, s=26, color=_BLUE, alpha=0.75, linewidths=0)
+        if row or len(marks) < min(6, len(x)):
+            axes.set_xticks(places, [str(mark) for mark in marks])
+        elif name in log:
+            decades = np.log10(marks[-1] / marks[0])
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if decades > 2 else (1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.margins(x=0.1)
+        _style(axes, name, "" if i % columns else label)
+    return figure
+
+
 def confusion(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> Figure:
     """Draw a confusion matrix: right predictions in blue, confusions in red, each by its share of the true class.
 

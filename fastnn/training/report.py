@@ -59,12 +59,13 @@ def write_report(
     evaluated: str = "test",
     figures: Mapping[str, str] | None = None,
     pictures: Mapping[str, Figure] | None = None,
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Path:
     """Write results.json, report.html and, for a classifier, confusion.png, classes.png and samples.png to a run.
 
     The report shows what there is: the run's final figures, its curves, the confusion matrix with a table of the
-    classes, images with their predictions, further pictures, every epoch, and the configuration. It is one file
-    without scripts or references to others.
+    classes, images with their predictions, further pictures and tables, every epoch, and the configuration. It is one
+    file without scripts or references to others.
 
     Parameters
     ----------
@@ -83,8 +84,10 @@ def write_report(
     figures : mapping of str to str, optional
         Further final figures.
     pictures : mapping of str to matplotlib figure, optional
-        Further pictures by their headings. Each is also written as a PNG file named after its
-        heading, up to a colon.
+        Further pictures by their headings. Each is also written as a PNG file named after its heading, up
+        to a colon.
+    tables : mapping of str to rows, optional
+        Further tables by their headings; the cells are text, and those of the first row name the columns.
 
     Returns
     -------
@@ -132,6 +135,9 @@ def write_report(
             show("Samples", "samples", _samples(images, evaluation, classes))
     for heading, figure in (pictures or {}).items():
         show(heading, re.sub(r"[^a-z0-9]+", "-", heading.partition(":")[0].lower()).strip("-"), figure)
+    for heading, (heads, *rows) in (tables or {}).items():
+        cells = [[escape(cell) for cell in row] for row in rows]
+        sections.append(f"<h2>{escape(heading)}</h2>\n" + _table([escape(head) for head in heads], cells))
     if history:
         sections.append("<h2>Epochs</h2>\n" + _epoch_table(history))
     if config:

@@ -88,7 +88,7 @@ def test_a_failed_download_says_what_to_do(served, monkeypatch):
 
 def test_without_pooch(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs pooch: run pip install 'fastnn-kernels\[train\]', or"):
+    with pytest.raises(ModuleNotFoundError, match=r'needs pooch: run pip install "fastnn-kernels\[train\]", or'):
         download.fetch("mnist")
 
 

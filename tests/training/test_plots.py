@@ -50,6 +50,36 @@ def test_a_comparison_has_a_line_a_run():
         plots.comparison({"a": training.History(RECORDS)}, "no_such")
 
 
+def test_the_history_of_a_sweep_knows_the_best_of_complete_trials():
+    figure = plots.optimization_history([0, 1, 2, 4], [90, 95, np.nan, 92], [True, False, False, True], "accuracy (%)")
+    (axes,) = figure.axes
+    assert axes.lines[0].get_ydata().tolist() == [90, 90, 90, 92]
+    complete, given_up = (dots.get_offsets().tolist() for dots in axes.collections)
+    assert complete == [[0, 90], [4, 92]]
+    assert given_up[0] == [1, 95]
+    assert pixels(figure).std() > 5
+
+
+def test_importances_are_bars_the_longest_on_top():
+    (axes,) = plots.importances({"lr": 0.7, "hidden": 0.0, "init": 0.3}).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hidden", "init", "lr"]
+    assert [bar.get_width() for bar in axes.patches] == [0, 0.3, 0.7]
+
+
+def test_slices_draw_numbers_choices_and_flags():
+    figure = plots.slices({"lr": [1e-4, 1e-2, 1e-1], "hidden": ["(8)", "()", "(8)"], "norm": [True, False, None],
+                           "batch_size": [64, 32, 64]}, [90, 95, 92], "accuracy (%)", log=["lr", "batch_size"])
+    lr, hidden, norm, batch_size = figure.axes[:4]
+    assert [axes.get_xlabel() for axes in figure.axes[:4]] == ["lr", "hidden", "norm", "batch_size"]
+    assert [axes.get_xscale() for axes in (lr, hidden, norm, batch_size)] == ["log", "linear", "linear", "log"]
+    assert lr.collections[0].get_offsets().tolist() == [[1e-4, 90], [1e-2, 95], [1e-1, 92]]
+    assert hidden.collections[0].get_offsets().tolist() == [[1, 90], [0, 95], [1, 92]]
+    assert [label.get_text() for label in hidden.get_xticklabels()] == ["()", "(8)"]
+    assert [label.get_text() for label in norm.get_xticklabels()] == ["False", "None", "True"]
+    assert [label.get_text() for label in batch_size.get_xticklabels()] == ["32", "64"]
+    assert pixels(figure).std() > 5
+
+
 def test_confusions_stand_out_in_red_and_right_ones_in_blue():
     matrix = np.array([[95, 5, 0], [0, 100, 0], [30, 0, 70]])
     figure = plots.confusion(matrix, ["cat", "dog", "fox"])

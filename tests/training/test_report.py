@@ -33,7 +33,8 @@ def run_dir(tmp_path_factory):
     evaluation = run.evaluate(data.DataLoader(DIGITS.test, 120, shuffle=False, transform=transform))
     path = training.write_report(folder, evaluation, classes=DIGITS.classes, images=DIGITS.test.images,
                                  figures={"parameters": "1,210"},
-                                 pictures={"Both <rates>": plots.comparison({"lr 0.01": run.history}, log=True)})
+                                 pictures={"Both <rates>": plots.comparison({"lr 0.01": run.history}, log=True)},
+                                 tables={"Trials": [["lr", "a < b"], ["0.01", "<i>"]]})
     assert path == folder / "report.html"
     (folder.parent / "evaluation.json").write_text(json.dumps([evaluation.accuracy, evaluation.loss]))
     return folder
@@ -76,7 +77,9 @@ def test_the_page_is_one_file_without_scripts_or_references(run_dir):
     assert "digits <1> & more" in words
     assert "1,210" in words
     headings = [text for tag, text in page.texts if tag == "h2"]
-    assert headings == ["Curves", "Confusion matrix", "Classes", "Samples", "Both <rates>", "Epochs", "Configuration"]
+    assert headings == ["Curves", "Confusion matrix", "Classes", "Samples", "Both <rates>", "Trials", "Epochs",
+                        "Configuration"]
+    assert {"a < b", "<i>"} <= set(words)
 
 
 def test_its_pictures_are_those_in_the_folder(run_dir):

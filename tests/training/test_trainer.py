@@ -559,5 +559,5 @@ except ModuleNotFoundError as error:
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert out[0].startswith("epoch 1/1  train loss ")
-    assert out[1:] == ["saving a run needs safetensors: run pip install 'fastnn-kernels[train]'"]
+    assert out[1:] == ['saving a run needs safetensors: run pip install "fastnn-kernels[train]"']
     assert not (tmp_path / "run").exists()

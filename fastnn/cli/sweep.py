@@ -1,0 +1,51 @@
+"""The command that searches a recipe's options."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fastnn import recipes
+from fastnn.cli.runs import AnyRecipe
+from fastnn.recipes.base import arguments
+
+
+def sweep_with(words: Sequence[str]) -> Callable[..., int]:
+    """Return the command "sweep"; `words` is what follows the recipe's name on the command line."""
+    def sweep(recipe: AnyRecipe, trials: int = 30, workers: int = 1, study: Path | None = None) -> int:
+        """Search the options with which a recipe reaches its best validation accuracy.
+
+        Each trial trains with options drawn from the recipe's search space; those that are given here are fixed. Poor
+        trials are given up early. After Ctrl-C, or when it was killed, the same command with the study's file goes on.
+
+        Parameters
+        ----------
+        trials : int
+            How many results there are at the end, with those that the study has already.
+        workers : int
+            How many processes try at once; each gets its share of the cores.
+        study : Path
+            The study's file, beside which trials, pictures and the report lie; by default study.db in
+            runs/sweep-RECIPE-N with the first number N that is free.
+        """
+        chosen: Any = recipe
+        given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
+        whole = recipes.Sweep(chosen, trials, workers, study, fixed=[name for name in chosen.space if name in given])
+        try:
+            whole.run()
+        except KeyboardInterrupt:
+            if whole.study is None:
+                raise
+            options = {**chosen.changed(), **{name: getattr(chosen, name) for name in whole.fixed},
+                       "trials": trials, "workers": workers, "study": whole.study}
+            command = shlex.join(["fastnn", "sweep", chosen.name, *arguments(options)])
+            print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
+            return 130
+        return 0
+
+    return tyro.conf.configure(tyro.conf.CascadeSubcommandArgs)(sweep)
