@@ -58,6 +58,7 @@ class ImageClassifier(Recipe):
 
     weight_decay: float = 0.05
     """How strongly weights are drawn to 0."""
+
     track: training.Track | None = None
     """Hand the configuration and each epoch's figures to Weights & Biases or TensorBoard too. Without a login to
     Weights & Biases, what would be sent is kept in the run's folder."""

@@ -11,9 +11,13 @@ import pytest
 from fastnn import models, nn, testing
 
 SHAPES = {"CNN": (1, 8, 8), "CNNMnist": (1, 28, 28), "ThreeLayerConvNet": (3, 32, 32),
-          "ResNet18": (3, 16, 16), "ResNet34": (3, 16, 16), "ResNet50": (3, 16, 16)}
+          "ResNet18": (3, 16, 16), "ResNet34": (3, 16, 16), "ResNet50": (3, 16, 16), "LinearSVM": (3, 4, 4),
+          "SoftmaxClassifier": (3, 4, 4), "TwoLayerNet": (3, 4, 4), "FullyConnectedNet": (3, 4, 4),
+          "EmbeddingNet": (1, 28, 28)}
+OTHERS = {"GaborBank", "KNearestNeighbors"}                           # no networks: test_features.py
 RESNETS = [name for name in SHAPES if name.startswith("ResNet")]      # test_resnet.py has more on them
-TINY: dict[str, Any] = {name: {"small_images": True, "width": 4} for name in RESNETS}
+TINY: dict[str, Any] = {**{name: {"small_images": True, "width": 4} for name in RESNETS},
+                        **{name: {"in_features": 48} for name in SHAPES if SHAPES[name] == (3, 4, 4)}}
 
 
 def images(name: str, n: int = 2, dtype: Any = np.float32) -> np.ndarray:
@@ -21,7 +25,7 @@ def images(name: str, n: int = 2, dtype: Any = np.float32) -> np.ndarray:
 
 
 def test_all_models_are_tested() -> None:
-    assert set(SHAPES) == set(models.__all__)
+    assert SHAPES.keys() | OTHERS == set(models.__all__)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -72,7 +76,7 @@ def test_three_layer_convnet_has_three_layers() -> None:
 @pytest.mark.parametrize("name", [name for name in SHAPES if name not in RESNETS])
 def test_scores_and_gradients_are_those_of_the_same_network_in_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    model = getattr(models, name)(seed=1).to(np.float64)
+    model = getattr(models, name)(**TINY.get(name, {}), seed=1).to(np.float64)
     twin = torch.nn.Sequential(*[torch_layer(torch, layer) for layer in model]).double()
     twin.load_state_dict({key: torch.from_numpy(array) for key, array in model.state_dict().items()})
     x, labels = images(name, 3, np.float64), np.array([1, 7, 4])
