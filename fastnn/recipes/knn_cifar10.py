@@ -98,8 +98,7 @@ class KNNCifar10(Recipe):
                  f"{100 * offset:.1f} + {100 * slope:.2f} ln N": (self.sizes, 100 * (offset + slope * across))},
                 "training images N", "accuracy (%)", log_x=True),
             "Distance to the nearest training image": training.plots.lines(
-                {"mean over the test images": (self.sizes, distances)}, "training images N", "distance", log_x=True,
-                log_y=True),
+                {"mean over the test images": (self.sizes, distances)}, "training images N", "distance", log_x=True),
             "Misled by the background: test images, and below each the nearest training image": _misled(
                 dataset, nearest[:, 0], predictions)}
         figures = {"k": str(k), "accuracy for ten times the images": f"{230.2585 * slope:+.2f} points",

@@ -18,6 +18,7 @@ from fastnn.training.metrics import History, class_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from fastnn.training.callbacks import WeightHistograms
@@ -510,8 +511,10 @@ def lines(series: Mapping[str, Sequence[ArrayLike]], x_label: str, y_label: str,
                               alpha=0.15, linewidth=0)
     if log_x:
         axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
     if log_y and any(np.any(np.asarray(y) > 0) for _, y, *_ in series.values()):
         axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
     _style(axes, x_label, y_label)
     return figure
 
@@ -568,6 +571,14 @@ def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, label: str) 
 def _epochs(axes: Axes, label: str) -> None:
     axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True))
     _style(axes, "epoch", label)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Let a logarithmic axis say 1, 2, 5, 10, ... instead of powers."""
+    ticker = require("matplotlib.ticker", "drawing")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _style(axes: Axes, x_label: str, y_label: str) -> None:
