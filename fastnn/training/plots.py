@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _BLUE, _ORANGE, _RED, _INK, _FAINT = "#2563a8", "#e07b1a", "#c62f2f", "#26303a", "#d9dee3"
 _CYCLE = (_BLUE, _ORANGE, "#2e8b57", "#8a4fa3", _RED, "#7a6a53")
+_STYLES = ("-", "--", ":")                   # once all colours are taken
 
 
 def png(figure: Figure) -> bytes:
@@ -109,7 +110,7 @@ def comparison(histories: Mapping[str, History], measure: str = "train_loss", *,
     """
     figure, (axes,) = _figure(6.4, 3.8, 1)
     for i, (name, history) in enumerate(histories.items()):
-        _line(axes, history["epoch"], history[measure], _CYCLE[i % len(_CYCLE)], name)
+        _line(axes, history["epoch"], history[measure], _CYCLE[i % len(_CYCLE)], name, _STYLES[i // len(_CYCLE) % 3])
     if log:
         axes.set_yscale("log")
     _epochs(axes, measure.replace("train_", "training ").replace("val_", "validation ").replace("_", " "))
@@ -564,8 +565,8 @@ def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[F
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, label: str) -> None:
-    axes.plot(x, y, color=color, label=label, linewidth=1.8, marker="o" if len(x) < 30 else None, markersize=3)
+def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, label: str, style: str = "-") -> None:
+    axes.plot(x, y, style, color=color, label=label, linewidth=1.8, marker="o" if len(x) < 30 else None, markersize=3)
 
 
 def _epochs(axes: Axes, label: str) -> None:
