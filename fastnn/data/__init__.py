@@ -28,6 +28,7 @@ from fastnn.data.transforms import (
     RandomHorizontalFlip,
     Transform,
     channel_statistics,
+    pixel_statistics,
     to_float,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "fashion_mnist",
     "load",
     "mnist",
+    "pixel_statistics",
     "read_csv",
     "read_idx",
     "split",

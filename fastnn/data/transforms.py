@@ -31,8 +31,8 @@ def to_float(
     ----------
     images : ndarray, shape (N, C, H, W)
         Values from 0 to `scale`, of any real dtype, usually uint8.
-    mean, std : float or array-like of shape (C,), optional
-        As from `channel_statistics`; 0 and 1 where not given.
+    mean, std : float or array-like of shape (C,) or (C, H, W), optional
+        As from `channel_statistics` or `pixel_statistics`; 0 and 1 where not given.
     scale : float, default 255
         The largest value that a pixel may have: ``dataset.scale``, 16 for the digits.
     dtype : dtype, default float32
@@ -47,7 +47,7 @@ def to_float(
     TypeError
         Where `dtype` is no floating dtype.
     ValueError
-        Where `images` has not four axes, `mean` or `std` not one value a channel, or `std` or
+        Where `images` has not four axes, `mean` or `std` not one value a channel or pixel, or `std` or
         `scale` is not above 0.
 
     Examples
@@ -64,8 +64,8 @@ def to_float(
         raise ValueError(f"scale: expected a number above 0, got {scale}")
     _check_images(images)
     # In the images' own units, two passes do, and x / scale alone is rounded but once.
-    offset = scale * _per_channel("mean", mean, 0.0, images)
-    divisor = scale * _per_channel("std", std, 1.0, images)
+    offset = scale * _broadcast("mean", mean, 0.0, images)
+    divisor = scale * _broadcast("std", std, 1.0, images)
     if not (divisor > 0).all():
         raise ValueError(f"std: expected values above 0, got {std!r}; a constant channel needs std 1")
     floats: NDArray[Any] = np.subtract(images, offset.astype(dtype), dtype=dtype, casting="unsafe")
@@ -101,11 +101,7 @@ def channel_statistics(images: NDArray[np.uint8], scale: float = 255) -> tuple[N
     >>> mean.round(3), std.round(3)
     (array([0.305]), array([0.376]))
     """
-    _check_images(images)
-    if images.dtype != np.uint8:
-        raise TypeError(f"images: expected uint8, got {images.dtype}")
-    if not images.size:
-        raise ValueError(f"images: expected at least one image, got shape {images.shape}")
+    _check_uint8(images)
     # Counting values keeps the sums exact, and the memory at that of a block.
     counts = np.zeros((images.shape[1], 256), np.int64)
     for start in range(0, len(images), 1024):
@@ -116,6 +112,47 @@ def channel_statistics(images: NDArray[np.uint8], scale: float = 255) -> tuple[N
     mean = counts @ values / pixels_per_channel
     variance = (counts * (values - mean[:, None]) ** 2).sum(1) / pixels_per_channel
     return mean / scale, np.sqrt(variance) / scale
+
+
+def pixel_statistics(images: NDArray[np.uint8], scale: float = 255, *,
+                     floor: float = 0.05) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the mean and standard deviation of each pixel of images / scale.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, C, H, W)
+    scale : float, default 255
+        The largest value that a pixel may have: ``dataset.scale``.
+    floor : float, default 0.05
+        Added to the deviations: a pixel that is nearly always dark shall not be blown up.
+
+    Returns
+    -------
+    mean, std : ndarray of float64, shape (C, H, W)
+
+    Raises
+    ------
+    TypeError
+        Where `images` is not uint8.
+    ValueError
+        Where `images` has not four axes or is empty, or `floor` is negative.
+
+    Examples
+    --------
+    >>> from fastnn import data
+    >>> digits = data.digits()
+    >>> mean, std = data.pixel_statistics(digits.train.images, digits.scale)
+    >>> mean.shape, std.min()
+    ((1, 8, 8), np.float64(0.05))
+    """
+    if not floor >= 0:
+        raise ValueError(f"floor: expected at least 0, got {floor}")
+    _check_uint8(images)
+    mean = images.mean(0, dtype=np.float64)
+    variance = np.zeros_like(mean)
+    for start in range(0, len(images), 1024):
+        variance += ((images[start : start + 1024] - mean) ** 2).sum(0)
+    return mean / scale, np.sqrt(variance / len(images)) / scale + floor
 
 
 @dataclass(frozen=True)
@@ -149,8 +186,8 @@ class Normalize:
 
     Parameters
     ----------
-    mean, std : float or array-like of shape (C,)
-        As from `channel_statistics`.
+    mean, std : float or array-like of shape (C,) or (C, H, W)
+        As from `channel_statistics` or `pixel_statistics`.
     scale : float, default 255
         The largest value that a pixel may have: ``dataset.scale``.
 
@@ -359,9 +396,20 @@ def _check_images(images: NDArray[Any]) -> None:
         raise ValueError(f"images: expected shape (N, C, H, W), got {images.shape}")
 
 
-def _per_channel(name: str, values: ArrayLike | None, default: float, images: NDArray[Any]) -> NDArray[np.float64]:
-    """Return `values` in float64, shaped to broadcast over the channels of `images`."""
+def _check_uint8(images: NDArray[Any]) -> None:
+    _check_images(images)
+    if images.dtype != np.uint8:
+        raise TypeError(f"images: expected uint8, got {images.dtype}")
+    if not images.size:
+        raise ValueError(f"images: expected at least one image, got shape {images.shape}")
+
+
+def _broadcast(name: str, values: ArrayLike | None, default: float, images: NDArray[Any]) -> NDArray[np.float64]:
+    """Return `values` in float64, shaped to broadcast over the images: one for all, one a channel, or one a pixel."""
     array = np.asarray(default if values is None else values, np.float64)
+    if array.shape == images.shape[1:]:
+        return array
     if array.shape not in ((), (1,), images.shape[1:2]):
-        raise ValueError(f"{name}: expected a number or {images.shape[1]}, one a channel, got shape {array.shape}")
+        raise ValueError(f"{name}: expected a number, {images.shape[1]} (one a channel), or one a pixel of shape "
+                         f"{images.shape[1:]}, got shape {array.shape}")
     return array.reshape(-1, 1, 1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
 from fastnn.recipes.base import CONFIG, Recipe, read_config
@@ -78,6 +79,10 @@ class ImageClassifier(Recipe):
         """Return what changes each training image at random."""
         return ()
 
+    def statistics(self, images: NDArray[np.uint8], scale: float) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the mean and deviation by which images are normalised."""
+        return data.channel_statistics(images, scale)
+
     def make_loss(self) -> nn.Module:
         """Return what is minimized."""
         return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
@@ -140,7 +145,7 @@ class ImageClassifier(Recipe):
         trackers = [training.tracker(self.track)] if self.track else []
         dataset = self.dataset() if dataset is None else dataset
         train, validation = data.split(dataset.train, self.validation, self.seed)
-        mean, std = data.channel_statistics(train.images, dataset.scale)
+        mean, std = self.statistics(train.images, dataset.scale)
         normalize = data.Normalize(mean, std, dataset.scale)
         inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
                   "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist()}
