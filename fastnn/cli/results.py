@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn.recipes import RECIPES
-from fastnn.recipes.base import RESULTS, RUNS, read_config
+from fastnn.recipes.base import CONFIG, RESULTS, RUNS, read_config
 from fastnn.training.checkpoint import replace_file
 
 _HEAD = """\
@@ -32,6 +32,8 @@ def results(runs: Path = RUNS, /, write: Path | None = None) -> None:
     """
     newest: dict[str, tuple[float, Path]] = {}
     for path in runs.glob(f"*/{RESULTS}"):
+        if not (path.parent / CONFIG).exists():             # that of a sweep
+            continue
         name = read_config(path.parent).get("recipe")
         newest[name] = max(newest.get(name, (0.0, path)), (path.stat().st_mtime, path))
     rows = [_row(name, newest[name][1]) for name in RECIPES if name in newest]

@@ -26,7 +26,7 @@ class FCNet(FullyConnected):
 
     name: ClassVar[str] = "fc-net"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
-    takes: ClassVar[str] = "1 min"
+    takes: ClassVar[str] = "30 s"
     shape: ClassVar[tuple[int, ...]] = (3, 32, 32)
 
     epochs: int = 10

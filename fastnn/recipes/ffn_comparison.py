@@ -33,7 +33,7 @@ class FFNComparison(Recipe):
 
     name: ClassVar[str] = "ffn-comparison"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
-    takes: ClassVar[str] = "4 min"
+    takes: ClassVar[str] = "3 min"
     headline: ClassVar[tuple[str, ...]] = ("he_normal", "xavier_normal", "normal")
     reported: ClassVar[str] = "He 50 to 52 %, random 32 to 50 %"
 

@@ -33,7 +33,7 @@ class GaborSVMMnist(Recipe):
 
     name: ClassVar[str] = "gabor-svm-mnist"
     needs: ClassVar[str] = "MNIST (11 MB)"
-    takes: ClassVar[str] = "3 min"
+    takes: ClassVar[str] = "1 min"
     headline: ClassVar[tuple[str, ...]] = ("Gabor features", "pixels", "gap on 1,000 images")
     reported: ClassVar[str] = "Gabor 8 to 12 points over pixels"
 

@@ -29,7 +29,7 @@ class TwoLayerNet(ImageClassifier):
 
     name: ClassVar[str] = "two-layer-net"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
-    takes: ClassVar[str] = "1 min"
+    takes: ClassVar[str] = "30 s"
     space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "weight_decay": Range(1e-3, 1.0, log=True),
                               "hidden": Range(20, 200)}
 

@@ -1,0 +1,62 @@
+"""The table of many runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastnn import recipes
+from fastnn.cli.results import results
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    recipes.CNN(epochs=1, run_dir=folder / "cnn-1").run()
+    recipes.CNN(epochs=2, seed=3, run_dir=folder / "cnn-2").run()
+    recipes.Regression(points=2, trials=1, updates=20, run_dir=folder / "regression-1").run()
+    (folder / "sweep-cnn-1").mkdir()
+    (folder / "sweep-cnn-1/results.json").write_text("{}")
+    return folder
+
+
+def test_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results(runs, write=tmp_path / "results.md")
+    head, rule, cnn, regression = capsys.readouterr().out.splitlines()
+    assert head == "| recipe | reported | ours | minutes | command | machine |"
+    found = json.loads((runs / "cnn-2/results.json").read_text())
+    assert cnn == (f"| cnn | - | {found['figures']['test accuracy']} | {found['minutes']:.1f} | "
+                   f"`fastnn train cnn --seed 3 --epochs 2` | {found['machine']} |")
+    assert regression.startswith("| regression | n = 32: 1.32 / 1.49; ")
+    assert "cured, n = 1000 " in regression
+    page = (tmp_path / "results.md").read_text()
+    assert page.startswith("# Results\n")
+    assert page.endswith("\n".join([head, rule, cnn, regression]) + "\n")
+
+
+def test_the_command_of_a_row_gives_the_run_again(runs: Path, tmp_path: Path) -> None:
+    from fastnn.recipes import load
+
+    again = load(runs / "cnn-2")
+    again.run_dir = tmp_path / "again"
+    again.run()
+    ours, theirs = (json.loads(Path(folder, "results.json").read_text()) for folder in (again.run_dir, runs / "cnn-2"))
+    assert ours["confusion"] == theirs["confusion"]
+    assert ours["command"] == theirs["command"]
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected finished runs in it, folders with a results\.json"):
+        results(tmp_path, write=tmp_path / "results.md")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"figures": {}}'])
+def test_results_that_are_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cnn-1").mkdir()
+    (tmp_path / "cnn-1/config.json").write_text('{"recipe": "cnn"}')
+    (tmp_path / "cnn-1/results.json").write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json: expected the results of a finished run, with its figures"):
+        results(tmp_path)
