@@ -20,7 +20,7 @@ from fastnn import cli, data, models, nn, recipes
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
 
-COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "bench", "gradcheck", "warmup", "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "results", "bench", "gradcheck", "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
 
 
@@ -81,6 +81,9 @@ def test_version(tmp_path: Path) -> None:
     ("evaluate", "Missing from fastnn evaluate: PATH; "),
     ("evaluate nothing", "nothing: expected the folder of a run, but there is no config.json in it"),
     ("predict nothing x.png", "nothing: expected the folder of a run, but there is no config.json in it"),
+    ("train fc-net --hidden 0", "hidden: expected at least 1 unit a layer, got (0,)"),
+    ("train knn-cifar10 --ks 5 1", "ks: expected rising numbers from 1 to 10,000, got (5, 1)"),
+    ("results nowhere", "nowhere: expected finished runs in it, folders with a results.json, but there is none; "),
     ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),
     ("bench --repeats 0", "repeats: expected at least 1, got 0"),
     ("gradcheck -k Conv3d", "module: expected a part of one of Linear, "),

@@ -96,7 +96,10 @@ class EmbeddingNetMnist(Recipe):
             run_dir, evaluations["with a hidden layer"], images=dataset.test.images,
             title=f"{self.name}: {self.updates:,} updates",
             figures={title: percent(evaluation.accuracy) for title, evaluation in evaluations.items()},
-            pictures=pictures)
+            pictures=pictures,
+            tables={"Both networks": [["network", "validation accuracy", "test accuracy"], *(
+                [title, percent(float(histories[title]["val_accuracy"][-1])), percent(evaluation.accuracy)]
+                for title, evaluation in evaluations.items())]})
         print(f"report: {report}")
         print(f"test accuracy: {'; '.join(f'{percent(e.accuracy)} {title}' for title, e in evaluations.items())}")
 

@@ -94,7 +94,9 @@ class FFNComparison(Recipe):
             "Validation accuracy after the last epoch (%)": training.plots.table(
                 self.inits, self.optimizers, table, "initial weights", "optimizer")}
         figures = {str(init): f"{percent(row.min())} to {percent(row.max())}" for init, row in zip(self.inits, table)}
-        report = training.write_report(run_dir, title=f"{self.name} on cifar10", figures=figures, pictures=pictures)
+        report = training.write_report(run_dir, title=f"{self.name} on cifar10", figures=figures, pictures=pictures,
+                                       tables={"Validation accuracy": [["initial weights", *self.optimizers], *(
+                                           [init, *map(percent, row)] for init, row in zip(self.inits, table))]})
         print(f"\n{'':<16}" + "".join(f"{name:>10}" for name in self.optimizers))
         for init, row in zip(self.inits, table):
             print(f"{init:<16}" + "".join(f"{percent(share):>10}" for share in row))

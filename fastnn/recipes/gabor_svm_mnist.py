@@ -106,7 +106,10 @@ class GaborSVMMnist(Recipe):
         figures = {name: percent(shares[name][max(self.sizes)]) for name in features}
         report = training.write_report(
             run_dir, title=f"{self.name}: linear machines on digits of 14x14 pixels",
-            figures={**figures, f"gap on {least:,} images": f"{100 * gap:.1f} points"}, pictures=pictures)
+            figures={**figures, f"gap on {least:,} images": f"{100 * gap:.1f} points"}, pictures=pictures,
+            tables={"Test accuracy": [["machine", *(f"{size:,} images" for size in shares["pixels"])], *(
+                [title, *(percent(share.get(size)) for size in shares["pixels"])]
+                for title, share in shares.items())]})
         print(f"report: {report}")
         print(f"test accuracy: {'; '.join(f'{share} by {name}' for name, share in figures.items())}")
 

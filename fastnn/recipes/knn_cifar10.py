@@ -104,8 +104,16 @@ class KNNCifar10(Recipe):
         figures = {"k": str(k), "accuracy for ten times the images": f"{230.2585 * slope:+.2f} points",
                    "distance falls as N to the power": f"-1/{dimension:.0f}",
                    "largest search": f"{seconds:.1f} s"}
+        tables = {
+            "Cross-validation": [["k", "accuracy", "deviation"], *(
+                [str(candidate), percent(share), percent(spread)]
+                for candidate, share, spread in zip(self.ks, mean, deviation))],
+            "Training images": [["N", "test accuracy", "mean distance to the nearest"], *(
+                [f"{size:,}", percent(share), f"{distance:.0f}"]
+                for size, share, distance in zip(self.sizes, shares, distances))]}
         report = training.write_report(run_dir, evaluation, classes=dataset.classes, images=test.images,
-                                       title=f"{self.name}: {k} nearest neighbours", figures=figures, pictures=pictures)
+                                       title=f"{self.name}: {k} nearest neighbours", figures=figures,
+                                       pictures=pictures, tables=tables)
         print(f"report: {report}")
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 

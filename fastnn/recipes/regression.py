@@ -87,15 +87,17 @@ class Regression(Recipe):
         print(f"run folder: {run_dir}", flush=True)
         names = ("momentum", "cured")
         errors = np.empty((len(names), self.points, self.trials, 2))
-        row = "{:>5} {:>20} {:>16} {:>18} {:>16}".format
-        print(row("n", "momentum: on [0, 1]", "on [0, 1.5]", "cured: on [0, 1]", "on [0, 1.5]"))
+        rows = [["n", "momentum: on [0, 1]", "on [0, 1.5]", "cured: on [0, 1]", "on [0, 1.5]"]]
+        line = "{:>5} {:>20} {:>16} {:>18} {:>16}".format
+        print(line(*rows[0]))
         for i, n in enumerate(self.numbers()):
             for j, _ in enumerate(names):
                 for trial in range(self.trials):
                     predict = self.learn(n, trial, cured=bool(j))
                     errors[j, i, trial] = [np.abs(predict(x) - target(x)).max() for x in (_INSIDE, _BEYOND)]
-            cells = [f"{each.mean():.2f} +- {each.std():.2f}" for part in errors[:, i] for each in part.T]
-            print(row(n, *cells), flush=True)
+            each = [trials for part in errors[:, i] for trials in part.T]
+            rows.append([str(n), *(f"{trials.mean():.2f} +- {trials.std():.2f}" for trials in each)])
+            print(line(*rows[-1]), flush=True)
 
         mean, deviation = errors.mean(2), errors.std(2)
         curves = {f"{name}, on {where}": (self.numbers(), mean[j, :, k], deviation[j, :, k])
@@ -108,7 +110,8 @@ class Regression(Recipe):
                      "on [0, 1.5], n = 1000": f"{mean[0, -1, 1]:.2f}", "cured, n = 1000": f"{mean[1, -1, 0]:.3f}"},
             pictures={"Largest error against the number of samples": training.plots.lines(
                           curves, "samples n", "largest error", log_x=True, log_y=True),
-                      "What is learned from 1,000 samples": training.plots.lines(fits, "x", "f(x)")})
+                      "What is learned from 1,000 samples": training.plots.lines(fits, "x", "f(x)")},
+            tables={"Largest error, its mean and deviation over the trials": rows})
         print(f"report: {report}")
         print(f"largest error on [0, 1] from 1,000 samples: {mean[0, -1, 0]:.2f}, cured {mean[1, -1, 0]:.3f}")
 
