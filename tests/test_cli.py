@@ -213,7 +213,7 @@ def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen([*PYTHON, "train", "cnn", *options, "--run-dir", "my run"], cwd=tmp_path, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     metrics = tmp_path / "my run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (metrics.exists() and metrics.read_text()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

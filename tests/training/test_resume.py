@@ -23,7 +23,7 @@ def start(folder, *options):
 
 def run(folder, *options, status=0):
     process = start(folder, *options)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == status, err
     return out
 
@@ -85,7 +85,7 @@ def test_a_finished_run_goes_on_from_its_end(whole, tmp_path):
 def test_ctrl_c_saves_within_the_epoch_and_the_run_can_be_resumed(whole, tmp_path, epoch, step):
     process = start_and_wait(tmp_path, epoch, step)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate("\n", timeout=120)
+    out, err = process.communicate("\n", timeout=600)
     assert process.returncode == 130, err
     assert f"interrupted in epoch {epoch + 1} after step {step + 1}" in out
     assert "resume=True" in out
@@ -127,7 +127,7 @@ def test_a_run_has_no_fewer_epochs_than_it_has_done(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     process = start(folder, "--resume", "--epochs", 2)
-    assert "epochs: expected at least 3, which the run in" in process.communicate(timeout=120)[1]
+    assert "epochs: expected at least 3, which the run in" in process.communicate(timeout=600)[1]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 

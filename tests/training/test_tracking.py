@@ -100,7 +100,7 @@ def test_wandb_without_a_login_or_network_keeps_the_run_and_resumes_it_under_its
     environment |= {"HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     for options in ("--epochs", "1"), ("--epochs", "2", "--resume"):
         done = subprocess.run([sys.executable, "-m", "fastnn", "train", "cnn", "--track", "wandb", *options],
-                              capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=120)
+                              capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=600)
         assert done.returncode == 0, done.stderr
         assert "wandb: no login was found, so the run is only kept in runs/cnn-1/wandb" in done.stdout
         assert "Traceback" not in done.stderr
