@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fastnn import data, nn, training
 from fastnn.recipes.fully_connected import FullyConnected
+from fastnn.recipes.space import Space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,8 @@ class FFNCifar10(FullyConnected):
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "4 min"
     reported: ClassVar[str] = "test 52.15 %"
+    space: ClassVar[Space] = {
+        **FullyConnected.space, "hidden": ((256,), (512,), (256, 128), (512, 256), (512, 256, 128), (1024, 512))}
     shape: ClassVar[tuple[int, ...]] = (3, 32, 32)
 
     epochs: int = 50

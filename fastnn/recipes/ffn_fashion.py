@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastnn import data
 from fastnn.recipes.fully_connected import FullyConnected
+from fastnn.recipes.space import Space
 
 
 @dataclass
@@ -31,6 +32,8 @@ class FFNFashion(FullyConnected):
     needs: ClassVar[str] = "Fashion-MNIST (30 MB)"
     takes: ClassVar[str] = "1 min"
     reported: ClassVar[str] = "test 89.3 %"
+    space: ClassVar[Space] = {
+        **FullyConnected.space, "hidden": tuple((width,) * depth for width in (64, 128, 256) for depth in (1, 2, 3))}
     shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
 
     lr: float = 0.002

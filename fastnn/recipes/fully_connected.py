@@ -39,7 +39,7 @@ class FullyConnected(ImageClassifier):
         "lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256), "weight_decay": Range(1e-3, 1.0, log=True),
         "dropout": Range(0.0, 0.5), "init": ("he_normal", "xavier_normal", "normal"),
         "optimizer": ("adamw", "adam", "rmsprop", "sgd"),
-        "hidden": tuple((width,) * depth for width in (64, 128, 256) for depth in (1, 2, 3))}
+        "hidden": tuple((width,) * depth for width in (50, 100, 200) for depth in (1, 2, 3))}
 
     hidden: tuple[int, ...] = (100, 100)
     """Units of each hidden layer."""

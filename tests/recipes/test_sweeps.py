@@ -36,6 +36,7 @@ QUICK = ("sweep", "cnn", "--epochs", "2")
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))       # where workers find the recipes of this file
 
 
 def fastnn_command(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -85,7 +85,7 @@ def test_the_page_is_one_file_without_scripts_or_references(run_dir):
 def test_its_pictures_are_those_in_the_folder(run_dir):
     text = (run_dir / "report.html").read_text(encoding="utf-8")
     embedded = [base64.b64decode(code) for code in re.findall(r"data:image/png;base64,([^\"]+)", text)]
-    files = [run_dir / f"{name}.png" for name in ("curves", "confusion", "samples", "both--rates-")]
+    files = [run_dir / f"{name}.png" for name in ("curves", "confusion", "classes", "samples", "both-rates")]
     assert embedded == [path.read_bytes() for path in files]
     for contents in embedded:
         with PIL_Image.open(io.BytesIO(contents)) as image:
@@ -168,7 +168,7 @@ def test_a_browser_draws_it_without_complaint(run_dir, tmp_path):
     copy.write_text(without_policy.replace("</body>", script), encoding="utf-8")
     title = re.search(r"<title>(.*?)</title>", browse(copy, "--dump-dom", "--virtual-time-budget=5000"))[1]
     pictures = json.loads(title)
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     for complete, width, height in pictures:
         assert complete
         assert min(width, height) > 200
