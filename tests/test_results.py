@@ -30,7 +30,7 @@ def test_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: Path, capsys:
     assert cnn == (f"| cnn | - | {found['figures']['test accuracy']} | {found['minutes']:.1f} | "
                    f"`fastnn train cnn --seed 3 --epochs 2` | {found['machine']} |")
     assert regression.startswith("| regression | n = 32: 1.32 / 1.49; ")
-    assert "cured, n = 1000 " in regression
+    assert "cured, n = 1000: " in regression
     page = (tmp_path / "results.md").read_text()
     assert page.startswith("# Results\n")
     assert page.endswith("\n".join([head, rule, cnn, regression]) + "\n")
@@ -54,9 +54,15 @@ def test_no_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"figures": {}}'])
-def test_results_that_are_damaged(tmp_path: Path, text: str) -> None:
+def test_results_that_are_damaged(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cnn-1").mkdir()
     (tmp_path / "cnn-1/config.json").write_text('{"recipe": "cnn"}')
     (tmp_path / "cnn-1/results.json").write_text(text)
-    with pytest.raises(ValueError, match=r"results\.json: expected the results of a finished run, with its figures"):
+    with pytest.raises(FileNotFoundError, match="expected finished runs in it"):
         results(tmp_path)
+    assert "cnn-1: expected a finished run of this version, with its configuration, " in capsys.readouterr().err
+
+
+def test_a_file_in_no_folder(runs: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="write: expected a file in a folder, but there is no folder nowhere"):
+        results(runs, write=Path("nowhere/results.md"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fastnn.recipes import RECIPES
 from fastnn.recipes.base import CONFIG, RESULTS, RUNS, read_config
@@ -14,8 +14,8 @@ from fastnn.training.checkpoint import replace_file
 _HEAD = """\
 # Results
 
-What the recipes reach, on the whole test sets. `fastnn results --write FILE` writes this page from what the runs left
-in their folders; nobody edits it. "Reported" is what others got with the same system.
+What the recipes reach, on the whole test sets where the cell says nothing else. `fastnn results --write FILE` writes
+this page from what the runs left in their folders; nobody edits it. "Reported" is what others got with the same system.
 
 """
 
@@ -30,13 +30,19 @@ def results(runs: Path = RUNS, /, write: Path | None = None) -> None:
     write : Path
         Write the table to this Markdown file too.
     """
-    newest: dict[str, tuple[float, Path]] = {}
+    if write and not write.parent.is_dir():
+        raise FileNotFoundError(f"write: expected a file in a folder, but there is no folder {write.parent}")
+    newest: dict[str, tuple[float, tuple[str, ...]]] = {}
     for path in runs.glob(f"*/{RESULTS}"):
         if not (path.parent / CONFIG).exists():             # that of a sweep
             continue
-        name = read_config(path.parent).get("recipe")
-        newest[name] = max(newest.get(name, (0.0, path)), (path.stat().st_mtime, path))
-    rows = [_row(name, newest[name][1]) for name in RECIPES if name in newest]
+        try:
+            name, row = read(path)
+        except ValueError as error:
+            print(f"passed over: {error}", file=sys.stderr)
+            continue
+        newest[name] = max(newest.get(name, (0.0, row)), (path.stat().st_mtime, row))
+    rows = [newest[name][1] for name in RECIPES if name in newest]
     if not rows:
         raise FileNotFoundError(f"{runs}: expected finished runs in it, folders with a {RESULTS}, but there is none; "
                                 "\"fastnn train\" makes one")
@@ -46,26 +52,19 @@ def results(runs: Path = RUNS, /, write: Path | None = None) -> None:
     print(page.removeprefix(_HEAD), end="")
 
 
-def _row(name: str, path: Path) -> tuple[str, ...]:
-    recipe, found = RECIPES[name], read(path)
-    figures = found["figures"]
-    known = [figure for figure in recipe.headline if figure in figures]
-    ours = "; ".join(f"{figure} {figures[figure]}".removeprefix("test accuracy ") for figure in known)
-    minutes = found.get("minutes")
-    return (name, recipe.reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}",
-            f"`{found['command']}`", found["machine"])
-
-
-def read(path: Path) -> Any:
-    """Return what results.json of a run says, once it has what the table needs."""
+def read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the recipe of the run that left these results, and its row."""
     try:
-        found = json.loads(path.read_bytes())
-        if all(isinstance(found[name], kind) for name, kind in (("figures", dict), ("command", str), ("machine", str))):
-            return found
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{path}: expected the results of a finished run, with its figures, command and machine, got "
-                     "something else; run it again")
+        config, found = read_config(path.parent), json.loads(path.read_bytes())
+        name, figures, minutes = config["recipe"], found["figures"], found["minutes"]
+        headline = RECIPES[name].headline
+        ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
+                         for figure in headline if figure in figures)
+        return name, (name, RECIPES[name].reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}",
+                      f"`{found['command']}`", found["machine"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.parent}: expected a finished run of this version, with its configuration, figures, "
+                         "command and machine, got something else") from error
 
 
 def _table(rows: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:

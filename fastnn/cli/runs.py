@@ -101,5 +101,6 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3) -> None:
 def _classifier(run: Path) -> ImageClassifier:
     recipe = recipes.load(run)
     if not isinstance(recipe, ImageClassifier):
-        raise ValueError(f"{run}: expected the run of a recipe that trains a classifier, got one of {recipe.name}")
+        raise ValueError(f"{run}: expected the run of a recipe that keeps a trained classifier, got one of "
+                         f"{recipe.name}, which keeps its figures alone")
     return recipe

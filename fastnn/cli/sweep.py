@@ -42,6 +42,7 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
             if whole.study is None:
                 raise
             options = {**chosen.changed(), **{name: getattr(chosen, name) for name in whole.fixed},
+                       **({"track": chosen.track} if chosen.track else {}),
                        "trials": trials, "workers": workers, "study": whole.study}
             command = shlex.join(["fastnn", "sweep", chosen.name, *arguments(options)])
             print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)

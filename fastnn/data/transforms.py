@@ -91,7 +91,7 @@ def channel_statistics(images: NDArray[np.uint8], scale: float = 255) -> tuple[N
     TypeError
         Where `images` is not uint8.
     ValueError
-        Where `images` has not four axes or is empty.
+        Where `images` has not four axes or is empty, or `scale` is not above 0.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def channel_statistics(images: NDArray[np.uint8], scale: float = 255) -> tuple[N
     >>> mean.round(3), std.round(3)
     (array([0.305]), array([0.376]))
     """
-    _check_uint8(images)
+    _check_counts(images, scale)
     # Counting values keeps the sums exact, and the memory at that of a block.
     counts = np.zeros((images.shape[1], 256), np.int64)
     for start in range(0, len(images), 1024):
@@ -135,7 +135,7 @@ def pixel_statistics(images: NDArray[np.uint8], scale: float = 255, *,
     TypeError
         Where `images` is not uint8.
     ValueError
-        Where `images` has not four axes or is empty, or `floor` is negative.
+        Where `images` has not four axes or is empty, `scale` is not above 0, or `floor` is negative.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def pixel_statistics(images: NDArray[np.uint8], scale: float = 255, *,
     """
     if not floor >= 0:
         raise ValueError(f"floor: expected at least 0, got {floor}")
-    _check_uint8(images)
+    _check_counts(images, scale)
     mean = images.mean(0, dtype=np.float64)
     variance = np.zeros_like(mean)
     for start in range(0, len(images), 1024):
@@ -396,7 +396,9 @@ def _check_images(images: NDArray[Any]) -> None:
         raise ValueError(f"images: expected shape (N, C, H, W), got {images.shape}")
 
 
-def _check_uint8(images: NDArray[Any]) -> None:
+def _check_counts(images: NDArray[Any], scale: float) -> None:
+    if not scale > 0:
+        raise ValueError(f"scale: expected a number above 0, got {scale}")
     _check_images(images)
     if images.dtype != np.uint8:
         raise TypeError(f"images: expected uint8, got {images.dtype}")

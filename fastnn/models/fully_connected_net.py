@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from fastnn import random
+from fastnn.kernels._arrays import as_int
 from fastnn.nn import (
     GELU,
     BatchNorm1d,
@@ -55,7 +58,8 @@ class FullyConnectedNet(Sequential):
     init : {"he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "normal"} or function
         What initial weights are drawn by, see `fastnn.nn.init`; "normal" draws from N(0, 0.01^2).
     loss : {"cross_entropy", "hinge", "mse"}
-        What it is trained with; `criterion` is that loss.
+        What it is trained with; `criterion` is that loss. "mse" is for regression: it compares the scores with an array
+        of their shape.
     seed : int, default 0
         What the initial weights are drawn from.
 
@@ -102,6 +106,10 @@ class FullyConnectedNet(Sequential):
     ) -> None:
         activate, draw = named("activation", activation, ACTIVATIONS), named("init", init, INITS)
         self._loss = named("loss", loss, LOSSES)
+        if np.ndim(hidden) != 1 or not all(as_int("hidden", width, 1) for width in hidden):
+            raise ValueError(f"hidden: expected a sequence of integers, units of each layer, got {hidden!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected from 0 to below 1, got {dropout}")
         layers: list[Module] = [Flatten()]
         with random.seeded(seed):
             for width in hidden:
@@ -122,8 +130,8 @@ class FullyConnectedNet(Sequential):
 
 def named(argument: str, value: str | Callable[..., _T], choices: Mapping[str, Callable[..., _T]]) -> Callable[..., _T]:
     """Return the choice of that name, or what is no name as it is."""
-    if not isinstance(value, str):
+    if callable(value) and not isinstance(value, Module):
         return value
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{argument}: expected one of {', '.join(choices)}, got {value!r}")
     return choices[value]

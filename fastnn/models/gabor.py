@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array
+from fastnn.kernels._arrays import Array, as_int
 from fastnn.nn import Backward, Module, once
 
 
@@ -24,7 +24,7 @@ def gabor_filters(orientations: int, frequencies: Sequence[float], size: int) ->
     orientations : int
         How many, evenly over half a turn.
     frequencies : sequence of float
-        In cycles a pixel, above 0 and at most 0.5.
+        In cycles a pixel, above 0 and below 0.5.
     size : int
         Height and width of a filter, odd.
 
@@ -44,11 +44,11 @@ def gabor_filters(orientations: int, frequencies: Sequence[float], size: int) ->
     >>> gabor_filters(4, [0.1, 0.25], 7).shape
     (16, 1, 7, 7)
     """
-    if orientations < 1:
-        raise ValueError(f"orientations: expected at least 1, got {orientations}")
-    if not frequencies or not 0 < min(frequencies) <= max(frequencies) <= 0.5:
-        raise ValueError(f"frequencies: expected numbers above 0 and at most 0.5 cycles a pixel, got {frequencies}")
-    if size < 3 or size % 2 == 0:
+    as_int("orientations", orientations, 1)
+    if np.ndim(frequencies) != 1 or not len(frequencies) or not all(0 < frequency < 0.5 for frequency in frequencies):
+        raise ValueError("frequencies: expected numbers above 0 and below 0.5 cycles a pixel, where an odd filter is 0 "
+                         f"everywhere, got {frequencies}")
+    if as_int("size", size, 3) % 2 == 0:
         raise ValueError(f"size: expected an odd number from 3, got {size}")
     y, x = np.mgrid[:size, :size] - size // 2
     angle = (np.pi / orientations * np.arange(orientations))[:, None, None]
@@ -100,8 +100,9 @@ class GaborBank(Module):
 
     def __init__(self, orientations: int = 8, frequencies: Sequence[float] = (0.1, 0.2, 0.35), size: int = 7,
                  pool: int = 2) -> None:
-        self.orientations, self.frequencies, self.size, self.pool = orientations, tuple(frequencies), size, pool
         self.weight = gabor_filters(orientations, frequencies, size).astype(np.float32)
+        self.orientations, self.frequencies, self.size = orientations, tuple(frequencies), size
+        self.pool = as_int("pool", pool, 1)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         weight, pool, padding = self.weight, self.pool, self.size // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels, random
+from fastnn.kernels._arrays import as_int
 
 
 class KNearestNeighbors:
@@ -44,9 +46,7 @@ class KNearestNeighbors:
     """
 
     def __init__(self, k: int = 5, *, memory_budget: int | None = None) -> None:
-        if k < 1:
-            raise ValueError(f"k: expected at least 1, got {k}")
-        self.k = k
+        self.k = as_int("k", k, 1)
         self.memory_budget = memory_budget
 
     def fit(self, points: NDArray[Any], labels: NDArray[Any]) -> Self:
@@ -57,11 +57,14 @@ class KNearestNeighbors:
         points : ndarray of float32, float64 or uint8, shape (N, ...)
         labels : ndarray of integers from 0, shape (N,)
         """
+        points, labels = np.asarray(points), np.asarray(labels)
         if len(points) < self.k:
             raise ValueError(f"points: expected at least k = {self.k}, got {len(points)}")
-        if labels.shape != points.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+        integers = labels.dtype.kind in "iu"
+        if labels.shape != points.shape[:1] or not integers or labels.min() < 0:
+            least = f", least {labels.min()}" if integers and labels.size else ""
             raise ValueError(f"labels: expected an integer from 0 for each of {len(points)} points, got {labels.dtype} "
-                             f"of shape {labels.shape}" + (f", least {labels.min()}" if labels.size else ""))
+                             f"of shape {labels.shape}{least}")
         self.points, self.labels = _rows(points), labels
         return self
 
@@ -78,11 +81,15 @@ class KNearestNeighbors:
         -------
         distances, indices : ndarray, shape (M, k)
         """
-        return kernels.knn(_rows(queries), self.points, k or self.k, memory_budget=self.memory_budget)
+        if not hasattr(self, "points"):
+            raise RuntimeError("KNearestNeighbors: expected a call of fit before this one")
+        return kernels.knn(_rows(np.asarray(queries)), self.points, self.k if k is None else k,
+                           memory_budget=self.memory_budget)
 
     def predict(self, queries: NDArray[Any]) -> NDArray[np.int64]:
         """Return the class of each query."""
-        return vote(self.labels[self.neighbors(queries)[1]])
+        nearest = self.neighbors(queries)[1]
+        return vote(self.labels[nearest])
 
 
 def vote(labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -155,4 +162,4 @@ def cross_validate(points: NDArray[Any], labels: NDArray[Any], ks: Sequence[int]
 
 
 def _rows(samples: NDArray[Any]) -> NDArray[Any]:
-    return samples.reshape(len(samples), -1)
+    return samples.reshape(len(samples), math.prod(samples.shape[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -157,6 +158,13 @@ class Recipe(ABC):
         path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
         if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
             replace_file(path, contents)
+
+
+def check_above_0(name: str, *values: float) -> None:
+    """Raise ValueError unless the values are finite and above 0."""
+    for value in values:
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:

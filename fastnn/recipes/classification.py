@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
-from fastnn.recipes.base import CONFIG, Recipe, read_config
+from fastnn.recipes.base import CONFIG, Recipe, check_above_0, read_config
 from fastnn.recipes.image_file import read_image
 from fastnn.training.metrics import percent
 
@@ -101,10 +102,11 @@ class ImageClassifier(Recipe):
 
     def check(self) -> None:
         super().check()
-        if not self.lr > 0:
-            raise ValueError(f"lr: expected a number above 0, got {self.lr}")
-        if not self.weight_decay >= 0:
+        check_above_0("lr", self.lr)
+        if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay}")
+        if self.track:
+            training.tracker(self.track)        # says what is not installed
 
     def experiment(self) -> None:
         trainer, dataset, normalize = self.fit()

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastnn import data, models, nn, optim, training
 from fastnn.data.loader import Batch
-from fastnn.recipes.base import Recipe
+from fastnn.recipes.base import Recipe, check_above_0
 from fastnn.training.metrics import percent
 
 
@@ -57,8 +57,7 @@ class EmbeddingNetMnist(Recipe):
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.updates < 1 or self.updates % self.every:
             raise ValueError(f"updates: expected a multiple of every = {self.every}, got {self.updates}")
-        if not self.lr > 0:
-            raise ValueError(f"lr: expected a number above 0, got {self.lr}")
+        check_above_0("lr", self.lr)
 
     def experiment(self) -> None:
         self.check()

@@ -34,7 +34,8 @@ class FFNComparison(Recipe):
     name: ClassVar[str] = "ffn-comparison"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "3 min"
-    headline: ClassVar[tuple[str, ...]] = ("he_normal", "xavier_normal", "normal")
+    headline: ClassVar[tuple[str, ...]] = (
+        "validation from he_normal", "validation from xavier_normal", "validation from normal")
     reported: ClassVar[str] = "He 50 to 52 %, random 32 to 50 %"
 
     epochs: int = 5
@@ -93,7 +94,8 @@ class FFNComparison(Recipe):
             "Validation accuracy against epoch": training.plots.comparison(histories, "val_accuracy"),
             "Validation accuracy after the last epoch (%)": training.plots.table(
                 self.inits, self.optimizers, table, "initial weights", "optimizer")}
-        figures = {str(init): f"{percent(row.min())} to {percent(row.max())}" for init, row in zip(self.inits, table)}
+        figures = {f"validation from {init}": f"{percent(row.min())} to {percent(row.max())}"
+                   for init, row in zip(self.inits, table)}
         report = training.write_report(run_dir, title=f"{self.name} on cifar10", figures=figures, pictures=pictures,
                                        tables={"Validation accuracy": [["initial weights", *self.optimizers], *(
                                            [init, *map(percent, row)] for init, row in zip(self.inits, table))]})
@@ -101,4 +103,4 @@ class FFNComparison(Recipe):
         for init, row in zip(self.inits, table):
             print(f"{init:<16}" + "".join(f"{percent(share):>10}" for share in row))
         print(f"report: {report}")
-        print(f"validation accuracy: {'; '.join(f'{init} {share}' for init, share in figures.items())}")
+        print(f"accuracy: {'; '.join(f'{share} in {name}' for name, share in figures.items())}")

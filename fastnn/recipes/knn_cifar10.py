@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -48,8 +49,8 @@ class KNNCifar10(Recipe):
 
     def check(self) -> None:
         super().check()
-        if self.folds < 2:
-            raise ValueError(f"folds: expected at least 2, got {self.folds}")
+        if not 2 <= self.folds <= 1000:
+            raise ValueError(f"folds: expected from 2 to 1,000, got {self.folds}")
         for name, values, most in (("ks", self.ks, 10_000), ("sizes", self.sizes, 50_000)):
             if not values or not 1 <= min(values) <= max(values) <= most or list(values) != sorted(set(values)):
                 raise ValueError(f"{name}: expected rising numbers from 1 to {most:,}, got {values}")
@@ -83,27 +84,27 @@ class KNNCifar10(Recipe):
             distances.append(float(distance[:, 0].mean()))
             print(f"N = {size:<6} test accuracy {percent(shares[-1])}, mean distance to the nearest "
                   f"{distances[-1]:.0f}, searched in {seconds:.1f} s", flush=True)
-        slope, offset = np.polyfit(np.log(self.sizes), shares, 1) if len(self.sizes) > 1 else (0.0, shares[0])
-        dimension = -1 / np.polyfit(np.log(self.sizes), np.log(distances), 1)[0] if len(self.sizes) > 1 else np.nan
+        accuracy = {f"k = {k}": (self.sizes, 100 * np.array(shares))}
+        figures = {"k": str(k), "largest search": f"{seconds:.1f} s"}
+        if len(self.sizes) > 1:
+            across = np.log(self.sizes)
+            slope, offset = np.polyfit(across, shares, 1)
+            accuracy[f"{100 * offset:.1f} + {100 * slope:.2f} ln N"] = self.sizes, 100 * (offset + slope * across)
+            figures["accuracy for ten times the images"] = f"{100 * math.log(10) * slope:+.2f} points"
+            figures["distance falls as N to the power"] = f"-1/{-1 / np.polyfit(across, np.log(distances), 1)[0]:.0f}"
 
         confusion = training.confusion_matrix(test.labels, predictions, len(dataset.classes))
         evaluation = training.Evaluation(np.nan, shares[-1], confusion, test.labels, predictions)
-        across = np.log(self.sizes)
         pictures = {
             "Accuracy against k: cross-validation": training.plots.lines(
                 {f"mean of {self.folds} folds and their deviation": (self.ks, 100 * mean, 100 * deviation)}, "k",
                 "accuracy (%)", log_x=True),
             "Test accuracy against the number of training images": training.plots.lines(
-                {f"k = {k}": (self.sizes, 100 * np.array(shares)),
-                 f"{100 * offset:.1f} + {100 * slope:.2f} ln N": (self.sizes, 100 * (offset + slope * across))},
-                "training images N", "accuracy (%)", log_x=True),
+                accuracy, "training images N", "accuracy (%)", log_x=True),
             "Distance to the nearest training image": training.plots.lines(
                 {"mean over the test images": (self.sizes, distances)}, "training images N", "distance", log_x=True),
             "Misled by the background: test images, and below each the nearest training image": _misled(
                 dataset, nearest[:, 0], predictions)}
-        figures = {"k": str(k), "accuracy for ten times the images": f"{230.2585 * slope:+.2f} points",
-                   "distance falls as N to the power": f"-1/{dimension:.0f}",
-                   "largest search": f"{seconds:.1f} s"}
         tables = {
             "Cross-validation": [["k", "accuracy", "deviation"], *(
                 [str(candidate), percent(share), percent(spread)]

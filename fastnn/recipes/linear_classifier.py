@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 import numpy as np
 
 from fastnn import data, nn, optim, training
 from fastnn.models import FullyConnectedNet
-from fastnn.recipes.base import read_config
+from fastnn.recipes.base import CONFIG, read_config
 from fastnn.recipes.classification import BEST, ImageClassifier
 from fastnn.training.metrics import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_Fitted: TypeAlias = tuple[training.Trainer, data.Dataset, data.Normalize]
 _LR, _STEPS = 0.001, 10             # of the first steps, drawn for inputs that are scaled and such that are not
 
 
@@ -67,7 +69,8 @@ class LinearClassifier(ImageClassifier):
 
     def check(self) -> None:
         super().check()
-        if not self.factors or min(self.factors) <= 0 or len(set(self.factors)) < len(self.factors):
+        if not self.factors or len(set(self.factors)) < len(self.factors) or not all(
+                0 < factor < math.inf for factor in self.factors):
             raise ValueError(f"factors: expected numbers above 0, each once, got {self.factors}")
 
     def cells(self) -> list[LinearClassifier]:
@@ -76,34 +79,44 @@ class LinearClassifier(ImageClassifier):
                         factors=(1.0,)) for rate, decay in product(self.factors, repeat=2)]
 
     def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
-            dataset: data.Dataset | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+            dataset: data.Dataset | None = None) -> _Fitted:
         if len(self.factors) == 1:
             return super().fit(callbacks=callbacks, progress=progress, dataset=dataset)
         self.check()
         dataset = self.dataset() if dataset is None else dataset
         run_dir = self.open_run_dir()
-        self.write_config()
+        before = read_config(run_dir) if (run_dir / CONFIG).exists() else {}
+        self.write_config(**{name: value for name, value in before.items() if name == "inputs"})
         print(f"{self.name}: a grid of {len(self.factors)} learning rates x {len(self.factors)} weight decays")
         print(f"run folder: {run_dir}", flush=True)
-        cells, fitted = self.cells(), []
-        for cell in cells:
+        cells, diverged = self.cells(), None
+        fitted: list[_Fitted | None] = []
+        self.grid = np.full(len(cells), np.nan)
+        for place, cell in enumerate(cells):
             cell.run_dir = run_dir / f"lr-{cell.lr:g}-decay-{cell.weight_decay:g}"
             cell.resume = self.resume and (cell.run_dir / "last.safetensors").exists()
-            fitted.append(cell.fit(callbacks=callbacks, progress=False, dataset=dataset))
-            print(f"learning rate {cell.lr:<8g} weight decay {cell.weight_decay:<8g} validation "
-                  f"{percent(fitted[-1][0].history['val_accuracy'].max())}", flush=True)
-        self.grid = np.array([trainer.history["val_accuracy"].max() for trainer, *_ in fitted])
-        best = int(self.grid.argmax())
+            try:
+                one = cell.fit(callbacks=callbacks, progress=False, dataset=dataset)
+                fitted.append(one)
+                self.grid[place] = one[0].history["val_accuracy"].max()
+                outcome = f"validation {percent(self.grid[place])}"
+            except training.DivergedError as error:
+                fitted.append(None)
+                diverged, outcome = error, "diverged"
+            print(f"learning rate {cell.lr:<8g} weight decay {cell.weight_decay:<8g} {outcome}", flush=True)
+        if diverged and np.isnan(self.grid).all():
+            raise diverged
+        best = int(np.nanargmax(self.grid))
         # The best run of the grid becomes the whole one's, so that it can be evaluated and used.
         for name in (BEST, "last.safetensors", "metrics.jsonl"):
             shutil.copyfile(cast(Path, cells[best].run_dir) / name, run_dir / name)
         self.write_config(inputs=read_config(cast(Path, cells[best].run_dir))["inputs"])
-        return fitted[best]
+        return cast(_Fitted, fitted[best])
 
     def figures(self) -> dict[str, str]:
         if len(self.factors) == 1:
             return {}
-        best = self.cells()[int(self.grid.argmax())]
+        best = self.cells()[int(np.nanargmax(self.grid))]
         return {"learning rate": f"{best.lr:g}", "weight decay": f"{best.weight_decay:g}"}
 
     def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,7 +49,7 @@ class OverfitCheck(Recipe):
 
     def experiment(self) -> None:
         self.check()
-        if not self.lrs or min(self.lrs) <= 0:
+        if not self.lrs or not all(0 < lr < math.inf for lr in self.lrs):
             raise ValueError(f"lrs: expected learning rates above 0, got {self.lrs}")
         train = data.cifar10(self.data_dir).train
         normalize = data.Normalize(data.channel_statistics(train.images)[0], 1)

@@ -111,8 +111,6 @@ class Sweep:
             raise ValueError(f"{name}: expected none in a sweep, whose trials are runs of their own; give the study's "
                              "file as study, and it goes on")
         recipe.check()
-        if recipe.track:
-            training.tracker(recipe.track)
         if self.study is not None:
             _check_file(self.study)
             if not self.study.exists() and (self.study.parent / TRIALS).exists():

@@ -151,7 +151,7 @@ def optimization_history(numbers: Sequence[int], values: Sequence[float], comple
     if not whole.all():
         axes.scatter(x[~whole], y[~whole], s=26, color=_ORANGE, marker="x", label="given up early")
     _style(axes, "trial", label)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -455,6 +455,8 @@ def weights(histograms: WeightHistograms, most: int = 6) -> Figure:
     >>> [axes.get_title() for axes in training.plots.weights(histograms).axes]
     ['1.weight']
     """
+    if not histograms.names:
+        raise ValueError("histograms: expected those of a run whose model has weights, got none")
     names = histograms.names if len(histograms.names) <= most else (*histograms.names[: most - 1], histograms.names[-1])
     epochs = np.unique(np.linspace(0, len(histograms.counts) - 1, most).round().astype(int))
     columns = min(3, len(names))
@@ -529,7 +531,7 @@ def table(rows: Sequence[str], columns: Sequence[str], shares: NDArray[Any], row
     rows, columns : sequences of str
         What they are called.
     shares : ndarray, shape (rows, columns)
-        From 0 to 1.
+        From 0 to 1; NaN where there is none.
     row_label, column_label : str
         What the axes say.
 
@@ -546,10 +548,12 @@ def table(rows: Sequence[str], columns: Sequence[str], shares: NDArray[Any], row
     '40.0'
     """
     figure, (axes,) = _figure(1.8 + 0.75 * len(columns), 1.1 + 0.45 * len(rows), 1)
-    spread = (shares - shares.min()) / max(float(np.ptp(shares)), 1e-9)
+    least = np.nanmin(shares)
+    spread = np.nan_to_num((shares - least) / max(float(np.nanmax(shares) - least), 1e-9))
     axes.imshow(1 - 0.85 * spread[..., None] * (1 - _rgb(_BLUE)), aspect="auto")
     for row, column in np.ndindex(shares.shape):
-        axes.text(column, row, f"{100 * shares[row, column]:.1f}", ha="center", va="center", fontsize=9,
+        text = "-" if np.isnan(shares[row, column]) else f"{100 * shares[row, column]:.1f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=9,
                   color="white" if spread[row, column] > 0.6 else _INK)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
@@ -570,7 +574,7 @@ def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, label: str, 
 
 
 def _epochs(axes: Axes, label: str) -> None:
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
     _style(axes, "epoch", label)
 
 

@@ -185,6 +185,8 @@ def test_pixel_statistics():
     (lambda: data.pixel_statistics(np.zeros((2, 1, 3, 3))), TypeError, "images: expected uint8, got float64"),
     (lambda: data.pixel_statistics(np.zeros((0, 1, 3, 3), np.uint8)), ValueError, "expected at least one image"),
     (lambda: data.pixel_statistics(np.zeros((2, 1, 3, 3), np.uint8), floor=-1), ValueError, "floor: expected at least"),
+    (lambda: data.pixel_statistics(np.zeros((2, 1, 3, 3), np.uint8), 0), ValueError, "scale: expected a number above"),
+    (lambda: data.channel_statistics(np.zeros((2, 1, 3, 3), np.uint8), -5), ValueError, "scale: expected a number abo"),
 ])
 def test_pixel_statistics_refuses(make, error, message):
     with pytest.raises(error, match=message):

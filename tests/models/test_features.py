@@ -60,6 +60,8 @@ def test_each_point_is_in_one_fold() -> None:
     (lambda: models.KNearestNeighbors(1).fit(np.zeros((3, 2)), np.zeros(2, int)), "labels: expected an integer from 0"),
     (lambda: models.KNearestNeighbors(1).fit(np.zeros((3, 2)), np.zeros(3)), "labels: expected an integer from 0"),
     (lambda: models.KNearestNeighbors(1).fit(np.zeros((2, 2)), np.array([0, -1])), "labels: expected .*, least -1"),
+    (lambda: models.KNearestNeighbors(1).fit(np.zeros((2, 2)), ["cat", "dog"]), "labels: expected an integer from 0"),
+    (lambda: models.KNearestNeighbors(1).fit(np.zeros((2, 2)), [0, 1]).neighbors(np.zeros((1, 2)), 0), "k: expected"),
     (lambda: cross_validate(np.zeros((4, 2)), np.zeros(4, int), [1], folds=1), "folds: expected from 2 to the number"),
     (lambda: cross_validate(np.zeros((4, 2)), np.zeros(4, int), [3], folds=2), "ks: expected numbers from 1 to 2, the"),
     (lambda: cross_validate(np.zeros((4, 2)), np.zeros(4, int), [], folds=2), r"ks: expected numbers .* got \[\]"),
@@ -67,6 +69,13 @@ def test_each_point_is_in_one_fold() -> None:
 def test_what_is_refused(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_no_queries_and_no_points() -> None:
+    model = models.KNearestNeighbors(1).fit(np.zeros((2, 3)), [0, 1])
+    assert model.predict(np.zeros((0, 3))).shape == (0,)
+    with pytest.raises(RuntimeError, match="expected a call of fit before this one"):
+        models.KNearestNeighbors().predict(np.zeros((1, 3)))
 
 
 # --- Gabor filters ---
@@ -107,8 +116,11 @@ def test_the_gradient_of_the_bank() -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"orientations": 0}, "orientations: expected at least 1, got 0"),
-    ({"frequencies": ()}, "frequencies: expected numbers above 0 and at most 0.5 cycles a pixel"),
-    ({"frequencies": (0.6,)}, "frequencies: expected numbers above 0"),
+    ({"frequencies": ()}, "frequencies: expected numbers above 0 and below 0.5 cycles a pixel"),
+    ({"frequencies": (0.5,)}, "frequencies: expected numbers above 0"),
+    ({"frequencies": (0.1, np.nan)}, "frequencies: expected numbers above 0"),
+    ({"frequencies": 0.2}, "frequencies: expected numbers above 0"),
+    ({"pool": 0}, "pool: expected at least 1, got 0"),
     ({"size": 4}, "size: expected an odd number from 3, got 4"),
 ])
 def test_filters_that_cannot_be_made(options: dict[str, object], message: str) -> None:

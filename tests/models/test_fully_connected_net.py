@@ -42,6 +42,18 @@ def test_a_function_may_draw_the_initial_weights() -> None:
     assert not models.FullyConnectedNet(3, (2,), init=nn.init.zeros).state_dict()["1.weight"].any()
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"hidden": 100}, "hidden: expected a sequence of integers, units of each layer, got 100"),
+    ({"hidden": (3, 0)}, "hidden: expected at least 1, got 0"),
+    ({"dropout": 1}, "dropout: expected from 0 to below 1, got 1"),
+    ({"activation": None}, "activation: expected one of relu, .*, got None"),
+    ({"activation": nn.ReLU()}, "activation: expected one of relu, .*, got ReLU"),
+])
+def test_options_that_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.FullyConnectedNet(3, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("options", [{"activation": "swish"}, {"init": "he"}, {"loss": "l1"}])
 def test_names_that_are_none(options: dict[str, str]) -> None:
     (name, value), = options.items()

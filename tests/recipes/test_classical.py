@@ -85,8 +85,12 @@ def test_a_small_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (recipes.KNNCifar10(ks=(3, 1)), "ks: expected rising numbers"),
     (recipes.KNNCifar10(sizes=(60_000,)), "sizes: expected rising numbers from 1 to 50,000"),
     (recipes.KNNCifar10(sizes=(40,)), "sizes: expected at least as many images as neighbours, 50, got"),
-    (recipes.KNNCifar10(folds=1), "folds: expected at least 2, got 1"),
+    (recipes.KNNCifar10(folds=1), "folds: expected from 2 to 1,000, got 1"),
     (recipes.SVMCifar10(factors=(1.0, 0.0)), "factors: expected numbers above 0, each once"),
+    (recipes.SVMCifar10(factors=(float("nan"),)), "factors: expected numbers above 0, each once"),
+    (recipes.SVMCifar10(lr=float("inf")), "lr: expected a number above 0, got inf"),
+    (recipes.TwoLayerNet(weight_decay=float("inf")), "weight_decay: expected at least 0, got inf"),
+    (recipes.EmbeddingNetMnist(lr=float("nan")), "lr: expected a number above 0, got nan"),
     (recipes.SVMCifar10(weight_decay=-1), "weight_decay: expected at least 0, got -1"),
     (recipes.TwoLayerNet(hidden=0), "hidden: expected at least 1, got 0"),
     (recipes.FCNet(hidden=(10, 0)), r"hidden: expected at least 1 unit a layer, got \(10, 0\)"),
@@ -95,7 +99,7 @@ def test_a_small_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (recipes.FFNComparison(hidden=()), "hidden: expected layers of at least 1 unit"),
     (recipes.GaborSVMMnist(sizes=(5,)), "sizes: expected numbers from 10 to 60,000"),
     (recipes.GaborSVMMnist(orientations=0), "orientations: expected at least 1, got 0"),
-    (recipes.GaborSVMMnist(frequencies=(0.7,)), "frequencies: expected numbers above 0 and at most 0.5"),
+    (recipes.GaborSVMMnist(frequencies=(0.7,)), "frequencies: expected numbers above 0 and below 0.5"),
     (recipes.EmbeddingNetMnist(updates=300), "updates: expected a multiple of every = 250, got 300"),
     (recipes.EmbeddingNetMnist(lr=0), "lr: expected a number above 0, got 0"),
     (recipes.Regression(points=1), "points: expected at least 2, got 1"),
@@ -142,6 +146,29 @@ def test_a_grid_that_was_stopped_goes_on() -> None:
     results = [json.loads(Path(folder, "results.json").read_text()) for folder in ("stopped", "whole")]
     assert results[0]["confusion"] == results[1]["confusion"]
     assert results[0]["minutes"] is None
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_cell_that_diverges_leaves_the_grid_its_others(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipes.SVMCifar10(epochs=1, batch_size=20, lr=1e-3, factors=(1.0, 1e30))
+    recipe.run()
+    out = capsys.readouterr().out
+    assert "diverged" in out
+    assert "report: " in out
+    assert np.isnan(recipe.grid).any()
+    with pytest.raises(training.DivergedError):
+        recipes.SVMCifar10(epochs=1, batch_size=20, lr=1e33, factors=(1.0, 2.0)).run()
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_finished_grid_can_be_used_while_it_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"batch_size": 20, "factors": (1.0, 10.0)}
+    recipes.SVMCifar10(epochs=1, **options).run()
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes.ImageClassifier, "fit", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recipes.SVMCifar10(epochs=2, resume=True, **options).run()
+    recipes.load("runs/svm-cifar10-1").evaluate()
 
 
 def test_the_function_of_the_regression_and_its_cure() -> None:

@@ -58,13 +58,14 @@ class LinearClassifier:
         check_rank("X", X, 2, layout="(N, D)")
         check_not_empty("X", X)
         check_shape("y", as_array("y", y), (len(X),))
+        num_iters, batch_size = as_int("num_iters", num_iters, 0), as_int("batch_size", batch_size, 1)
         classes = int(np.max(y)) + 1 if self.W is None else self.W.shape[1]
         y = as_labels("y", y, len(X), classes)
         if self.W is None:
             self.W = (0.001 * np.random.randn(X.shape[1], classes)).astype(X.dtype)           # noqa: NPY002
         losses = []
-        for step in range(as_int("num_iters", num_iters, 0)):
-            batch = np.random.choice(len(X), as_int("batch_size", batch_size, 1))             # noqa: NPY002
+        for step in range(num_iters):
+            batch = np.random.choice(len(X), batch_size)                                      # noqa: NPY002
             loss, dW = self.loss(X[batch], y[batch], reg)
             with course_names(lr="learning_rate"):
                 kernels.sgd_update(self.W, dW.astype(self.W.dtype, copy=False), lr=learning_rate)
