@@ -89,29 +89,28 @@ class LinearClassifier(ImageClassifier):
         self.write_config(**{name: value for name, value in before.items() if name == "inputs"})
         print(f"{self.name}: a grid of {len(self.factors)} learning rates x {len(self.factors)} weight decays")
         print(f"run folder: {run_dir}", flush=True)
-        cells, diverged = self.cells(), None
-        fitted: list[_Fitted | None] = []
+        cells = self.cells()
+        fitted: dict[int, _Fitted] = {}
         self.grid = np.full(len(cells), np.nan)
         for place, cell in enumerate(cells):
             cell.run_dir = run_dir / f"lr-{cell.lr:g}-decay-{cell.weight_decay:g}"
             cell.resume = self.resume and (cell.run_dir / "last.safetensors").exists()
             try:
-                one = cell.fit(callbacks=callbacks, progress=False, dataset=dataset)
-                fitted.append(one)
-                self.grid[place] = one[0].history["val_accuracy"].max()
+                fitted[place] = cell.fit(callbacks=callbacks, progress=False, dataset=dataset)
+            except training.DivergedError:
+                if not fitted and cell is cells[-1]:
+                    raise
+                outcome = "diverged"
+            else:
+                self.grid[place] = fitted[place][0].history["val_accuracy"].max()
                 outcome = f"validation {percent(self.grid[place])}"
-            except training.DivergedError as error:
-                fitted.append(None)
-                diverged, outcome = error, "diverged"
             print(f"learning rate {cell.lr:<8g} weight decay {cell.weight_decay:<8g} {outcome}", flush=True)
-        if diverged and np.isnan(self.grid).all():
-            raise diverged
         best = int(np.nanargmax(self.grid))
         # The best run of the grid becomes the whole one's, so that it can be evaluated and used.
         for name in (BEST, "last.safetensors", "metrics.jsonl"):
             shutil.copyfile(cast(Path, cells[best].run_dir) / name, run_dir / name)
         self.write_config(inputs=read_config(cast(Path, cells[best].run_dir))["inputs"])
-        return cast(_Fitted, fitted[best])
+        return fitted[best]
 
     def figures(self) -> dict[str, str]:
         if len(self.factors) == 1:
