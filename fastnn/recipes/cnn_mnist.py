@@ -28,6 +28,7 @@ class CNNMnist(ImageClassifier):
     name: ClassVar[str] = "cnn-mnist"
     needs: ClassVar[str] = "MNIST (11 MB)"
     takes: ClassVar[str] = "8 min"
+    reported: ClassVar[str] = "test 98.33 %"
     space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256)}
 
     batch_size: int = 128
