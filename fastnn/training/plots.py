@@ -224,7 +224,9 @@ def slices(options: Mapping[str, Sequence[Any]], values: Sequence[float], label:
         axes.set_xscale("log" if name in log and not row else "linear")
         axes.scatter([places[marks.index(mark)] for mark in x], values, s=26, color=_BLUE, alpha=0.75, linewidths=0)
         if row or len(marks) < min(6, len(x)):
-            axes.set_xticks(places, [str(mark) for mark in marks])
+            words = [str(mark) for mark in marks]
+            long = sum(map(len, words)) > 28            # they would run into each other
+            axes.set_xticks(places, words, rotation=35 * long, ha="right" if long else "center", rotation_mode="anchor")
         elif name in log:
             decades = np.log10(marks[-1] / marks[0])
             axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if decades > 2 else (1, 3)))
