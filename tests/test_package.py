@@ -81,7 +81,7 @@ print(json.dumps({"same": environment == dict(os.environ) and state == np.random
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["same"]
-    assert set(first["loaded"]) <= {"fastnn", "importlib"}, first["loaded"]
+    assert set(first["loaded"]) <= {"fastnn", "importlib", "__future__"}, first["loaded"]
     assert second == {"same": True, "heavy": []}
 
 
