@@ -22,6 +22,8 @@ True
 from __future__ import annotations
 
 from fastnn.cs231n import classifiers, fast_layers, gradient_check, layer_utils, layers, optim
+
+# Stars, since each module's __all__ says what the course's notebooks import by star from it.
 from fastnn.cs231n.classifiers import *  # noqa: F403
 from fastnn.cs231n.fast_layers import *  # noqa: F403
 from fastnn.cs231n.gradient_check import *  # noqa: F403

@@ -524,6 +524,7 @@ def dropout_forward(x: Array, dropout_param: dict[str, Any]) -> tuple[Array, Cac
     keep = as_float("dropout_param['p']", entry("dropout_param", dropout_param, "p"), 0, 1)
     training = in_training("dropout_param", dropout_param)
     values, = promoted(x=x)
+    # NumPy's global generator gives the masks that the notebooks expect, to the bit.
     if "seed" in dropout_param:
         np.random.seed(dropout_param["seed"])      # noqa: NPY002
     if not training:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Self
@@ -28,11 +29,12 @@ _SOLVERS: dict[str, Callable[..., optim.Optimizer]] = {
 _INFERENCE_BATCH = 8192
 
 
-class GradientClassifier(ClassifierMixin, BaseEstimator):
+class GradientClassifier(ClassifierMixin, BaseEstimator, ABC):
     """Trains a fully connected network by steps; a subclass has the parameters used here, and makes the network."""
 
+    @abstractmethod
     def _network(self, in_features: int, num_classes: int, seed: int) -> FullyConnectedNet:
-        raise NotImplementedError
+        """Return the network with its initial weights."""
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train from new weights.

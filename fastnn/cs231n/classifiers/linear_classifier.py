@@ -61,6 +61,7 @@ class LinearClassifier:
         num_iters, batch_size = as_int("num_iters", num_iters, 0), as_int("batch_size", batch_size, 1)
         classes = int(np.max(y)) + 1 if self.W is None else self.W.shape[1]
         y = as_labels("y", y, len(X), classes)
+        # From NumPy's global generator, which is what the notebooks seed.
         if self.W is None:
             self.W = (0.001 * np.random.randn(X.shape[1], classes)).astype(X.dtype)           # noqa: NPY002
         losses = []
@@ -82,7 +83,7 @@ class LinearClassifier:
 
     def loss(self, X_batch: Array, y_batch: Array, reg: float) -> tuple[Any, Array]:
         """Return loss and gradient by W of a batch: what a subclass defines."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no loss(self, X_batch, y_batch, reg)")
 
 
 class LinearSVM(LinearClassifier):
