@@ -148,7 +148,8 @@ def test_a_killed_sweep_goes_on_and_ctrl_c_says_how() -> None:
     assert "Traceback" not in done.stderr
     assert results(file) == 4
     assert set(states(file)) <= {"COMPLETE", "PRUNED", "FAIL"}
-    assert all(trial.params.keys() == {"batch_size"} for trial in trials_of(file))
+    assert all(trial.params.keys() == {"batch_size"} for trial in trials_of(file)
+               if trial.state.name != "FAIL")                         # a kill may come before the options are drawn
 
 
 @dataclass
