@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastnn.kernels._cuda import door, to_device, to_host
 from fastnn.kernels._jit import get_num_threads, set_num_threads
 from fastnn.kernels._pool import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
@@ -96,5 +97,11 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "to_device",
+    "to_host",
     "use_target",
 ]
+
+_NO_KERNELS = {"KeptFilters", "clear_pool", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device",
+               "to_host", "use_target"}
+globals().update({name: door(globals()[name]) for name in __all__ if name not in _NO_KERNELS})

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastnn.kernels import _cuda
 from fastnn.kernels._pool import Array, empty
 
 IntPair: TypeAlias = int | Sequence[int]
@@ -22,8 +23,16 @@ EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}  
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Return `value` as a C-contiguous array; anything that NumPy sees as an array is taken, lists are not."""
+    """Return `value` as a C-contiguous array; anything that NumPy sees as an array is taken, lists are not.
+
+    An array on a GPU stays there.
+    """
     if type(value) is not np.ndarray:
+        if _cuda.is_device(value):
+            return _cuda.contiguous(name, value)
+        if _cuda.is_foreign(value):
+            raise _cuda.ForeignArray(f"{name}: expected a NumPy or CuPy array, got {type(value).__name__}; "
+                                     f"fastnn.kernels takes it")
         if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")):
             raise TypeError(f"{name}: expected an array, "
                             + ("got None" if value is None else
@@ -56,17 +65,33 @@ def as_floats(**values: Any) -> list[Any]:
             elif array.dtype != dtype:
                 raise TypeError(f"{name}: expected {dtype} as {first} has, got {array.dtype}; "
                                 f"give both one dtype with .astype")
+        if type(array) is not type(arrays[0] if arrays else array):
+            check_side(name, array, first, arrays[0])
         arrays.append(array)
     return arrays
 
 
+def check_side(name: str, array: Any, first: str, other: Any) -> None:
+    """Raise TypeError where one of two arrays is on a GPU and the other is not."""
+    device = _cuda.is_device(array)
+    if device != _cuda.is_device(other):
+        here, there = ("a GPU", "the host") if device else ("the host", "a GPU")
+        raise TypeError(f"{name}: expected an array on {there} as {first} is, got one on {here}; "
+                        f"move one of them with fastnn.to_device or fastnn.to_host")
+
+
 def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
-    """Return class labels as int64 of shape (size,), each in [0, classes)."""
+    """Return class labels as int64 of shape (size,), each in [0, classes).
+
+    On a GPU, where a look at them would wait for it, kernels answer one out of range with NaN.
+    """
     given = as_array(name, value)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer class labels, got {given.dtype}")
     check_shape(name, given, (size,))
     labels = given if given.dtype is _INT64 else given.astype(np.int64)
+    if _cuda.is_device(labels):
+        return labels
     if size and np.maximum.reduce(labels.view(np.uint64)) >= classes:       # where negative ones are large
         bad = given[(given < 0) | (given >= classes)][0]
         raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad}")
@@ -167,10 +192,27 @@ def as_key(name: str, value: IntPair, minimum: int) -> IntPair:
     return as_pair(name, value, minimum)
 
 
+def contiguous(array: Array) -> Array:
+    """Return an array, of the host or a GPU, that is C-contiguous."""
+    return np.ascontiguousarray(array) if type(array) is np.ndarray else _cuda.xp.ascontiguousarray(array)
+
+
+def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a new array of no certain values where x lies: on the host or the GPU."""
+    return empty(shape, dtype) if type(x) is np.ndarray else _cuda.xp.empty(shape, dtype)
+
+
 def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "out", **inputs: Array | None) -> Array:
-    """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`."""
+    """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`.
+
+    The first of the inputs says where it lies.
+    """
+    first, like = next(iter(inputs.items()))
     if out is None:
-        return empty(shape, dtype)
+        return empty_beside(like, shape, dtype)     # type: ignore[arg-type]
+    if _cuda.is_device(out) or _cuda.is_device(like):
+        check_side(name, out, first, like)
+        return _device_output(out, shape, dtype, name, **inputs)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(out).__name__}")
     out = np.asarray(out)                   # a matrix, say, would stay two-dimensional where it is made flat
@@ -185,6 +227,16 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "o
     return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
 
 
+def _device_output(out: Any, shape: tuple[int, ...], dtype: Any, name: str, **inputs: Any) -> Any:
+    if out.dtype != dtype:
+        raise TypeError(f"{name}: expected {np.dtype(dtype)}, got {out.dtype}")
+    check_shape(name, out, shape)
+    for input_name, array in inputs.items():
+        if array is not None and overlap(out, array):
+            raise ValueError(f"{name}: expected memory of its own, but it overlaps with {input_name}")
+    return out if out.flags.c_contiguous else _cuda.xp.empty(shape, dtype)
+
+
 def deliver(result: Array, out: Array | None) -> Array:
     """Return `result`, copied to `out` where that could not be written directly."""
     if out is None or out is result:
@@ -195,6 +247,8 @@ def deliver(result: Array, out: Array | None) -> Array:
 
 def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays share memory; yes where finding out would take too long."""
+    if _cuda.is_device(a) or _cuda.is_device(b):
+        return _cuda.overlap(a, b)
     if a is not b and a.flags.owndata and b.flags.owndata:
         return False
     try:

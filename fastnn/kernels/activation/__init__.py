@@ -7,7 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_array, as_float, as_floats, as_int, check_shape, deliver, empty, output
+from fastnn.kernels._arrays import (
+    Array,
+    as_array,
+    as_float,
+    as_floats,
+    as_int,
+    check_shape,
+    check_side,
+    contiguous,
+    deliver,
+    empty_beside,
+    output,
+)
 from fastnn.kernels._targets import implementation
 
 _APPROXIMATIONS = ("none", "tanh")
@@ -22,7 +34,7 @@ def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
         float32 or float64.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -58,7 +70,7 @@ def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
         Gradient by the result.
     y : array of the same shape
         The result of `relu`; its argument gives the same.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -96,7 +108,7 @@ def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = No
         The slope left of 0.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -133,7 +145,7 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
         Gradient by the result.
     x, negative_slope : array of the same shape, float
         The arguments of `leaky_relu`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -170,7 +182,7 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
         float32 or float64.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -207,7 +219,7 @@ def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None)
         Gradient by the result.
     y : array of the same shape
         The result of `sigmoid`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -243,7 +255,7 @@ def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
         float32 or float64.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -280,7 +292,7 @@ def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
         Gradient by the result.
     y : array of the same shape
         The result of `tanh`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -318,7 +330,7 @@ def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, targe
         "none": x erfc(-x / sqrt(2)) / 2; "tanh": x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -356,7 +368,7 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
         Gradient by the result.
     x, approximate : array of the same shape, {"none", "tanh"}
         The arguments of `gelu`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -397,7 +409,7 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str |
         The axis along which the results sum to 1; the last one needs no copies.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -438,7 +450,7 @@ def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: st
         The result of `softmax`.
     axis : int
         The axis of `softmax`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -477,7 +489,7 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: s
         The axis along which probabilities sum to 1; the last one needs no copies.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -517,7 +529,7 @@ def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target
         The result of `log_softmax`.
     axis : int
         The axis of `log_softmax`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -554,7 +566,7 @@ def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = No
         float32 or float64; nothing is broadcast.
     out : array of that shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -590,7 +602,7 @@ def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None
         float32 or float64; nothing is broadcast.
     out : array of that shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -630,7 +642,7 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
         The probability, from 0 to 1, with which the mask drops an element. With 1 all results are 0.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -658,7 +670,7 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
     x, = as_floats(x=x)
     mask, p = _as_mask(mask, x), as_float("p", p, 0, 1)
     y = output(out, x.shape, x.dtype, x=x, mask=mask)
-    implementation(__name__, target).dropout(x.reshape(-1), mask.reshape(-1), p, y.reshape(-1))
+    implementation(__name__, target, x).dropout(x.reshape(-1), mask.reshape(-1), p, y.reshape(-1))
     return deliver(y, out)
 
 
@@ -671,7 +683,7 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
         Gradient by the result.
     mask, p : array of the same shape, float
         The arguments of `dropout`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -697,18 +709,19 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
     """
     grad_output, = as_floats(grad_output=grad_output)
     mask, p = _as_mask(mask, grad_output), as_float("p", p, 0, 1)
-    grad_x = empty(grad_output.shape, grad_output.dtype)
-    implementation(__name__, target).dropout_backward(grad_output.reshape(-1), mask.reshape(-1), p, grad_x.reshape(-1))
+    grad_x = empty_beside(grad_output, grad_output.shape, grad_output.dtype)
+    implementation(__name__, target, grad_output).dropout_backward(
+        grad_output.reshape(-1), mask.reshape(-1), p, grad_x.reshape(-1))
     return grad_x
 
 
 def _elementwise(name: str, out: Array | None, target: str | None, *options: Any, **values: Array) -> Array:
     """Run a kernel whose arrays all have one shape: the implementation sees them flat."""
     arrays = as_floats(**values)
-    shape = _check_one_shape(arrays, values)
-    dtype = arrays[0].dtype
-    result = empty(shape, dtype) if out is None else output(out, shape, dtype, **dict(zip(values, arrays)))
-    getattr(implementation(__name__, target), name)(*[a.reshape(-1) for a in arrays], *options, result.reshape(-1))
+    _check_one_shape(arrays, values)
+    result = _result(out, arrays, values)
+    run = getattr(implementation(__name__, target, result), name)
+    run(*[array.reshape(-1) for array in arrays], *options, result.reshape(-1))
     return deliver(result, out)
 
 
@@ -719,18 +732,23 @@ def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **v
     rank = max(1, len(shape))
     if not -rank <= (axis if type(axis) is int else as_int("axis", axis, -rank)) < rank:
         raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
-    dtype = arrays[0].dtype
-    result = empty(shape, dtype) if out is None else output(out, shape, dtype, **dict(zip(values, arrays)))
+    result = _result(out, arrays, values)
     if result.size:
-        run, arrays = getattr(implementation(__name__, target), name), [*arrays, result]
+        run, arrays = getattr(implementation(__name__, target, result), name), [*arrays, result]
         if axis in (-1, rank - 1):
             run(*[array.reshape(-1, shape[-1] if shape else 1) for array in arrays])
         else:
             moved = [np.moveaxis(array, axis, -1) for array in arrays]
-            rows = [np.ascontiguousarray(array).reshape(-1, shape[axis]) for array in moved]
+            rows = [contiguous(array).reshape(-1, shape[axis]) for array in moved]
             run(*rows)
             moved[-1][...] = rows[-1].reshape(moved[-1].shape)
     return deliver(result, out)
+
+
+def _result(out: Array | None, arrays: list[Array], names: Iterable[str]) -> Array:
+    first = arrays[0]
+    return empty_beside(first, first.shape, first.dtype) if out is None else output(
+        out, first.shape, first.dtype, **dict(zip(names, arrays)))
 
 
 def _check_one_shape(arrays: list[Array], names: Iterable[str]) -> tuple[int, ...]:
@@ -752,5 +770,6 @@ def _as_mask(value: Array, x: Array) -> Array:
     mask = as_array("mask", value)
     if mask.dtype not in (np.dtype(np.bool_), np.dtype(np.uint8)):
         raise TypeError(f"mask: expected bool or uint8, got {mask.dtype}")
+    check_side("mask", mask, "x", x)
     check_shape("mask", mask, x.shape)
     return mask.view(np.uint8)

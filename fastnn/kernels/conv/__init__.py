@@ -21,7 +21,7 @@ from fastnn.kernels._arrays import (
     check_rank_of,
     check_shape,
     deliver,
-    empty,
+    empty_beside,
     is_relu,
     output,
 )
@@ -112,7 +112,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         so they may change between the calls. No result depends on it.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -160,9 +160,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         raise TypeError(f"kept: expected KeptFilters or None, got {type(kept).__name__}")
     if bias is not None:
         check_shape("bias", bias, shape[1:2])
-    y = empty(shape, x.dtype) if out is None else output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
+    y = empty_beside(x, shape, x.dtype) if out is None else output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
     if y.size:
-        implementation(__name__, target).conv2d(x, weight, bias, relu, geometry, algorithm, kept, y)
+        implementation(__name__, target, x).conv2d(x, weight, bias, relu, geometry, algorithm, kept, y)
     return deliver(y, out)
 
 
@@ -216,7 +216,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     _check_algorithm(algorithm, weight, geometry)
     check_shape("grad_output", grad_output, shape)
     check_needs(needs)
-    return implementation(__name__, target).conv2d_backward(grad_output, x, weight, geometry, needs, algorithm)
+    return implementation(__name__, target, x).conv2d_backward(grad_output, x, weight, geometry, needs, algorithm)
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair = 0,
@@ -245,7 +245,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
         Channels are cut into this many groups, each by itself; it divides C.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -276,7 +276,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
         check_shape("bias", bias, shape[1:2])
     y = output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
     if y.size:
-        implementation(__name__, target).conv_transpose2d(x, weight, bias, geometry, y)
+        implementation(__name__, target, x).conv_transpose2d(x, weight, bias, geometry, y)
     return deliver(y, out)
 
 
@@ -312,7 +312,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, st
     geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
     check_shape("grad_output", grad_output, shape)
     check_needs(needs)
-    return implementation(__name__, target).conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
+    return implementation(__name__, target, x).conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
 
 
 def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, deliver, empty, output
+from fastnn.kernels._arrays import (
+    FLOATS,
+    Array,
+    as_array,
+    as_int,
+    check_rank,
+    check_side,
+    deliver,
+    empty_beside,
+    output,
+)
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")
@@ -32,7 +42,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
         |x|^2 - 2 x y + |y|^2, which takes half the arithmetic, but loses what is small beside |x|^2 + |y|^2.
     out : array of shape (M, N), optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -71,7 +81,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
         raise ValueError(f"algorithm: expected one of {_ALGORITHMS}, got {algorithm!r}")
     distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x=x, y=y)
     if distances.size:
-        implementation(__name__, target).pairwise_l2(x, y, bool(squared), algorithm, distances)
+        implementation(__name__, target, x).pairwise_l2(x, y, bool(squared), algorithm, distances)
     return deliver(distances, out)
 
 
@@ -97,7 +107,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     memory_budget : int, optional
         Bytes that may be used beside the arguments and the results, 64 MiB by default. Queries are walked in batches
         that fit; each batch reads all points once. The answer does not depend on it.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -134,10 +144,10 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     if algorithm not in _KNN_ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
-    squares = empty((len(queries), k), _result_dtype(queries.dtype, False))
-    indices = empty(squares.shape, np.int64)
+    squares = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
+    indices = empty_beside(queries, squares.shape, np.int64)
     if squares.size:
-        implementation(__name__, target).knn(queries, points, algorithm, budget, squares, indices)
+        implementation(__name__, target, queries).knn(queries, points, algorithm, budget, squares, indices)
     if squared:
         return squares.astype(_result_dtype(queries.dtype, True), copy=False), indices
     return np.sqrt(squares, out=squares), indices
@@ -152,6 +162,7 @@ def _as_points(**values: Any) -> list[Array]:
                         f"convert it with {first}.astype(numpy.float32)")
     if y.dtype != x.dtype:
         raise TypeError(f"{second}: expected {x.dtype} as {first} has, got {y.dtype}; give both one dtype with .astype")
+    check_side(second, y, first, x)
     check_rank(first, x, 2, layout="(points, dimensions)")
     check_rank(second, y, 2, layout="(points, dimensions)")
     if y.shape[1] != x.shape[1]:

@@ -20,7 +20,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
         Added to every row.
     out : array of shape (N, O), optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -50,7 +50,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1])
     y = output(out, (len(x), len(weight)), x.dtype, x=x, weight=weight, bias=bias)
-    implementation(__name__, target).linear(x, weight, bias, y)
+    implementation(__name__, target, x).linear(x, weight, bias, y)
     return deliver(y, out)
 
 
@@ -66,7 +66,7 @@ def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple
         The arguments of `linear`.
     needs : tuple of three bools
         Which of the gradients by x, weight and bias to compute.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -85,7 +85,7 @@ def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple
     _check(x, weight)
     check_shape("grad_output", grad_output, (len(x), len(weight)))
     check_needs(needs)
-    return implementation(__name__, target).linear_backward(grad_output, x, weight, needs)
+    return implementation(__name__, target, x).linear_backward(grad_output, x, weight, needs)
 
 
 def _check(x: Array, weight: Array) -> None:

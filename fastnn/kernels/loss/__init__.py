@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import (
     Array,
     as_array,
@@ -17,7 +18,8 @@ from fastnn.kernels._arrays import (
     check_not_empty,
     check_rank,
     check_shape,
-    empty,
+    check_side,
+    empty_beside,
 )
 from fastnn.kernels._targets import implementation
 
@@ -38,13 +40,13 @@ def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, redu
         The share s, from 0 to 1, of the truth that is spread evenly over the classes.
     reduction : {"mean", "sum", "none"}
         What is returned of the losses of the rows.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
     -------
     NumPy scalar, or array of shape (N,) for "none"
-        Of x's dtype.
+        Of x's dtype; for arrays on a GPU an array of no dimensions there.
 
     Raises
     ------
@@ -68,8 +70,8 @@ def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, redu
     x, labels = _scores(x, labels)
     smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
     _check_reduction(reduction)
-    losses = np.empty(len(x), np.float64)
-    implementation(__name__, target).cross_entropy(x, labels, smoothing, losses)
+    losses = empty_beside(x, (len(x),), np.float64)
+    implementation(__name__, target, x).cross_entropy(x, labels, smoothing, losses)
     return _reduced(losses, reduction, x.dtype)
 
 
@@ -83,7 +85,7 @@ def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_s
         Gradient by the loss.
     x, labels, label_smoothing, reduction
         The arguments of `cross_entropy`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -110,9 +112,9 @@ def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_s
     """
     x, labels = _scores(x, labels)
     smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
-    grad_losses = _grad_losses(grad_output, reduction, (len(x),), x.dtype)
-    grad_x = empty(x.shape, x.dtype)
-    implementation(__name__, target).cross_entropy_backward(grad_losses, x, labels, smoothing, grad_x)
+    grad_losses = _grad_losses(grad_output, reduction, (len(x),), x)
+    grad_x = empty_beside(x, x.shape, x.dtype)
+    implementation(__name__, target, x).cross_entropy_backward(grad_losses, x, labels, smoothing, grad_x)
     return grad_x
 
 
@@ -130,13 +132,13 @@ def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str =
         By how much the right class shall lead.
     reduction : {"mean", "sum", "none"}
         What is returned of the losses of the rows.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
     -------
     NumPy scalar, or array of shape (N,) for "none"
-        Of x's dtype.
+        Of x's dtype; for arrays on a GPU an array of no dimensions there.
 
     Raises
     ------
@@ -160,8 +162,8 @@ def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str =
     x, labels = _scores(x, labels)
     margin = as_float("margin", margin)
     _check_reduction(reduction)
-    losses = np.empty(len(x), np.float64)
-    implementation(__name__, target).hinge_loss(x, labels, margin, losses)
+    losses = empty_beside(x, (len(x),), np.float64)
+    implementation(__name__, target, x).hinge_loss(x, labels, margin, losses)
     return _reduced(losses, reduction, x.dtype)
 
 
@@ -175,7 +177,7 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
         Gradient by the loss.
     x, labels, margin, reduction
         The arguments of `hinge_loss`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -202,9 +204,9 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
     """
     x, labels = _scores(x, labels)
     margin = as_float("margin", margin)
-    grad_losses = _grad_losses(grad_output, reduction, (len(x),), x.dtype)
-    grad_x = empty(x.shape, x.dtype)
-    implementation(__name__, target).hinge_loss_backward(grad_losses, x, labels, margin, grad_x)
+    grad_losses = _grad_losses(grad_output, reduction, (len(x),), x)
+    grad_x = empty_beside(x, x.shape, x.dtype)
+    implementation(__name__, target, x).hinge_loss_backward(grad_losses, x, labels, margin, grad_x)
     return grad_x
 
 
@@ -217,13 +219,13 @@ def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None 
         Predictions and truth, float32 or float64, at least one element; nothing is broadcast.
     reduction : {"mean", "sum", "none"}
         What is returned of the losses of the elements.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
     -------
     NumPy scalar, or array of x's shape for "none"
-        Of x's dtype.
+        Of x's dtype; for arrays on a GPU an array of no dimensions there.
 
     Raises
     ------
@@ -246,9 +248,9 @@ def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None 
     check_shape("y", y, x.shape)
     check_not_empty("x", x)
     _check_reduction(reduction)
-    run = implementation(__name__, target)
+    run = implementation(__name__, target, x)
     if reduction == "none":
-        losses = empty(x.shape, x.dtype)
+        losses = empty_beside(x, x.shape, x.dtype)
         run.mse_loss(x.reshape(-1), y.reshape(-1), losses.reshape(-1))
         return losses
     sums = run.mse_loss_sums(x.reshape(-1), y.reshape(-1))
@@ -265,7 +267,7 @@ def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = 
         Gradient by the loss.
     x, y, reduction
         The arguments of `mse_loss`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -292,9 +294,9 @@ def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = 
     x, y = as_floats(x=x, y=y)
     check_shape("y", y, x.shape)
     check_not_empty("x", x)
-    grad_losses = _grad_losses(grad_output, reduction, x.shape, x.dtype)
-    grad_x = empty(x.shape, x.dtype)
-    implementation(__name__, target).mse_loss_backward(grad_losses, x.reshape(-1), y.reshape(-1), grad_x.reshape(-1))
+    grad_losses = _grad_losses(grad_output, reduction, x.shape, x)
+    grad_x = empty_beside(x, x.shape, x.dtype)
+    implementation(__name__, target, x).mse_loss_backward(grad_losses, x.reshape(-1), y.reshape(-1), grad_x.reshape(-1))
     return grad_x
 
 
@@ -302,7 +304,9 @@ def _scores(x: Array, labels: Array) -> tuple[Array, Array]:
     x, = as_floats(x=x)
     check_rank("x", x, 2, layout="(N, C)")
     check_not_empty("x", x)
-    return x, as_labels("labels", labels, *x.shape)
+    labels = as_labels("labels", labels, *x.shape)
+    check_side("labels", labels, "x", x)
+    return x, labels
 
 
 def _check_reduction(reduction: str) -> None:
@@ -310,24 +314,34 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction: expected one of {_REDUCTIONS}, got {reduction!r}")
 
 
-def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], dtype: Any) -> Array:
+def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Array) -> Array:
     """Return the gradient by each loss, flat: one number for all of them, unless the losses were returned."""
     _check_reduction(reduction)
     if reduction == "none":
         grads = as_array("grad_output", grad_output)
-        if grads.dtype != dtype:
-            raise TypeError(f"grad_output: expected {dtype} as x has, got {grads.dtype}; "
+        check_side("grad_output", grads, "x", x)
+        if grads.dtype != x.dtype:
+            raise TypeError(f"grad_output: expected {x.dtype} as x has, got {grads.dtype}; "
                             f"give both one dtype with .astype")
         check_shape("grad_output", grads, shape)
         return grads.reshape(-1)
+    count = math.prod(shape) if reduction == "mean" else 1
+    if _cuda.is_device(x):
+        if _cuda.is_device(grad_output) and grad_output.ndim == 0:
+            return (grad_output / count).astype(x.dtype).reshape(1)
+        if isinstance(grad_output, numbers.Real):
+            return _cuda.xp.full(1, float(grad_output) / count, x.dtype)
     if type(grad_output) is not float and (
             np.ndim(grad_output) or not isinstance(grad_output, numbers.Real | np.ndarray)):
         raise TypeError(f"grad_output: expected a number for reduction {reduction!r}, got {grad_output!r}")
-    return np.array([float(grad_output) / (math.prod(shape) if reduction == "mean" else 1)], dtype)
+    return np.array([float(grad_output) / count], x.dtype)
 
 
 def _reduced(losses: Array, reduction: str, dtype: Any) -> Any:
     """Return float64 losses, their mean or sum in this dtype; what is too large for it becomes inf."""
+    if _cuda.is_device(losses):
+        total = losses if reduction == "none" else losses.sum()
+        return (total / losses.size if reduction == "mean" else total).astype(dtype)
     with np.errstate(over="ignore"):
         if reduction == "none":
             return losses.astype(dtype)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import (
     Array,
     as_float,
@@ -14,8 +15,9 @@ from fastnn.kernels._arrays import (
     check_needs,
     check_rank,
     check_shape,
+    check_side,
     deliver,
-    empty,
+    empty_beside,
     is_relu,
     output,
     overlap,
@@ -57,7 +59,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         Whether to return what was used for mean and var, as `batch_norm_backward` needs.
     out : array of x's shape, optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -113,10 +115,10 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     updates = training and running_mean is not None
     if updates:
         _check_updatable(*given)
-    y = empty(x.shape, x.dtype) if out is None else output(
+    y = empty_beside(x, x.shape, x.dtype) if out is None else output(
         out, x.shape, x.dtype, x=x, running_mean=given[0], running_var=given[1], weight=weight, bias=bias)
-    stats = np.empty((2, *channels)) if of_batch or return_stats else None
-    implementation(__name__, target).batch_norm(
+    stats = empty_beside(x, (2, *channels), np.float64) if of_batch or return_stats else None
+    implementation(__name__, target, x).batch_norm(
         x, running_mean, running_var, weight, bias, of_batch, momentum, eps, relu, stats, y)
     y = deliver(y, out)
     if updates and (running_mean is not given[0] or running_var is not given[1]):
@@ -153,7 +155,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
         The argument of `batch_norm`.
     needs : tuple of three bools
         Which of the gradients by x, weight and bias are computed.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -189,6 +191,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
     check_shape("grad_output", grad_output, x.shape)
     mean, invstd = as_floats(mean=mean, invstd=invstd)
+    check_side("mean", mean, "x", x)
     if mean.dtype != _F64:
         raise TypeError("mean: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
                         f"got {mean.dtype}")
@@ -197,9 +200,9 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     check_needs(needs)
     if training:
         _check_several(x)
-    grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    grad_weight, grad_bias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    implementation(__name__, target).batch_norm_backward(
+    grad_x = empty_beside(x, x.shape, x.dtype) if needs[0] else None
+    grad_weight, grad_bias = (empty_beside(x, (x.shape[1],), x.dtype) for _ in range(2))
+    implementation(__name__, target, x).batch_norm_backward(
         grad_output, x, weight, bias, mean, invstd, bool(training), relu, grad_x, grad_weight, grad_bias)
     affine = weight is not None
     return grad_x, grad_weight if affine and needs[1] else None, grad_bias if affine and needs[2] else None
@@ -223,6 +226,10 @@ def _check_several(x: Array) -> None:
 
 def _check_updatable(running_mean: Any, running_var: Any) -> None:
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
+        if _cuda.is_device(array):
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{name}: expected a C-contiguous array, which training updates")
+            continue
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name}: expected a NumPy array, which training updates, got {type(array).__name__}")
         if not array.flags.writeable:

@@ -17,7 +17,9 @@ from fastnn.kernels._arrays import (
     as_pair,
     check_rank,
     check_shape,
+    check_side,
     deliver,
+    empty_beside,
     output,
 )
 from fastnn.kernels._targets import implementation
@@ -51,7 +53,7 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
         Whether to return where the maxima lie, as `max_pool2d_backward` needs.
     out : array of shape (N, C, OH, OW), optional
         Where the maxima are written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -90,8 +92,8 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     check_rank("x", x, 4, layout="(N, C, H, W)")
     kernel, stride, padding, dilation, shape = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
     y = output(out, shape, x.dtype, x=x)
-    indices = output(None, shape, np.int64) if return_indices else None
-    implementation(__name__, target).max_pool2d(x, kernel, stride, padding, dilation, y, indices)
+    indices = empty_beside(x, shape, np.int64) if return_indices else None
+    implementation(__name__, target, x).max_pool2d(x, kernel, stride, padding, dilation, y, indices)
     y = deliver(y, out)
     return y if indices is None else (y, indices)
 
@@ -108,7 +110,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
         Where the maxima lie: what `max_pool2d(..., return_indices=True)` returned.
     input_shape : (N, C, H, W)
         The shape of the input.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -141,9 +143,10 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     indices = as_array("indices", indices)
     if indices.dtype != np.int64:
         raise TypeError(f"indices: expected int64 as max_pool2d returns, got {indices.dtype}")
+    check_side("indices", indices, "grad_output", grad_output)
     check_shape("indices", indices, grad_output.shape)
-    grad_x = output(None, shape, grad_output.dtype)
-    if not implementation(__name__, target).max_pool2d_backward(grad_output, indices, grad_x):
+    grad_x = empty_beside(grad_output, shape, grad_output.dtype)
+    if not implementation(__name__, target, grad_output).max_pool2d_backward(grad_output, indices, grad_x):
         cells = shape[2] * shape[3]
         bad = indices[(indices < 0) | (indices >= cells)][0]
         raise ValueError(f"indices: expected values from 0 to {cells - 1} for input_shape {shape}, got {bad}")
@@ -176,7 +179,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
         The divisor of all windows, at least 1.
     out : array of shape (N, C, OH, OW), optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -207,7 +210,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     kernel, stride, padding, _, pooled = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, 1)
     divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
     y = output(out, pooled, x.dtype, x=x)
-    implementation(__name__, target).avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, y)
+    implementation(__name__, target, x).avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, y)
     return deliver(y, out)
 
 
@@ -225,7 +228,7 @@ def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_s
         The shape of the input.
     kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         The arguments of `avg_pool2d`.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -257,8 +260,8 @@ def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_s
     kernel, stride, padding, _, pooled = _geometry(shape, ceil_mode, kernel_size, stride, padding, 1)
     divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
     check_shape("grad_output", grad_output, pooled)
-    grad_x = output(None, shape, grad_output.dtype)
-    implementation(__name__, target).avg_pool2d_backward(
+    grad_x = empty_beside(grad_output, shape, grad_output.dtype)
+    implementation(__name__, target, grad_output).avg_pool2d_backward(
         grad_output, kernel, stride, padding, count_include_pad, divisor, grad_x)
     return grad_x
 
@@ -278,7 +281,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
         (OH, OW), or one number for both; None in a pair keeps the image's size. 1 gives the mean of each image.
     out : array of shape (N, C, OH, OW), optional
         Where the result is written.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Returns
@@ -311,7 +314,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
         raise ValueError(f"output_size: expected an integer or a pair, in which None keeps a size, got {output_size!r}")
     sizes = tuple([kept if size is None else as_int("output_size", size, 0) for size, kept in zip(sizes, x.shape[2:])])
     y = output(out, x.shape[:2] + sizes, x.dtype, x=x)
-    implementation(__name__, target).adaptive_avg_pool2d(x, y)
+    implementation(__name__, target, x).adaptive_avg_pool2d(x, y)
     return deliver(y, out)
 
 
@@ -325,7 +328,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int],
         Gradient by the result, float32 or float64.
     input_shape : (N, C, H, W)
         The shape of the input.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs.
 
     Returns
@@ -350,8 +353,8 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int],
     shape = _as_image_shape(input_shape)
     _check_gradient(grad_output, shape)
     _check_cells("input_shape", shape)
-    grad_x = output(None, shape, grad_output.dtype)
-    implementation(__name__, target).adaptive_avg_pool2d_backward(grad_output, grad_x)
+    grad_x = empty_beside(grad_output, shape, grad_output.dtype)
+    implementation(__name__, target, grad_output).adaptive_avg_pool2d_backward(grad_output, grad_x)
     return grad_x
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, deliver, overlap
 from fastnn.kernels._targets import implementation
 
@@ -39,7 +40,7 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
         Whether to look ahead along the buffer; needs momentum.
     weight_decay : float
         L2 penalty, added to the gradient.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Raises
@@ -100,7 +101,7 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
         L2 penalty, added to the gradient.
     momentum : float
         How much of the buffer each update keeps, not negative.
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Raises
@@ -159,7 +160,7 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
         L2 penalty, added to the gradient, or decay of the parameter if `decoupled`.
     decoupled : bool
         Whether weight decay bypasses the gradient (AdamW).
-    target : {"naive", "cpu"}, optional
+    target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
     Raises
@@ -214,6 +215,11 @@ def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, *
     parameter, *states, gradient = as_floats(**written, grad=grad)
     given = {key: array for key, array in written.items() if array is not None}
     for key, array in given.items():
+        if _cuda.is_device(array):
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{key}: expected a C-contiguous array, which the update writes")
+            check_shape(key, array, parameter.shape)
+            continue
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{key}: expected a NumPy array, which the update writes, got {type(array).__name__}")
         if not array.flags.writeable:
@@ -223,6 +229,6 @@ def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, *
     _check_apart(gradient, given)
     if parameter.size:
         flat = [None if array is None else array.reshape(-1) for array in (parameter, gradient, *states)]
-        getattr(implementation(__name__, target), name)(*flat, *options)
+        getattr(implementation(__name__, target, parameter), name)(*flat, *options)
         for result, out in zip((parameter, *states), written.values()):
             deliver(result, out)

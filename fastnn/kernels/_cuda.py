@@ -1,0 +1,333 @@
+"""Arrays on a GPU and launches on it: the one file that imports a CUDA package.
+
+`cuda` is the compiler's module, or None where there is none:
+
+- with NUMBA_ENABLE_CUDASIM=1 Numba's simulator, which runs kernels as Python threads on the CPU;
+- else numba-cuda-mlir;
+- else numba-cuda, in whose environment `numba.cuda` is its own; never the target built into Numba, which is deprecated.
+
+`xp` is the library of device arrays: CuPy, or in the simulator `_simulator`, arrays that keep CuPy's rules.
+Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+def _find_compiler() -> tuple[Any, str]:
+    """Return the module and its package's name, or None and why there is none."""
+    if SIMULATED:
+        return importlib.import_module("fastnn.kernels._simulator").cuda, "simulator"
+    if importlib.util.find_spec("numba_cuda_mlir") is not None:
+        return importlib.import_module("numba_cuda_mlir.cuda"), "numba-cuda-mlir"
+    if importlib.util.find_spec("numba_cuda") is not None:
+        module = importlib.import_module("numba.cuda")
+        if getattr(module, "implementation", None) == "NVIDIA":
+            return module, "numba-cuda"
+        return None, "numba-cuda is installed, but numba.cuda is not its own"
+    return None, "no CUDA compiler is installed"
+
+
+cuda, compiler = _find_compiler()
+_launcher: Callable[..., None] | None = None    # instead of a GPU
+
+
+@functools.cache
+def _cupy() -> Any:
+    return None if importlib.util.find_spec("cupy") is None else importlib.import_module("cupy")
+
+
+def _in_host_memory() -> bool:
+    """Whether arrays of `xp` only count as lying on a GPU."""
+    return SIMULATED or _launcher is not None
+
+
+def _library() -> Any:
+    """Return the library of device arrays, or None."""
+    return importlib.import_module("fastnn.kernels._simulator") if _in_host_memory() else _cupy()
+
+
+@functools.cache
+def _found() -> str | None:
+    if cuda is None:
+        return compiler
+    if _cupy() is None:
+        return "CuPy is not installed"
+    try:
+        count = _cupy().cuda.runtime.getDeviceCount()
+    except Exception as error:
+        return f"CuPy finds no GPU: {error}"
+    return None if count else "CuPy finds no GPU"
+
+
+def why_not() -> str | None:
+    """Say why no kernel can run on a GPU here; None where one can."""
+    return None if _in_host_memory() else _found()
+
+
+class CudaUnavailableError(RuntimeError):
+    """CUDA was asked for where there is none.
+
+    Examples
+    --------
+    >>> from fastnn.kernels import _cuda
+    >>> raise _cuda.CudaUnavailableError("no GPU")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    fastnn.kernels._cuda.CudaUnavailableError: CUDA cannot be used here (no GPU); it needs an NVIDIA GPU with ...
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f'CUDA cannot be used here ({why}); it needs an NVIDIA GPU with its driver and '
+                         f'pip install "fastnn-kernels[cuda13]" (or [cuda12], as the driver says)')
+
+
+def require() -> None:
+    """Raise CudaUnavailableError unless kernels can run on a GPU here."""
+    if (why := why_not()) is not None:
+        raise CudaUnavailableError(why)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "xp":
+        require()
+        return _library()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# --- arrays ---
+
+
+class ForeignArray(TypeError):
+    """An array on a GPU that is not of `xp` came to a function behind the `door`, which takes it up from there."""
+
+
+def is_device(value: Any) -> bool:
+    """Whether this is an array of `xp`."""
+    return type(value) is not np.ndarray and why_not() is None and isinstance(value, _library().ndarray)
+
+
+def is_foreign(value: Any) -> bool:
+    """Whether this is another library's array on a GPU."""
+    try:
+        return hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__")
+    except RuntimeError as error:               # torch's answer for a tensor that records gradients
+        raise TypeError(f"expected an array without a recorded gradient, got {type(value).__name__}: {error}; "
+                        f"give .detach()") from error
+
+
+def to_device(x: Any) -> Any:
+    """Return a copy of a host array on the current GPU; an array that is on a GPU comes back as it is.
+
+    Parameters
+    ----------
+    x : array
+        Anything that NumPy sees as an array, or one on a GPU.
+
+    Returns
+    -------
+    CuPy array
+        In Numba's simulator, an array that keeps CuPy's rules.
+
+    Raises
+    ------
+    CudaUnavailableError
+        If there is no GPU, no compiler for it or no CuPy.
+
+    Notes
+    -----
+    The copy is queued on the current stream; nothing waits for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn
+    >>> y = fastnn.relu(fastnn.to_device(np.array([-1.0, 2.0])))     # doctest: +SKIP
+    >>> fastnn.to_host(y)                                            # doctest: +SKIP
+    array([0., 2.])
+    """
+    require()
+    return x if is_device(x) or is_foreign(x) else _library().asarray(np.asarray(x))
+
+
+def to_host(x: Any) -> np.ndarray:
+    """Return a NumPy copy of an array on a GPU; a host array comes back as it is.
+
+    Parameters
+    ----------
+    x : array
+        Of CuPy, Numba, PyTorch, or another with `__cuda_array_interface__`; or a host array.
+
+    Returns
+    -------
+    NumPy array
+
+    Notes
+    -----
+    It waits for the work on the current stream that x comes from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn
+    >>> fastnn.to_host(np.array([1.0]))
+    array([1.])
+    """
+    if not is_device(x):
+        if not is_foreign(x):
+            return np.asarray(x)
+        x = _adopted(x)
+    return np.asarray(_library().asnumpy(x))
+
+
+def contiguous(name: str, array: Any) -> Any:
+    """Return an array of `xp` as C-contiguous, once it is known to lie on the current device."""
+    if not _in_host_memory() and array.device.id != _library().cuda.runtime.getDevice():
+        raise ValueError(f"{name}: expected an array on the current device {_library().cuda.runtime.getDevice()}, got "
+                         f"one on device {array.device.id}; call under `with cupy.cuda.Device({array.device.id}):`")
+    return array if array.flags.c_contiguous else _library().ascontiguousarray(array)
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Whether the memory of two arrays of `xp`, from their first to their last byte, has a byte in common."""
+    if not (is_device(a) and is_device(b)):
+        return False
+    bounds = _library().byte_bounds if _in_host_memory() else _library().lib.array_utils.byte_bounds
+    (a_low, a_high), (b_low, b_high) = bounds(a), bounds(b)
+    return bool(a_low < b_high and b_low < a_high)
+
+
+def _adopted(value: Any) -> Any:
+    """View a foreign array as one of `xp`, without a copy and without waiting."""
+    require()
+    library = _library()
+    if _in_host_memory():
+        return library.adopt(value)
+    interface = value.__cuda_array_interface__
+    pointer, shape, dtype = interface["data"][0], interface["shape"], np.dtype(interface["typestr"])
+    strides = interface.get("strides")
+    span = (dtype.itemsize * int(np.prod(shape)) if strides is None or 0 in shape else
+            dtype.itemsize + sum((size - 1) * abs(step) for size, step in zip(shape, strides)))
+    memory = library.cuda.UnownedMemory(pointer, span, value, -1 if pointer else library.cuda.runtime.getDevice())
+    return library.ndarray(shape, dtype, library.cuda.MemoryPointer(memory, 0), strides=strides)
+
+
+def _stream_of(value: Any) -> Any:
+    """Return a context in which the stream that a foreign array belongs to is the current one."""
+    if _in_host_memory():
+        return nullcontext()
+    if type(value).__module__.partition(".")[0] == "torch":
+        import torch
+
+        pointer = torch.cuda.current_stream(value.device).cuda_stream
+    else:
+        pointer = value.__cuda_array_interface__.get("stream")
+        if pointer is None:
+            return nullcontext()
+    return _library().cuda.ExternalStream(pointer)
+
+
+def _returned(result: Any, kind: Any) -> Any:
+    """Return the arrays of a result as a foreign array's library has them, or as they are."""
+    if isinstance(result, tuple):
+        return tuple([_returned(item, kind) for item in result])
+    if not is_device(result):
+        return result
+    if kind.__module__.partition(".")[0] == "torch":
+        import torch
+
+        return torch.from_dlpack(result)
+    if hasattr(kind, "__cuda_ndarray__"):
+        return _library().release(result) if _in_host_memory() else cuda.as_cuda_array(result, sync=False)
+    return result
+
+
+def door(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of host and `xp` arrays take any array on a GPU, and return what came in.
+
+    Where the first that came in is of PyTorch or Numba, the results are too; else they are of `xp`. The work goes to
+    the stream that the array belongs to.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ForeignArray:
+            pass
+        foreign = [value for value in (*args, *kwargs.values()) if not is_device(value) and is_foreign(value)]
+        named = {name: _adopted(value) if any(value is one for one in foreign) else value
+                 for name, value in kwargs.items()}
+        placed = [_adopted(value) if any(value is one for one in foreign) else value for value in args]
+        with _stream_of(foreign[0]):
+            result = function(*placed, **named)
+        out = kwargs.get("out")
+        return out if out is not None else _returned(result, type(foreign[0]))
+
+    return call
+
+
+# --- launches ---
+
+
+@functools.lru_cache(4096)
+def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Any:
+    """Return the compiler's view of a C-contiguous array: made once for an address, since memory is used again."""
+    del device                                  # a part of the key: addresses of two devices may be one
+    return cuda.from_cuda_array_interface(
+        {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "version": 3}, sync=False)
+
+
+def redirect(launcher: Callable[..., None] | None) -> None:
+    """Let launches go to another function, which may compile them only; None brings them back.
+
+    Arrays of `xp` lie in host memory meanwhile.
+    """
+    global _launcher
+    _launcher = launcher
+
+
+def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
+    """Run a kernel on the current stream. Arrays of `xp` among `args` are C-contiguous; nothing runs for no blocks."""
+    if 0 in (blocks if isinstance(blocks, tuple) else (blocks,)):
+        return
+    if _launcher is not None:
+        _launcher(kernel, blocks, threads, *args)
+        return
+    library = _library()
+    if SIMULATED:
+        library.launch(kernel, blocks, threads, *args)
+        return
+    device = library.cuda.runtime.getDevice()
+    with _on(device):
+        stream = _numba_stream(library.cuda.get_current_stream().ptr, device)
+        kernel[blocks, threads, stream](*[
+            _view(arg.data.ptr, arg.shape, arg.dtype, device) if isinstance(arg, library.ndarray) else arg
+            for arg in args])
+
+
+@functools.lru_cache(64)
+def _numba_stream(pointer: int, device: int) -> Any:
+    del device
+    return cuda.external_stream(pointer) if pointer else cuda.default_stream()
+
+
+@contextmanager
+def _entered(device: int) -> Iterator[None]:
+    with cuda.gpus[device]:
+        yield
+
+
+def _on(device: int) -> Any:
+    """Return a context in which the compiler uses CuPy's current device."""
+    return nullcontext() if cuda.current_context().device.id == device else _entered(device)
