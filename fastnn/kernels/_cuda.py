@@ -1,6 +1,6 @@
 """Arrays on a GPU and launches on it: the one file that imports a CUDA package.
 
-`cuda` is the compiler's module, or None where there is none:
+`cuda` is the compiler's module; where there is none, importing it from here is an ImportError:
 
 - with NUMBA_ENABLE_CUDASIM=1 Numba's simulator, which runs kernels as Python threads on the CPU;
 - else numba-cuda-mlir;
@@ -39,7 +39,7 @@ def _find_compiler() -> tuple[Any, str]:
     return None, "no CUDA compiler is installed"
 
 
-cuda, compiler = _find_compiler()
+_compiler, compiler = _find_compiler()
 _launcher: Callable[..., None] | None = None    # instead of a GPU
 
 
@@ -60,7 +60,7 @@ def _library() -> Any:
 
 @functools.cache
 def _found() -> str | None:
-    if cuda is None:
+    if _compiler is None:
         return compiler
     if _cupy() is None:
         return "CuPy is not installed"
@@ -99,6 +99,8 @@ def require() -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "cuda" and _compiler is not None:
+        return _compiler
     if name == "xp":
         require()
         return _library()
@@ -248,7 +250,7 @@ def _returned(result: Any, kind: Any) -> Any:
 
         return torch.from_dlpack(result)
     if hasattr(kind, "__cuda_ndarray__"):
-        return _library().release(result) if _in_host_memory() else cuda.as_cuda_array(result, sync=False)
+        return _library().release(result) if _in_host_memory() else _compiler.as_cuda_array(result, sync=False)
     return result
 
 
@@ -284,7 +286,7 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
 def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Any:
     """Return the compiler's view of a C-contiguous array: made once for an address, since memory is used again."""
     del device                                  # a part of the key: addresses of two devices may be one
-    return cuda.from_cuda_array_interface(
+    return _compiler.from_cuda_array_interface(
         {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "version": 3}, sync=False)
 
 
@@ -319,15 +321,15 @@ def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
 @functools.lru_cache(64)
 def _numba_stream(pointer: int, device: int) -> Any:
     del device
-    return cuda.external_stream(pointer) if pointer else cuda.default_stream()
+    return _compiler.external_stream(pointer) if pointer else _compiler.default_stream()
 
 
 @contextmanager
 def _entered(device: int) -> Iterator[None]:
-    with cuda.gpus[device]:
+    with _compiler.gpus[device]:
         yield
 
 
 def _on(device: int) -> Any:
     """Return a context in which the compiler uses CuPy's current device."""
-    return nullcontext() if cuda.current_context().device.id == device else _entered(device)
+    return nullcontext() if _compiler.current_context().device.id == device else _entered(device)

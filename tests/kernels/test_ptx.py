@@ -12,7 +12,7 @@ import fastnn
 from fastnn.kernels import _cuda
 from fastnn.testing import KERNELS, Call, Kernel, ptx
 
-pytestmark = [pytest.mark.ptx, pytest.mark.skipif(_cuda.cuda is None or _cuda.SIMULATED,
+pytestmark = [pytest.mark.ptx, pytest.mark.skipif(_cuda.SIMULATED or not hasattr(_cuda, "cuda"),
                                                   reason=f"no CUDA compiler: {_cuda.compiler}")]
 
 CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
