@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -204,9 +205,18 @@ def overlap(a: Any, b: Any) -> bool:
     """Whether the memory of two arrays of `xp`, from their first to their last byte, has a byte in common."""
     if not (is_device(a) and is_device(b)):
         return False
-    bounds = _library().byte_bounds if _in_host_memory() else _library().lib.array_utils.byte_bounds
-    (a_low, a_high), (b_low, b_high) = bounds(a), bounds(b)
-    return bool(a_low < b_high and b_low < a_high)
+    (a_low, a_high), (b_low, b_high) = _bounds(a), _bounds(b)
+    return a_low < b_high and b_low < a_high
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    """Return the addresses of an array's first byte, and after its last."""
+    begin = array.ctypes.data if _in_host_memory() else array.data.ptr
+    if array.size == 0:
+        return begin, begin
+    reach = [(size - 1) * step for size, step in zip(array.shape, array.strides)]
+    return (begin + sum(min(step, 0) for step in reach),
+            begin + sum(max(step, 0) for step in reach) + array.dtype.itemsize)
 
 
 def _adopted(value: Any) -> Any:
@@ -224,6 +234,16 @@ def _adopted(value: Any) -> Any:
     return library.ndarray(shape, dtype, library.cuda.MemoryPointer(memory, 0), strides=strides)
 
 
+class _Stream:
+    """A stream by its address, in the protocol that CuPy takes."""
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.pointer
+
+
 def _stream_of(value: Any) -> Any:
     """Return a context in which the stream that a foreign array belongs to is the current one."""
     if _in_host_memory():
@@ -236,7 +256,9 @@ def _stream_of(value: Any) -> Any:
         pointer = value.__cuda_array_interface__.get("stream")
         if pointer is None:
             return nullcontext()
-    return _library().cuda.ExternalStream(pointer)
+    streams = _library().cuda
+    return (streams.Stream.from_external(_Stream(pointer)) if hasattr(streams.Stream, "from_external") else
+            streams.ExternalStream(pointer))                   # CuPy before 14
 
 
 def _returned(result: Any, kind: Any) -> Any:
@@ -312,16 +334,18 @@ def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
         return
     device = library.cuda.runtime.getDevice()
     with _on(device):
-        stream = _numba_stream(library.cuda.get_current_stream().ptr, device)
-        kernel[blocks, threads, stream](*[
+        _configured(kernel, blocks, threads, library.cuda.get_current_stream().ptr, device)(*[
             _view(arg.data.ptr, arg.shape, arg.dtype, device) if isinstance(arg, library.ndarray) else arg
             for arg in args])
 
 
-@functools.lru_cache(64)
-def _numba_stream(pointer: int, device: int) -> Any:
+@functools.lru_cache(4096)
+def _configured(kernel: Any, blocks: Any, threads: Any, stream: int, device: int) -> Any:
+    """Return a kernel with its grid and stream; that a grid is small is no reason for a warning."""
     del device
-    return _compiler.external_stream(pointer) if pointer else _compiler.default_stream()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kernel[blocks, threads, _compiler.external_stream(stream) if stream else _compiler.default_stream()]
 
 
 @contextmanager
