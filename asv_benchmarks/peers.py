@@ -6,6 +6,7 @@
     python peers.py --write             also docs/performance.md, from performance.md.in and what was measured
     python peers.py --load FILE --write the same from an earlier run's JSON
     python peers.py --quick             little data, few repeats: whether it all works
+    python peers.py --device cuda       the same on a GPU, against PyTorch there (no --write: gpu_check.py does it)
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ sys.path.insert(0, str(HERE))
 
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
+import on_gpu  # noqa: E402
 import rows as table  # noqa: E402
 from rows import F32, ONE_THREAD, TORCH, Case, Group, Row  # noqa: E402
 
@@ -57,7 +59,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where everything that was measured is written")
     parser.add_argument("--load", type=Path, help="take what an earlier run wrote, and measure nothing")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all of it runs")
     options = parser.parse_args()
+    if options.device == "cuda":
+        if options.write:
+            parser.error("--write is for the CPU; gpu_check.py writes what was measured on a GPU")
+        try:
+            fastnn.to_device(np.zeros(1))
+        except RuntimeError as error:
+            parser.error(str(error))
+    table.place_on(options.device)
     if options.write and (options.only or options.quick):
         parser.error("--write takes a whole run")
     if options.load:
@@ -81,7 +92,8 @@ def main() -> int:
 def measure(only: list[str], quick: bool) -> dict[str, Any]:
     """Return everything that is measured, as JSON has it."""
     begin = time.perf_counter()
-    result: dict[str, Any] = {"machine": machine(quick), "missing": missing, "groups": []}
+    found = on_gpu.machine(quick) if table.device == "cuda" else machine(quick)
+    result: dict[str, Any] = {"machine": found, "missing": missing, "groups": []}
     print(machine_section(result), flush=True)
     for group in table.groups(quick):
         measured = []
@@ -91,7 +103,7 @@ def measure(only: list[str], quick: bool) -> dict[str, Any]:
         if measured:
             result["groups"].append(summarized(group, measured))
             print(group_section(result["groups"][-1]), flush=True)
-    if not only:
+    if not only and table.device == "cpu":
         result["memory"] = {name: memory(name, 4 if quick else batch)
                             for name, batch in (("cnn-mnist", 64), ("resnet18", 32))}
     result["seconds"] = time.perf_counter() - begin
@@ -109,7 +121,7 @@ def measure_row(row: Row, floor: dict[str, Any], quick: bool = False) -> dict[st
              "bytes": case.bytes / bandwidth(floor, case.bytes)}
     bound = "flops" if case.flops and (not case.peak or least["flops"] >= least["bytes"]) else "bytes"
     candidates = {"fastnn": case.ours, **case.peers}
-    if bound == "flops" and fastnn.get_num_threads() > 1:
+    if bound == "flops" and fastnn.get_num_threads() > 1 and table.device == "cpu":
         candidates[ONE_CORE] = case.ours
     if row.small and TORCH in case.peers:
         candidates[ONE_THREAD] = case.peers[TORCH]
@@ -122,7 +134,7 @@ def measure_row(row: Row, floor: dict[str, Any], quick: bool = False) -> dict[st
              "work": {"flops": case.flops, "bytes": case.bytes}, "bound": bound,
              "speed": (case.flops if bound == "flops" else case.bytes) / seconds / 1e9,
              "of_floor": least[bound] / seconds}
-    if bound == "flops":
+    if bound == "flops" and table.device == "cpu":
         found["launches"] = launches(case.ours)
     return found
 
@@ -141,7 +153,8 @@ def check(label: str, case: Case) -> None:
 
 def first(result: Any) -> Any:
     """The first of several results, as an array."""
-    return np.asarray(result[0] if isinstance(result, tuple) else result)
+    result = result[0] if isinstance(result, tuple) else result
+    return fastnn.to_host(result) if table.device == "cuda" else np.asarray(result)
 
 
 def largest(array: Any) -> float:
@@ -165,6 +178,8 @@ def alternate(candidates: dict[str, Callable[[], Any]], seconds: float, least: i
 
 
 def timed(name: str, call: Callable[[], Any], number: int = 1) -> float:
+    if table.device == "cuda":
+        return on_gpu.timed(call, number)
     with threads_of(name):
         begin = time.perf_counter()
         for _ in range(number):
@@ -338,6 +353,11 @@ def summarized(group: Group, measured: list[dict[str, Any]]) -> dict[str, Any]:
     if group.most is not None:
         longest = max(row["seconds"]["fastnn"] for row in measured)
         summary |= {"most": group.most, "longest": longest, "reached": longest <= group.most}
+    if group.of_floor is not None:
+        least = min(row["of_floor"] for row in measured)
+        mean = statistics.geometric_mean(row["of_floor"] for row in measured)
+        summary |= {"of_floor": {"target": group.of_floor, "mean": mean, "worst": least},
+                    "reached": least >= group.of_floor}
     return summary
 
 
@@ -352,6 +372,8 @@ def markdown(header: list[str], lines: list[list[str]]) -> str:
 
 def machine_section(result: dict[str, Any]) -> str:
     found = result["machine"]
+    if "gpu" in found:
+        return markdown(["machine", ""], on_gpu.machine_lines(found))
     peaks = ", ".join(f"{name} {speed / 1e9:.0f}" for name, speed in found["peaks"].items())
     copies = ", ".join(f"{speed / 1e9:.0f} at {size} MB" for size, speed in found["copy"].items())
     lines = [["processor", f"{found['processor']}, {found['threads']} threads, {found['system']}"],
@@ -391,6 +413,10 @@ def summary_section(result: dict[str, Any]) -> str:
             if "target" in found:
                 lines.append([group["title"], peer, *(f"{found[key]:.2f}" for key in ("mean", "worst")),
                               " / ".join(map(str, found["target"])), "yes" if found["reached"] else "**no**"])
+        if "of_floor" in group:
+            floor = group["of_floor"]
+            lines.append([group["title"], "the floor", *(f"{floor[key]:.2f}" for key in ("mean", "worst")),
+                          str(floor["target"]), "yes" if group["reached"] else "**no**"])
         if "most" in group:
             lines.append([group["title"], "", "", duration(group["longest"]), f"at most {duration(group['most'])}",
                           "yes" if group["reached"] else "**no**"])

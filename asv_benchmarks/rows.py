@@ -1,7 +1,7 @@
 """What is compared: every row of the tables of speed, with its data, its peers, its least work and its target.
 
-`groups()` is the whole table. A row makes its data when it is measured. `load_peers()` imports the peers; one that is
-not installed is left out.
+`groups()` is the whole table. A row makes its data when it is measured, on the host or, after `place_on("cuda")`, on
+the GPU. `load_peers()` imports the peers; one that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimizer"
 ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: waking a thread that sleeps costs more
 SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
+TOPK = "torch.cdist and topk"
 
 
+device = "cpu"
 torch: Any = None
 aten: Any = None
 faiss: Any = None
@@ -45,6 +47,15 @@ def load_peers() -> list[str]:
     if faiss is not None:
         faiss.omp_set_num_threads(fastnn.get_num_threads())
     return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
+
+
+def place_on(name: str) -> None:
+    """Let rows make their data on "cpu" or "cuda"."""
+    global device
+    device = name
+    if name == "cuda" and torch is not None and torch.cuda.is_available():
+        torch.set_default_device("cuda")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def optional(name: str) -> Any:
@@ -82,6 +93,7 @@ class Group:
     rows: list[Row]
     targets: dict[str, tuple[float, float]] = field(default_factory=dict)
     most: float | None = None               # seconds that no row may take
+    of_floor: float | None = None           # the least share of the floor
 
 
 def groups(quick: bool = False) -> list[Group]:
@@ -89,6 +101,8 @@ def groups(quick: bool = False) -> list[Group]:
     sizes = {"8 MB": (32, 64, 32, 32), "33 MB": (128, 64, 32, 32), "400 MB": (128, 64, 112, 112)}
     if quick:
         sizes = {"1 MB": (4, 64, 32, 32)}
+    if device == "cuda":
+        return _cuda_groups(quick, sizes)
     small = list(_memory_bound({"100 kB": (2, 64, 14, 14)}, small=True))
     pooling_or_training = [row for row in small if "pool" in row.label or "batch_norm training" in row.label]
     tiny = [Row(name, functools.partial(_tiny_case, name), small=True) for name in _tiny()]
@@ -117,6 +131,23 @@ def groups(quick: bool = False) -> list[Group]:
     ]
 
 
+def _cuda_groups(quick: bool, sizes: dict[str, tuple[int, ...]]) -> list[Group]:
+    """The same kernels with a GPU's targets: the share of cuDNN's speed, and of the bandwidth."""
+    return [
+        *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (0.6, 0.6), (0.6, 0.6)),
+        *_convolutions("conv2d, other", quick, CONV_OTHER, (0.6, 0.6), (0.6, 0.6)),
+        Group("batch norm, pooling, activations", list(_memory_bound(sizes)), of_floor=0.8),
+        Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
+                              for m, n, d in _less(KNN, quick)], {TOPK: (1.0, 1.0)}),
+        Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
+                                       for m, n, d in _less(KNN[:2], quick)], {TOPK: (1.0, 1.0)}),
+        Group("pairwise_l2", [Row(f"{n} x {n}, D = {d}", functools.partial(_pairwise, n, d))
+                              for n, d in _less([*PAIRWISE, (1024, 3072)], quick)]),
+        *[Group(f"training step, {name}", [Row(f"batch {batch}", functools.partial(_training, name, batch))])
+          for name, batch in [("cnn-mnist", 8 if quick else 64), ("resnet18", 2 if quick else 128)]],
+    ]
+
+
 def _less(shapes: list[Any], quick: bool) -> list[Any]:
     """With `quick`, shapes with an eighth of the images, queries and points."""
     return [tuple(max(1, size // 8) if i < len(shape) - 1 else size for i, size in enumerate(shape))
@@ -125,11 +156,18 @@ def _less(shapes: list[Any], quick: bool) -> list[Any]:
 
 @functools.lru_cache(maxsize=6)
 def _normal(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return _placed(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def _placed(array: Any) -> Any:
+    return fastnn.to_device(array) if device == "cuda" else array
 
 
 def _tensors(*arrays: Any) -> list[Any]:
-    return [None if array is None else torch.from_numpy(array) for array in arrays]
+    """Return the arrays as tensors over the same memory."""
+    as_tensor = torch.from_dlpack if device == "cuda" and torch.cuda.is_available() else (
+        lambda array: torch.from_numpy(array.view(np.ndarray)))
+    return [None if array is None else as_tensor(array) for array in arrays]
 
 
 # --- convolution -------------------------------------------------------------------------------------------------
@@ -190,7 +228,8 @@ def _memory_bound(sizes: dict[str, tuple[int, ...]], small: bool = False) -> Ite
 
 def _batch_norm(name: str, shape: tuple[int, ...], backward: bool) -> Case:
     x, channels, peers = _normal(*shape), shape[1], {}
-    mean, var, weight, bias = np.zeros(channels, F32), np.ones(channels, F32), _normal(channels), _normal(channels)
+    mean, var = _placed(np.zeros(channels, F32)), _placed(np.ones(channels, F32))
+    weight, bias = _normal(channels), _normal(channels)
     training = name.endswith("training")
     if not backward:
         if torch is not None:
@@ -306,16 +345,22 @@ PAIRWISE = [(4096, 3), (4096, 16), (4096, 64), (4096, 128), (1024, 784)]
 
 
 def _points(n: int, d: int, dtype: np.dtype, seed: int) -> Any:
-    return np.random.default_rng(seed).integers(0, 256, (n, d), np.uint8) if dtype == U8 else _normal(n, d, seed=seed)
+    if dtype == U8:
+        return _placed(np.random.default_rng(seed).integers(0, 256, (n, d), np.uint8))
+    return _normal(n, d, seed=seed)
 
 
 def _knn(m: int, n: int, d: int, dtype: np.dtype) -> Case:
     queries, points, k, peers = _points(m, d, dtype, 0), _points(n, d, dtype, 1), min(10, n), {}
     floats = queries.astype(F32, copy=False), points.astype(F32, copy=False)
-    if neighbors is not None and dtype == F32:
+    if device == "cuda":
+        if torch is not None:
+            tensors = _tensors(*floats)
+            peers[TOPK] = lambda: torch.topk(torch.cdist(*tensors), k, largest=False)[0]
+    elif neighbors is not None and dtype == F32:
         search = neighbors.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(floats[1])
         peers[SKLEARN] = lambda: search.kneighbors(floats[0])[0]
-    if faiss is not None:
+    if faiss is not None and device == "cpu":
         index = faiss.IndexFlatL2(d)
         index.add(floats[1])
         peers[FAISS] = lambda: np.sqrt(index.search(floats[0], k)[0])      # it returns squares, by the thousand
@@ -325,9 +370,9 @@ def _knn(m: int, n: int, d: int, dtype: np.dtype) -> Case:
 
 def _pairwise(n: int, d: int) -> Case:
     x, y, peers = _normal(n, d, seed=0), _normal(n, d, seed=1), {}
-    if pairwise is not None:
+    if pairwise is not None and device == "cpu":
         peers[SKLEARN] = lambda: pairwise.euclidean_distances(x, y)
-    if scipy_distance is not None:
+    if scipy_distance is not None and device == "cpu":
         peers[CDIST] = lambda: scipy_distance.cdist(x, y)
     if torch is not None:
         tensors = _tensors(x, y)
@@ -343,11 +388,12 @@ IMAGES = {"cnn-mnist": (1, 28, 28), "resnet18": (3, 32, 32)}
 
 def batch_of(name: str, n: int) -> tuple[Any, Any]:
     """Return images and labels for a model."""
-    return _normal(n, *IMAGES[name]), np.random.default_rng(0).integers(0, 10, n)
+    return _normal(n, *IMAGES[name]), _placed(np.random.default_rng(0).integers(0, 10, n))
 
 
 def our_model(name: str) -> nn.Module:
-    return models.CNNMnist() if name == "cnn-mnist" else models.ResNet18(10, small_images=True)
+    model = models.CNNMnist() if name == "cnn-mnist" else models.ResNet18(10, small_images=True)
+    return model.to("cuda") if device == "cuda" else model
 
 
 def our_step(name: str) -> Callable[[Any, Any], Any]:

@@ -1,6 +1,6 @@
 """Arrays on a GPU and launches on it: the one file that imports a CUDA package.
 
-`cuda` is the compiler's module, or None where there is none:
+`cuda` is the compiler's module; where there is none, importing it from here is an ImportError:
 
 - with NUMBA_ENABLE_CUDASIM=1 Numba's simulator, which runs kernels as Python threads on the CPU;
 - else numba-cuda-mlir;
@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -39,7 +40,7 @@ def _find_compiler() -> tuple[Any, str]:
     return None, "no CUDA compiler is installed"
 
 
-cuda, compiler = _find_compiler()
+_compiler, compiler = _find_compiler()
 _launcher: Callable[..., None] | None = None    # instead of a GPU
 
 
@@ -60,7 +61,7 @@ def _library() -> Any:
 
 @functools.cache
 def _found() -> str | None:
-    if cuda is None:
+    if _compiler is None:
         return compiler
     if _cupy() is None:
         return "CuPy is not installed"
@@ -99,6 +100,8 @@ def require() -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "cuda" and _compiler is not None:
+        return _compiler
     if name == "xp":
         require()
         return _library()
@@ -202,9 +205,18 @@ def overlap(a: Any, b: Any) -> bool:
     """Whether the memory of two arrays of `xp`, from their first to their last byte, has a byte in common."""
     if not (is_device(a) and is_device(b)):
         return False
-    bounds = _library().byte_bounds if _in_host_memory() else _library().lib.array_utils.byte_bounds
-    (a_low, a_high), (b_low, b_high) = bounds(a), bounds(b)
-    return bool(a_low < b_high and b_low < a_high)
+    (a_low, a_high), (b_low, b_high) = _bounds(a), _bounds(b)
+    return a_low < b_high and b_low < a_high
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    """Return the addresses of an array's first byte, and after its last."""
+    begin = array.ctypes.data if _in_host_memory() else array.data.ptr
+    if array.size == 0:
+        return begin, begin
+    reach = [(size - 1) * step for size, step in zip(array.shape, array.strides)]
+    return (begin + sum(min(step, 0) for step in reach),
+            begin + sum(max(step, 0) for step in reach) + array.dtype.itemsize)
 
 
 def _adopted(value: Any) -> Any:
@@ -222,6 +234,16 @@ def _adopted(value: Any) -> Any:
     return library.ndarray(shape, dtype, library.cuda.MemoryPointer(memory, 0), strides=strides)
 
 
+class _Stream:
+    """A stream by its address, in the protocol that CuPy takes."""
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.pointer
+
+
 def _stream_of(value: Any) -> Any:
     """Return a context in which the stream that a foreign array belongs to is the current one."""
     if _in_host_memory():
@@ -234,7 +256,9 @@ def _stream_of(value: Any) -> Any:
         pointer = value.__cuda_array_interface__.get("stream")
         if pointer is None:
             return nullcontext()
-    return _library().cuda.ExternalStream(pointer)
+    streams = _library().cuda
+    return (streams.Stream.from_external(_Stream(pointer)) if hasattr(streams.Stream, "from_external") else
+            streams.ExternalStream(pointer))                   # CuPy before 14
 
 
 def _returned(result: Any, kind: Any) -> Any:
@@ -248,7 +272,7 @@ def _returned(result: Any, kind: Any) -> Any:
 
         return torch.from_dlpack(result)
     if hasattr(kind, "__cuda_ndarray__"):
-        return _library().release(result) if _in_host_memory() else cuda.as_cuda_array(result, sync=False)
+        return _library().release(result) if _in_host_memory() else _compiler.as_cuda_array(result, sync=False)
     return result
 
 
@@ -284,7 +308,7 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
 def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Any:
     """Return the compiler's view of a C-contiguous array: made once for an address, since memory is used again."""
     del device                                  # a part of the key: addresses of two devices may be one
-    return cuda.from_cuda_array_interface(
+    return _compiler.from_cuda_array_interface(
         {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "version": 3}, sync=False)
 
 
@@ -310,24 +334,26 @@ def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
         return
     device = library.cuda.runtime.getDevice()
     with _on(device):
-        stream = _numba_stream(library.cuda.get_current_stream().ptr, device)
-        kernel[blocks, threads, stream](*[
+        _configured(kernel, blocks, threads, library.cuda.get_current_stream().ptr, device)(*[
             _view(arg.data.ptr, arg.shape, arg.dtype, device) if isinstance(arg, library.ndarray) else arg
             for arg in args])
 
 
-@functools.lru_cache(64)
-def _numba_stream(pointer: int, device: int) -> Any:
+@functools.lru_cache(4096)
+def _configured(kernel: Any, blocks: Any, threads: Any, stream: int, device: int) -> Any:
+    """Return a kernel with its grid and stream; that a grid is small is no reason for a warning."""
     del device
-    return cuda.external_stream(pointer) if pointer else cuda.default_stream()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kernel[blocks, threads, _compiler.external_stream(stream) if stream else _compiler.default_stream()]
 
 
 @contextmanager
 def _entered(device: int) -> Iterator[None]:
-    with cuda.gpus[device]:
+    with _compiler.gpus[device]:
         yield
 
 
 def _on(device: int) -> Any:
     """Return a context in which the compiler uses CuPy's current device."""
-    return nullcontext() if cuda.current_context().device.id == device else _entered(device)
+    return nullcontext() if _compiler.current_context().device.id == device else _entered(device)

@@ -134,10 +134,6 @@ def release(array: ndarray) -> Any:
     return FakeCUDAArray(_host(array))
 
 
-def byte_bounds(array: ndarray) -> tuple[int, int]:
-    return np.lib.array_utils.byte_bounds(_host(array))
-
-
 def _host(value: Any) -> Any:
     return value.view(np.ndarray) if isinstance(value, ndarray) else value
 

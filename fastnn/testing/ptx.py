@@ -50,7 +50,7 @@ def compiling(capability: tuple[int, int]) -> Iterator[Compiled]:
     >>> compiled.names()                                            # doctest: +SKIP
     {'fastnn.kernels.activation.cuda.unary'}
     """
-    if _cuda.cuda is None or _cuda.SIMULATED:
+    if _cuda.SIMULATED or not hasattr(_cuda, "cuda"):
         raise _cuda.CudaUnavailableError(_cuda.compiler)
     types = _types(capability)
     compiled = Compiled()

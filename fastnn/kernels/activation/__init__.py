@@ -745,10 +745,11 @@ def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **v
     return deliver(result, out)
 
 
-def _result(out: Array | None, arrays: list[Array], names: Iterable[str]) -> Array:
+def _result(out: Array | None, arrays: list[Any], names: Iterable[str]) -> Array:
     first = arrays[0]
-    return empty_beside(first, first.shape, first.dtype) if out is None else output(
-        out, first.shape, first.dtype, **dict(zip(names, arrays)))
+    if out is None:
+        return empty_beside(first, first.shape, first.dtype)
+    return output(out, first.shape, first.dtype, **dict(zip(names, arrays)))
 
 
 def _check_one_shape(arrays: list[Array], names: Iterable[str]) -> tuple[int, ...]:

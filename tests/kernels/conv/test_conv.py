@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fastnn
 from fastnn import kernels
+from fastnn.kernels import _cuda
 from fastnn.testing import assert_close
 
 
@@ -166,11 +167,20 @@ def test_targets() -> None:
     with fastnn.use_target("naive"):
         np.testing.assert_array_equal(kernels.conv2d(x, weight), expected)
         np.testing.assert_array_equal(kernels.conv2d(x, weight, target="cpu"), expected)
-    for wrong in ("cuda", "gpu"):
-        with pytest.raises(ValueError, match="target"), fastnn.use_target(wrong):
-            pass
-    with pytest.raises(ValueError, match="no CUDA kernels; use 'cpu' or 'naive'"):
-        kernels.conv2d(x, weight, target="cuda")
+    with pytest.raises(ValueError, match="target"), fastnn.use_target("gpu"):
+        pass
+
+
+@pytest.mark.skipif(_cuda.why_not() is None, reason="there is a GPU, or a simulator of one")
+def test_cuda_without_a_gpu_is_one_sentence_that_names_the_extra() -> None:
+    x = np.ones((1, 1, 3, 3), np.float32)
+    sentence = r'^CUDA cannot be used here \(.*\); it needs an NVIDIA GPU .* pip install "fastnn-kernels\[cuda13\]"'
+    with pytest.raises(RuntimeError, match=sentence):
+        kernels.conv2d(x, x, target="cuda")
+    with pytest.raises(RuntimeError, match=sentence), fastnn.use_target("cuda"):
+        pass
+    with pytest.raises(RuntimeError, match=sentence):
+        fastnn.to_device(x)
 
 
 def test_anything_that_numpy_sees_as_an_array() -> None:

@@ -1,0 +1,175 @@
+"""Prove and measure all of CUDA in one run, and write docs/cuda.md.
+
+    python gpu_check.py                 on a machine with a GPU, in less than 8 minutes: the tests that need one, the
+                                        comparison with PyTorch, 20 epochs of cnn-mnist (with FASTNN_DATA)
+    python gpu_check.py --without-gpu   what needs none: the tests in Numba's simulator, and PTX where a CUDA compiler
+                                        is installed, in some minutes
+    python gpu_check.py --write         only docs/cuda.md again
+
+What was found is kept in cuda.json beside this file; a run replaces its own part. A part that fails or takes too long
+is said so, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+KEPT = HERE / "cuda.json"
+RUNGS = {"simulator": "simulator", "ptx 8.0": "PTX 8.0", "ptx 9.0": "PTX 9.0", "gpu": "GPU"}
+CASE = re.compile(r"test_(?:cuda_agrees_with_naive|ptx)\[(\w+)-(float32|float64|uint8)\]")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--without-gpu", action="store_true", help="what needs none")
+    parser.add_argument("--write", action="store_true", help="only docs/cuda.md again")
+    options = parser.parse_args()
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {"rungs": {}}
+    begin = time.perf_counter()
+    if options.without_gpu:
+        kept["rungs"] |= without_gpu()
+    elif not options.write:
+        on_gpu(kept)
+    KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+    write(kept)
+    print(f"done in {time.perf_counter() - begin:.0f} s: {KEPT} and {ROOT / 'docs' / 'cuda.md'}")
+    return 0
+
+
+# --- the parts ---------------------------------------------------------------------------------------------------
+
+
+def without_gpu() -> dict[str, Any]:
+    found = {"simulator": tests("tests/kernels/test_cuda.py", "-m", "cuda and not gpu", limit=3000,
+                                NUMBA_ENABLE_CUDASIM="1")}
+    compiler = said("from fastnn.kernels import _cuda; print(_cuda.compiler if hasattr(_cuda, 'cuda') else '')")
+    for capability in ("8.0", "9.0") if compiler else ():
+        found[f"ptx {capability}"] = tests("tests/kernels/test_ptx.py", "--capability", capability, limit=3000)
+        found[f"ptx {capability}"]["by"] = compiler
+    return found
+
+
+def on_gpu(kept: dict[str, Any]) -> None:
+    doctor = run("doctor", [sys.executable, "-m", "fastnn", "doctor"], 60)
+    print(doctor["output"])
+    device = said("import sys; sys.path.insert(0, 'asv_benchmarks'); import on_gpu; print(on_gpu.name())")
+    if not device:
+        sys.exit("gpu_check.py: no GPU was found (see above); --without-gpu does what needs none")
+    workers = str(min(8, os.cpu_count() or 1))
+    kept["rungs"]["gpu"] = tests("tests", "-m", "cuda or gpu", "-n", workers, limit=240) | {"by": device}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "peers.json"
+        peers = [sys.executable, str(HERE / "peers.py"), "--device", "cuda", "--json", str(file)]
+        kept["peers"] = run("peers", peers, 150) | {"device": device}
+        if os.environ.get("FASTNN_DATA"):
+            runs = Path(folder) / "run"
+            training = run("cnn-mnist", [sys.executable, "-m", "fastnn", "train", "cnn-mnist", "--device", "cuda",
+                                         "--epochs", "20", "--run-dir", str(runs)], 75)
+            if (runs / "results.json").exists():
+                training["results"] = json.loads((runs / "results.json").read_text())
+            kept["cnn-mnist"] = training | {"device": device}
+        else:
+            print("cnn-mnist: left out, as FASTNN_DATA names no folder with MNIST")
+
+
+def tests(*arguments: str, limit: int, **environment: str) -> dict[str, Any]:
+    """Run tests, and return for each kernel whether all of its cases passed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        found = run(" ".join(arguments), [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments,
+                                          f"--junitxml={report}"], limit, **environment)
+        kernels: dict[str, bool] = {}
+        counts = {}
+        if report.exists():
+            suite = ET.parse(report).getroot()[0]
+            counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+            for case in suite.iter("testcase"):
+                if match := CASE.fullmatch(case.get("name", "")):
+                    kernels[match[1]] = kernels.get(match[1], True) and not list(case.iter("failure")) + list(
+                        case.iter("error")) + list(case.iter("skipped"))
+    return {"date": time.strftime("%Y-%m-%d"), "kernels": kernels, "counts": counts, "seconds": found["seconds"],
+            "failed": [line for line in found["output"].splitlines() if line.startswith(("FAILED", "ERROR"))]}
+
+
+def run(name: str, command: list[str], limit: int, **environment: str) -> dict[str, Any]:
+    """Run a command from the root of the sources; return its output, and say how it ended."""
+    begin = time.perf_counter()
+    print(f"=== {name}", flush=True)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **environment}, timeout=limit,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        output, ended = done.stdout, "done" if done.returncode == 0 else f"exit {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        output, ended = (error.stdout or b"").decode(errors="replace"), f"stopped after {limit} s"
+    seconds = round(time.perf_counter() - begin, 1)
+    if ended != "done":
+        print(output[-6000:])
+    print(f"{name}: {ended}, {seconds} s", flush=True)
+    return {"ended": ended, "seconds": seconds, "output": output, "date": time.strftime("%Y-%m-%d")}
+
+
+def said(program: str) -> str:
+    """Return what a short program prints; nothing where it fails."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# --- what docs/cuda.md says --------------------------------------------------------------------------------------
+
+
+def write(kept: dict[str, Any]) -> None:
+    text = (HERE / "cuda.md.in").read_text()
+    for name, section in (("rungs", rungs(kept)), ("measured", measured(kept))):
+        text = text.replace("{{" + name + "}}", section.strip())
+    (ROOT / "docs" / "cuda.md").write_text(text)
+
+
+def rungs(kept: dict[str, Any]) -> str:
+    """A line a kernel: on which rung it passed, and when."""
+    found = kept["rungs"]
+    names = sorted({name for rung in found.values() for name in rung["kernels"]})
+    lines = [f"| kernel | {' | '.join(RUNGS.values())} |", f"| --- |{' --- |' * len(RUNGS)}"]
+    for name in names:
+        cells = [found[rung]["date"] if found.get(rung, {"kernels": {}})["kernels"].get(name) else
+                 "**failed**" if name in found.get(rung, {"kernels": {}})["kernels"] else "not run" for rung in RUNGS]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    by = [f"{title} by {found[rung]['by']}" for rung, title in RUNGS.items() if found.get(rung, {}).get("by")]
+    return "\n".join(lines) + ("\n\n" + ", ".join(by) + "." if by else "")
+
+
+def measured(kept: dict[str, Any]) -> str:
+    if "gpu" not in kept["rungs"]:
+        return ("**No GPU could be had while this was written. No kernel has run on one, and nothing here was "
+                "measured on one.** On a machine with a GPU, `python asv_benchmarks/gpu_check.py` runs the tests, "
+                "compares with PyTorch, trains cnn-mnist, and writes what it finds here, in less than 8 minutes.")
+    gpu = kept["rungs"]["gpu"]
+    parts = [f"On one {gpu['by']}, {gpu['date']}: {gpu['counts'].get('tests', 0)} tests, "
+             f"{gpu['counts'].get('failures', 0) + gpu['counts'].get('errors', 0)} failed.",
+             *gpu["failed"]]
+    if training := kept.get("cnn-mnist"):
+        parts.append(f"`fastnn train cnn-mnist --device cuda --epochs 20` on {training['device']}: "
+                     f"{training['ended']}, {training['seconds']} s with the start of the program, "
+                     f"results {json.dumps(training.get('results'))}.")
+    if peers := kept.get("peers"):
+        parts.append(f"`python asv_benchmarks/peers.py --device cuda` on {peers['device']}, {peers['date']}: "
+                     f"{peers['ended']}.\n\n{peers['output']}")
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Every kernel of the table on a GPU, or in Numba's simulator of one, where large samples are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import kernels
+from fastnn.kernels import _cuda
+from fastnn.testing import KERNELS, Call, Kernel, assert_close
+
+pytestmark = pytest.mark.cuda
+
+ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
+CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
+NOT_ON_CUDA = {"winograd", "filter"}
+MOST = 1500 if _cuda.SIMULATED else 1 << 30     # numbers in the arguments of a call
+
+
+def samples(row: Kernel, dtype: np.dtype) -> Iterator[Call]:
+    """The row's calls on the host, by the name of each algorithm that runs on a GPU."""
+    for call in row.samples(np.random.default_rng(0), dtype):
+        if sum(array.size for array in host_arrays(call)) > MOST:
+            continue
+        for algorithm in row.algorithms:
+            if algorithm not in NOT_ON_CUDA and row.takes(call, algorithm):
+                yield Call(call.args, {**call.kwargs, "algorithm": algorithm})
+        if not row.algorithms:
+            yield call
+
+
+def host_arrays(call: Call) -> list[np.ndarray]:
+    return [value for value in (*call.args, *call.kwargs.values()) if isinstance(value, np.ndarray)]
+
+
+def run(row: Kernel, call: Call, **options: Any) -> tuple:
+    """What a call returns on the host, and the arguments that it updates, as one tuple."""
+    call = call.copy()
+    result = row(call, **options)
+    return (*(result if isinstance(result, tuple) else (result,)), *(call.args[i] for i in row.writes))
+
+
+def on_device(row: Kernel, call: Call, **options: Any) -> tuple:
+    """The same of a call on the GPU, all copied to the host."""
+    placed = call.copy().map(fastnn.to_device)
+    result = row(placed, **options)
+    found = (*(result if isinstance(result, tuple) else (result,)), *(placed.args[i] for i in row.writes))
+    assert all(array is None or _cuda.is_device(array) for array in found)
+    return tuple([None if array is None else fastnn.to_host(array) for array in found])
+
+
+def assert_same_bits(actual: tuple, expected: tuple) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        assert (a is None) == (e is None)
+        if a is not None:
+            assert a.tobytes() == e.tobytes()
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_cuda_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
+    """float64 to rounding; float32 within its bound of the float64 truth; the same bits each time."""
+    for call in samples(row, dtype):
+        truth = run(row, call.astype(np.float64) if dtype == np.float32 else call, target="naive")
+        found = on_device(row, call)
+        assert_close(found, truth, dtype=dtype if dtype.kind == "f" else None, factor=row.factor,
+                     gradient=row.name.endswith("_backward"), what=f"{row.name}{call.kwargs}")
+        for ours, naive in zip(found, truth):
+            assert ours is None or dtype != np.float64 or ours.dtype == np.asarray(naive).dtype
+        if not _cuda.SIMULATED:
+            for _ in range(3):
+                assert_same_bits(on_device(row, call), found)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_travel_as_in_naive(row: Kernel, value: float) -> None:
+    if row.dtypes[0].kind != "f":
+        return
+    for call in samples(row, np.dtype(np.float32)):
+        if _cuda.SIMULATED and sum(array.size for array in host_arrays(call)) > 200:
+            continue
+        for position, array in enumerate(call.args):
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
+                continue
+            if position in row.writes or (row.given is not None and position not in row.given):
+                continue
+            planted = call.copy()
+            planted.args[position].flat[array.size // 2] = value
+            with np.errstate(all="ignore"):
+                naive, found = run(row, planted, target="naive"), on_device(row, planted)
+            assert_close(found, naive, dtype=np.float32, factor=10 * row.factor, gradient=True,
+                         what=f"{row.name}{call.kwargs} with {value} in argument {position}")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_arrays_on_both_sides_are_refused(row: Kernel) -> None:
+    """Nothing moves by itself, and a target moves nothing."""
+    call = next(samples(row, row.dtypes[-1]))
+    placed = call.map(fastnn.to_device)
+    places = [i for i, value in enumerate(call.args) if isinstance(value, np.ndarray)]
+    for i in places if len(places) > 1 else ():
+        mixed = Call(tuple(call.args[j] if i == j else value for j, value in enumerate(placed.args)), call.kwargs)
+        with pytest.raises(TypeError, match=r"expected an? .*(fastnn.to_device|a NumPy array)"):
+            row(mixed)
+    for target in ("naive", "cpu"):
+        with pytest.raises(TypeError, match=r"got arrays on a GPU; move them with fastnn.to_host"):
+            row(placed, target=target)
+    with pytest.raises(TypeError, match=r"target 'cuda': expected arrays on a GPU, got NumPy arrays"):
+        row(call.copy(), target="cuda")
+    with fastnn.use_target("cuda"):
+        row(placed)
+
+
+@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].has_out])
+def test_out(row: Kernel) -> None:
+    call = next(samples(row, row.dtypes[0]))
+    expected = on_device(row, call)[0]
+    for strided in (False, True):
+        wide = fastnn.to_device(np.full((*expected.shape, 2), 7, expected.dtype))
+        out = wide[..., 0] if strided else fastnn.to_device(np.full_like(expected, 7))
+        result = row(call.copy().map(fastnn.to_device), out=out)
+        assert (result[0] if isinstance(result, tuple) else result) is out
+        assert fastnn.to_host(out).tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="out: expected shape"):
+        row(call.copy().map(fastnn.to_device), out=fastnn.to_device(np.empty((1, 2, 3, 4, 5), expected.dtype)))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_refused_inputs(row: Kernel) -> None:
+    """The sentences are those of the host, but for values: looking at them would wait for the GPU."""
+    for refused in row.refused():
+        unseen = "labels: expected labels from" in refused.match or "indices: expected values" in refused.match
+        if not unseen and "target" not in refused.call.kwargs:
+            with pytest.raises(refused.error, match=refused.match):
+                row(refused.call.map(fastnn.to_device))
+
+
+def test_other_libraries_arrays_come_back_as_they_came() -> None:
+    x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32)
+    theirs = _cuda.cuda.to_device(x), _cuda.cuda.to_device(y)
+    result = kernels.add(*theirs)
+    assert type(result) is type(theirs[0])
+    np.testing.assert_array_equal(result.copy_to_host(), x + y)
+    np.testing.assert_array_equal(fastnn.to_host(result), x + y)
+    out = _cuda.cuda.to_device(y)
+    assert kernels.add(*theirs, out=out) is out
+    np.testing.assert_array_equal(out.copy_to_host(), x + y)
+    ours = kernels.add(fastnn.to_device(x), theirs[1])          # of both kinds: as the one that had to be viewed
+    np.testing.assert_array_equal(fastnn.to_host(ours), x + y)
+
+
+@pytest.mark.gpu
+def test_torch_tensors_come_back_as_tensors_on_their_stream() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.arange(6, dtype=torch.float32, device="cuda")
+    with torch.cuda.stream(torch.cuda.Stream()):
+        y = kernels.add(x, x)
+        assert isinstance(y, torch.Tensor)
+        assert y.is_cuda
+        np.testing.assert_array_equal(y.cpu().numpy(), 2 * np.arange(6))
+    with pytest.raises(TypeError, match="detach"):
+        kernels.relu(x.requires_grad_())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].benchmarks])
+def test_large_calls_agree_with_the_cpu_in_float64(row: Kernel) -> None:
+    for benchmark in row.benchmarks:
+        call = benchmark.call(benchmark.n)
+        truth = run(row, call.astype(np.float64))
+        found = on_device(row, call)
+        if row.name == "knn":
+            np.testing.assert_allclose(found[0], truth[0], rtol=1e-5)
+            continue
+        assert_close(found, truth, dtype=np.float32, factor=10 * row.factor,
+                     gradient=row.name.endswith("_backward"), what=f"{row.name}: {benchmark.label}")

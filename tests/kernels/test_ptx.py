@@ -1,0 +1,34 @@
+"""Every kernel of the table compiled to PTX without a GPU: types and registers, which the simulator does not know.
+
+A process compiles for one compute capability (`pytest tests/kernels/test_ptx.py --capability 8.0`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.kernels import _cuda
+from fastnn.testing import KERNELS, Call, Kernel, ptx
+
+pytestmark = [pytest.mark.ptx, pytest.mark.skipif(_cuda.SIMULATED or not hasattr(_cuda, "cuda"),
+                                                  reason=f"no CUDA compiler: {_cuda.compiler}")]
+
+CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
+NOT_ON_CUDA = {"winograd", "filter"}
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_ptx(row: Kernel, dtype: np.dtype, request: pytest.FixtureRequest) -> None:
+    major, minor = map(int, request.config.getoption("--capability").split("."))
+    with ptx.compiling((major, minor)) as compiled, np.errstate(all="ignore"):
+        for call in row.samples(np.random.default_rng(0), dtype):
+            for algorithm in [name for name in row.algorithms if name not in NOT_ON_CUDA] or [None]:
+                if algorithm is None or row.takes(call, algorithm):
+                    options = {} if algorithm is None else {"algorithm": algorithm}
+                    row(Call(call.args, {**call.kwargs, **options}).copy().map(fastnn.to_device))
+    assert compiled.kernels
+    for name, text in compiled.kernels.items():
+        assert f".target sm_{major}{minor}" in text
+        assert "__local_depot" not in text, f"{name}: an array of a thread is not in registers"
