@@ -38,7 +38,7 @@ class Kernels:
 class OnGpu:
     """Seconds of one call on a GPU, its arrays there, from the call to the end of its work."""
 
-    params = list(CALLS)
+    params = (list(CALLS),)
     param_names = ("call",)
     timeout = 300
     rounds = 1
