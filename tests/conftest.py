@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fastnn.kernels import _cuda
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
@@ -19,6 +21,14 @@ def data_dir() -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true",
                      help="fail where a comparison with a peer, a test on real data or in a browser is skipped")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in ("cuda", "gpu"):
+        if item.get_closest_marker(mark):
+            why = "there is only Numba's simulator" if mark == "gpu" and _cuda.SIMULATED else _cuda.why_not()
+            if why is not None:
+                pytest.skip(f"no CUDA: {why}")
 
 
 @pytest.hookimpl(wrapper=True)
