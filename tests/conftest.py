@@ -21,6 +21,7 @@ def data_dir() -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true",
                      help="fail where a comparison with a peer, a test on real data or in a browser is skipped")
+    parser.addoption("--capability", help="compile the CUDA kernels to PTX for this compute capability, such as 9.0")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -29,6 +30,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             why = "there is only Numba's simulator" if mark == "gpu" and _cuda.SIMULATED else _cuda.why_not()
             if why is not None:
                 pytest.skip(f"no CUDA: {why}")
+    if item.get_closest_marker("ptx") and not item.config.getoption("--capability"):
+        pytest.skip("--capability is not given")
 
 
 @pytest.hookimpl(wrapper=True)

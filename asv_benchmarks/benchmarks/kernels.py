@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import fastnn
+from fastnn.kernels import _cuda
 from fastnn.testing import KERNELS
 
 TARGETS = ["naive", "cpu"]
@@ -31,6 +33,27 @@ class Kernels:
 
     def peakmem_call(self, target: str, name: str) -> None:
         self.row(self.call, target=target)
+
+
+class OnGpu:
+    """Seconds of one call on a GPU, its arrays there, from the call to the end of its work."""
+
+    params = (list(CALLS),)
+    param_names = ("call",)
+    timeout = 300
+    rounds = 1
+    warmup_time = 0.0
+
+    def setup(self, name: str) -> None:
+        if _cuda.why_not() is not None:
+            raise NotImplementedError(_cuda.why_not())          # asv leaves it out
+        self.row, benchmark = CALLS[name]
+        self.call = benchmark.call(benchmark.n).map(fastnn.to_device)
+        self.time_call(name)                                    # compiles
+
+    def time_call(self, name: str) -> None:
+        self.row(self.call)
+        _cuda.synchronize()
 
 
 class Speedup:

@@ -9,15 +9,15 @@ import numpy as np
 import tyro
 
 import fastnn
-from fastnn.kernels import _jit
+from fastnn.kernels import _cuda, _jit
 from fastnn.testing import KERNELS, Kernel
 
 Part: TypeAlias = Annotated[str, tyro.conf.arg(aliases=["-k"])]
 DType: TypeAlias = Literal["float32", "float64", "uint8"]
 
 
-def bench(kernel: Part = "", repeats: int = 5) -> None:
-    """Time each compiled kernel against its naive version, in float32 on all cores.
+def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    """Time each compiled kernel against its naive version, in float32 on all cores or on the GPU.
 
     The naive loops are timed once, on a part of the batch, and scaled to the whole batch that the compiled kernel gets.
     Convolution, pooling and linear maps have the shapes of cnn-mnist.
@@ -28,19 +28,26 @@ def bench(kernel: Part = "", repeats: int = 5) -> None:
         Only kernels with this in their name, such as conv2d.
     repeats : int
         How often a compiled kernel is timed; the median counts.
+    device : {"cpu", "cuda"}
+        Where the compiled kernel runs; on "cuda" with its arrays there, from the call to the end of its work.
     """
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
+    if device == "cuda":
+        _cuda.require()
     rows = [(row, benchmark) for row in _kernels(kernel) for benchmark in row.benchmarks]
-    print(f"float32, {fastnn.get_num_threads()} threads. naive: timed once on a part of the batch, and scaled to all "
-          f"of it; cpu: the median of {repeats}\n")
+    where = f"{fastnn.get_num_threads()} threads" if device == "cpu" else _cuda.compiler
+    print(f"float32, {where}. naive: timed once on a part of the batch, and scaled to all of it; {device}: the median "
+          f"of {repeats}\n")
     columns = "{:<28} {:<52} {:>10} {:>12} {:>14} {:>14}"
-    print(columns.format("kernel", "call", "naive", "cpu", "times as fast", "speed"))
+    print(columns.format("kernel", "call", "naive", device, "times as fast", "speed"))
     for row, benchmark in rows:
         naive = _seconds(row, benchmark.call(1), "naive") * benchmark.n
         call = benchmark.call(benchmark.n)
-        _seconds(row, call, "cpu")                                     # compiles
-        fast = sorted(_seconds(row, call, "cpu") for _ in range(repeats))[repeats // 2]
+        if device == "cuda":
+            call = call.map(fastnn.to_device)
+        _seconds(row, call, device)                                    # compiles
+        fast = sorted(_seconds(row, call, device) for _ in range(repeats))[repeats // 2]
         unit = "GFLOP/s" if benchmark.unit == "flop" else "GB/s"
         print(columns.format(row.name, benchmark.label, f"{naive:.2f} s", f"{1e3 * fast:.3f} ms",
                              f"{naive / fast:,.0f}", f"{benchmark.work / fast / 1e9:.1f} {unit:<7}"), flush=True)
@@ -57,6 +64,8 @@ def _kernels(part: str) -> list[Kernel]:
 def _seconds(row: Kernel, call: Any, target: str) -> float:
     begin = time.perf_counter()
     row(call, target=target)
+    if target == "cuda":
+        _cuda.synchronize()
     return time.perf_counter() - begin
 
 

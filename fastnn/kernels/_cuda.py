@@ -366,6 +366,12 @@ def _entered(device: int) -> Iterator[None]:
         yield
 
 
+def synchronize() -> None:
+    """Wait for the work on the current stream: for clocks, which would read too early."""
+    if not _in_host_memory():
+        _library().cuda.get_current_stream().synchronize()
+
+
 def _on(device: int) -> Any:
     """Return a context in which the compiler uses CuPy's current device."""
     return nullcontext() if _compiler.current_context().device.id == device else _entered(device)
