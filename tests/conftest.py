@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastnn.kernels import _cuda
@@ -16,6 +17,31 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("FASTNN_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def nothing_waits() -> Callable[[Callable[[], object]], None]:
+    """A function that runs another one and sees that it does not wait for the GPU: no copy to the host, above all."""
+    def check(call: Callable[[], object]) -> None:
+        if _cuda.SIMULATED:
+            copies = _cuda.xp.copies_to_host
+            call()
+            assert _cuda.xp.copies_to_host == copies
+            return
+        call()                                  # compiles kernels and allocates memory, which waits
+        stream = _cuda.xp.cuda.get_current_stream()
+        stream.synchronize()
+        wait = _cuda.xp.RawKernel("""
+            extern "C" __global__ void wait(long long cycles) {
+                long long begin = clock64();
+                while (clock64() - begin < cycles) {}
+            }""", "wait")
+        wait((1,), (1,), (np.int64(4e9),))      # about two seconds
+        call()
+        assert not stream.done
+        stream.synchronize()
+
+    return check
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

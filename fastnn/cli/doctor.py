@@ -65,7 +65,8 @@ def _gpu() -> Iterator[tuple[str, str]]:
     else:
         runtime = _cuda.xp.cuda.runtime
         version = runtime.driverGetVersion()
-        yield "CUDA", f"{found}; kernels by {_cuda.compiler}; a driver for CUDA {version // 1000}.{version % 1000 // 10}"
+        yield "CUDA", (f"{found}; kernels by {_cuda.compiler}; "
+                       f"a driver for CUDA {version // 1000}.{version % 1000 // 10}")
         for number in range(runtime.getDeviceCount()):
             gpu = runtime.getDeviceProperties(number)
             yield f"GPU {number}", (f"{gpu['name'].decode()}, compute capability {gpu['major']}.{gpu['minor']}, "

@@ -61,7 +61,8 @@ class ndarray(np.ndarray):
                 raise TypeError("a device array met a NumPy array; CuPy takes none")
         if out is not None:
             kwargs["out"] = tuple(map(_host, out))
-        results = getattr(ufunc, method)(*map(_host, inputs), **kwargs)
+        with np.errstate(all="ignore"):         # as on a GPU
+            results = getattr(ufunc, method)(*map(_host, inputs), **kwargs)
         if out is not None:
             return out[0]
         return tuple(map(_device, results)) if isinstance(results, tuple) else _device(results)

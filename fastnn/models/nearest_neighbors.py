@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels, random
+from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import as_int
 
 
@@ -33,7 +34,8 @@ class KNearestNeighbors:
     Notes
     -----
     Distances are Euclidean, and exact: images as they are, uint8, are searched fastest. Points may be a
-    `numpy.memmap` larger than memory.
+    `numpy.memmap` larger than memory. Where points and queries are arrays on a GPU, they are searched there; labels and
+    predictions are NumPy's.
 
     Examples
     --------
@@ -57,7 +59,7 @@ class KNearestNeighbors:
         points : ndarray of float32, float64 or uint8, shape (N, ...)
         labels : ndarray of integers from 0, shape (N,)
         """
-        points, labels = np.asarray(points), np.asarray(labels)
+        points, labels = _array(points), kernels.to_host(labels)
         if len(points) < self.k:
             raise ValueError(f"points: expected at least k = {self.k}, got {len(points)}")
         integers = labels.dtype.kind in "iu"
@@ -80,16 +82,17 @@ class KNearestNeighbors:
         Returns
         -------
         distances, indices : ndarray, shape (M, k)
+            On the GPU, where the points are.
         """
         if not hasattr(self, "points"):
             raise RuntimeError("KNearestNeighbors: expected a call of fit before this one")
-        return kernels.knn(_rows(np.asarray(queries)), self.points, self.k if k is None else k,
+        return kernels.knn(_rows(_array(queries)), self.points, self.k if k is None else k,
                            memory_budget=self.memory_budget)
 
     def predict(self, queries: NDArray[Any]) -> NDArray[np.int64]:
         """Return the class of each query."""
         nearest = self.neighbors(queries)[1]
-        return vote(self.labels[nearest])
+        return vote(self.labels[kernels.to_host(nearest)])
 
 
 def vote(labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -156,9 +159,13 @@ def cross_validate(points: NDArray[Any], labels: NDArray[Any], ks: Sequence[int]
     for fold, held in enumerate(parts):
         others = np.sort(np.concatenate([part for part in parts if part is not held]))
         model = KNearestNeighbors(max(ks)).fit(points[others], labels[others])
-        near = model.labels[model.neighbors(points[held])[1]]
+        near = model.labels[kernels.to_host(model.neighbors(points[held])[1])]
         accuracies[fold] = [np.mean(vote(near[:, :k]) == labels[held]) for k in ks]
     return accuracies
+
+
+def _array(samples: Any) -> Any:
+    return samples if _cuda.is_device(samples) else np.asarray(samples)
 
 
 def _rows(samples: NDArray[Any]) -> NDArray[Any]:

@@ -354,11 +354,11 @@ def _turn(device_or_dtype: Any) -> Callable[[Array], Array]:
     if isinstance(device_or_dtype, str) and device_or_dtype in _cuda.DEVICES:
         return _cuda.DEVICES[device_or_dtype]
     try:
-        dtype = np.dtype(device_or_dtype)
+        dtype: Any = np.dtype(device_or_dtype)
     except TypeError:
-        dtype = None
+        dtype = repr(device_or_dtype)
     if dtype not in FLOATS:
-        raise TypeError(f"device_or_dtype: expected 'cpu', 'cuda', float32 or float64, got {device_or_dtype!r}")
+        raise TypeError(f"device_or_dtype: expected 'cpu', 'cuda', float32 or float64, got {dtype}")
     return lambda array: array.astype(dtype, copy=False)
 
 

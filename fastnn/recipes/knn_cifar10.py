@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import data, models, training
+from fastnn import data, kernels, models, training
 from fastnn.models.nearest_neighbors import cross_validate, vote
 from fastnn.recipes.base import Recipe
 from fastnn.training.metrics import percent
@@ -66,7 +66,8 @@ class KNNCifar10(Recipe):
         print(f"{self.name}: {len(train):,} images of cifar10, {len(test):,} for the test")
         print(f"run folder: {run_dir}", flush=True)
 
-        accuracies = cross_validate(train.images, train.labels, self.ks, self.folds, seed=self.seed)
+        points, queries = self.placed(train.images), self.placed(test.images)
+        accuracies = cross_validate(points, train.labels, self.ks, self.folds, seed=self.seed)
         mean, deviation = accuracies.mean(0), accuracies.std(0)
         k = self.ks[int(mean.argmax())]
         for candidate, share, spread in zip(self.ks, mean, deviation):
@@ -76,8 +77,8 @@ class KNNCifar10(Recipe):
         shares, distances = [], []
         for size in self.sizes:
             begin = time.perf_counter()
-            model = models.KNearestNeighbors(k).fit(train.images[:size], train.labels[:size])
-            distance, nearest = model.neighbors(test.images)
+            model = models.KNearestNeighbors(k).fit(points[:size], train.labels[:size])
+            distance, nearest = map(kernels.to_host, model.neighbors(queries))
             seconds = time.perf_counter() - begin
             predictions = vote(train.labels[nearest])
             shares.append(float(np.mean(predictions == test.labels)))

@@ -103,8 +103,10 @@ def test_to_changes_dtypes_in_place() -> None:
     assert dtypes.pop("1.num_batches_tracked") == np.int64
     assert set(dtypes.values()) == {np.dtype(np.float64)}
     assert all(p.grad is not None and p.grad.dtype == np.float64 for p in model.parameters())
-    with pytest.raises(TypeError, match="dtype: expected float32 or float64, got float16"):
-        model.to(np.float16)
+    assert model.to("cpu") is model
+    for wrong, got in ((np.float16, "float16"), ("gpu", "'gpu'")):
+        with pytest.raises(TypeError, match=f"dtype: expected 'cpu', 'cuda', float32 or float64, got {got}"):
+            model.to(wrong)
 
 
 def test_parameter() -> None:
@@ -125,7 +127,7 @@ def test_parameter() -> None:
     np.testing.assert_array_equal(parameter.grad, 2)
     assert repr(parameter) == "Parameter(shape=(2, 3), dtype=float64, requires_grad=False)"
     for wrong_data in ([1.0], np.arange(3), np.ones(3, np.complex64)):
-        with pytest.raises(TypeError, match="data: expected a NumPy array of float32 or float64, got"):
+        with pytest.raises(TypeError, match="data: expected a NumPy or CuPy array of float32 or float64, got"):
             nn.Parameter(wrong_data)
 
 
