@@ -13,7 +13,7 @@ from fastnn.kernels._arrays import Array
 from fastnn.kernels._blocks import THREADS
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 
-_LEAST, _MOST = (2, THREADS) if SIMULATED else (4, 1024)    # threads of a group
+_LEAST, _MOST = (2, THREADS) if SIMULATED else (4, 512)    # threads of a group
 _COLUMNS = 2 if SIMULATED else 8                            # of a thread, as a rule
 _PARTS = 2 if SIMULATED else 32                             # what each thread of a group adds up itself
 
