@@ -56,8 +56,9 @@ def _is_users_mistake(error: Exception) -> bool:
     if isinstance(error, ValueError | OSError) or (isinstance(error, ModuleNotFoundError) and error.name is None):
         return True
     from fastnn import training
+    from fastnn.kernels._cuda import CudaUnavailableError
 
-    return isinstance(error, training.CheckpointError | training.DivergedError)
+    return isinstance(error, training.CheckpointError | training.DivergedError | CudaUnavailableError)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -16,18 +16,18 @@ import numpy as np
 
 import fastnn
 from fastnn import data
-from fastnn.kernels import _jit, _simd
+from fastnn.kernels import _cuda, _jit, _simd
 
 
 def doctor(data_dir: Path | None = None) -> None:
-    """Say what fastnn finds on this machine: versions, processor, threads, compiled kernels, data, optional packages.
+    """Say what fastnn finds on this machine: versions, processor, GPU, compiled kernels, data, optional packages.
 
     Parameters
     ----------
     data_dir : Path
         Folder in which the data sets lie; by default the one that the environment variable FASTNN_DATA names.
     """
-    for name, value in itertools.chain(_versions(), _processor(), _cache(), _data(data_dir), _extras()):
+    for name, value in itertools.chain(_versions(), _processor(), _gpu(), _cache(), _data(data_dir), _extras()):
         print(f"{name:<20} {value}", flush=True)
 
 
@@ -52,6 +52,24 @@ def _processor() -> Iterator[tuple[str, str]]:
     else:
         fastnn.relu(np.zeros(10 * _jit.PARALLEL_WORK, np.float32))     # the layer is known after a launch
         yield "threading layer", _jit._state.layer or "none: one thread"
+
+
+def _gpu() -> Iterator[tuple[str, str]]:
+    """What CUDA kernels run on, or why they do not."""
+    packages = ("numba-cuda-mlir", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "cupy")
+    found = ", ".join(f"{name} {version}" for name in packages if (version := _version(name))) or "no packages"
+    if (why := _cuda.why_not()) is not None:
+        yield "CUDA", f"none: {why} (found: {found})"
+    elif _cuda.SIMULATED:
+        yield "CUDA", f"{_cuda.gpu()}, since NUMBA_ENABLE_CUDASIM is set"
+    else:
+        runtime = _cuda.xp.cuda.runtime
+        version = runtime.driverGetVersion()
+        yield "CUDA", f"{found}; kernels by {_cuda.compiler}; a driver for CUDA {version // 1000}.{version % 1000 // 10}"
+        for number in range(runtime.getDeviceCount()):
+            gpu = runtime.getDeviceProperties(number)
+            yield f"GPU {number}", (f"{gpu['name'].decode()}, compute capability {gpu['major']}.{gpu['minor']}, "
+                                    f"{gpu['totalGlobalMem'] / 2**30:.0f} GiB")
 
 
 def _cache() -> Iterator[tuple[str, str]]:

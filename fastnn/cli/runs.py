@@ -15,6 +15,7 @@ import tyro
 from fastnn import recipes
 from fastnn.cli import parsed
 from fastnn.recipes import RECIPES, ImageClassifier
+from fastnn.recipes.base import Device
 
 AnyRecipe: TypeAlias = Union[tuple(         # type: ignore[valid-type] # noqa: UP007
     Annotated[recipe, tyro.conf.subcommand(name, prefix_name=False)] for name, recipe in RECIPES.items())]
@@ -60,7 +61,7 @@ def train_with(arguments: Sequence[str]) -> Callable[..., int]:
     return train
 
 
-def evaluate(run: Path, /, data_dir: Path | None = None) -> None:
+def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu") -> None:
     """Measure the best model of a run on the test images: confusion matrix, accuracy of each class, confusions.
 
     Parameters
@@ -69,9 +70,11 @@ def evaluate(run: Path, /, data_dir: Path | None = None) -> None:
         Folder of the run, such as runs/cnn-1.
     data_dir : Path
         Folder in which the data sets lie, if it is not the one that the run was begun with.
+    device : {"cpu", "cuda"}
+        Where to compute, whatever the model was trained on.
     """
     recipe = _classifier(run)
-    recipe.data_dir = data_dir or recipe.data_dir
+    recipe.data_dir, recipe.device = data_dir or recipe.data_dir, device
     recipe.evaluate()
 
 

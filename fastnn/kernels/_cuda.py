@@ -193,6 +193,18 @@ def to_host(x: Any) -> np.ndarray:
     return np.asarray(_library().asnumpy(x))
 
 
+DEVICES: dict[str, Callable[[Any], Any]] = {"cpu": to_host, "cuda": to_device}
+
+
+def gpu() -> str:
+    """Return the name of the current GPU."""
+    require()
+    if _in_host_memory():
+        return "Numba's simulator"
+    runtime = _library().cuda.runtime
+    return str(runtime.getDeviceProperties(runtime.getDevice())["name"].decode())
+
+
 def contiguous(name: str, array: Any) -> Any:
     """Return an array of `xp` as C-contiguous, once it is known to lie on the current device."""
     if not _in_host_memory() and array.device.id != _library().cuda.runtime.getDevice():

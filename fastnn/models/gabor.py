@@ -78,7 +78,7 @@ class GaborBank(Module):
 
     Attributes
     ----------
-    weight : ndarray of float32
+    weight : array of float32
         The filters, see `gabor_filters`.
 
     Notes
@@ -114,7 +114,7 @@ class GaborBank(Module):
             if not input_grad:
                 return None
             grad = kernels.avg_pool2d_backward(grad_y, energy.shape, pool)
-            share = grad / np.where(energy > 0, energy, 1)
+            share = grad / (energy + (energy == 0))
             grad_answers = answers * np.concatenate([share, share], axis=1)
             return kernels.conv2d_backward(grad_answers, x, weight, padding=padding, needs=(True, False, False))[0]
 

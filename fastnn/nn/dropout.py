@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastnn import kernels, random
-from fastnn.kernels._arrays import Array, as_float, check_shape
+from fastnn.kernels import _cuda, activation
+from fastnn.kernels._arrays import Array, as_float, check_shape, empty_beside
+from fastnn.kernels._targets import implementation
 from fastnn.nn.module import Backward, Module, once, state_lock
 
 
@@ -14,7 +18,8 @@ class Dropout(Module):
 
     Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form: inference changes nothing. Inside
     `fastnn.random.at_step`, as in the trainer, the mask depends on that step and on how many were drawn in it before,
-    so that it has the same bits again in a resumed run; elsewhere on the layer and on how often it was called.
+    so that it has the same bits again in a resumed run; elsewhere on the layer and on how often it was called. On a GPU
+    it has the bits that it has on the host.
 
     Parameters
     ----------
@@ -41,7 +46,7 @@ class Dropout(Module):
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         p = self.p if training else 0.0
         shape = np.shape(x)
-        mask = self._mask(shape) if p else None
+        mask = self._mask(x) if p else None
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
@@ -52,7 +57,7 @@ class Dropout(Module):
 
         return x if mask is None else kernels.dropout(x, mask, p), backward
 
-    def _mask(self, shape: tuple[int, ...]) -> Array:
+    def _mask(self, x: Array) -> Array:
         draw = random.next_draw()
         if draw is None:
             with state_lock:
@@ -61,4 +66,10 @@ class Dropout(Module):
         # In a step the layer's own number plays no part: no checkpoint holds it, and a copy has the same.
         seed, *counters = draw
         rng = random.generator(seed, "dropout", *counters)
-        return rng.random(shape, np.float32) >= self.p
+        if not _cuda.is_device(x):
+            return rng.random(np.shape(x), np.float32) >= self.p
+        state: Any = rng.bit_generator.state
+        mask = empty_beside(x, x.shape, np.bool_)
+        run = implementation(activation.__name__, None, x)
+        run.dropout_mask(tuple(map(int, state["state"]["key"])), self.p, mask.reshape(-1))
+        return mask

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels
+from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import FLOATS, Array
 
 Backward: TypeAlias = Callable[..., Any]
@@ -78,7 +79,8 @@ class Parameter:
     Parameters
     ----------
     data : array of any shape
-        Initial value, float32 or float64. Its memory is used, unless it is read-only or not C-contiguous.
+        Initial value, float32 or float64, of NumPy or on a GPU, of CuPy. Its memory is used, unless it is read-only or
+        not C-contiguous.
     grad : array of the same shape, optional
         The gradient so far.
     requires_grad : bool
@@ -108,10 +110,11 @@ class Parameter:
     """
 
     def __init__(self, data: Array, grad: Array | None = None, requires_grad: bool = True) -> None:
-        if not isinstance(data, np.ndarray) or data.dtype not in FLOATS:
-            raise TypeError("data: expected a NumPy array of float32 or float64, got "
-                            f"{data.dtype if isinstance(data, np.ndarray) else type(data).__name__}")
-        self.data = np.require(data, requirements=["C", "A", "W"])
+        on_device = _cuda.is_device(data)
+        if not (on_device or isinstance(data, np.ndarray)) or data.dtype not in FLOATS:
+            raise TypeError("data: expected a NumPy or CuPy array of float32 or float64, got "
+                            f"{data.dtype if isinstance(data, np.ndarray) or on_device else type(data).__name__}")
+        self.data = _cuda.contiguous("data", data) if on_device else np.require(data, requirements=["C", "A", "W"])
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         if grad is not None:
@@ -233,11 +236,14 @@ class Module:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of all parameters and buffers by name, as torch names them."""
-        return {name: array.copy() for name, array in self._arrays()}
+        """Return NumPy copies of all parameters and buffers by name, as torch names them.
+
+        Where the module lies on a GPU, too: what one device wrote loads on another.
+        """
+        return {name: kernels.to_host(array).copy() for name, array in self._arrays()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy arrays into the parameters and buffers of the same names.
+        """Copy arrays into the parameters and buffers of the same names, wherever these lie.
 
         Parameters
         ----------
@@ -259,24 +265,49 @@ class Module:
         own = dict(self._arrays())
         given, result = checked_state(type(self).__name__, own, state, strict)
         for name, array in given.items():
-            own[name][...] = array
+            own[name][...] = beside(own[name], array)
         return result
 
-    def to(self, dtype: DTypeLike) -> Self:
-        """Turn all parameters, their gradients and buffers of floats into float32 or float64, and return the module.
+    def to(self, device_or_dtype: DTypeLike) -> Self:
+        """Move all parameters, their gradients and buffers of floats, or turn them into another dtype.
 
-        Build optimizers after it: the state of one that has made a step keeps its dtype, and no longer fits.
+        Parameters
+        ----------
+        device_or_dtype : {"cpu", "cuda"}, float32 or float64
+            Where to, or into what. Buffers of integers, which count, stay as they are on the host.
+
+        Returns
+        -------
+        Module
+            This one.
+
+        Raises
+        ------
+        CudaUnavailableError
+            If there is no GPU, no compiler for it or no CuPy.
+        TypeError
+            If it is neither a device nor such a dtype.
+
+        Notes
+        -----
+        Optimizers may be built before a move: their state follows. Build them after a change of dtype: the state of one
+        that has made a step keeps its dtype, and no longer fits.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastnn import nn
+        >>> nn.Linear(2, 3).to(np.float64).to("cpu").weight
+        Parameter(shape=(3, 2), dtype=float64)
         """
-        dtype = np.dtype(dtype)
-        if dtype not in FLOATS:
-            raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+        turned = _turn(device_or_dtype)
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(dtype, copy=False)
-            parameter.grad = None if parameter.grad is None else parameter.grad.astype(dtype, copy=False)
+            parameter.data = turned(parameter.data)
+            parameter.grad = None if parameter.grad is None else turned(parameter.grad)
         for _, module in self.named_modules():
             for name, array in module._own_buffers():
                 if array.dtype in FLOATS:
-                    setattr(module, name, array.astype(dtype, copy=False))
+                    setattr(module, name, turned(array))
         return self
 
     def __repr__(self) -> str:
@@ -311,12 +342,32 @@ class Module:
                 yield _join(prefix, name), array
 
 
+def beside(like: Array, array: Array) -> Array:
+    """Return an array where another one lies: as it is, or a copy on the host or the GPU."""
+    if _cuda.is_device(like):
+        return _cuda.to_device(array)
+    return _cuda.to_host(array) if _cuda.is_device(array) else array
+
+
+def _turn(device_or_dtype: Any) -> Callable[[Array], Array]:
+    """Return what brings an array to a device or into a dtype."""
+    if isinstance(device_or_dtype, str) and device_or_dtype in _cuda.DEVICES:
+        return _cuda.DEVICES[device_or_dtype]
+    try:
+        dtype = np.dtype(device_or_dtype)
+    except TypeError:
+        dtype = None
+    if dtype not in FLOATS:
+        raise TypeError(f"device_or_dtype: expected 'cpu', 'cuda', float32 or float64, got {device_or_dtype!r}")
+    return lambda array: array.astype(dtype, copy=False)
+
+
 def checked_state(owner: str, own: Mapping[str, Array], state: Mapping[str, Any],
                   strict: bool = True) -> tuple[dict[str, Array], LoadResult]:
     """Return those arrays of `state` that have a place in `own`, once their names, shapes and dtypes fit."""
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
-    given = {name: np.asarray(state[name]) for name in own if name in state}
+    given = {name: kernels.to_host(state[name]) for name in own if name in state}
     mismatched = [f"{name} (expected {_kind(own[name])}, got {_kind(array)})" for name, array in given.items()
                   if (array.shape, array.dtype) != (own[name].shape, own[name].dtype)]
     problems = [(what, names) for what, names in (("missing", missing if strict else []),

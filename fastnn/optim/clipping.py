@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import as_float
 from fastnn.nn.module import Parameter
 
 
-def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Any:
     """Scale all gradients by one factor so that their norm, taken together, is at most `max_norm`.
 
     Pascanu and others, "On the difficulty of training recurrent neural networks" (arXiv:1211.5063), algorithm 1. The
@@ -27,7 +29,8 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
     Returns
     -------
     float
-        The norm before, of squares summed in float64.
+        The norm before, of squares summed in float64. Of gradients on a GPU it is an array of no dimensions there, for
+        which nothing has waited.
 
     Examples
     --------
@@ -41,6 +44,12 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
     """
     max_norm = as_float("max_norm", max_norm, 0)
     grads = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if any(_cuda.is_device(grad) for _, grad in grads):
+        norm = _cuda.xp.sqrt(sum(_cuda.xp.square(grad, dtype=np.float64).sum() for _, grad in grads))
+        factor = _cuda.xp.minimum(max_norm / (norm + 1e-6), 1.0)
+        for parameter, grad in grads:
+            parameter.grad = grad * factor.astype(grad.dtype)
+        return norm
     with np.errstate(over="ignore", invalid="ignore"):
         norm = math.sqrt(sum((float(np.square(grad, dtype=np.float64).sum()) for _, grad in grads), 0.0))
         factor = max_norm / (norm + 1e-6)
@@ -72,4 +81,5 @@ def clip_grad_value_(parameters: Iterable[Parameter], value: float) -> None:
     value = as_float("value", value, 0)
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad = np.asarray(np.clip(parameter.grad, -value, value))
+            clipped = np.clip(parameter.grad, -value, value)
+            parameter.grad = clipped if _cuda.is_device(clipped) else np.asarray(clipped)

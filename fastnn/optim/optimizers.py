@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn import kernels
 from fastnn.kernels._arrays import Array, as_float
-from fastnn.nn.module import Module, Parameter, checked_state
+from fastnn.nn.module import Module, Parameter, beside, checked_state
 
 Group = dict[str, Any]
 
@@ -70,11 +70,11 @@ class Optimizer:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of the states, flat: "3.exp_avg" belongs to the fourth parameter.
+        """Return NumPy copies of the states, flat: "3.exp_avg" belongs to the fourth parameter.
 
         A parameter that was never updated has none.
         """
-        return {f"{place}.{name}": array.copy() for place, state in self._states.items()
+        return {f"{place}.{name}": kernels.to_host(array).copy() for place, state in self._states.items()
                 for name, array in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,16 +91,23 @@ class Optimizer:
         own = {f"{place}.{name}": array for place, arrays in states.items() for name, array in arrays.items()}
         given, _ = checked_state(type(self).__name__, own, state)
         for name, array in given.items():
-            own[name][...] = array
+            own[name][...] = beside(own[name], array)
         self._states = states
 
     def _parameters(self) -> Iterator[tuple[Parameter, Group]]:
         return ((parameter, group) for group in self.param_groups for parameter in group["params"])
 
     def _state(self, data: Array, group: Group, before: Mapping[str, Array] = MappingProxyType({})) -> dict[str, Array]:
-        """Return the arrays that the kernel takes with the group's options: those from before, and zeros."""
-        return {name: before[name] if name in before else
-                np.zeros((), np.int64) if name == "step" else np.zeros_like(data) for name in self._state_names(group)}
+        """Return the arrays that the kernel takes with the group's options: those from before, and zeros.
+
+        They lie where the parameter does, but for the number of steps, which the host counts.
+        """
+        def of(name: str) -> Array:
+            if name == "step":
+                return before[name] if name in before else np.zeros((), np.int64)
+            return beside(data, before[name]) if name in before else np.zeros_like(data)
+
+        return {name: of(name) for name in self._state_names(group)}
 
     def _state_names(self, group: Group) -> tuple[str, ...]:
         """Return the names of the arrays of state that the kernel takes with the group's options."""

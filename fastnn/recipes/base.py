@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import llvmlite.binding
 
 from fastnn import kernels
+from fastnn.kernels import _cuda
 from fastnn.recipes.space import Space
 from fastnn.training.checkpoint import replace_file
 
@@ -24,7 +25,9 @@ RUNS = Path("runs")
 CONFIG, RESULTS = "config.json", "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
-_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track")
+_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
+
+Device: TypeAlias = Literal["cpu", "cuda"]
 
 
 @dataclass
@@ -62,6 +65,10 @@ class Recipe(ABC):
     """Folder in which the data sets lie (mnist/, fashion-mnist/, cifar-10/); by default the one that the environment
     variable FASTNN_DATA names. Without either, what is needed is downloaded."""
 
+    device: Device = "cpu"
+    """Where arrays lie and are computed on: the processor, or an NVIDIA GPU, which needs the extra [cuda12] or
+    [cuda13]."""
+
     def run(self) -> None:
         """Do the experiment, and note in the run folder how long it took on which machine."""
         begin = time.perf_counter()
@@ -70,7 +77,7 @@ class Recipe(ABC):
         assert self.run_dir is not None
         results = json.loads((self.run_dir / RESULTS).read_bytes())
         # Of a run in several parts, this one has seen the last alone.
-        results |= {"command": self.command(), "machine": machine(),
+        results |= {"command": self.command(), "machine": machine(self.device),
                     "minutes": None if resumed else (time.perf_counter() - begin) / 60}
         replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
 
@@ -105,6 +112,8 @@ class Recipe(ABC):
             value, least = getattr(self, name, 1), int(name != "seed")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if self.device == "cuda":
+            _cuda.require()
         self.check_data_dir()
         if self.resumes:
             saved = self.resumed()
@@ -117,6 +126,10 @@ class Recipe(ABC):
         elif self.run_dir is not None and (self.run_dir / CONFIG).exists():
             raise FileExistsError(f"run_dir: {self.run_dir} holds a run already; give another folder, or resume that "
                                   "run")
+
+    def placed(self, array: Any) -> Any:
+        """Return an array where the recipe computes."""
+        return _cuda.DEVICES[self.device](array)
 
     def check_data_dir(self) -> None:
         """Raise an error where data_dir is no folder; make it absolute, since the run may be resumed from elsewhere."""
@@ -185,9 +198,10 @@ def numbers(name: str) -> list[int]:
     return [int(match[1]) for match in names if match]
 
 
-def machine() -> str:
+def machine(device: Device = "cpu") -> str:
     """Return what runs are timed on."""
-    return f"{llvmlite.binding.get_host_cpu_name()}, {kernels.get_num_threads()} threads"
+    host = f"{llvmlite.binding.get_host_cpu_name()}, {kernels.get_num_threads()} threads"
+    return f"{_cuda.gpu()}; {host}" if device == "cuda" else host
 
 
 def load(run_dir: str | os.PathLike[str]) -> Any:

@@ -50,7 +50,7 @@ class ImageClassifier(Recipe):
 
     resume: bool = False
     """Go on with the run in run_dir, by default the newest of this recipe, to the same end as if it had never
-    stopped. Its options are those that it was begun with; --epochs may be another number."""
+    stopped. Its options are those that it was begun with; --epochs may be another number, --device another device."""
 
     batch_size: int = 64
     """Images in an update."""
@@ -169,7 +169,7 @@ class ImageClassifier(Recipe):
 
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
-        return training.Trainer(model, self.make_loss(), self.make_optimizer(model), seed=self.seed,
+        return training.Trainer(model, self.make_loss(), self.make_optimizer(model), seed=self.seed, device=self.device,
                                 schedule=optim.OneCycleLR(self.epochs), **options)
 
     def evaluate(self) -> None:

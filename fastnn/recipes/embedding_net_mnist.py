@@ -78,7 +78,7 @@ class EmbeddingNetMnist(Recipe):
             model = models.EmbeddingNet(hidden, seed=self.seed)
             trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), self.lr),
                                        schedule=optim.CosineLR(count), run_dir=run_dir / title.replace(" ", "-"),
-                                       seed=self.seed, config=self.config(), progress=False)
+                                       seed=self.seed, device=self.device, config=self.config(), progress=False)
             histories[title] = trainer.fit(rounds, held, epochs=count)
             evaluations[title] = trainer.evaluate(test)
             print(f"{title}: validation {percent(histories[title]['val_accuracy'][-1])}, test "

@@ -84,7 +84,7 @@ class FFNComparison(Recipe):
             model = models.FullyConnectedNet(3072, self.hidden, init=init, seed=self.seed)
             trainer = training.Trainer(model, nn.CrossEntropyLoss(), optimizer(name, model, _RATES[name], 0.0),
                                        schedule=optim.OneCycleLR(self.epochs), run_dir=folder, seed=self.seed,
-                                       config={**self.config(), "init": init, "optimizer": name})
+                                       device=self.device, config={**self.config(), "init": init, "optimizer": name})
             histories[title] = trainer.fit(train_loader, validation_loader, epochs=self.epochs,
                                            resume=self.resume and (folder / "last.safetensors").exists())
 

@@ -71,13 +71,14 @@ class GaborSVMMnist(Recipe):
         dataset = data.mnist(self.data_dir)
         train, test = (kernels.avg_pool2d(data.to_float(part.images), 2) for part in (dataset.train, dataset.test))
         labels, truth, bank = dataset.train.labels, dataset.test.labels, self.bank()
+        filters = bank.weight
         run_dir = self.open_run_dir()
         self.write_config()
         print(f"{self.name}: {len(train):,} images of mnist at 14 x 14, {len(test):,} for the test; "
-              f"{len(bank.weight)} Gabor filters")
+              f"{len(filters)} Gabor filters")
         print(f"run folder: {run_dir}", flush=True)
         features = {"pixels": [images.reshape(len(images), -1) for images in (train, test)],
-                    "Gabor features": [_features(bank, images) for images in (train, test)]}
+                    "Gabor features": [self.features(bank, images) for images in (train, test)]}
         svc = importlib.util.find_spec("sklearn") is not None
         if not svc:
             print("without scikit-learn (pip install \"fastnn-kernels[sklearn]\") there is no SVC to compare with")
@@ -98,7 +99,7 @@ class GaborSVMMnist(Recipe):
         gap = shares["Gabor features"][least] - shares["pixels"][least]
         pictures = {
             "Gabor filters: even ones, then odd ones; a row a frequency": training.plots.filters(
-                bank.weight, columns=self.orientations),
+                filters, columns=self.orientations),
             "Test error against the number of training images": training.plots.lines(
                 {title: (list(share), [100 * (1 - value) for value in share.values()])
                  for title, share in shares.items()}, "training images", "test error (%)", log_x=True, log_y=True),
@@ -120,15 +121,19 @@ class GaborSVMMnist(Recipe):
         epochs = max(1, round(self.updates / len(loader)))
         model = models.LinearSVM(points.shape[1], seed=self.seed)
         trainer = training.Trainer(model, model.criterion, optim.AdamW(optim.parameter_groups(model, 0.3), 0.002),
-                                   schedule=optim.CosineLR(epochs), progress=False)
+                                   schedule=optim.CosineLR(epochs), device=self.device, progress=False)
         trainer.fit(loader, epochs=epochs)
-        return model(queries).argmax(1)
+        return kernels.to_host(model(self.placed(queries)).argmax(1))
 
+    def features(self, bank: models.GaborBank, images: NDArray[Any]) -> NDArray[Any]:
+        """Return what the filters answer to each image.
 
-def _features(bank: models.GaborBank, images: NDArray[Any]) -> NDArray[Any]:
-    """What the filters answer to each image, in parts, since the answers before pooling are eight times as many."""
-    parts = [bank(images[start : start + 1000]) for start in range(0, len(images), 1000)]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts])
+        In parts, since the answers before pooling are eight times as many.
+        """
+        bank.to(self.device)
+        parts = [kernels.to_host(bank(self.placed(images[start : start + 1000])))
+                 for start in range(0, len(images), 1000)]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 
 def _standardized(points: NDArray[Any], queries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -136,8 +136,10 @@ class LinearClassifier(ImageClassifier):
         series = {}
         for name, transform in (("pixels from 0 to 255", data.Normalize(0, 1, 1)), ("mean 0, deviation 1", scaled)):
             model = self.model()
+            model.to(self.device)
             optimizer, losses = optim.SGD(model.parameters(), _LR), []
-            for images, labels in data.DataLoader(part, self.batch_size, seed=self.seed, transform=transform):
+            for batch in data.DataLoader(part, self.batch_size, seed=self.seed, transform=transform):
+                images, labels = map(self.placed, batch)
                 scores, backward = model.forward(images)
                 loss, loss_backward = model.criterion.forward(scores, labels)
                 losses.append(float(loss))

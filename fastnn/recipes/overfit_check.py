@@ -67,7 +67,7 @@ class OverfitCheck(Recipe):
             model, folder = models.ThreeLayerConvNet(init=nn.init.normal(_STD), seed=self.seed), run_dir / f"lr-{lr}"
             optimizer = optim.SGD(model.parameters(), lr, momentum=_MOMENTUM)
             trainer = training.Trainer(model, nn.CrossEntropyLoss(), optimizer, run_dir=folder, seed=self.seed,
-                                       config={**self.config(), "lr": lr})
+                                       device=self.device, config={**self.config(), "lr": lr})
             # Measured on the same images again, since an epoch's own loss is that before its update.
             histories[f"learning rate {lr}"] = trainer.fit(
                 loader, loader, epochs=self.epochs, resume=self.resume and (folder / "last.safetensors").exists())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import data, models, nn, optim, random, training
+from fastnn import data, kernels, models, nn, optim, random, training
 from fastnn.recipes.base import Recipe
 
 _Points: TypeAlias = NDArray[np.float32]
@@ -130,10 +130,10 @@ class Regression(Recipe):
             _spread(model, seed)
         optimizer: optim.Optimizer = (optim.Adam(model.parameters(), 0.001) if cured else
                                       optim.SGD(model.parameters(), 0.01, momentum=0.9))
-        trainer = training.Trainer(model, nn.MSELoss(), optimizer, seed=seed, progress=False,
+        trainer = training.Trainer(model, nn.MSELoss(), optimizer, seed=seed, device=self.device, progress=False,
                                    schedule=optim.CosineLR(epochs) if cured else None)
         trainer.fit(loader, epochs=epochs)
-        return lambda points: model(features(points))[:, 0]
+        return lambda points: kernels.to_host(model(self.placed(features(points))))[:, 0]
 
 
 def _spread(model: nn.Module, seed: int) -> None:

@@ -41,7 +41,7 @@ _HEARTBEAT, _GRACE = 2, 10                  # seconds between heartbeats, and af
 _PATIENCE = 60                              # seconds to wait for the file while others write
 _RETRIES = 3                                # of a trial whose workers die
 _GIVE_UP = 3                                # by how many failures may exceed results
-_ELSEWHERE = ("data_dir", "track")          # options that do not decide what a trial gives
+_ELSEWHERE = ("data_dir", "track", "device")    # options that do not decide what a trial gives, but for rounding
 _SHOWN = 10                                 # trials in the table of the best
 
 

@@ -38,9 +38,11 @@ class Progress:
         if self._bar is not None:
             self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
 
-    def step_ends(self, loss: float) -> None:
+    def step_ends(self, loss: float | None) -> None:
+        """Move the bar on; the loss is the last one that is known."""
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            if loss is not None:
+                self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             self._bar.update()
 
     def epoch_ends(self, record: Record, is_best: bool) -> None:

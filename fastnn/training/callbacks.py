@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import kernels
 from fastnn.training.checkpoint import Tensors, part
 from fastnn.training.metrics import Evaluation, Record
 
@@ -38,8 +39,12 @@ class Callback:
     def on_gradients(self, trainer: Trainer) -> None:
         """When every parameter has its gradient, before clipping and the update."""
 
-    def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        """After the update; `loss` is that of the batch."""
+    def on_step_end(self, trainer: Trainer, loss: Any) -> None:
+        """After the update; `loss` is that of the batch, a float.
+
+        Where the model is trained on a GPU, it is an array of no dimensions there, whose ``float(loss)`` waits for the
+        step.
+        """
 
     def on_validation_end(self, trainer: Trainer, evaluation: Evaluation) -> None:
         """After the validation of an epoch."""
@@ -194,7 +199,8 @@ class WeightHistograms(Callback):
         self._count(trainer)
 
     def _count(self, trainer: Trainer) -> None:
-        weights = [parameter.data for _, parameter in trainer.model.named_parameters() if parameter.data.ndim > 1]
+        weights = [kernels.to_host(parameter.data) for parameter in trainer.model.parameters()
+                   if parameter.data.ndim > 1]
         self.ranges.append(np.array([(weight.min(), weight.max()) for weight in weights], np.float64).reshape(-1, 2))
         self.counts.append(np.array([np.histogram(weight, self.bins)[0] for weight in weights],
                                     np.int64).reshape(-1, self.bins))

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn import random
+from fastnn import kernels, random
+from fastnn.kernels import _cuda
 from fastnn.nn import Module
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fastnn.training._extra import require
@@ -28,6 +29,8 @@ from fastnn.training.checkpoint import CheckpointError, load, part, replace_file
 from fastnn.training.metrics import Evaluation, History, Record, confusion_matrix
 
 LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
+
+_LOOK = 50              # steps on a GPU after which their sums are waited for
 
 
 class Loader(Protocol):
@@ -65,7 +68,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class DivergedError(RuntimeError):
-    """A loss or a gradient is not finite. The update was not made, and the last checkpoint is as it was.
+    """A loss or a gradient is not finite. The last checkpoint is as it was.
+
+    On the host the update was not made. On a GPU, where a look at each step's loss would wait for the step, some dozens
+    more may have been, and the message says within which steps it happened.
 
     Examples
     --------
@@ -90,8 +96,8 @@ class _State:
     records: list[Record] = dataclasses.field(default_factory=list)
     step: int = 0                           # steps done in the running epoch, and sums over them
     samples: int = 0
-    loss_sum: float = 0.0
-    correct: int | None = 0                 # None: the task is no classification
+    loss_sum: Any = 0.0                     # a number; on a GPU an array there, between two looks at it
+    correct: Any = 0                        # the same, or None: the task is no classification
     seconds: float = 0.0
 
     def next_epoch(self) -> None:
@@ -122,6 +128,10 @@ class Trainer:
         The run's folder, made if it is not there. Without one nothing is saved.
     seed : int, default 0
         What dropout draws its masks from.
+    device : {"cpu", "cuda"}, default "cpu"
+        Where to train: the model is moved there and stays there, and the optimizer's state and each batch follow. On a
+        GPU no step waits for the one before, so that the next batches are loaded meanwhile. A checkpoint can be taken
+        up on either device; the same bits it gives on the same one.
     clip_norm : float, optional
         The largest norm that all gradients together may have.
     clip_value : float, optional
@@ -158,6 +168,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         run_dir: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        device: str = "cpu",
         clip_norm: float | None = None,
         clip_value: float | None = None,
         config: Mapping[str, Any] | None = None,
@@ -168,8 +179,11 @@ class Trainer:
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name}: expected a number above 0 or None, got {limit}")
-        self.model = model
-        self.loss = loss
+        if device not in _cuda.DEVICES:
+            raise ValueError(f"device: expected one of {', '.join(_cuda.DEVICES)}, got {device!r}")
+        self.device = device
+        self.model = model.to(device)
+        self.loss = loss.to(device)
         self.optimizer = optimizer
         self.schedule = schedule
         self.callbacks = list(callbacks)
@@ -313,6 +327,7 @@ class Trainer:
 
     def _start_over(self) -> None:
         self._state = _State()
+        self._looked, self._gradients = 0, 0.0
         self.history = History(self._state.records)
         self._stop_reason = None
 
@@ -330,33 +345,51 @@ class Trainer:
         state = self._state
         progress.epoch_begins(state.epoch)
         self._call("on_epoch_begin", state.epoch)
+        self._looked, shown = state.step, None
         clock = time.perf_counter()
         with closing(loader.epoch(state.epoch, state.step)) as batches:
-            for *inputs, targets in batches:
+            for batch in batches:
+                *inputs, targets = self._placed(batch)
                 loss, correct = self._step(inputs, targets)
                 state.step += 1
                 state.updates += 1
                 state.samples += len(targets)
                 state.loss_sum += loss * len(targets)
                 state.correct = None if state.correct is None or correct is None else state.correct + correct
+                if self.device == "cpu" or state.step % _LOOK == 0:
+                    self._look()
+                    shown = float(loss)
                 before, clock = clock, time.perf_counter()
                 state.seconds += clock - before
                 self._call("on_step_end", loss)
-                progress.step_ends(loss)
+                progress.step_ends(shown)
                 self._pause_point()
+        self._look()
+        state.seconds += time.perf_counter() - clock
 
-    def _step(self, inputs: Sequence[NDArray[Any]], targets: NDArray[Any]) -> tuple[float, int | None]:
-        """Make one update; return the loss and the number of right predictions."""
+    def _placed(self, batch: Sequence[NDArray[Any]]) -> Sequence[Any]:
+        """Return a batch where the model is; a copy to a GPU is queued behind the steps before it."""
+        return batch if self.device == "cpu" else [kernels.to_device(array) for array in batch]
+
+    def _step(self, inputs: Sequence[NDArray[Any]], targets: NDArray[Any]) -> tuple[Any, Any]:
+        """Make one update; return the loss and the number of right predictions, which lie where the model is.
+
+        On a GPU it waits for nothing: whether all is finite shows in the sums, at the next look.
+        """
         state = self._state
         self.model.zero_grad()
         with random.at_step(self.seed, state.epoch, state.step):
             scores, backward = self.model.forward(*inputs, training=True)
             loss, loss_backward = self.loss.forward(scores, targets)
-            if not math.isfinite(loss):
+            if self.device == "cpu" and not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss}", inputs)
             backward(loss_backward(), input_grad=False)
         for name, parameter in self.model.named_parameters():
-            if parameter.grad is not None and not np.isfinite(parameter.grad).all():
+            if parameter.grad is None:
+                continue
+            if self.device != "cpu":
+                self._gradients += parameter.grad.sum()     # finite as long as all gradients are
+            elif not np.isfinite(parameter.grad).all():
                 raise self._diverged(f"the gradient by {name} is not finite", inputs)
         self._call("on_gradients")
         if self.clip_value is not None:
@@ -364,7 +397,18 @@ class Trainer:
         if self.clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step(self._factor(state.step))
-        return float(loss), _count_correct(scores, targets)
+        return _double(loss), _count_correct(scores, targets)
+
+    def _look(self) -> None:
+        """Wait for the steps made on a GPU, take their sums to the host, and see that all was finite."""
+        if self.device == "cpu":
+            return
+        state = self._state
+        since, self._looked = self._looked, state.step
+        state.loss_sum, gradients, self._gradients = float(state.loss_sum), float(self._gradients), 0.0
+        state.correct = None if state.correct is None else int(state.correct)
+        if not math.isfinite(state.loss_sum) or not math.isfinite(gradients):
+            raise self._diverged("a loss or a gradient is not finite", since=since)
 
     def _factor(self, step: int) -> float:
         return 1.0 if self.schedule is None else self.schedule(self._state.epoch + step / self._steps_per_epoch)
@@ -372,13 +416,15 @@ class Trainer:
     def _learning_rate(self, step: int) -> float:
         return float(self.optimizer.param_groups[0]["lr"] * self._factor(step))
 
-    def _diverged(self, what: str, inputs: Sequence[NDArray[Any]] = ()) -> DivergedError:
+    def _diverged(self, what: str, inputs: Sequence[NDArray[Any]] = (), since: int | None = None) -> DivergedError:
         state = self._state
+        when = (f"after {state.step} of {self._steps_per_epoch} steps" if since is None else
+                f"within steps {since + 1} to {state.step} of {self._steps_per_epoch}")
         cure = "try a lower learning rate, inputs scaled to mean 0 and deviation 1, or clip_norm=1"
         if not all(np.isfinite(x).all() for x in inputs):
             cure = "the inputs of this batch are not finite themselves: mend the data"
         kept = f"; {self.run_dir / LAST} is as it was" if self.run_dir else ""
-        return DivergedError(f"{what} in epoch {state.epoch + 1} after {state.step} of {self._steps_per_epoch} steps "
+        return DivergedError(f"{what} in epoch {state.epoch + 1} {when} "
                              f"(learning rate {self._learning_rate(state.step):g}): {cure}{kept}")
 
     def _validate(self, loader: Loader) -> Evaluation:
@@ -389,26 +435,29 @@ class Trainer:
         return evaluation
 
     def _evaluate(self, loader: Loader, after_batch: Callable[[], None]) -> Evaluation:
-        loss_sum, samples = 0.0, 0
+        loss_sum: Any = 0.0
+        samples = 0
         labels, predictions, classes = [], [], 0
         with closing(loader.epoch(0)) as batches:
-            for *inputs, targets in batches:
+            for batch in batches:
+                *inputs, targets = self._placed(batch)
                 scores = self.model(*inputs)
-                loss_sum += float(self.loss(scores, targets)) * len(targets)
+                loss_sum += _double(self.loss(scores, targets)) * len(targets)
                 samples += len(targets)
                 if _is_classification(scores, targets):
-                    labels.append(targets)
+                    labels.append(batch[-1])
                     predictions.append(scores.argmax(1))
                     classes = scores.shape[1]
                 after_batch()
         if not samples:
             raise ValueError("loader: expected at least one sample, got an empty loader")
+        loss = float(loss_sum) / samples
         if not classes:
-            return Evaluation(loss_sum / samples)
-        all_labels, all_predictions = np.concatenate(labels).astype(np.int64), np.concatenate(predictions)
+            return Evaluation(loss)
+        all_labels = kernels.to_host(np.concatenate(labels)).astype(np.int64)
+        all_predictions = kernels.to_host(np.concatenate(predictions))
         confusion = confusion_matrix(all_labels, all_predictions, classes)
-        return Evaluation(loss_sum / samples, float(confusion.trace() / samples), confusion, all_labels,
-                          all_predictions)
+        return Evaluation(loss, float(confusion.trace() / samples), confusion, all_labels, all_predictions)
 
     def _end_epoch(self, evaluation: Evaluation | None, progress: Progress) -> None:
         state = self._state
@@ -548,6 +597,7 @@ class Trainer:
     def _pause_point(self) -> None:
         """Between two steps, where a checkpoint is whole: save and leave, if Ctrl-C was pressed."""
         if self._interrupts.requested:
+            self._look()
             raise Interrupted(self._state.epoch, self._state.step, self._save(LAST))
 
 
@@ -569,5 +619,13 @@ def _is_classification(scores: NDArray[Any], targets: NDArray[Any]) -> bool:
     return scores.ndim == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
-def _count_correct(scores: NDArray[Any], targets: NDArray[Any]) -> int | None:
-    return int((scores.argmax(1) == targets).sum()) if _is_classification(scores, targets) else None
+def _count_correct(scores: NDArray[Any], targets: NDArray[Any]) -> Any:
+    if not _is_classification(scores, targets):
+        return None
+    correct = (scores.argmax(1) == targets).sum()
+    return correct if _cuda.is_device(correct) else int(correct)
+
+
+def _double(loss: Any) -> Any:
+    """Return a loss as float64, which sums of many need: a float, or an array on the GPU."""
+    return loss.astype(np.float64) if _cuda.is_device(loss) else float(loss)
