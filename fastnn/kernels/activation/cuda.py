@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._blocks import THREADS, blocks_for
 from fastnn.kernels._cuda import cuda, launch
