@@ -2,8 +2,8 @@
 
     python gpu_check.py                 on a machine with a GPU, in less than 8 minutes: the tests that need one, the
                                         comparison with PyTorch, 20 epochs of cnn-mnist (with FASTNN_DATA)
-    python gpu_check.py --without-gpu   what needs none: the tests in Numba's simulator, and PTX where a CUDA compiler
-                                        is installed, in some minutes
+    python gpu_check.py --without-gpu   what needs none: the tests in Numba's simulator, and PTX by the CUDA compiler
+                                        that is installed, in some minutes
     python gpu_check.py --write         only docs/cuda.md again
 
 What was found is kept in cuda.json beside this file; a run replaces its own part. A part that fails or takes too long
@@ -27,7 +27,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 KEPT = HERE / "cuda.json"
-RUNGS = {"simulator": "simulator", "ptx 8.0": "PTX 8.0", "ptx 9.0": "PTX 9.0", "gpu": "GPU"}
+RUNGS = ["simulator", *(f"PTX {capability}, {compiler}" for compiler in ("numba-cuda-mlir", "numba-cuda")
+                        for capability in ("8.0", "9.0")), "GPU"]
 CASE = re.compile(r"test_(?:cuda_agrees_with_naive|ptx)\[(\w+)-(float32|float64|uint8)\]")
 
 
@@ -56,8 +57,8 @@ def without_gpu() -> dict[str, Any]:
                                 NUMBA_ENABLE_CUDASIM="1")}
     compiler = said("from fastnn.kernels import _cuda; print(_cuda.compiler if hasattr(_cuda, 'cuda') else '')")
     for capability in ("8.0", "9.0") if compiler else ():
-        found[f"ptx {capability}"] = tests("tests/kernels/test_ptx.py", "--capability", capability, limit=3000)
-        found[f"ptx {capability}"]["by"] = compiler
+        found[f"PTX {capability}, {compiler}"] = tests(
+            "tests/kernels/test_ptx.py", "--capability", capability, limit=3000)
     return found
 
 
@@ -68,7 +69,7 @@ def on_gpu(kept: dict[str, Any]) -> None:
     if not device:
         sys.exit("gpu_check.py: no GPU was found (see above); --without-gpu does what needs none")
     workers = str(min(8, os.cpu_count() or 1))
-    kept["rungs"]["gpu"] = tests("tests", "-m", "cuda or gpu", "-n", workers, limit=240) | {"by": device}
+    kept["rungs"]["GPU"] = tests("tests", "-m", "cuda or gpu", "-n", workers, limit=240) | {"by": device}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "peers.json"
         peers = [sys.executable, str(HERE / "peers.py"), "--device", "cuda", "--json", str(file)]
@@ -143,21 +144,21 @@ def rungs(kept: dict[str, Any]) -> str:
     """A line a kernel: on which rung it passed, and when."""
     found = kept["rungs"]
     names = sorted({name for rung in found.values() for name in rung["kernels"]})
-    lines = [f"| kernel | {' | '.join(RUNGS.values())} |", f"| --- |{' --- |' * len(RUNGS)}"]
+    lines = [f"| kernel | {' | '.join(RUNGS)} |", f"| --- |{' --- |' * len(RUNGS)}"]
     for name in names:
-        cells = [found[rung]["date"] if found.get(rung, {"kernels": {}})["kernels"].get(name) else
-                 "**failed**" if name in found.get(rung, {"kernels": {}})["kernels"] else "not run" for rung in RUNGS]
+        passed = [found[rung]["kernels"].get(name) if rung in found else None for rung in RUNGS]
+        cells = ["not run" if ok is None else found[rung]["date"] if ok else "**failed**"
+                 for ok, rung in zip(passed, RUNGS)]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    by = [f"{title} by {found[rung]['by']}" for rung, title in RUNGS.items() if found.get(rung, {}).get("by")]
-    return "\n".join(lines) + ("\n\n" + ", ".join(by) + "." if by else "")
+    return "\n".join(lines)
 
 
 def measured(kept: dict[str, Any]) -> str:
-    if "gpu" not in kept["rungs"]:
+    if "GPU" not in kept["rungs"]:
         return ("**No GPU could be had while this was written. No kernel has run on one, and nothing here was "
                 "measured on one.** On a machine with a GPU, `python asv_benchmarks/gpu_check.py` runs the tests, "
                 "compares with PyTorch, trains cnn-mnist, and writes what it finds here, in less than 8 minutes.")
-    gpu = kept["rungs"]["gpu"]
+    gpu = kept["rungs"]["GPU"]
     parts = [f"On one {gpu['by']}, {gpu['date']}: {gpu['counts'].get('tests', 0)} tests, "
              f"{gpu['counts'].get('failures', 0) + gpu['counts'].get('errors', 0)} failed.",
              *gpu["failed"]]

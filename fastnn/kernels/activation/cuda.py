@@ -1,31 +1,301 @@
-"""Activations on a GPU: one loop over the grid for all that gives one result an element."""
+"""Activations on a GPU: formulas of one result an element, softmax by rows, and the masks of dropout.
+
+exp, tanh and erfc are the CUDA library's, which in float32 are off by at most 1, 2 and 4 units in the last place.
+"""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._blocks import THREADS, blocks_for
 from fastnn.kernels._cuda import cuda, launch
+from fastnn.kernels._maps import run_map
+from fastnn.kernels._rows import block_size, exp_sum, place, row_sum, run_rows
+
+# --- one result an element ---------------------------------------------------------------------------------
 
 
 @functools.cache
-def _unary(function: Callable[..., Any]) -> Any:
-    function = cuda.jit(device=True)(function)
+def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
+    """Return the functions (x, other, option) of numbers of a dtype, to which all of their constants belong."""
+    zero, half, one, three = map(real, (0, 0.5, 1, 3))
+    inverse_root, density_at_0 = real(1 / math.sqrt(2)), real(1 / math.sqrt(2 * math.pi))
+    slope, cubic = real(2 * math.sqrt(2 / math.pi)), real(0.044715)     # of twice the inner line of the tanh form
 
-    @cuda.jit
-    def kernel(x: Array, option: Any, y: Array) -> None:
-        for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-            y[i] = function(x[i], option)
+    @cuda.jit(device=True)
+    def sigmoids(x: Any) -> tuple[Any, Any]:
+        """Return sigmoid(x) and sigmoid(-x), neither by a difference."""
+        e = real(math.exp(-abs(x)))
+        large, small = one / (one + e), e / (one + e)
+        return (small, large) if x < zero else (large, small)
 
-    return kernel
+    @cuda.jit(device=True)
+    def probability(x: Any) -> Any:
+        return half * real(math.erfc(-x * inverse_root))
+
+    def relu(x: Any, other: Any, option: Any) -> Any:
+        return zero if x < zero else x
+
+    def relu_backward(grad: Any, y: Any, option: Any) -> Any:
+        return zero if y <= zero else grad
+
+    def leaky_relu(x: Any, other: Any, slope: Any) -> Any:
+        return x if x > zero else slope * x
+
+    def leaky_relu_backward(grad: Any, x: Any, slope: Any) -> Any:
+        return grad if x > zero else slope * grad
+
+    def sigmoid(x: Any, other: Any, option: Any) -> Any:
+        return sigmoids(x)[0]
+
+    def sigmoid_backward(grad: Any, y: Any, option: Any) -> Any:
+        return grad * y * (one - y)
+
+    def tanh(x: Any, other: Any, option: Any) -> Any:
+        return real(math.tanh(x))
+
+    def tanh_backward(grad: Any, y: Any, option: Any) -> Any:
+        return grad * (one - y * y)
+
+    def gelu(x: Any, other: Any, option: Any) -> Any:
+        return x * probability(x)
+
+    def gelu_backward(grad: Any, x: Any, option: Any) -> Any:
+        return grad * (probability(x) + x * (density_at_0 * real(math.exp(-half * x * x))))
+
+    def gelu_tanh(x: Any, other: Any, option: Any) -> Any:
+        """(1 + tanh(u)) / 2 = sigmoid(2 u), which cancels nowhere."""
+        return x * sigmoids(slope * (x + cubic * x * x * x))[0]
+
+    def gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
+        left, right = sigmoids(slope * (x + cubic * x * x * x))
+        return grad * (left + x * left * right * slope * (one + three * cubic * x * x))
+
+    def add(x: Any, y: Any, option: Any) -> Any:
+        return x + y
+
+    def add_relu(x: Any, y: Any, option: Any) -> Any:
+        total = x + y
+        return zero if total < zero else total
+
+    def dropout(x: Any, mask: Any, scale: Any) -> Any:
+        return x * (zero if mask == 0 else scale)
+
+    functions = (relu, relu_backward, leaky_relu, leaky_relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward,
+                 gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, add, add_relu, dropout)
+    return {function.__name__: function for function in functions}
 
 
-def _relu(x: Any, zero: Any) -> Any:
-    return zero if x < zero else x
+def _run(name: str, a: Array, b: Array, y: Array, option: float = 0.0) -> None:
+    run_map(_formulas(y.dtype.type)[name], a, b, option, y)
 
 
 def relu(x: Array, y: Array) -> None:
-    launch(_unary(_relu), blocks_for(x.size), THREADS, x, x.dtype.type(0), y)
+    _run("relu", x, x, y)
+
+
+def relu_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    _run("relu_backward", grad_output, y, grad_x)
+
+
+def leaky_relu(x: Array, negative_slope: float, y: Array) -> None:
+    _run("leaky_relu", x, x, y, negative_slope)
+
+
+def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
+    _run("leaky_relu_backward", grad_output, x, grad_x, negative_slope)
+
+
+def sigmoid(x: Array, y: Array) -> None:
+    _run("sigmoid", x, x, y)
+
+
+def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    _run("sigmoid_backward", grad_output, y, grad_x)
+
+
+def tanh(x: Array, y: Array) -> None:
+    _run("tanh", x, x, y)
+
+
+def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    _run("tanh_backward", grad_output, y, grad_x)
+
+
+def gelu(x: Array, approximate: str, y: Array) -> None:
+    _run("gelu" if approximate == "none" else "gelu_tanh", x, x, y)
+
+
+def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
+    _run("gelu_backward" if approximate == "none" else "gelu_tanh_backward", grad_output, x, grad_x)
+
+
+def add(x: Array, y: Array, z: Array) -> None:
+    _run("add", x, y, z)
+
+
+def add_relu(x: Array, y: Array, z: Array) -> None:
+    _run("add_relu", x, y, z)
+
+
+def dropout(x: Array, mask: Array, p: float, y: Array) -> None:
+    _run("dropout", x, mask, y, 1 / (1 - p) if p < 1 else 0.0)
+
+
+def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -> None:
+    dropout(grad_output, mask, p, grad_x)
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _softmax(real: Any, group: int) -> Any:
+    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
+
+    @cuda.jit
+    def softmax(x: Array, y: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(x)
+        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        scale = real(1 / total) if columns else real(0)
+        for c in range(lane, columns, group):
+            y[n, c] = real(math.exp(x[n, c] - largest)) * scale
+
+    return softmax
+
+
+@functools.cache
+def _softmax_backward(real: Any, group: int) -> Any:
+    row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
+
+    @cuda.jit
+    def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(y)
+        products = 0.0
+        for c in range(lane, columns, group):
+            products += np.float64(grad_output[n, c]) * np.float64(y[n, c])
+        total = real(row_total(parts, products))
+        for c in range(lane, columns, group):
+            grad_x[n, c] = y[n, c] * (grad_output[n, c] - total)
+
+    return softmax_backward
+
+
+@functools.cache
+def _log_softmax(real: Any, group: int) -> Any:
+    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
+
+    @cuda.jit
+    def log_softmax(x: Array, y: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(x)
+        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        logarithm = math.log(total) if columns else 0.0
+        for c in range(lane, columns, group):
+            y[n, c] = real(np.float64(x[n, c]) - np.float64(largest) - logarithm)
+
+    return log_softmax
+
+
+@functools.cache
+def _log_softmax_backward(real: Any, group: int) -> Any:
+    row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
+
+    @cuda.jit
+    def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(y)
+        grads = 0.0
+        for c in range(lane, columns, group):
+            grads += np.float64(grad_output[n, c])
+        total = real(row_total(parts, grads))
+        for c in range(lane, columns, group):
+            grad_x[n, c] = grad_output[n, c] - real(math.exp(y[n, c])) * total
+
+    return log_softmax_backward
+
+
+def softmax(x: Array, y: Array) -> None:
+    run_rows(_softmax, x, x, y)
+
+
+def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    run_rows(_softmax_backward, y, grad_output, y, grad_x)
+
+
+def log_softmax(x: Array, y: Array) -> None:
+    run_rows(_log_softmax, x, x, y)
+
+
+def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    run_rows(_log_softmax_backward, y, grad_output, y, grad_x)
+
+
+# --- masks -------------------------------------------------------------------------------------------------
+
+# Philox 4x64 with 10 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), its numbers taken
+# in NumPy's order. Words are uint64, and no sum or product overflows one, of which NumPy would warn in the simulator;
+# constants are halves of words, as not every compiler takes whole ones.
+_ROUNDS = 10
+_FACTOR_0, _FACTOR_2 = (np.uint64(0xD2E7470E), np.uint64(0xE14C6C93)), (np.uint64(0xCA5A8263), np.uint64(0x95121157))
+_STEP_0, _STEP_1 = (np.uint64(0x9E3779B9), np.uint64(0x7F4A7C15)), (np.uint64(0xBB67AE85), np.uint64(0x84CAA73B))
+_LOW, _HALF, _ONE, _DROPPED = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1), np.uint64(8)
+
+
+@cuda.jit(device=True)
+def _product(a: Any, b_high: Any, b_low: Any) -> tuple[Any, Any]:
+    """Return the high and the low word of a product."""
+    a_high, a_low = a >> _HALF, a & _LOW
+    low = a_low * b_low
+    middle = a_high * b_low + (low >> _HALF)
+    other = a_low * b_high + (middle & _LOW)
+    return a_high * b_high + (middle >> _HALF) + (other >> _HALF), (other << _HALF) | (low & _LOW)
+
+
+@cuda.jit(device=True)
+def _sum(a: Any, b_high: Any, b_low: Any) -> Any:
+    low = (a & _LOW) + b_low
+    return (((a >> _HALF) + b_high + (low >> _HALF)) << _HALF) | (low & _LOW)
+
+
+@cuda.jit(device=True)
+def _keep(word: Any, threshold: Any, mask: Array, at: int) -> None:
+    """Write whether the two numbers of a word, of 24 bits each, reach the threshold."""
+    if at < mask.size:
+        mask[at] = (word & _LOW) >> _DROPPED >= threshold
+    if at + 1 < mask.size:
+        mask[at + 1] = word >> _HALF >> _DROPPED >= threshold
+
+
+@cuda.jit
+def _dropout_mask(key_0: Any, key_1: Any, threshold: Any, mask: Array) -> None:
+    for i in range(cuda.grid(1), (mask.size + 7) // 8, cuda.gridsize(1)):
+        a, b, c, d = np.uint64(i) + _ONE, np.uint64(0), np.uint64(0), np.uint64(0)
+        p, q = key_0, key_1
+        for _ in range(_ROUNDS):
+            a_high, a_low = _product(a, _FACTOR_0[0], _FACTOR_0[1])
+            c_high, c_low = _product(c, _FACTOR_2[0], _FACTOR_2[1])
+            a, b, c, d = c_high ^ b ^ p, c_low, a_high ^ d ^ q, a_low
+            p, q = _sum(p, _STEP_0[0], _STEP_0[1]), _sum(q, _STEP_1[0], _STEP_1[1])
+        _keep(a, threshold, mask, 8 * i)
+        _keep(b, threshold, mask, 8 * i + 2)
+        _keep(c, threshold, mask, 8 * i + 4)
+        _keep(d, threshold, mask, 8 * i + 6)
+
+
+def dropout_mask(key: tuple[int, int], p: float, mask: Array) -> None:
+    """Write what `np.random.Generator(np.random.Philox(seed)).random(mask.size, np.float32) >= p` is, to the bit.
+
+    `key` is that of the bit generator's state, at the beginning of which its counter is 0.
+    """
+    threshold = math.ceil(float(np.float32(p)) * 2**24)         # numbers are multiples of 2^-24
+    launch(_dropout_mask, blocks_for(-(-mask.size // 8)), THREADS,
+           np.uint64(key[0]), np.uint64(key[1]), np.uint64(threshold), mask)

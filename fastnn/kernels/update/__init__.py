@@ -113,7 +113,8 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
     Notes
     -----
     At most 13 operations an element; 4 arrays are read and 3 written. Tieleman and Hinton, "Neural networks for
-    machine learning" (Coursera, 2012), lecture 6.5. Each operation rounds once to the dtype.
+    machine learning" (Coursera, 2012), lecture 6.5. Each operation rounds once to the dtype; on a GPU a
+    product and the sum that takes it up round once together.
 
     Examples
     --------
@@ -173,7 +174,7 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
     -----
     At most 14 operations an element; 4 arrays are read and 3 written. Kingma and Ba, "Adam" (arXiv:1412.6980),
     algorithm 1; Loshchilov and Hutter, "Decoupled weight decay regularization" (arXiv:1711.05101), algorithm 2. Each
-    operation rounds once to the dtype.
+    operation rounds once to the dtype; on a GPU a product and the sum that takes it up round once together.
 
     Examples
     --------

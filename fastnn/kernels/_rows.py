@@ -1,0 +1,114 @@
+"""What CUDA kernels over the rows of a matrix share: a group of threads takes a row, and a block some rows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import THREADS
+from fastnn.kernels._cuda import SIMULATED, cuda, launch
+
+_LEAST, _MOST = (2, THREADS) if SIMULATED else (4, 512)    # threads of a group
+_COLUMNS = 2 if SIMULATED else 8                            # of a thread, as a rule
+_PARTS = 2 if SIMULATED else 32                             # what each thread of a group adds up itself
+
+
+def run_rows(make: Callable[[Any, int], Any], x: Array, *args: Any) -> None:
+    """Launch the kernel `make(dtype, threads of a group)`, which comes from a cache, on all rows of x."""
+    group = min(_MOST, max(_LEAST, 1 << (-(-x.shape[1] // _COLUMNS) - 1).bit_length()))
+    threads = block_size(group)
+    launch(make(x.dtype.type, group), -(-len(x) * group // threads), threads, *args)
+
+
+def block_size(group: int) -> int:
+    """Return the number of threads of a block in which so many share a row."""
+    return max(THREADS, group)
+
+
+@functools.cache
+def place(group: int) -> Any:
+    """Make the function that returns, for x, a thread's row, its first column, and the row's end.
+
+    Threads beyond the last row get an empty one, and so come to each barrier with the others.
+    """
+    @cuda.jit(device=True)
+    def row_of_thread(x: Array) -> tuple[int, int, int]:
+        i = cuda.grid(1)
+        row = i // group
+        return row, i - row * group, x.shape[1] if row < x.shape[0] else 0
+
+    return row_of_thread
+
+
+def _reduction(group: int, combine: Callable[[float, float], float]) -> Any:
+    combine = cuda.jit(device=True)(combine)
+
+    @cuda.jit(device=True)
+    def reduced(parts: Array, value: float) -> float:
+        t = cuda.threadIdx.x
+        lane = t & (group - 1)
+        parts[t] = value
+        cuda.syncthreads()
+        if group > _PARTS:
+            if lane < _PARTS:
+                for i in range(t + _PARTS, t - lane + group, _PARTS):
+                    value = combine(value, parts[i])
+                parts[t] = value
+            cuda.syncthreads()
+        value = parts[t - lane]
+        for i in range(t - lane + 1, t - lane + min(group, _PARTS)):
+            value = combine(value, parts[i])
+        cuda.syncthreads()
+        return value
+
+    return reduced
+
+
+@functools.cache
+def row_sum(group: int) -> Any:
+    """Make the function that returns the sum of a group's numbers to each of its threads, combined in one order.
+
+    Its first argument is shared memory, as many float64 as the block has threads; it may be written again afterwards.
+    """
+    def plus(a: float, b: float) -> float:
+        return a + b
+
+    return _reduction(group, plus)
+
+
+@functools.cache
+def row_max(group: int) -> Any:
+    """Make the function that returns the largest of a group's numbers, as `row_sum` does the sum; NaN does not count."""
+    def larger(a: float, b: float) -> float:
+        return b if b > a else a
+
+    return _reduction(group, larger)
+
+
+@functools.cache
+def exp_sum(real: Any, group: int) -> Any:
+    """Make the function that returns the largest of a row, as `real`, and the float64 sum of exp(x - largest).
+
+    The sum is NaN for a row that holds NaN or inf, or nothing but -inf.
+    """
+    maximum, total, lowest = row_max(group), row_sum(group), real(-math.inf)
+
+    @cuda.jit(device=True)
+    def largest_and_sum(parts: Array, x: Array, n: int, lane: int, columns: int) -> tuple[Any, float]:
+        largest = lowest
+        for c in range(lane, columns, group):
+            score = x[n, c]
+            if score > largest:
+                largest = score
+        largest = real(maximum(parts, np.float64(largest)))
+        exponentials = 0.0
+        for c in range(lane, columns, group):
+            exponentials += np.float64(math.exp(x[n, c] - largest))
+        return largest, total(parts, exponentials)
+
+    return largest_and_sum

@@ -1,0 +1,202 @@
+"""Losses on a GPU: a group of threads takes a row; sums are formed in float64, in one order.
+
+Nobody has looked at the labels: one out of range gives NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels import _cuda
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import THREADS, block_sum, blocks_for
+from fastnn.kernels._cuda import cuda, launch
+from fastnn.kernels._maps import run_map
+from fastnn.kernels._rows import block_size, exp_sum, place, row_sum, run_rows
+
+_NAN = math.nan
+
+
+def _step(grad_losses: Array) -> int:
+    """Return what a row's number is multiplied by to find its gradient, of which there may be one for all."""
+    return int(grad_losses.size > 1)
+
+
+# --- cross entropy -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _cross_entropy(real: Any, group: int) -> Any:
+    row_of_thread, largest_and_sum, row_total = place(group), exp_sum(real, group), row_sum(group)
+    size = block_size(group)
+
+    @cuda.jit
+    def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(x)
+        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        scores = 0.0
+        if label_smoothing > 0:
+            for c in range(lane, columns, group):
+                scores += np.float64(x[n, c])
+            scores = row_total(parts, scores)
+        if columns > 0 and lane == 0:
+            label, loss = labels[n], _NAN
+            if label >= 0 and label < columns:
+                m, logarithm = np.float64(largest), math.log(total)
+                loss = logarithm - (np.float64(x[n, label]) - m)
+                if label_smoothing > 0:
+                    loss = (1.0 - label_smoothing) * loss + label_smoothing * (logarithm - (scores / columns - m))
+            losses[n] = loss
+
+    return cross_entropy
+
+
+@functools.cache
+def _cross_entropy_backward(real: Any, group: int) -> Any:
+    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
+
+    @cuda.jit
+    def cross_entropy_backward(grad_losses: Array, step: int, x: Array, labels: Array, label_smoothing: float,
+                               grad_x: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(x)
+        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        if columns > 0:
+            label, scale, even = labels[n], 1.0 / total, label_smoothing / columns
+            grad = np.float64(grad_losses[n * step]) if label >= 0 and label < columns else _NAN
+            for c in range(lane, columns, group):
+                truth = even + 1.0 - label_smoothing if c == label else even
+                grad_x[n, c] = real(grad * (np.float64(math.exp(x[n, c] - largest)) * scale - truth))
+
+    return cross_entropy_backward
+
+
+def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
+    run_rows(_cross_entropy, x, x, labels, label_smoothing, losses)
+
+
+def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
+                           grad_x: Array) -> None:
+    run_rows(_cross_entropy_backward, x, grad_losses, _step(grad_losses), x, labels, label_smoothing, grad_x)
+
+
+# --- hinge -------------------------------------------------------------------------------------------------
+
+
+@cuda.jit(device=True)
+def _right_score(x: Array, labels: Array, n: int, columns: int) -> tuple[int, float]:
+    """Return the label and its score: NaN for a label out of range, -1 and 0 for no row."""
+    if columns == 0:
+        return -1, 0.0
+    label = labels[n]
+    if label < 0 or label >= columns:
+        return label, _NAN
+    return label, np.float64(x[n, label])
+
+
+@functools.cache
+def _hinge_loss(real: Any, group: int) -> Any:
+    row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
+
+    @cuda.jit
+    def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(x)
+        label, right = _right_score(x, labels, n, columns)
+        total = 0.0
+        for c in range(lane, columns, group):
+            excess = margin + np.float64(x[n, c]) - right
+            if c != label and not excess <= 0:
+                total += excess
+        total = row_total(parts, total)
+        if columns > 0 and lane == 0:
+            losses[n] = total if label >= 0 and label < columns else _NAN
+
+    return hinge_loss
+
+
+@functools.cache
+def _hinge_loss_backward(real: Any, group: int) -> Any:
+    row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
+    zero = real(0)
+
+    @cuda.jit
+    def hinge_loss_backward(grad_losses: Array, step: int, x: Array, labels: Array, margin: float,
+                            grad_x: Array) -> None:
+        parts = cuda.shared.array(size, np.float64)
+        n, lane, columns = row_of_thread(x)
+        label, right = _right_score(x, labels, n, columns)
+        valid = label >= 0 and label < columns
+        grad = grad_losses[n * step] if valid else real(_NAN)
+        inside = 0.0
+        for c in range(lane, columns, group):
+            if c != label:
+                counts = not margin + np.float64(x[n, c]) - right <= 0
+                grad_x[n, c] = grad if counts else zero
+                if counts:
+                    inside += 1.0
+        inside = row_total(parts, inside)
+        if valid and lane == 0:
+            grad_x[n, label] = -real(inside) * grad if inside > 0 else zero
+
+    return hinge_loss_backward
+
+
+def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
+    run_rows(_hinge_loss, x, x, labels, margin, losses)
+
+
+def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
+    run_rows(_hinge_loss_backward, x, grad_losses, _step(grad_losses), x, labels, margin, grad_x)
+
+
+# --- squared error -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _mse_loss(real: Any) -> Callable[[Any, Any, Any], Any]:
+    def mse_loss(x: Any, y: Any, option: Any) -> Any:
+        difference = np.float64(x) - np.float64(y)
+        return real(difference * difference)
+
+    return mse_loss
+
+
+@cuda.jit
+def _mse_loss_sums(x: Array, y: Array, sums: Array) -> None:
+    parts = cuda.shared.array(THREADS, np.float64)
+    total = 0.0
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        difference = np.float64(x[i]) - np.float64(y[i])
+        total += difference * difference
+    parts[cuda.threadIdx.x] = total
+    total = block_sum(parts, cuda.threadIdx.x)
+    if cuda.threadIdx.x == 0:
+        sums[cuda.blockIdx.x] = total
+
+
+@cuda.jit
+def _mse_loss_backward(grad_losses: Array, step: int, two: Any, x: Array, y: Array, grad_x: Array) -> None:
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        grad_x[i] = two * grad_losses[i * step] * (x[i] - y[i])
+
+
+def mse_loss(x: Array, y: Array, losses: Array) -> None:
+    run_map(_mse_loss(x.dtype.type), x, y, 0.0, losses)
+
+
+def mse_loss_sums(x: Array, y: Array) -> Array:
+    sums = _cuda.xp.empty(blocks_for(x.size), np.float64)
+    launch(_mse_loss_sums, sums.size, THREADS, x, y, sums)
+    return sums
+
+
+def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
+    launch(_mse_loss_backward, blocks_for(x.size), THREADS, grad_losses, _step(grad_losses), x.dtype.type(2), x, y,
+           grad_x)

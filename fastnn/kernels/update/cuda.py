@@ -1,0 +1,138 @@
+"""Updates on a GPU, each in one kernel: a thread reads several elements of all arrays before it writes the first."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import THREADS, blocks_for
+from fastnn.kernels._cuda import cuda, launch
+
+_AT_ONCE = 4                                    # elements of each array that a thread has under way
+_TILE = _AT_ONCE * THREADS                      # elements of a block: neighbours go to neighbouring threads
+
+# Elements past the end are read as the last one, whose values nothing uses, so that no branch parts the loads.
+
+
+@functools.cache
+def _sgd(real: Any, buffered: bool, nesterov: bool) -> Any:
+    @cuda.jit
+    def sgd(parameter: Array, grad: Array, buffer: Array, rate: Any, keep: Any, decay: Any) -> None:
+        p = cuda.local.array(_AT_ONCE, real)
+        g = cuda.local.array(_AT_ONCE, real)
+        b = cuda.local.array(_AT_ONCE, real)
+        size = parameter.size
+        for first in range(cuda.blockIdx.x * _TILE + cuda.threadIdx.x, size, cuda.gridDim.x * _TILE):
+            for j in range(_AT_ONCE):
+                i = min(first + j * THREADS, size - 1)
+                p[j], g[j] = parameter[i], grad[i]
+                if buffered:
+                    b[j] = buffer[i]
+            for j in range(_AT_ONCE):
+                i = first + j * THREADS
+                if i < size:
+                    change = g[j]
+                    if decay != 0:
+                        change += decay * p[j]
+                    if buffered:
+                        moved = keep * b[j] + change
+                        buffer[i] = moved
+                        change = change + keep * moved if nesterov else moved
+                    parameter[i] = p[j] - rate * change
+
+    return sgd
+
+
+@functools.cache
+def _rmsprop(real: Any, buffered: bool) -> Any:
+    @cuda.jit
+    def rmsprop(parameter: Array, grad: Array, square_avg: Array, buffer: Array, rate: Any, old: Any, new: Any,
+                least: Any, decay: Any, keep: Any) -> None:
+        p = cuda.local.array(_AT_ONCE, real)
+        g = cuda.local.array(_AT_ONCE, real)
+        s = cuda.local.array(_AT_ONCE, real)
+        b = cuda.local.array(_AT_ONCE, real)
+        size = parameter.size
+        for first in range(cuda.blockIdx.x * _TILE + cuda.threadIdx.x, size, cuda.gridDim.x * _TILE):
+            for j in range(_AT_ONCE):
+                i = min(first + j * THREADS, size - 1)
+                p[j], g[j], s[j] = parameter[i], grad[i], square_avg[i]
+                if buffered:
+                    b[j] = buffer[i]
+            for j in range(_AT_ONCE):
+                i = first + j * THREADS
+                if i < size:
+                    slope = g[j]
+                    if decay != 0:
+                        slope += decay * p[j]
+                    square = old * s[j] + new * slope * slope
+                    square_avg[i] = square
+                    change = slope / (math.sqrt(square) + least)
+                    if buffered:
+                        change = keep * b[j] + change
+                        buffer[i] = change
+                    parameter[i] = p[j] - rate * change
+
+    return rmsprop
+
+
+@functools.cache
+def _adam(real: Any) -> Any:
+    @cuda.jit
+    def adam(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: Any, old1: Any, new1: Any,
+             old2: Any, new2: Any, correction: Any, least: Any, decay: Any, kept: Any) -> None:
+        p = cuda.local.array(_AT_ONCE, real)
+        g = cuda.local.array(_AT_ONCE, real)
+        m = cuda.local.array(_AT_ONCE, real)
+        v = cuda.local.array(_AT_ONCE, real)
+        size = parameter.size
+        for first in range(cuda.blockIdx.x * _TILE + cuda.threadIdx.x, size, cuda.gridDim.x * _TILE):
+            for j in range(_AT_ONCE):
+                i = min(first + j * THREADS, size - 1)
+                p[j], g[j], m[j], v[j] = parameter[i], grad[i], exp_avg[i], exp_avg_sq[i]
+            for j in range(_AT_ONCE):
+                i = first + j * THREADS
+                if i < size:
+                    slope = g[j]
+                    if decay != 0:
+                        slope += decay * p[j]
+                    mean = old1 * m[j] + new1 * slope
+                    square = old2 * v[j] + new2 * slope * slope
+                    exp_avg[i], exp_avg_sq[i] = mean, square
+                    parameter[i] = kept * p[j] - step * mean / (math.sqrt(square) / correction + least)
+
+    return adam
+
+
+def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
+               nesterov: bool, weight_decay: float) -> None:
+    kernel = _sgd(parameter.dtype.type, momentum_buffer is not None, nesterov)
+    _run(kernel, parameter, grad, _or(momentum_buffer, parameter), lr, momentum, weight_decay)
+
+
+def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None, lr: float,
+                   alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
+    kernel = _rmsprop(parameter.dtype.type, momentum_buffer is not None)
+    _run(kernel, parameter, grad, square_avg, _or(momentum_buffer, parameter), lr, alpha, 1 - alpha, eps, weight_decay,
+         momentum)
+
+
+def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float, beta1: float,
+                beta2: float, eps: float, weight_decay: float, decoupled: bool) -> None:
+    penalty, kept = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+    _run(_adam(parameter.dtype.type), parameter, grad, exp_avg, exp_avg_sq, lr / (1 - beta1**step), beta1, 1 - beta1,
+         beta2, 1 - beta2, math.sqrt(1 - beta2**step), eps, penalty, kept)
+
+
+def _or(array: Array | None, other: Array) -> Array:
+    """Return another array in place of none, for a kernel that leaves it alone."""
+    return other if array is None else array
+
+
+def _run(kernel: Any, parameter: Array, *args: Any) -> None:
+    """Launch a kernel over the elements, its options rounded to their dtype."""
+    real = parameter.dtype.type
+    launch(kernel, blocks_for(parameter.size, _TILE), THREADS, parameter,
+           *[real(arg) if isinstance(arg, float) else arg for arg in args])
