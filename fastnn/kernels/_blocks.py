@@ -10,6 +10,7 @@ from typing import Any
 from fastnn.kernels._cuda import SIMULATED, cuda
 
 THREADS = 4 if SIMULATED else 256               # of a block, a power of two
+_WIDTH = 2 if SIMULATED else 16                 # sums that stay of a group's numbers after one step: a root of THREADS
 _MOST_BLOCKS = 3 if SIMULATED else 132 * 16     # of a loop over a grid: some waves of the largest GPUs
 
 
@@ -19,18 +20,34 @@ def blocks_for(items: int, per_block: int = THREADS) -> int:
 
 
 @cuda.jit(device=True)
+def group_sum(parts: Any, place: int, group: int) -> Any:
+    """Return the sum of the `group` numbers in shared memory that `place` lies among; they are combined in one order.
+
+    Groups are powers of two, each thread of the block has a place of its own, and all come here. They are synchronised
+    before and after, unless a group has one number: `parts` may be written again at once.
+    """
+    if group == 1:
+        return parts[place]
+    member = place % group
+    first = place - member
+    cuda.syncthreads()
+    if member < _WIDTH:
+        total = parts[place]
+        for k in range(member + _WIDTH, group, _WIDTH):
+            total += parts[first + k]
+        parts[place] = total
+    cuda.syncthreads()
+    total = parts[first]
+    for k in range(1, min(group, _WIDTH)):
+        total += parts[first + k]
+    cuda.syncthreads()
+    return total
+
+
+@cuda.jit(device=True)
 def block_sum(parts: Any, thread: int) -> Any:
     """Return the sum of THREADS numbers in shared memory, to every thread; they are combined in one order.
 
     Threads are synchronised before and after: `parts` may be written again at once.
     """
-    step = THREADS // 2
-    while step > 0:
-        cuda.syncthreads()
-        if thread < step:
-            parts[thread] += parts[thread + step]
-        step //= 2
-    cuda.syncthreads()
-    total = parts[0]
-    cuda.syncthreads()
-    return total
+    return group_sum(parts, thread, THREADS)

@@ -1,0 +1,372 @@
+"""Batch normalization on a GPU: sums of parts of the channels, their combination, then a pass over the elements.
+
+A part is what a block's threads hold in registers. x is read once for both statistics: the mean of the part comes first,
+then the squares about it, and the parts' means and squares are combined as Chan, Golub and LeVeque (1983, "Algorithms
+for computing the sample variance") do, mean first again. Two passes over x would be as exact and read it twice. All
+of it takes place about the channel's first value, which takes the share of a large mean out of the rounding errors.
+The sizes of parts depend on shapes alone, and sums are combined in one order.
+
+Where the runs of a channel's values are short, x is seen as a matrix (N, C L), whose columns are lines of their own:
+neighbouring threads then read neighbouring columns. A channel's parts are those of its L columns.
+
+A ReLU is a floor under the results. Where there is none the floor is NaN, which nothing lies below.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn.kernels import _cuda
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import THREADS, group_sum
+from fastnn.kernels._cuda import cuda, launch
+from fastnn.kernels.normalization import as_channels
+
+_HELD = 8                                       # values of a part that a thread holds
+_AT_ONCE = 8                                    # elements that a thread reads before it writes the first
+_TILE = _AT_ONCE * THREADS
+_SHORT = 32                                     # runs below are columns of a matrix
+_FEW = 16                                       # parts of a channel that one thread combines
+
+
+class _Cut(NamedTuple):
+    """How values are cut into parts: lines of `count` values in runs of `length`, of which `repeat` make a channel."""
+
+    lines: int
+    count: int
+    length: int
+    repeat: int
+    columns: int                                # lines whose parts a block takes
+    parts: int                                  # of each line
+
+
+def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None, bias: Array | None, of_batch: bool,
+               momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
+    channels, real = x.shape[1], x.dtype.type
+    x, y = as_channels(x), as_channels(y)
+    lines = _cuda.xp.empty((4, channels), x.dtype)
+    if stats is None:
+        stats = _cuda.xp.empty((2, channels), np.float64)
+    affine = (_or(weight, lines), weight is not None, _or(bias, lines), bias is not None)
+    running = _or(running_mean, lines), _or(running_var, lines)
+    if of_batch:
+        cut = _cut(x.shape)
+        sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
+        launch(_part_statistics(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, x.reshape(-1),
+               cut.lines, cut.count, cut.length, cut.repeat, sums)
+        columns = _columns_to_combine(cut)
+        launch(_statistics(columns, cut.columns, real), -(-channels // columns), THREADS, x.reshape(-1), sums,
+               cut.count, cut.repeat, cut.length, *affine, *running, running_mean is not None, momentum, eps, stats,
+               lines)
+    else:
+        launch(_inference(real), -(-channels // THREADS), THREADS, *running, *affine, eps, stats, lines)
+    if x.size:
+        launch(_scaled(real), -(-x.size // _TILE), THREADS, x.reshape(-1), x.shape[2], channels, lines,
+               real(0 if relu else math.nan), y.reshape(-1))
+
+
+def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
+                        invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
+                        grad_bias: Array) -> None:
+    if x.size == 0:
+        grad_weight[...] = grad_bias[...] = 0
+        return
+    channels, real = x.shape[1], x.dtype.type
+    grad_output, x = as_channels(grad_output).reshape(-1), as_channels(x)
+    cut, floor = _cut(x.shape), real(0 if relu else math.nan)
+    lines = _cuda.xp.empty((6, channels), x.dtype)
+    sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
+    affine = (_or(weight, lines), weight is not None, _or(bias, lines), bias is not None)
+    launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
+           x.reshape(-1), cut.lines, cut.count, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
+    columns = _columns_to_combine(cut)
+    launch(_products(columns, real), -(-channels // columns), THREADS, sums, cut.count, cut.repeat, mean, invstd,
+           *affine, grad_weight, grad_bias, lines)
+    if grad_x is not None:
+        launch(_gradients(real), -(-x.size // _TILE), THREADS, grad_output, x.reshape(-1), x.shape[2], channels, lines,
+               floor, training, grad_x.reshape(-1))
+
+
+def _or(array: Array | None, other: Array) -> Array:
+    """Return another array in place of none, for a kernel that leaves it alone."""
+    return other if array is None else array
+
+
+def _cut(shape: tuple[int, ...]) -> _Cut:
+    samples, channels, length = shape
+    lines, count, repeat = (channels, samples * length, 1) if length >= _SHORT else (channels * length, samples, length)
+    columns = 1 if repeat == 1 and length > 1 else min(32, THREADS, 1 << (lines - 1).bit_length())
+    return _Cut(lines, count, length // repeat, repeat, columns, -(-count // (_HELD * (THREADS // columns))))
+
+
+def _columns_to_combine(cut: _Cut) -> int:
+    """Return how many channels a block combines the parts of: a thread each, or all of them one."""
+    return THREADS if cut.parts * cut.repeat <= _FEW else 1
+
+
+# --- lines: what becomes of a channel's values -----------------------------------------------------------------------
+
+
+@functools.cache
+def _line(real: Any) -> Any:
+    """Return the function that gives the mean of a channel in two parts, its factor and its offset, in x's dtype.
+
+    A float32 mean may be wrong by more than a small standard deviation; that two parts of it are taken from x one
+    after the other loses nothing.
+    """
+    @cuda.jit(device=True)
+    def line(c: int, mean: Any, invstd: Any, weight: Array, weighted: bool, bias: Array, biased: bool) -> Any:
+        high = real(mean)
+        low = real(mean - high) if -math.inf < high < math.inf else real(0)
+        return high, low, real(invstd * weight[c]) if weighted else real(invstd), bias[c] if biased else real(0)
+
+    return line
+
+
+@cuda.jit(device=True)
+def _on_line(x: Any, high: Any, low: Any, scale: Any, offset: Any) -> Any:
+    return cuda.fma((x - high) - low, scale, offset)    # forwards and backwards with the same bits, and so signs
+
+
+@cuda.jit(device=True)
+def _inverse_root(square: Any) -> Any:
+    return 1 / math.sqrt(square) if square > 0 else math.inf if square == 0 else math.nan
+
+
+@functools.cache
+def _inference(real: Any) -> Any:
+    line = _line(real)
+
+    @cuda.jit
+    def inference(running_mean: Array, running_var: Array, weight: Array, weighted: bool, bias: Array, biased: bool,
+                  eps: float, stats: Array, lines: Array) -> None:
+        c = cuda.grid(1)
+        if c < lines.shape[1]:
+            mean, invstd = np.float64(running_mean[c]), _inverse_root(np.float64(running_var[c]) + eps)
+            stats[0, c], stats[1, c] = mean, invstd
+            lines[0, c], lines[1, c], lines[2, c], lines[3, c] = line(c, mean, invstd, weight, weighted, bias, biased)
+
+    return inference
+
+
+@functools.cache
+def _scaled(real: Any) -> Any:
+    @cuda.jit
+    def scaled(x: Array, length: int, channels: int, lines: Array, floor: Any, y: Array) -> None:
+        values = cuda.local.array(_AT_ONCE, real)
+        # Backwards, as the cache still has what the last kernel read last.
+        first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _TILE + cuda.threadIdx.x
+        for j in range(_AT_ONCE):
+            values[j] = x[min(first + j * THREADS, x.size - 1)]
+        c, within = first // length % channels, first % length
+        step, left = THREADS // length % channels, THREADS % length
+        for j in range(_AT_ONCE):
+            i = first + j * THREADS
+            if i < x.size:
+                value = _on_line(values[j], lines[0, c], lines[1, c], lines[2, c], lines[3, c])
+                y[i] = floor if value < floor else value
+            c, within = _next(c + step, within + left, length, channels)
+
+    return scaled
+
+
+@functools.cache
+def _gradients(real: Any) -> Any:
+    @cuda.jit
+    def gradients(grad_output: Array, x: Array, length: int, channels: int, lines: Array, floor: Any, training: bool,
+                  grad_x: Array) -> None:
+        values = cuda.local.array(_AT_ONCE, real)
+        grads = cuda.local.array(_AT_ONCE, real)
+        first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _TILE + cuda.threadIdx.x
+        for j in range(_AT_ONCE):
+            i = min(first + j * THREADS, x.size - 1)
+            values[j], grads[j] = x[i], grad_output[i]
+        c, within = first // length % channels, first % length
+        step, left = THREADS // length % channels, THREADS % length
+        for j in range(_AT_ONCE):
+            i = first + j * THREADS
+            if i < x.size:
+                value, high, low, scale = values[j], lines[0, c], lines[1, c], lines[2, c]
+                g = real(0) if _on_line(value, high, low, scale, lines[3, c]) <= floor else grads[j]
+                if training:
+                    g += ((value - high) - low) * lines[4, c] + lines[5, c]
+                grad_x[i] = g * scale
+            c, within = _next(c + step, within + left, length, channels)
+
+    return gradients
+
+
+@cuda.jit(device=True)
+def _next(c: int, within: int, length: int, channels: int) -> Any:
+    """Return a channel and a place in its run, each less than twice its bound, with what is too much carried."""
+    if within >= length:
+        c, within = c + 1, within - length
+    return c - channels if c >= channels else c, within
+
+
+# --- sums ------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _part_statistics(columns: int, real: Any) -> Any:
+    members = THREADS // columns
+
+    @cuda.jit
+    def part_statistics(x: Array, lines: int, count: int, length: int, repeat: int, sums: Array) -> None:
+        """Write the sum of each part, less the channel's first value, and the sum of squares about its mean."""
+        shared = cuda.shared.array(THREADS, np.float64)
+        values = cuda.local.array(_HELD, real)
+        column, member = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
+        tiles = -(-lines // columns)
+        part, line = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles * columns + column
+        first, end = part * _HELD * members + member, count if line < lines else 0
+        within = first % length
+        place = (first // length * lines + line) * length + within
+        step, left, skipped = members // length * lines * length, members % length, (lines - 1) * length
+        for j in range(_HELD):
+            values[j] = x[place if first + j * members < end else 0]
+            place, within = place + step + left, within + left
+            if within >= length:
+                place, within = place + skipped, within - length
+        origin = _origin(x[line // repeat * repeat * length if line < lines else 0])
+        total = 0.0
+        for j in range(_HELD):
+            if first + j * members < end:
+                total += np.float64(values[j]) - origin
+        mine = column * members + member
+        shared[mine] = total
+        total = group_sum(shared, mine, members)
+        mean = total / min(_HELD * members, count - part * _HELD * members)
+        squares = 0.0
+        for j in range(_HELD):
+            if first + j * members < end:
+                value = np.float64(values[j]) - origin - mean
+                squares += value * value
+        shared[mine] = squares
+        squares = group_sum(shared, mine, members)
+        if member == 0 and line < lines:
+            sums[0, part, line], sums[1, part, line] = total, squares
+
+    return part_statistics
+
+
+@cuda.jit(device=True)
+def _origin(first: Any) -> Any:
+    """Return the value that a channel's sums are taken about: its first one, if that leaves the others' values alone."""
+    return np.float64(first) if -math.inf < first < math.inf else 0.0
+
+
+@functools.cache
+def _statistics(columns: int, part_columns: int, real: Any) -> Any:
+    members, held = THREADS // columns, _HELD * (THREADS // part_columns)
+    line = _line(real)
+
+    @cuda.jit
+    def statistics(x: Array, sums: Array, count: int, repeat: int, length: int, weight: Array, weighted: bool,
+                   bias: Array, biased: bool, running_mean: Array, running_var: Array, tracked: bool, momentum: float,
+                   eps: float, stats: Array, lines: Array) -> None:
+        """Combine the parts of each channel."""
+        shared = cuda.shared.array(THREADS, np.float64)
+        member = cuda.threadIdx.x // columns
+        c = cuda.blockIdx.x * columns + cuda.threadIdx.x % columns
+        mine = cuda.threadIdx.x % columns * members + member
+        pieces, n = sums.shape[1] * repeat if c < lines.shape[1] else 0, count * repeat
+        total = 0.0
+        for k in range(member, pieces, members):
+            total += sums[0, k // repeat, c * repeat + k % repeat]
+        shared[mine] = total
+        mean = group_sum(shared, mine, members) / n
+        squares = 0.0
+        for k in range(member, pieces, members):
+            part, place = k // repeat, c * repeat + k % repeat
+            size = min(held, count - part * held)
+            off = sums[0, part, place] / size - mean
+            squares += sums[1, part, place] + size * off * off
+        shared[mine] = squares
+        var = group_sum(shared, mine, members) / n
+        if member == 0 and c < lines.shape[1]:
+            mean += _origin(x[c * repeat * length])
+            invstd = _inverse_root(var + eps)
+            stats[0, c], stats[1, c] = mean, invstd
+            lines[0, c], lines[1, c], lines[2, c], lines[3, c] = line(c, mean, invstd, weight, weighted, bias, biased)
+            if tracked:                         # last: who gives weight or bias for them too has used it
+                running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean
+                running_var[c] = (1 - momentum) * running_var[c] + momentum * (n / (n - 1)) * var
+
+    return statistics
+
+
+@functools.cache
+def _part_products(columns: int, real: Any) -> Any:
+    members, line_of = THREADS // columns, _line(real)
+
+    @cuda.jit
+    def part_products(grad_output: Array, x: Array, lines: int, count: int, length: int, repeat: int, mean: Array,
+                      invstd: Array, weight: Array, weighted: bool, bias: Array, biased: bool, floor: Any,
+                      sums: Array) -> None:
+        """Write the sums of G and of G (x - mean) over each part."""
+        shared = cuda.shared.array(THREADS, np.float64)
+        column, member = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
+        tiles = -(-lines // columns)
+        part, line = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles * columns + column
+        first, end = part * _HELD * members + member, count if line < lines else 0
+        within = first % length
+        place = (first // length * lines + line) * length + within
+        step, left, skipped = members // length * lines * length, members % length, (lines - 1) * length
+        c = line // repeat if line < lines else 0
+        centre = mean[c]
+        high, low, scale, offset = line_of(c, centre, invstd[c], weight, weighted, bias, biased)
+        total, product = 0.0, 0.0
+        for j in range(_HELD):
+            inside = first + j * members < end
+            value, g = x[place if inside else 0], grad_output[place if inside else 0]
+            if inside and not _on_line(value, high, low, scale, offset) <= floor:
+                total += g
+                product += np.float64(g) * (value - centre)
+            place, within = place + step + left, within + left
+            if within >= length:
+                place, within = place + skipped, within - length
+        mine = column * members + member
+        shared[mine] = total
+        total = group_sum(shared, mine, members)
+        shared[mine] = product
+        product = group_sum(shared, mine, members)
+        if member == 0 and line < lines:
+            sums[0, part, line], sums[1, part, line] = total, product
+
+    return part_products
+
+
+@functools.cache
+def _products(columns: int, real: Any) -> Any:
+    members, line = THREADS // columns, _line(real)
+
+    @cuda.jit
+    def products(sums: Array, count: int, repeat: int, mean: Array, invstd: Array, weight: Array, weighted: bool,
+                 bias: Array, biased: bool, grad_weight: Array, grad_bias: Array, lines: Array) -> None:
+        """Combine the parts of each channel."""
+        shared = cuda.shared.array(THREADS, np.float64)
+        member = cuda.threadIdx.x // columns
+        c = cuda.blockIdx.x * columns + cuda.threadIdx.x % columns
+        mine = cuda.threadIdx.x % columns * members + member
+        pieces, n = sums.shape[1] * repeat if c < lines.shape[1] else 0, count * repeat
+        total, product = 0.0, 0.0
+        for k in range(member, pieces, members):
+            total += sums[0, k // repeat, c * repeat + k % repeat]
+            product += sums[1, k // repeat, c * repeat + k % repeat]
+        shared[mine] = total
+        total = group_sum(shared, mine, members)
+        shared[mine] = product
+        product = group_sum(shared, mine, members)
+        if member == 0 and c < lines.shape[1]:
+            product *= invstd[c]
+            grad_bias[c], grad_weight[c] = total, product
+            lines[0, c], lines[1, c], lines[2, c], lines[3, c] = line(c, mean[c], invstd[c], weight, weighted, bias,
+                                                                      biased)
+            lines[4, c], lines[5, c] = -product / n * invstd[c], -total / n
+
+    return products
