@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastnn.testing import KERNELS
+
 ROOT = Path(__file__).parents[1]
 GRADIENTS = sorted((ROOT / "docs" / "gradients").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,3 +56,11 @@ def test_links_resolve(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_every_kernel_has_its_line_in_the_table_of_cuda() -> None:
+    """It has passed what needs no GPU."""
+    lines = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs" / "cuda.md").read_text(), re.MULTILINE)
+    assert {kernel for kernel, _ in lines} == set(KERNELS)
+    for _, cells in lines:
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", cell) for cell in cells.split(" | ")[:-1])
