@@ -88,7 +88,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
     outside = -(1 << (30 if small else 60))
     unsigned = np.uint64                        # an index that the compiler need not look at for being negative
 
-    @cuda.jit
+    @cuda.jit(launch_bounds=(threads, 2))       # leaves 128 registers for a thread
     def product(a: Array, b: Array, bias: Array, c: Array, numbers: Any, height: int, width: int, m_count: int,
                 tiles_n: int, phases: int, groups: int, segments: int, run: int, a_step: int, a_group: int,
                 b_group: int, c_step: int, c_group: int, c_part: int) -> None:
@@ -110,49 +110,50 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
 
         block = cuda.blockIdx.x
         tiles_m = (m_count + rows - 1) // rows
-        m_first = block % tiles_m * rows
+        m_first = offset(block % tiles_m * rows)
         block //= tiles_m
-        n_first = block % tiles_n * columns
+        n_first = offset(block % tiles_n * columns)
         block //= tiles_n
         state = prepare(block % phases, numbers)
         block //= phases
-        group = block % groups
-        part = block // groups
-        n_count, k_count = state[0], state[1]
+        group = offset(block % groups)
+        part = offset(block // groups)
+        n_count, k_count = offset(state[0]), offset(state[1])
         if n_first >= n_count:
             return
         bottom, right = index(height), index(width)
-        thread = cuda.threadIdx.x
+        thread = np.int32(cuda.threadIdx.x)
         lane = thread % (lanes_down * lanes_across)
         warp = thread // (lanes_down * lanes_across)
-        top = (warp // (across // lanes_across) * lanes_down + lane // lanes_across) * vector_a
-        left = (warp % (across // lanes_across) * lanes_across + lane % lanes_across) * vector_b
+        top = np.int32((warp // (across // lanes_across) * lanes_down + lane // lanes_across) * vector_a)
+        left = np.int32((warp % (across // lanes_across) * lanes_across + lane % lanes_across) * vector_b)
 
         # Rows and columns beyond the last are read as the last one, and not written.
-        a_k = thread % _DEPTH if a_along_k else thread // rows
-        a_m = thread // _DEPTH if a_along_k else thread % rows
+        a_k = np.int32(thread % _DEPTH if a_along_k else thread // rows)
+        a_m = np.int32(thread // _DEPTH if a_along_k else thread % rows)
         for e in range(each_a):
             m = m_first + (a_m + e * apart_a if a_along_k else a_m)
             a_places[e] = offset(group * a_group + min(m, m_count - 1) * a_step)
-        b_k = thread % _DEPTH if b_along_k else thread // columns
-        b_n = thread // _DEPTH if b_along_k else thread % columns
+        b_k = np.int32(thread % _DEPTH if b_along_k else thread // columns)
+        b_n = np.int32(thread // _DEPTH if b_along_k else thread % columns)
         for e in range(each_b):
             n = n_first + (b_n + e * apart_b if b_along_k else b_n)
             in_b, n_row, n_column = column(min(n, n_count - 1), state, numbers)
             b_places[e] = offset(group * b_group + in_b)
             n_rows[e] = offset(n_row)
             n_columns[e] = offset(n_column)
-        own = n_first + thread % columns
-        c_place = part * c_part + group * c_group + result(min(own, n_count - 1), state, numbers)
+        own = offset(n_first + thread % columns)
+        c_place = offset(part * c_part + group * c_group + result(min(own, n_count - 1), state, numbers))
 
-        for segment in range(part * run, min(part * run + run, segments)):
-            start = segment * SEGMENT
-            steps = (max(0, min(SEGMENT, k_count - start)) + _DEPTH - 1) // _DEPTH
+        first = offset(part * run)
+        for count in range(offset(min(run, segments - first))):
+            start = offset((first + count) * SEGMENT)
+            steps = np.int32((max(0, min(SEGMENT, k_count - start)) + _DEPTH - 1) // _DEPTH)
             for s in range(sums):
                 total[s] = real(0)
-            for step in range(steps + 1):
+            for step in range(np.int32(steps + 1)):
                 if step < steps:
-                    if step % each == 0:
+                    if step & (each - 1) == 0:
                         k = start + step * _DEPTH + thread
                         if k < k_count:
                             in_a, in_b, k_row, k_column = depth(k, state, numbers)
@@ -166,7 +167,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                             k_rows[thread] = offset(outside)
                             k_columns[thread] = offset(outside)
                         cuda.syncthreads()
-                    k_first = step % each * _DEPTH
+                    k_first = (step & (each - 1)) * _DEPTH
                     for e in range(each_a):
                         a_offset = a_offsets[unsigned(k_first + (a_k if a_along_k else a_k + e * apart_a))]
                         a_next[e] = real(0)
@@ -184,8 +185,8 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                         elif b_offset >= 0:
                             b_next[e] = b[index(b_places[e] + b_offset)]
                 if step > 0:
-                    a_first = (step - 1) % 2 * size_a + top
-                    b_first = (step - 1) % 2 * size_b + left
+                    a_first = (step - 1 & 1) * size_a + top
+                    b_first = (step - 1 & 1) * size_b + left
                     for at_k in range(_DEPTH):
                         for i in range(high):
                             a_part[i] = a_tile[unsigned(a_first + (at_k * step_a + i // vector_a * gap_a + i % vector_a))]
@@ -197,14 +198,14 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                 if step < steps:
                     for e in range(each_a):
                         if a_along_k:
-                            a_tile[unsigned(step % 2 * size_a + a_k * step_a + a_m + e * apart_a)] = a_next[e]
+                            a_tile[unsigned((step & 1) * size_a + a_k * step_a + a_m + e * apart_a)] = a_next[e]
                         else:
-                            a_tile[unsigned(step % 2 * size_a + (a_k + e * apart_a) * step_a + a_m)] = a_next[e]
+                            a_tile[unsigned((step & 1) * size_a + (a_k + e * apart_a) * step_a + a_m)] = a_next[e]
                     for e in range(each_b):
                         if b_along_k:
-                            b_tile[unsigned(step % 2 * size_b + b_k * step_b + b_n + e * apart_b)] = b_next[e]
+                            b_tile[unsigned((step & 1) * size_b + b_k * step_b + b_n + e * apart_b)] = b_next[e]
                         else:
-                            b_tile[unsigned(step % 2 * size_b + (b_k + e * apart_b) * step_b + b_n)] = b_next[e]
+                            b_tile[unsigned((step & 1) * size_b + (b_k + e * apart_b) * step_b + b_n)] = b_next[e]
                 cuda.syncthreads()
 
             # Through shared memory, so that neighbours write neighbours.
@@ -220,8 +221,8 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                     if m < m_count and own < n_count:
                         value = b_tile[unsigned(line * columns + thread % columns)]
                         place = unsigned(c_place + m * c_step)
-                        value += c[place] if segment > part * run else real(0)
-                        if segment == segments - 1:
+                        value += c[place] if count > 0 else real(0)
+                        if first + count == segments - 1:
                             if has_bias:
                                 value += bias[group * m_count + m if bias_of_rows else own]
                             if relu and value < real(0):
@@ -282,8 +283,8 @@ def product(form: Form, a: Array, b: Array, bias: Array | None, c: Array, number
     tile, run = _plan(c.dtype, m_count, n_count, k_count, groups * phases, free)
     segments = max(1, -(-k_count // SEGMENT))
     parts = -(-segments // run)
-    small = max(a.size, b.size) < 1 << 31 and reach < 1 << 30
     target = c if parts == 1 else _cuda.xp.empty((parts, c.size), c.dtype)
+    small = max(a.size, b.size, target.size) < 1 << 31 and reach < 1 << 30
     tiles_m, tiles_n = -(-m_count // tile.rows), -(-n_count // tile.columns)
     add = bias is not None and parts == 1
     launch(_kernel(form, tile, c.dtype, small, add, relu and parts == 1), tiles_m * tiles_n * phases * groups * parts,

@@ -26,6 +26,10 @@ class _Module:
     where a kernel calls functions of another module.
     """
 
+    def jit(self, function: Any = None, device: bool = False, launch_bounds: Any = None) -> Any:
+        """Without what is for compilers alone."""
+        return _numba_cuda.jit(function, device=device)
+
     def __getattr__(self, name: str) -> Any:
         context = _get_kernel_context()
         if context is None:
