@@ -23,7 +23,7 @@ from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels._sums import add_parts
 
 SEGMENT = 8 if SIMULATED else 512               # of k
-_DEPTH = 2 if SIMULATED else 8                  # of k at once; a divisor of a block's threads, as they of SEGMENT
+_DEPTH = 4 if SIMULATED else 8                  # of k at once; a divisor of a block's threads, as they of SEGMENT
 _PAD = 4                                        # between rows of a piece, which different memory banks then hold
 _LANES = (2, 2) if SIMULATED else (4, 8)        # how the threads of a warp lie on a tile
 _BLOCKS = 2 if SIMULATED else 132               # that keep a GPU busy
@@ -61,10 +61,21 @@ class _Tile:
 def _tiles(dtype: np.dtype) -> tuple[_Tile, ...]:
     """The tiles, the best ones first."""
     if SIMULATED:
-        return _Tile(4, 4, 2, 2), _Tile(2, 4, 1, 2)
+        return _Tile(8, 16, 4, 8), _Tile(4, 8, 2, 4)
     if dtype == np.float64:
         return _Tile(64, 64, 4, 4), _Tile(32, 64, 2, 4)
     return _Tile(128, 128, 8, 8), _Tile(64, 128, 8, 4), _Tile(64, 64, 4, 4), _Tile(32, 128, 4, 4), _Tile(32, 64, 2, 4)
+
+
+def _dense(x: Array) -> Array:
+    return x
+
+
+if _cuda.compiler == "numba-cuda-mlir":         # which else multiplies each index by the step from element to element
+    def _dense(x: Array) -> Array:
+        return x.ravel()
+
+_dense = cuda.jit(device=True)(_dense)
 
 
 @functools.cache
@@ -88,6 +99,19 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
     outside = -(1 << (30 if small else 60))
     unsigned = np.uint64                        # an index that the compiler need not look at for being negative
 
+    @cuda.jit(device=True)
+    def multiply(a_tile: Array, a_first: int, b_tile: Array, b_first: int, total: Array) -> None:
+        """Add the products of one k."""
+        a_part = cuda.local.array(high, real)
+        b_part = cuda.local.array(wide, real)
+        for i in range(high):
+            a_part[i] = a_tile[unsigned(a_first + (i // vector_a * gap_a + i % vector_a))]
+        for j in range(wide):
+            b_part[j] = b_tile[unsigned(b_first + (j // vector_b * gap_b + j % vector_b))]
+        for i in range(high):
+            for j in range(wide):
+                total[i * wide + j] += a_part[i] * b_part[j]
+
     @cuda.jit(launch_bounds=(threads, 2))       # leaves 128 registers for a thread
     def product(a: Array, b: Array, bias: Array, c: Array, numbers: Any, height: int, width: int, m_count: int,
                 tiles_n: int, phases: int, groups: int, segments: int, run: int, a_step: int, a_group: int,
@@ -99,8 +123,6 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         k_rows = cuda.shared.array(threads, offset)
         k_columns = cuda.shared.array(threads, offset)
         total = cuda.local.array(sums, real)
-        a_part = cuda.local.array(high, real)
-        b_part = cuda.local.array(wide, real)
         a_next = cuda.local.array(each_a, real)
         b_next = cuda.local.array(each_b, real)
         a_places = cuda.local.array(each_a, offset)
@@ -108,6 +130,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         n_rows = cuda.local.array(each_b, offset)
         n_columns = cuda.local.array(each_b, offset)
 
+        a, b = _dense(a), _dense(b)
         block = cuda.blockIdx.x
         tiles_m = (m_count + rows - 1) // rows
         m_first = offset(block % tiles_m * rows)
@@ -187,14 +210,11 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                 if step > 0:
                     a_first = (step - 1 & 1) * size_a + top
                     b_first = (step - 1 & 1) * size_b + left
-                    for at_k in range(_DEPTH):
-                        for i in range(high):
-                            a_part[i] = a_tile[unsigned(a_first + (at_k * step_a + i // vector_a * gap_a + i % vector_a))]
-                        for j in range(wide):
-                            b_part[j] = b_tile[unsigned(b_first + (at_k * step_b + j // vector_b * gap_b + j % vector_b))]
-                        for i in range(high):
-                            for j in range(wide):
-                                total[i * wide + j] += a_part[i] * b_part[j]
+                    for _ in range(_DEPTH // 2):
+                        multiply(a_tile, a_first, b_tile, b_first, total)
+                        multiply(a_tile, a_first + step_a, b_tile, b_first + step_b, total)
+                        a_first += 2 * step_a
+                        b_first += 2 * step_b
                 if step < steps:
                     for e in range(each_a):
                         if a_along_k:
