@@ -22,7 +22,7 @@ from fastnn.kernels._arrays import Array
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels._sums import add_parts
 
-SEGMENT = 8 if SIMULATED else 512               # of k
+SEGMENT = 16 if SIMULATED else 512               # of k
 _DEPTH = 4 if SIMULATED else 8                  # of k at once; a divisor of a block's threads, as they of SEGMENT
 _PAD = 4                                        # between rows of a piece, which different memory banks then hold
 _LANES = (2, 2) if SIMULATED else (4, 8)        # how the threads of a warp lie on a tile
@@ -61,7 +61,7 @@ class _Tile:
 def _tiles(dtype: np.dtype) -> tuple[_Tile, ...]:
     """The tiles, the best ones first."""
     if SIMULATED:
-        return _Tile(8, 16, 4, 8), _Tile(4, 8, 2, 4)
+        return _Tile(16, 16, 4, 4), _Tile(8, 8, 2, 4)
     if dtype == np.float64:
         return _Tile(64, 64, 4, 4), _Tile(32, 64, 2, 4)
     return _Tile(128, 128, 8, 8), _Tile(64, 128, 8, 4), _Tile(64, 64, 4, 4), _Tile(32, 128, 4, 4), _Tile(32, 64, 2, 4)

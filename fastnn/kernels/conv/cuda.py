@@ -10,7 +10,7 @@ from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._gemm import Layout, product
 from fastnn.kernels._sums import sum_channels
-from fastnn.kernels.conv import _forms
+from fastnn.kernels.conv import _forms, depthwise_cuda
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry, KeptFilters
@@ -21,6 +21,9 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
            kept: KeptFilters | None, y: Array) -> None:
     _check(algorithm)
+    if depthwise_cuda.fits(weight, geometry):
+        depthwise_cuda.conv2d(x, weight, bias, relu, geometry, y)
+        return
     groups, pixels = geometry.groups, math.prod(y.shape[2:])
     filters, depth = len(weight) // groups, math.prod(weight.shape[1:])
     product(_forms.convolve(_leaves_image(x, weight, y, geometry)), weight, x, bias, y,
@@ -63,6 +66,9 @@ def _check(algorithm: str) -> None:
 
 def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
     """Write the gradient by the images, plus a bias."""
+    if depthwise_cuda.fits(weight, geometry):
+        depthwise_cuda.spread(grad_output, weight, bias, geometry, grad_x)
+        return
     (filters, depth, *taps), stride, pixels = weight.shape, geometry.stride, math.prod(grad_x.shape[2:])
     groups, results = geometry.groups, math.prod(grad_output.shape[2:])
     filters //= groups
@@ -80,6 +86,8 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
 
 def _correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
     """Return the gradient by the weights."""
+    if depthwise_cuda.fits(weight, geometry):
+        return depthwise_cuda.correlate(x, grad_output, weight, geometry)
     grad_weight = _cuda.xp.empty(weight.shape, weight.dtype)
     groups, pixels = geometry.groups, math.prod(grad_output.shape[2:])
     filters, depth = len(weight) // groups, math.prod(weight.shape[1:])
