@@ -23,10 +23,10 @@ from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels._sums import add_parts
 
 SEGMENT = 16 if SIMULATED else 512               # of k
-_DEPTH = 4 if SIMULATED else 8                  # of k at once; a divisor of a block's threads, as they of SEGMENT
 _PAD = 4                                        # between rows of a piece, which different memory banks then hold
 _LANES = (2, 2) if SIMULATED else (4, 8)        # how the threads of a warp lie on a tile
 _BLOCKS = 2 if SIMULATED else 132               # that keep a GPU busy
+_SMALL = (1 << 31) - 1024                       # of elements: offsets are 32-bit numbers, past the last tile too
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,17 @@ class _Tile:
     columns: int
     high: int                                   # rows and columns of a thread
     wide: int
+    deep: int                                   # of k at once: divides a block's threads, which divide SEGMENT
 
 
 def _tiles(dtype: np.dtype) -> tuple[_Tile, ...]:
     """The tiles, the best ones first."""
     if SIMULATED:
-        return _Tile(16, 16, 4, 4), _Tile(8, 8, 2, 4)
+        return _Tile(16, 16, 4, 4, 4), _Tile(8, 8, 2, 4, 4)
     if dtype == np.float64:
-        return _Tile(64, 64, 4, 4), _Tile(32, 64, 2, 4)
-    return _Tile(128, 128, 8, 8), _Tile(64, 128, 8, 4), _Tile(64, 64, 4, 4), _Tile(32, 128, 4, 4), _Tile(32, 64, 2, 4)
+        return _Tile(64, 64, 4, 4, 8), _Tile(32, 64, 2, 4, 16)
+    return (_Tile(128, 128, 8, 8, 8), _Tile(64, 128, 8, 4, 16), _Tile(64, 64, 4, 4, 16), _Tile(32, 128, 4, 4, 16),
+            _Tile(32, 64, 2, 4, 16))
 
 
 def _dense(x: Array) -> Array:
@@ -82,18 +84,19 @@ _dense = cuda.jit(device=True)(_dense)
 def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: bool, relu: bool) -> Any:
     prepare, depth, column, result = form.prepare, form.depth, form.column, form.result
     checked, a_along_k, b_along_k, bias_of_rows = form.checked, form.a_along_k, form.b_along_k, form.bias_of_rows
-    rows, columns, high, wide = tile.rows, tile.columns, tile.high, tile.wide
+    rows, columns, high, wide, deep = tile.rows, tile.columns, tile.high, tile.wide, tile.deep
     down, across = rows // high, columns // wide
     threads = down * across
     lanes_down, lanes_across = _LANES
     vector_a, vector_b = min(16 // dtype.itemsize, high), min(16 // dtype.itemsize, wide)
     gap_a, gap_b = down * vector_a, across * vector_b
     step_a, step_b = rows + _PAD, columns + _PAD
-    size_a, size_b = _DEPTH * step_a, _DEPTH * step_b
+    size_a, size_b = deep * step_a, deep * step_b
     both_a, both_b = 2 * size_a, 2 * size_b
-    each_a, each_b = rows * _DEPTH // threads, columns * _DEPTH // threads
-    apart_a, apart_b = threads // (_DEPTH if a_along_k else rows), threads // (_DEPTH if b_along_k else columns)
-    each, sums = threads // _DEPTH, high * wide
+    each_a, each_b = rows * deep // threads, columns * deep // threads
+    apart_a, apart_b = threads // (deep if a_along_k else rows), threads // (deep if b_along_k else columns)
+    each, sums = threads // deep, high * wide
+    unroll = 2 if sums > 32 else 4              # as registers allow
     real = dtype.type
     offset, index = (np.int32, np.uint32) if small else (np.int64, np.uint64)
     outside = -(1 << (30 if small else 60))
@@ -152,13 +155,13 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         left = np.int32((warp % (across // lanes_across) * lanes_across + lane % lanes_across) * vector_b)
 
         # Rows and columns beyond the last are read as the last one, and not written.
-        a_k = np.int32(thread % _DEPTH if a_along_k else thread // rows)
-        a_m = np.int32(thread // _DEPTH if a_along_k else thread % rows)
+        a_k = np.int32(thread % deep if a_along_k else thread // rows)
+        a_m = np.int32(thread // deep if a_along_k else thread % rows)
         for e in range(each_a):
             m = m_first + (a_m + e * apart_a if a_along_k else a_m)
             a_places[e] = offset(group * a_group + min(m, m_count - 1) * a_step)
-        b_k = np.int32(thread % _DEPTH if b_along_k else thread // columns)
-        b_n = np.int32(thread // _DEPTH if b_along_k else thread % columns)
+        b_k = np.int32(thread % deep if b_along_k else thread // columns)
+        b_n = np.int32(thread // deep if b_along_k else thread % columns)
         for e in range(each_b):
             n = n_first + (b_n + e * apart_b if b_along_k else b_n)
             in_b, n_row, n_column = column(min(n, n_count - 1), state, numbers)
@@ -171,13 +174,13 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         first = offset(part * run)
         for count in range(offset(min(run, segments - first))):
             start = offset((first + count) * SEGMENT)
-            steps = np.int32((max(0, min(SEGMENT, k_count - start)) + _DEPTH - 1) // _DEPTH)
+            steps = np.int32((max(0, min(SEGMENT, k_count - start)) + deep - 1) // deep)
             for s in range(sums):
                 total[s] = real(0)
             for step in range(np.int32(steps + 1)):
                 if step < steps:
                     if step & (each - 1) == 0:
-                        k = start + step * _DEPTH + thread
+                        k = start + step * deep + thread
                         if k < k_count:
                             in_a, in_b, k_row, k_column = depth(k, state, numbers)
                             a_offsets[thread] = offset(in_a)
@@ -190,7 +193,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                             k_rows[thread] = offset(outside)
                             k_columns[thread] = offset(outside)
                         cuda.syncthreads()
-                    k_first = (step & (each - 1)) * _DEPTH
+                    k_first = (step & (each - 1)) * deep
                     for e in range(each_a):
                         a_offset = a_offsets[unsigned(k_first + (a_k if a_along_k else a_k + e * apart_a))]
                         a_next[e] = real(0)
@@ -210,11 +213,14 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                 if step > 0:
                     a_first = (step - 1 & 1) * size_a + top
                     b_first = (step - 1 & 1) * size_b + left
-                    for _ in range(_DEPTH // 2):
+                    for _ in range(deep // unroll):
                         multiply(a_tile, a_first, b_tile, b_first, total)
                         multiply(a_tile, a_first + step_a, b_tile, b_first + step_b, total)
-                        a_first += 2 * step_a
-                        b_first += 2 * step_b
+                        if unroll == 4:
+                            multiply(a_tile, a_first + 2 * step_a, b_tile, b_first + 2 * step_b, total)
+                            multiply(a_tile, a_first + 3 * step_a, b_tile, b_first + 3 * step_b, total)
+                        a_first += unroll * step_a
+                        b_first += unroll * step_b
                 if step < steps:
                     for e in range(each_a):
                         if a_along_k:
@@ -269,7 +275,7 @@ def _plan(dtype: np.dtype, m_count: int, n_count: int, k_count: int, products: i
             runs |= {min(segments, max(1, -(-segments * blocks // (_BLOCKS * waves)))) for waves in (1, 2, 4)}
         for run in sorted(runs, reverse=True):
             parts = max(1, -(-segments // run))
-            work = tile.rows * tile.columns * (1 + 24 / tile.rows + 8 / tile.columns)      # reading counts
+            work = tile.rows * tile.columns * (1 + 24 / tile.rows + 24 / tile.columns)      # reading counts
             cost = -(-blocks * parts // _BLOCKS) * run * work
             if parts > 1:                       # another launch, and the way through memory
                 cost += 1000 + parts * m_count * n_count * products / 900
@@ -304,7 +310,7 @@ def product(form: Form, a: Array, b: Array, bias: Array | None, c: Array, number
     segments = max(1, -(-k_count // SEGMENT))
     parts = -(-segments // run)
     target = c if parts == 1 else _cuda.xp.empty((parts, c.size), c.dtype)
-    small = max(a.size, b.size, target.size) < 1 << 31 and reach < 1 << 30
+    small = max(a.size, b.size, target.size) < _SMALL and reach < _SMALL // 2
     tiles_m, tiles_n = -(-m_count // tile.rows), -(-n_count // tile.columns)
     add = bias is not None and parts == 1
     launch(_kernel(form, tile, c.dtype, small, add, relu and parts == 1), tiles_m * tiles_n * phases * groups * parts,
