@@ -26,10 +26,15 @@ _APART = _THREADS // _STEP                          # rows between those that a 
 _DEPTH = 32 if SIMULATED else 256                   # dimensions of a sum: of bytes, exact in float32 up to 258
 _INT32 = 33025                                      # dimensions of bytes whose sum is an int32
 _WAITING = 4 if SIMULATED else 32                   # candidates of a query that wait for its heap
-_BLOCKS = 4 if SIMULATED else 1056                  # so many blocks at least, where the points can be cut so
-_LEAST_SLICE = 16 if SIMULATED else 256             # points worth a heap of their own
+_BLOCKS = 4 if SIMULATED else 528                   # so many blocks at least, where the points can be cut so
+_LEAST_SLICE = 16 if SIMULATED else 128             # points worth a heap of their own
 _LAST = np.iinfo(np.int64).max
 _NAN = math.nan
+
+
+def _panels(count: int, size: int) -> int:
+    """Return how many groups of so many there are, the last perhaps smaller."""
+    return -(-count // size)
 
 
 class _Tile(NamedTuple):
@@ -56,15 +61,18 @@ class _Tile(NamedTuple):
         return (_STEP, self.height + 4), (_STEP, self.width + 2)
 
 
-def _tile(x: Array, *, products: bool = False) -> _Tile:
+def _tile(x: Array, y: Array, *, products: bool = False) -> _Tile:
     real = np.float64 if x.dtype == np.float64 else np.float32
     folded = x.shape[1] > _DEPTH
     total: Any = real
     if x.dtype == np.uint8 and folded:
         total = np.int32 if x.shape[1] <= _INT32 else np.float64
     columns = 4 if SIMULATED or real is np.float64 else 8
-    rows = 1 if len(x) <= 2 * _HIGH else min(columns, _WIDE)
-    return _Tile(real, total, rows, columns, folded, products)
+    tile = _Tile(real, total, min(columns, _WIDE), columns, folded, products)
+    if len(x) <= 2 * _HIGH:
+        return tile._replace(rows=1)
+    few = _panels(len(x), tile.height) * _panels(len(y), tile.width) < _BLOCKS // 2
+    return tile._replace(rows=tile.rows // 2) if few else tile
 
 
 @functools.cache
@@ -81,7 +89,8 @@ def _sums(tile: _Tile) -> Any:
         b = cuda.local.array(columns, real)
         t = cuda.threadIdx.x
         lane, row, at, own = t % _WIDE, t // _WIDE * rows, t // _STEP, t % _STEP
-        x_begin, y_begin, jump = (first_x + at) * dimensions + own, (first_y + at) * dimensions + own, _APART * dimensions
+        x_begin, y_begin = (first_x + at) * dimensions + own, (first_y + at) * dimensions + own
+        jump = _APART * dimensions
         for i in range(rows):
             for j in range(columns):
                 parts[i, j] = zero
@@ -128,8 +137,7 @@ def _sums(tile: _Tile) -> Any:
 @functools.cache
 def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
     real, total, rows, columns, _, products = tile
-    height, width, sums = tile.height, tile.width, _sums(tile)
-    x_shape, y_shape = tile.shapes
+    height, width, (x_shape, y_shape), sums = tile.height, tile.width, tile.shapes, _sums(tile)
 
     @cuda.jit
     def pairs(x: Array, y: Array, dimensions: int, x_lengths: Array, y_lengths: Array, distances: Array) -> None:
@@ -187,12 +195,13 @@ def _lengths(real: Any, group: int) -> Any:
 
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
     products = algorithm == "gemm" and x.dtype != np.uint8
-    tile = _tile(x, products=products)
+    tile = _tile(x, y, products=products)
     lengths = [_cuda.xp.empty(len(points) if products else 1, np.float64) for points in (x, y)]
     if products:
         for points, found in zip((x, y), lengths):
             run_rows(_lengths, points, points, found)
-    launch(_pairs(tile, distances.dtype.type, squared), -(-len(x) // tile.height) * -(-len(y) // tile.width), _THREADS,
+    result: Any = distances.dtype.type
+    launch(_pairs(tile, result, squared), _panels(len(x), tile.height) * _panels(len(y), tile.width), _THREADS,
            x.reshape(-1), y.reshape(-1), x.shape[1], *lengths, distances)
 
 
@@ -242,8 +251,7 @@ def _search(tile: _Tile, stored: Any) -> Any:
     the end does not depend on the order in which threads came.
     """
     real, total, rows, columns, _, _ = tile
-    height, width, sums = tile.height, tile.width, _sums(tile)
-    x_shape, y_shape = tile.shapes
+    height, width, (x_shape, y_shape), sums = tile.height, tile.width, tile.shapes, _sums(tile)
     waiting_shape = _WAITING, height
 
     @cuda.jit(device=True)
@@ -367,14 +375,15 @@ def _merge(stored: Any) -> Any:
 def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array, indices: Array) -> None:
     if algorithm == "filter":
         raise ValueError("algorithm: expected 'auto' or 'direct' for target 'cuda', got 'filter'")
-    tile, (count, k) = _tile(queries), squares.shape
-    blocks = -(-count // tile.height)
+    tile, (count, k) = _tile(queries, points), squares.shape
+    blocks = _panels(count, tile.height)
     least = max(_LEAST_SLICE, 8 * k)
     heap = count * (k * (squares.itemsize + 8) + 8)
-    slices = max(1, min(-(-_BLOCKS // blocks), len(points) // least, memory_budget // heap))
-    size = -(-len(points) // (slices * tile.width)) * tile.width
-    slices = -(-len(points) // size)
-    kernel = _search(tile, squares.dtype.type)
+    slices = max(1, min(_panels(_BLOCKS, blocks), len(points) // least, memory_budget // heap))
+    size = _panels(len(points), slices * tile.width) * tile.width
+    slices = _panels(len(points), size)
+    stored: Any = squares.dtype.type
+    kernel = _search(tile, stored)
     args = queries.reshape(-1), points.reshape(-1), points.shape[1], len(points), size
     if slices == 1:
         launch(kernel, blocks, _THREADS, *args, squares[None], indices[None])
@@ -383,4 +392,4 @@ def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squar
     part_indices = _cuda.xp.empty((slices, count, k), np.int64)
     taken = _cuda.xp.empty((slices, count), np.int64)
     launch(kernel, blocks * slices, _THREADS, *args, part_squares, part_indices)
-    launch(_merge(squares.dtype.type), count, _THREADS, part_squares, part_indices, taken, squares, indices)
+    launch(_merge(stored), count, _THREADS, part_squares, part_indices, taken, squares, indices)
