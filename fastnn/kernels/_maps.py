@@ -40,4 +40,5 @@ def run_map(function: Callable[[Any, Any, Any], Any], a: Array, b: Array, option
 
     A function of one array leaves b alone, for which a then stands.
     """
-    launch(_mapping(function, y.dtype.type), blocks_for(y.size, _CHUNK), THREADS, a, b, y.dtype.type(option), y)
+    real: Any = y.dtype.type
+    launch(_mapping(function, real), blocks_for(y.size, _CHUNK), THREADS, a, b, real(option), y)

@@ -83,7 +83,7 @@ def row_sum(group: int) -> Any:
 
 @functools.cache
 def row_max(group: int) -> Any:
-    """Make the function that returns the largest of a group's numbers, as `row_sum` does the sum; NaN does not count."""
+    """Make the function that returns the largest of a group's numbers, as `row_sum` the sum; NaN does not count."""
     def larger(a: float, b: float) -> float:
         return b if b > a else a
 

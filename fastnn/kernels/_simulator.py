@@ -6,6 +6,7 @@ finds what would fail or wait on a GPU. What of CuPy is not here is NumPy's.
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -25,6 +26,10 @@ class _Module:
     where a kernel calls functions of another module.
     """
 
+    def jit(self, function: Any = None, device: bool = False, launch_bounds: Any = None) -> Any:
+        """Without what is for compilers alone."""
+        return _numba_cuda.jit(function, device=device)
+
     def __getattr__(self, name: str) -> Any:
         context = _get_kernel_context()
         if context is None:
@@ -40,7 +45,11 @@ class _Shared:
         self.arrays = arrays
 
     def array(self, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
-        return self.arrays.array(shape, dtype)
+        made = getattr(self.arrays, "_allocations", None)
+        if made is None:
+            return self.arrays.array(shape, dtype)
+        caller = sys._getframe(1)               # shared arrays are known by the line that asks, which is not this one
+        return made.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, dtype))
 
 
 cuda = _Module()

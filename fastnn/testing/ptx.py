@@ -60,7 +60,8 @@ def compiling(capability: tuple[int, int]) -> Iterator[Compiled]:
         function = kernel.py_func
         key = f"{function.__module__}.{function.__qualname__}", signature, kernel
         if key not in compiled.kernels:
-            compiled.kernels[key] = _cuda.cuda.compile_ptx(function, signature, cc=capability)[0]
+            compiled.kernels[key] = _cuda.cuda.compile_ptx(
+                function, signature, cc=capability, launch_bounds=kernel.targetoptions.get("launch_bounds"))[0]
 
     _cuda.redirect(launch)
     try:

@@ -198,7 +198,8 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
     Notes
     -----
     Some 30 operations an element; each is read once and written once. Formed as exp(x) / (1 + exp(x)) for x < 0.
-    |error| <= 3 eps |result|, with eps = 1.2e-7 in float32; on "cpu" results that would be denormal are 0.
+    |error| <= 3 eps |result|, with eps = 1.2e-7 in float32; on "cpu" results that would be denormal are 0, on "cuda"
+    they are denormal, with fewer digits.
 
     Examples
     --------
@@ -424,9 +425,9 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str |
 
     Notes
     -----
-    Some 25 operations an element; each is read once and written twice, the second time in the cache. The largest
-    score m is subtracted first, so that nothing overflows, and the sum is formed in float64:
-    |error| <= eps (4 + m - x) |result|, with eps = 1.2e-7 in float32.
+    Some 25 operations an element; each is read once and written twice, the second time in the cache (on "cuda" read
+    three times, twice from the cache, and written once). The largest score m is subtracted first, so that nothing
+    overflows, and the sum is formed in float64: |error| <= eps (4 + m - x) |result|, with eps = 1.2e-7 in float32.
 
     Examples
     --------
@@ -504,9 +505,9 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: s
 
     Notes
     -----
-    Some 25 operations an element; each is read twice, the second time from the cache, and written once. The largest
-    score is subtracted first, and the sum is formed in float64: |error| <= eps (|result| + 2 + log(C)) along an axis of
-    length C, with eps = 1.2e-7 in float32.
+    Some 25 operations an element; each is read twice (on "cuda" three times), once from memory, and written once. The
+    largest score is subtracted first, and the sum is formed in float64: |error| <= eps (|result| + 2 + log(C)) along an
+    axis of length C, with eps = 1.2e-7 in float32.
 
     Examples
     --------

@@ -93,7 +93,8 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
 
 
 def _run(name: str, a: Array, b: Array, y: Array, option: float = 0.0) -> None:
-    run_map(_formulas(y.dtype.type)[name], a, b, option, y)
+    real: Any = y.dtype.type
+    run_map(_formulas(real)[name], a, b, option, y)
 
 
 def relu(x: Array, y: Array) -> None:

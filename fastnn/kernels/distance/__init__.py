@@ -57,11 +57,11 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
 
     Notes
     -----
-    3 M N D operations ("gemm": 2 M N D); M N numbers are written, from 16 MB on past the caches, and x is copied once.
-    The bits of a distance depend on its own two points alone, and are the same in either order of the two. On "cpu" the
-    error of a squared distance s is at most eps / 2 (min(D, 256) + D / 256 + 3) s by "direct", where eps is 1.2e-7 for
-    float32 and 2.2e-16 for float64: sums of 256 dimensions are added up. "gemm" adds such sums to the squared lengths
-    in float64, and turns what comes out negative into 0: the error is at most
+    3 M N D operations ("gemm": 2 M N D); M N numbers are written, on "cpu" from 16 MB on past the caches, where x is
+    copied once, too. The bits of a distance depend on its own two points alone, and are the same in either order of the
+    two. On "cpu" and "cuda" the error of a squared distance s is at most eps / 2 (min(D, 256) + D / 256 + 3) s by
+    "direct", where eps is 1.2e-7 for float32 and 2.2e-16 for float64: sums of 256 dimensions are added up. "gemm" adds
+    such sums to the squared lengths in float64, and turns what comes out negative into 0: the error is at most
     eps (min(D, 256) + D / 256 + 2) |x| |y| + eps s; infinite coordinates give NaN. For uint8 both are exact.
 
     The bounds hold where squares stay in the range of the dtype. In float32 a difference above about 1.8e19 in one
@@ -103,7 +103,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
         All give the same result, to the bit. "direct" sums (x - y)^2 for every query and point, as `pairwise_l2` does.
         "filter" sums it for those points alone that a cheaper product with a proven bound on its error does not rule
         out; it works for up to 64 neighbours, and goes over to "direct" where too many points are left. "auto" takes
-        it for many queries of 64 dimensions or more.
+        it for many queries of 64 dimensions or more. On "cuda" there is no filter.
     memory_budget : int, optional
         Bytes that may be used beside the arguments and the results, 64 MiB by default. Queries are walked in batches
         that fit; each batch reads all points once. The answer does not depend on it.
@@ -125,9 +125,10 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     Notes
     -----
     3 M N D operations ("filter" and bytes: 2 M N D, cheaper ones where the CPU has a matrix unit); the points are read
-    once for each batch of queries, and no M x N matrix is made. Distances are those of `pairwise_l2` to the bit, with
-    its error bound, and points are ranked by their squares. The answer for a query depends on no other query, on no
-    number of threads and on no budget. The bound of the filter, and its proof, are in `distance/filtered.py`.
+    once for each batch of queries (on "cuda" for each 64, mostly from the cache), and no M x N matrix is made.
+    Distances are those of `pairwise_l2` to the bit, with its error bound, and points are ranked by their squares. The
+    answer for a query depends on no other query, on no number of threads and on no budget. The bound of the filter, and
+    its proof, are in `distance/filtered.py`.
 
     Examples
     --------

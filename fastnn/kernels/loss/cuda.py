@@ -188,7 +188,8 @@ def _mse_loss_backward(grad_losses: Array, step: int, two: Any, x: Array, y: Arr
 
 
 def mse_loss(x: Array, y: Array, losses: Array) -> None:
-    run_map(_mse_loss(x.dtype.type), x, y, 0.0, losses)
+    real: Any = x.dtype.type
+    run_map(_mse_loss(real), x, y, 0.0, losses)
 
 
 def mse_loss_sums(x: Array, y: Array) -> Array:

@@ -1,0 +1,89 @@
+"""Sums of rows and of channels on a GPU, in an order that follows from shapes alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels import _cuda
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import THREADS, block_sum, blocks_for
+from fastnn.kernels._cuda import SIMULATED, cuda, launch
+
+_RUN = 2 if SIMULATED else 64                   # rows that a thread adds up
+_BLOCKS = 2 if SIMULATED else 132 * 8           # that read channels at the speed of memory
+
+
+@functools.cache
+def _sum_rows(total: Any, real: Any, has_bias: bool, relu: bool) -> Any:
+
+    @cuda.jit
+    def sum_rows(rows: Array, run: int, inner: int, bias: Array, sums: Array) -> None:
+        size = rows.shape[1]
+        for place in range(cuda.grid(1), sums.size, cuda.gridsize(1)):
+            part, i = place // size, place % size
+            value = total(0)
+            for row in range(part * run, min(part * run + run, rows.shape[0])):
+                value += rows[row, i]
+            found = real(value)
+            if has_bias:
+                found += bias[i // inner % bias.size]
+            if relu and found < real(0):
+                found = real(0)
+            sums[place] = found
+
+    return sum_rows
+
+
+def add_parts(parts: Array, bias: Array | None, inner: int, relu: bool, c: Array) -> None:
+    """Write the sum of arrays, from the first to the last, plus the bias, one of which counts for `inner` elements."""
+    real = c.dtype.type
+    launch(_sum_rows(real, real, bias is not None, relu), blocks_for(c.size), THREADS, parts, len(parts), inner,
+           c.reshape(-1) if bias is None else bias, c.reshape(-1))
+
+
+def sum_rows(rows: Array, dtype: np.dtype) -> Array:
+    """Return the sum of a matrix's rows, in float64 and then rounded."""
+    while True:
+        parts = max(1, -(-len(rows) // _RUN))
+        sums = _cuda.xp.empty((parts, rows.shape[1]), dtype if parts == 1 else np.dtype(np.float64))
+        launch(_sum_rows(np.float64, sums.dtype.type, False, False), blocks_for(sums.size), THREADS, rows, _RUN, 1,
+               sums.reshape(-1), sums.reshape(-1))
+        if parts == 1:
+            return sums.reshape(-1)
+        rows = sums
+
+
+@cuda.jit
+def _sum_channels(x: Array, run: int, sums: Array) -> None:
+    """One block's share of the images, of one channel."""
+    partial = cuda.shared.array(THREADS, np.float64)
+    images, channels, pixels = x.shape
+    thread = cuda.threadIdx.x
+    part, channel = cuda.blockIdx.x // channels, cuda.blockIdx.x % channels
+    n, pixel = part * run + thread // pixels, thread % pixels
+    more_n, more_pixels = THREADS // pixels, THREADS % pixels
+    last = min(part * run + run, images)
+    total = 0.0
+    while n < last:
+        total += x[n, channel, pixel]
+        n, pixel = n + more_n, pixel + more_pixels
+        if pixel >= pixels:
+            n, pixel = n + 1, pixel - pixels
+    partial[thread] = total
+    total = block_sum(partial, thread)
+    if thread == 0:
+        sums[part, channel] = total
+
+
+def sum_channels(x: Array) -> Array:
+    """Return the sums over images and pixels, of shape (channels,), in float64 and then rounded."""
+    images, channels = x.shape[:2]
+    run = max(1, -(-images * channels // _BLOCKS))
+    parts = -(-images // run)
+    sums = _cuda.xp.empty((parts, channels), np.dtype(np.float64))
+    launch(_sum_channels, parts * channels, THREADS, x.reshape(images, channels, math.prod(x.shape[2:])), run, sums)
+    return sum_rows(sums, x.dtype)

@@ -1,0 +1,61 @@
+"""Linear maps on a GPU: three products of matrices, and sums of rows."""
+
+from __future__ import annotations
+
+from fastnn.kernels import _cuda
+from fastnn.kernels._arrays import Array
+from fastnn.kernels._cuda import cuda
+from fastnn.kernels._gemm import Form, Layout, product
+from fastnn.kernels._sums import sum_rows
+
+Numbers = tuple[int, ...]
+
+
+def _form(a_along_k: bool, b_along_k: bool) -> Form:
+    """The product of matrices whose rows or columns lie together; `numbers` are n, k and the steps (a, k), (b, k, n)."""
+
+    @cuda.jit(device=True)
+    def prepare(phase: int, numbers: Numbers) -> Numbers:
+        return numbers
+
+    @cuda.jit(device=True)
+    def depth(k: int, state: Numbers, numbers: Numbers) -> tuple[int, int, int, int]:
+        return k * state[2], k * state[3], 0, 0
+
+    @cuda.jit(device=True)
+    def column(n: int, state: Numbers, numbers: Numbers) -> tuple[int, int, int]:
+        return n * state[4], 0, 0
+
+    @cuda.jit(device=True)
+    def result(n: int, state: Numbers, numbers: Numbers) -> int:
+        return n
+
+    return Form(prepare, depth, column, result, checked=False, a_along_k=a_along_k, b_along_k=b_along_k,
+                bias_of_rows=False)
+
+
+_FORWARD, _BY_X, _BY_WEIGHT = _form(True, True), _form(True, False), _form(False, False)
+
+
+def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+    count, inputs = x.shape
+    outputs = len(weight)
+    product(_FORWARD, x, weight, bias, y, (outputs, inputs, 1, 1, inputs), (count, outputs, inputs),
+            Layout(inputs, 0, 0, outputs, 0))
+
+
+def linear_backward(grad_output: Array, x: Array, weight: Array, needs: tuple[bool, bool, bool],
+                    ) -> tuple[Array | None, Array | None, Array | None]:
+    (count, inputs), outputs = x.shape, len(weight)
+    grad_x = grad_weight = grad_bias = None
+    if needs[0]:
+        grad_x = _cuda.xp.empty(x.shape, x.dtype)
+        product(_BY_X, grad_output, weight, None, grad_x, (inputs, outputs, 1, inputs, 1), (count, inputs, outputs),
+                Layout(outputs, 0, 0, inputs, 0))
+    if needs[1]:
+        grad_weight = _cuda.xp.empty(weight.shape, x.dtype)
+        product(_BY_WEIGHT, grad_output, x, None, grad_weight, (inputs, count, outputs, inputs, 1),
+                (outputs, inputs, count), Layout(1, 0, 0, inputs, 0), free=True)
+    if needs[2]:
+        grad_bias = sum_rows(grad_output, x.dtype)
+    return grad_x, grad_weight, grad_bias
