@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 import fastnn
 from fastnn import cli, data, models, nn, recipes
+from fastnn.cli import doctor
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
 
@@ -126,6 +128,16 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
                           check=False)
     assert done.returncode == 2
     assert done.stderr == 'fastnn: the commands need tyro, pillow: run pip install "fastnn-kernels[train]"\n'
+
+
+def test_asking_for_cuda_where_there_is_none_says_what_to_install(tmp_path: Path) -> None:
+    for command in ("train cnn", "train knn-cifar10", "sweep cnn"):
+        done = fastnn_command(*command.split(), "--device", "cuda", cwd=tmp_path, CUDA_VISIBLE_DEVICES="",
+                              NUMBA_ENABLE_CUDASIM="0")
+        assert done.returncode == 2
+        assert re.fullmatch(r"fastnn: CUDA cannot be used here \(.+\); it needs an NVIDIA GPU with its driver and pip "
+                            r'install "fastnn-kernels\[cuda13\]" \(or \[cuda12\], as the driver says\)\n', done.stderr)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_that_leaves_early_is_no_mistake(tmp_path: Path) -> None:
@@ -342,6 +354,28 @@ def test_doctor_lists_what_there_is(tmp_path: Path) -> None:
     assert "loops" in lines["compiled kernels"]
     assert "mnist: expected its files in" in lines["data: mnist"]
     assert "float32" in lines["register tile"]
+
+
+def test_doctor_says_what_of_cuda_there_is(tmp_path: Path) -> None:
+    none = fastnn_command("doctor", cwd=tmp_path, CUDA_VISIBLE_DEVICES="", NUMBA_ENABLE_CUDASIM="0").stdout
+    assert re.search(r"^CUDA +none: .+ \(found: .+\)$", none, re.MULTILINE)
+    simulator = fastnn_command("doctor", cwd=tmp_path, NUMBA_ENABLE_CUDASIM="1").stdout
+    assert re.search(r"^CUDA +Numba's simulator, since NUMBA_ENABLE_CUDASIM is set$", simulator, re.MULTILINE)
+
+
+@pytest.mark.gpu
+def test_doctor_names_the_gpu(tmp_path: Path) -> None:
+    found = fastnn_command("doctor", cwd=tmp_path).stdout
+    assert re.search(r"^CUDA +.*cupy.* a driver for CUDA \d+\.\d+$", found, re.MULTILINE)
+    assert re.search(r"^GPU 0 +\S.*, compute capability \d+\.\d, \d+ GiB$", found, re.MULTILINE)
+
+
+def test_doctor_knows_packages_with_extras_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: [
+        'numba-cuda-mlir[cu12]; extra == "cuda12"', 'cupy-cuda12x; extra == "cuda12"'])
+    monkeypatch.setattr(doctor, "_version", {"fastnn-kernels": "0.1", "numba-cuda-mlir": "0.6"}.get)
+    assert list(doctor._extras()) == [("extra [cuda12]", 'numba-cuda-mlir 0.6; missing cupy-cuda12x: pip install '
+                                                         '"fastnn-kernels[cuda12]"')]
 
 
 @pytest.mark.real_data

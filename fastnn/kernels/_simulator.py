@@ -81,6 +81,10 @@ class ndarray(np.ndarray):
             return out[0]
         return tuple(map(_device, results)) if isinstance(results, tuple) else _device(results)
 
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        results = super().__array_function__(func, types, args, kwargs)
+        return type(results)(map(_device, results)) if type(results) in (tuple, list) else _device(results)
+
     def get(self) -> np.ndarray:
         """Copy to the host."""
         _count()

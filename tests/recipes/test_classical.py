@@ -61,10 +61,11 @@ SMALL: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.usefixtures("small_data")
-def test_a_small_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_run(name: str, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     options, pictures = SMALL[name]
-    recipe = RECIPES[name](**options)
+    recipe = RECIPES[name](device=device, **options)
     recipe.run()
     folder = Path(f"runs/{name}-1")
     assert pictures | {"config.json", "results.json", "report.html"} <= {path.name for path in folder.iterdir()}

@@ -25,7 +25,8 @@ def loader(x: np.ndarray = X, batch_size: int = 4, **options: Any) -> data.DataL
 
 def trainer(device: str, run_dir: Path | None = None, **options: Any) -> training.Trainer:
     with random.seeded(0):
-        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 2))
+        model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3),
+                              nn.Linear(4, 2))
     model.to(np.float64)
     return training.Trainer(model, nn.CrossEntropyLoss(), optim.AdamW(model.parameters(), 0.05), device=device,
                             run_dir=run_dir, progress=False, seed=3, **options)

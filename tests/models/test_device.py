@@ -1,0 +1,73 @@
+"""Models on a GPU, or in the simulator where they are small, against the same on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import data, models, nn, optim, random, training
+from fastnn.cli.gradients import _cases
+from fastnn.models.nearest_neighbors import cross_validate
+
+pytestmark = pytest.mark.cuda
+
+
+def passed(model: nn.Module, *inputs: Any) -> list[Any]:
+    """The result of a model in training and inference, the gradient by its input, and those by its parameters."""
+    with random.at_step(0):
+        y, backward = model.forward(*inputs, training=True)
+    grad = backward() if y.ndim == 0 else backward(y)
+    return [fastnn.to_host(array) for array in (y, grad, *(p.grad for p in model.parameters()), model(*inputs))]
+
+
+def assert_same_there(name: str, model: nn.Module, *inputs: np.ndarray) -> None:
+    state = model.state_dict()
+    expected = passed(model, *inputs)
+    model.load_state_dict(state)
+    model.zero_grad()
+    found = passed(model.to("cuda"), *map(fastnn.to_device, inputs))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_a_gabor_bank() -> None:
+    images = random.generator(0, "images").random((1, 1, 4, 4))
+    images[0, 0, :2, :2] = 0
+    assert_same_there("GaborBank", models.GaborBank(1, [0.3], size=3).to(np.float64), images)
+
+
+def test_a_fully_connected_net() -> None:
+    x = random.generator(0, "x").standard_normal((3, 2, 2))
+    assert_same_there("FullyConnectedNet", models.FullyConnectedNet(4, (3,), 2, activation="tanh").to(np.float64), x)
+
+
+def test_nearest_neighbours() -> None:
+    rng = random.generator(0, "points")
+    points, labels = rng.integers(0, 255, (8, 2, 2), np.uint8), rng.integers(0, 2, 8)
+    host = models.KNearestNeighbors(3).fit(points, labels)
+    device = models.KNearestNeighbors(3).fit(fastnn.to_device(points), labels)
+    for ours, theirs in zip(device.neighbors(fastnn.to_device(points[:3])), host.neighbors(points[:3])):
+        np.testing.assert_allclose(fastnn.to_host(ours), theirs, rtol=1e-6)
+    np.testing.assert_array_equal(device.predict(fastnn.to_device(points)), host.predict(points))
+    np.testing.assert_array_equal(cross_validate(fastnn.to_device(points), labels, [1, 2], folds=2),
+                                  cross_validate(points, labels, [1, 2], folds=2))
+
+
+@pytest.mark.gpu
+def test_every_layer_and_model() -> None:
+    for name, model, inputs in _cases(0):
+        assert_same_there(name, model, *inputs)
+
+
+@pytest.mark.gpu
+def test_a_whole_run_of_the_digits() -> None:
+    digits = data.digits()
+    model = models.CNN()
+    trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.AdamW(model.parameters(), 0.01), device="cuda",
+                               progress=False)
+    transform = data.Normalize(0.3, 0.4, digits.scale)
+    trainer.fit(data.DataLoader(digits.train, 64, transform=transform), epochs=5)
+    assert trainer.evaluate(data.DataLoader(digits.test, 100, shuffle=False, transform=transform)).accuracy > 0.97
