@@ -115,8 +115,8 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr:
 def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None, lr: float,
                    alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
     kernel = _rmsprop(real_of(parameter), momentum_buffer is not None)
-    _run(kernel, parameter, grad, square_avg, either(momentum_buffer, parameter), lr, alpha, 1 - alpha, eps, weight_decay,
-         momentum)
+    _run(kernel, parameter, grad, square_avg, either(momentum_buffer, parameter), lr, alpha, 1 - alpha, eps,
+         weight_decay, momentum)
 
 
 def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float, beta1: float,

@@ -1,4 +1,4 @@
-"""Batch normalization on a GPU where the table's samples do not reach: parts of lines, columns, values of one channel."""
+"""Batch normalization on a GPU where the table's samples do not reach: parts of lines, columns, few channels."""
 
 from __future__ import annotations
 
