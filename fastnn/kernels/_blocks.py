@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastnn.kernels._arrays import Array
 from fastnn.kernels._cuda import SIMULATED, cuda
 
 THREADS = 4 if SIMULATED else 256               # of a block, a power of two
@@ -17,6 +18,16 @@ _MOST_BLOCKS = 3 if SIMULATED else 132 * 16     # of a loop over a grid: some wa
 def blocks_for(items: int, per_block: int = THREADS) -> int:
     """Return the number of blocks of a kernel that walks `items` in steps of the whole grid (`cuda.grid(1)`)."""
     return min(-(-items // per_block), _MOST_BLOCKS)
+
+
+def real_of(x: Array) -> Any:
+    """Return the type of x's numbers."""
+    return x.dtype.type
+
+
+def either(array: Array | None, unused: Array) -> Array:
+    """Return an array for a kernel: where there is none, another that it leaves alone."""
+    return unused if array is None else array
 
 
 @cuda.jit(device=True)

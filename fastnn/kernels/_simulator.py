@@ -58,7 +58,12 @@ cuda = _Module()
 def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
     """Run a kernel."""
     with _one_at_a_time:
-        kernel[blocks, threads](*[release(arg) if isinstance(arg, ndarray) else arg for arg in args])
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-3)             # threads that wait for each other busily get in each other's way less
+        try:
+            kernel[blocks, threads](*[release(arg) if isinstance(arg, ndarray) else arg for arg in args])
+        finally:
+            sys.setswitchinterval(interval)
 
 
 class ndarray(np.ndarray):

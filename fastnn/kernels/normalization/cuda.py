@@ -1,10 +1,10 @@
 """Batch normalization on a GPU: sums of parts of the channels, their combination, then a pass over the elements.
 
-A part is what a block's threads hold in registers. x is read once for both statistics: the mean of the part comes first,
-then the squares about it, and the parts' means and squares are combined as Chan, Golub and LeVeque (1983, "Algorithms
-for computing the sample variance") do, mean first again. Two passes over x would be as exact and read it twice. All
-of it takes place about the channel's first value, which takes the share of a large mean out of the rounding errors.
-The sizes of parts depend on shapes alone, and sums are combined in one order.
+A part is what a block's threads hold in registers. x is read once for both statistics: the mean of a part comes first,
+then the squares about it, and the means and squares of parts are combined as Chan, Golub and LeVeque (1983, "Algorithms
+for computing the sample variance") do, mean first again. Two passes over x would be as exact, and read it twice. All of
+it takes place about the channel's first value, which takes the share of a large mean out of the rounding errors. The
+sizes of parts depend on shapes alone, and sums are combined in one order.
 
 Where the runs of a channel's values are short, x is seen as a matrix (N, C L), whose columns are lines of their own:
 neighbouring threads then read neighbouring columns. A channel's parts are those of its L columns.
@@ -22,7 +22,7 @@ import numpy as np
 
 from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, group_sum
+from fastnn.kernels._blocks import THREADS, either, group_sum, real_of
 from fastnn.kernels._cuda import cuda, launch
 from fastnn.kernels.normalization import as_channels
 
@@ -34,33 +34,33 @@ _FEW = 16                                       # parts of a channel that one th
 
 
 class _Cut(NamedTuple):
-    """How values are cut into parts: lines of `count` values in runs of `length`, of which `repeat` make a channel."""
+    """How values are cut into parts: lines of values in runs of `length`, of which `repeat` make a channel."""
 
     lines: int
-    count: int
+    values: int                                 # of a line
     length: int
     repeat: int
     columns: int                                # lines whose parts a block takes
-    parts: int                                  # of each line
+    parts: int                                  # of a line
 
 
 def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None, bias: Array | None, of_batch: bool,
                momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
-    channels, real = x.shape[1], x.dtype.type
+    channels, real = x.shape[1], real_of(x)
     x, y = as_channels(x), as_channels(y)
     lines = _cuda.xp.empty((4, channels), x.dtype)
     if stats is None:
         stats = _cuda.xp.empty((2, channels), np.float64)
-    affine = (_or(weight, lines), weight is not None, _or(bias, lines), bias is not None)
-    running = _or(running_mean, lines), _or(running_var, lines)
+    affine = _affine(weight, bias, lines)
+    running = either(running_mean, lines[0]), either(running_var, lines[0])
     if of_batch:
         cut = _cut(x.shape)
         sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
         launch(_part_statistics(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, x.reshape(-1),
-               cut.lines, cut.count, cut.length, cut.repeat, sums)
+               cut.lines, cut.values, cut.length, cut.repeat, sums)
         columns = _columns_to_combine(cut)
         launch(_statistics(columns, cut.columns, real), -(-channels // columns), THREADS, x.reshape(-1), sums,
-               cut.count, cut.repeat, cut.length, *affine, *running, running_mean is not None, momentum, eps, stats,
+               cut.values, cut.repeat, cut.length, *affine, *running, running_mean is not None, momentum, eps, stats,
                lines)
     else:
         launch(_inference(real), -(-channels // THREADS), THREADS, *running, *affine, eps, stats, lines)
@@ -75,25 +75,25 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
     if x.size == 0:
         grad_weight[...] = grad_bias[...] = 0
         return
-    channels, real = x.shape[1], x.dtype.type
+    channels, real = x.shape[1], real_of(x)
     grad_output, x = as_channels(grad_output).reshape(-1), as_channels(x)
     cut, floor = _cut(x.shape), real(0 if relu else math.nan)
     lines = _cuda.xp.empty((6, channels), x.dtype)
     sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
-    affine = (_or(weight, lines), weight is not None, _or(bias, lines), bias is not None)
+    affine = _affine(weight, bias, lines)
     launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
-           x.reshape(-1), cut.lines, cut.count, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
+           x.reshape(-1), cut.lines, cut.values, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
     columns = _columns_to_combine(cut)
-    launch(_products(columns, real), -(-channels // columns), THREADS, sums, cut.count, cut.repeat, mean, invstd,
+    launch(_products(columns, real), -(-channels // columns), THREADS, sums, cut.values, cut.repeat, mean, invstd,
            *affine, grad_weight, grad_bias, lines)
     if grad_x is not None:
         launch(_gradients(real), -(-x.size // _TILE), THREADS, grad_output, x.reshape(-1), x.shape[2], channels, lines,
                floor, training, grad_x.reshape(-1))
 
 
-def _or(array: Array | None, other: Array) -> Array:
-    """Return another array in place of none, for a kernel that leaves it alone."""
-    return other if array is None else array
+def _affine(weight: Array | None, bias: Array | None, lines: Array) -> tuple[Array, bool, Array, bool]:
+    """Return weight and bias for a kernel, and whether there are any."""
+    return either(weight, lines[0]), weight is not None, either(bias, lines[0]), bias is not None
 
 
 def _cut(shape: tuple[int, ...]) -> _Cut:
@@ -256,7 +256,7 @@ def _part_statistics(columns: int, real: Any) -> Any:
 
 @cuda.jit(device=True)
 def _origin(first: Any) -> Any:
-    """Return the value that a channel's sums are taken about: its first one, if that leaves the others' values alone."""
+    """Return the value that a channel's sums are taken about: its first one, if that is finite."""
     return np.float64(first) if -math.inf < first < math.inf else 0.0
 
 
@@ -310,6 +310,8 @@ def _part_products(columns: int, real: Any) -> Any:
                       sums: Array) -> None:
         """Write the sums of G and of G (x - mean) over each part."""
         shared = cuda.shared.array(THREADS, np.float64)
+        values = cuda.local.array(_HELD, real)
+        grads = cuda.local.array(_HELD, real)
         column, member = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         tiles = -(-lines // columns)
         part, line = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles * columns + column
@@ -320,16 +322,19 @@ def _part_products(columns: int, real: Any) -> Any:
         c = line // repeat if line < lines else 0
         centre = mean[c]
         high, low, scale, offset = line_of(c, centre, invstd[c], weight, weighted, bias, biased)
-        total, product = 0.0, 0.0
         for j in range(_HELD):
             inside = first + j * members < end
-            value, g = x[place if inside else 0], grad_output[place if inside else 0]
-            if inside and not _on_line(value, high, low, scale, offset) <= floor:
-                total += g
-                product += np.float64(g) * (value - centre)
+            values[j], grads[j] = x[place if inside else 0], grad_output[place if inside else 0]
             place, within = place + step + left, within + left
             if within >= length:
                 place, within = place + skipped, within - length
+        total, product = 0.0, 0.0
+        for j in range(_HELD):
+            inside = first + j * members < end
+            below = _on_line(values[j], high, low, scale, offset) <= floor
+            g = np.float64(real(0) if below | (not inside) else grads[j])
+            total += g
+            product += g * (values[j] - centre if inside else 0.0)
         mine = column * members + member
         shared[mine] = total
         total = group_sum(shared, mine, members)

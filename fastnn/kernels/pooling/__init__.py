@@ -122,7 +122,8 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     Raises
     ------
     TypeError, ValueError
-        If dtypes or shapes do not fit, or an index lies outside of the image.
+        If dtypes or shapes do not fit, or an index lies outside of the image. On a GPU, where a look at indices would
+        wait for it, the gradient of such a window goes nowhere.
 
     Notes
     -----

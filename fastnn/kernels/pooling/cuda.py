@@ -1,24 +1,23 @@
 """Pooling on a GPU: a thread gives one result after another, neighbours in a row to neighbouring threads.
 
-The windows of small kernels are compiled in, so that all cells of one are read at once. Cells outside of the image are
-read as another one, whose value nothing uses: a branch would part the loads. Sums of large windows are shared by
-groups of threads, whose size depends on the window alone.
+The windows of small kernels are compiled in, so that all cells of one are read at once. Instead of cells outside of the
+image others are read, as a branch would part the loads. Sums of large windows are shared by groups of threads, whose
+size depends on the window alone.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for, group_sum
+from fastnn.kernels._blocks import THREADS, blocks_for, either, group_sum, real_of
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels.pooling.naive import Pair
 
-_SMALL = 64                                     # cells of the largest window that is compiled in
+_SMALL = 64                                     # cells, or windows of a cell, of the largest that are compiled in
 _NARROW = 16                                    # and of the largest whose sum is one thread's
 _AT_ONCE = 4                                    # cells that a thread of a group reads at once
 _WINDOWS = 16 if SIMULATED else 4               # windows that a thread hands out at once
@@ -69,13 +68,20 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
     fixed = window if kernel[0] * kernel[1] <= _SMALL else None
     inside = _all_inside(x.shape[2:], y.shape[2:], kernel, stride, padding, dilation)
     launch(_maxima(fixed, inside, indices is not None), blocks_for(y.size), THREADS, x.reshape(-1), *x.shape[2:],
-           *y.shape[2:], *window, y.reshape(-1), (y if indices is None else indices).reshape(-1))
+           *y.shape[2:], *window, y.reshape(-1), either(indices, y).reshape(-1))
 
 
 def _all_inside(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> bool:
     """Whether no window reaches over an edge."""
     return all(p == 0 and (count - 1) * s + (k - 1) * d < size
                for size, count, k, s, p, d in zip(sizes, counts, kernel, stride, padding, dilation))
+
+
+@cuda.jit(device=True)
+def _reach(begin: int, kernel: int, step: int, size: int) -> Any:
+    """Return a window's first and last place inside an image of `size`: others are read as the nearer one of them."""
+    first = begin if begin >= 0 else begin - begin // step * step
+    return first, min(begin + (kernel - 1) * step, size - 1 - (size - 1 - begin) % step)
 
 
 @functools.cache
@@ -92,15 +98,17 @@ def _maxima(fixed: tuple[int, ...] | None, inside: bool, indexed: bool) -> Any:
         more_planes, more_rows, more_columns = _split(cuda.gridsize(1), rows, columns)
         for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
             top, left, image = row * row_stride - above, column * column_stride - before, plane * height * width
-            best, place = x[image], -1
+            first_h, last_h = _reach(top, tall, row_step, height)
+            first_w, last_w = _reach(left, wide, column_step, width)
+            place = (top if inside else first_h) * width + (left if inside else first_w)
+            best = x[image + place]
             for a in range(tall):
+                h = top + a * row_step if inside else min(max(top + a * row_step, first_h), last_h)
                 for b in range(wide):
-                    h, w = top + a * row_step, left + b * column_step
-                    counts = inside or (0 <= h < height and 0 <= w < width)
-                    cell = h * width + w if counts else 0
-                    value = x[image + cell]
-                    if counts and (place < 0 or value > best or (value != value and best == best)):
-                        best, place = value, cell
+                    w = left + b * column_step if inside else min(max(left + b * column_step, first_w), last_w)
+                    value = x[image + h * width + w]
+                    if (value > best) | ((value != value) & (best == best)):
+                        best, place = value, h * width + w
             y[i] = best
             if indexed:
                 indices[i] = place
@@ -112,12 +120,11 @@ def _maxima(fixed: tuple[int, ...] | None, inside: bool, indexed: bool) -> Any:
 def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
     """An index out of range is passed over: to look for one would wait for the GPU."""
     if grad_x.size:
-        real = grad_x.dtype.type
         capacity = _SHARED // (grad_x.itemsize + _FREE.itemsize)
         planes, cells = grad_x.shape[0] * grad_x.shape[1], grad_x.shape[2] * grad_x.shape[3]
         group = max(1, min(capacity // cells, planes // _BLOCKS))
         bands = -(-cells // capacity)
-        launch(_scatter(real, capacity), -(-planes // group) * bands, THREADS, grad_output.reshape(-1),
+        launch(_scatter(real_of(grad_x), capacity), -(-planes // group) * bands, THREADS, grad_output.reshape(-1),
                indices.reshape(-1), planes, grad_output.shape[2] * grad_output.shape[3], cells, group, bands,
                grad_x.reshape(-1))
     return True
@@ -192,7 +199,7 @@ def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_includ
         _sum_in_groups(x, _group(area), False, window, count_include_pad, divisor, y)
         return
     inside = _all_inside(x.shape[2:], y.shape[2:], kernel, stride, padding, (1, 1))
-    launch(_means(x.dtype.type, window, inside, bool(count_include_pad)), blocks_for(y.size), THREADS, x.reshape(-1),
+    launch(_means(real_of(x), window, inside, bool(count_include_pad)), blocks_for(y.size), THREADS, x.reshape(-1),
            *x.shape[2:], *y.shape[2:], divisor or 0, y.reshape(-1))
 
 
@@ -210,7 +217,7 @@ def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding:
                         divisor: int | None, grad_x: Array) -> None:
     window, reach = (*kernel, *stride, *padding), (-(-kernel[0] // stride[0]), -(-kernel[1] // stride[1]))
     fixed = (*window, *reach) if reach[0] * reach[1] <= _SMALL else None
-    launch(_spread(grad_x.dtype.type, fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
+    launch(_spread(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
            grad_output.reshape(-1), *grad_output.shape[2:], *grad_x.shape[2:], *window, *reach, divisor or 0,
            grad_x.reshape(-1))
 
@@ -222,7 +229,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
         kernel = grad_x.shape[2] // grad_output.shape[2], grad_x.shape[3] // grad_output.shape[3]
         avg_pool2d_backward(grad_output, kernel, kernel, (0, 0), True, None, grad_x)
     else:
-        launch(_spread_shares(grad_x.dtype.type), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
+        launch(_spread_shares(real_of(grad_x)), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
                *grad_output.shape[2:], *grad_x.shape[2:], grad_x.reshape(-1))
 
 
@@ -250,7 +257,7 @@ def _means(real: Any, window: tuple[int, ...], inside: bool, with_padding: bool)
             for a in range(tall):
                 for b in range(wide):
                     h, w = top + a, left + b
-                    counts = inside or (0 <= h < height and 0 <= w < width)
+                    counts = inside | ((h >= 0) & (h < height) & (w >= 0) & (w < width))
                     value = x[image + (h * width + w if counts else 0)]
                     total += value if counts else real(0)
             down = _window(row, height, rows, tall, row_stride, above, with_padding)[2]
@@ -263,7 +270,7 @@ def _means(real: Any, window: tuple[int, ...], inside: bool, with_padding: bool)
 
 def _sum_in_groups(x: Array, group: int, shares: bool, window: tuple[int, ...], count_include_pad: bool,
                    divisor: int | None, y: Array) -> None:
-    launch(_group_means(x.dtype.type, group, shares), -(-y.size // (THREADS // group)), THREADS, x.reshape(-1),
+    launch(_group_means(real_of(x), group, shares), -(-y.size // (THREADS // group)), THREADS, x.reshape(-1),
            *x.shape[2:], *y.shape[2:], *window, bool(count_include_pad), divisor or 0, y.reshape(-1))
 
 
@@ -323,11 +330,11 @@ def _spread(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any
                 for b in range(column_reach):
                     j = (w + before) // column_stride - b
                     across = _window(j, width, columns, wide, column_stride, before, with_padding)[2]
-                    counts = (0 <= i < rows and h < i * row_stride - above + tall
-                              and 0 <= j < columns and w < j * column_stride - before + wide)
+                    counts = ((i >= 0) & (i < rows) & (h < i * row_stride - above + tall)
+                              & (j >= 0) & (j < columns) & (w < j * column_stride - before + wide))
                     grad = grad_output[(plane * rows + i) * columns + j if counts else 0]
-                    if counts:
-                        total += grad / real(divisor if divisor else down * across)
+                    number = divisor if divisor else down * across if counts else 1
+                    total += (grad if counts else real(0)) / real(number)
             grad_x[cell] = total
             plane, h, w = _carried(plane + more_planes, h + more_rows, w + more_columns, height, width)
 

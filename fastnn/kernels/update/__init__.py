@@ -52,7 +52,8 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
     Notes
     -----
     At most 8 operations an element; 3 arrays are read and 2 written. Sutskever and others, "On the importance of
-    initialization and momentum in deep learning" (ICML 2013), section 2. Each operation rounds once to the dtype.
+    initialization and momentum in deep learning" (ICML 2013), section 2. Each operation rounds once to the dtype; on
+    a GPU a product and the sum that takes it up round once together.
 
     Examples
     --------
@@ -113,8 +114,8 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
     Notes
     -----
     At most 13 operations an element; 4 arrays are read and 3 written. Tieleman and Hinton, "Neural networks for
-    machine learning" (Coursera, 2012), lecture 6.5. Each operation rounds once to the dtype; on a GPU a
-    product and the sum that takes it up round once together.
+    machine learning" (Coursera, 2012), lecture 6.5. Each operation rounds once to the dtype; on a GPU a product and
+    the sum that takes it up round once together.
 
     Examples
     --------

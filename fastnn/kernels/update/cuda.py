@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for
+from fastnn.kernels._blocks import THREADS, blocks_for, either, real_of
 from fastnn.kernels._cuda import cuda, launch
 
 _AT_ONCE = 4                                    # elements of each array that a thread has under way
@@ -108,31 +108,26 @@ def _adam(real: Any) -> Any:
 
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
                nesterov: bool, weight_decay: float) -> None:
-    kernel = _sgd(parameter.dtype.type, momentum_buffer is not None, nesterov)
-    _run(kernel, parameter, grad, _or(momentum_buffer, parameter), lr, momentum, weight_decay)
+    kernel = _sgd(real_of(parameter), momentum_buffer is not None, nesterov)
+    _run(kernel, parameter, grad, either(momentum_buffer, parameter), lr, momentum, weight_decay)
 
 
 def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None, lr: float,
                    alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
-    kernel = _rmsprop(parameter.dtype.type, momentum_buffer is not None)
-    _run(kernel, parameter, grad, square_avg, _or(momentum_buffer, parameter), lr, alpha, 1 - alpha, eps, weight_decay,
+    kernel = _rmsprop(real_of(parameter), momentum_buffer is not None)
+    _run(kernel, parameter, grad, square_avg, either(momentum_buffer, parameter), lr, alpha, 1 - alpha, eps, weight_decay,
          momentum)
 
 
 def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float, beta1: float,
                 beta2: float, eps: float, weight_decay: float, decoupled: bool) -> None:
     penalty, kept = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    _run(_adam(parameter.dtype.type), parameter, grad, exp_avg, exp_avg_sq, lr / (1 - beta1**step), beta1, 1 - beta1,
+    _run(_adam(real_of(parameter)), parameter, grad, exp_avg, exp_avg_sq, lr / (1 - beta1**step), beta1, 1 - beta1,
          beta2, 1 - beta2, math.sqrt(1 - beta2**step), eps, penalty, kept)
-
-
-def _or(array: Array | None, other: Array) -> Array:
-    """Return another array in place of none, for a kernel that leaves it alone."""
-    return other if array is None else array
 
 
 def _run(kernel: Any, parameter: Array, *args: Any) -> None:
     """Launch a kernel over the elements, its options rounded to their dtype."""
-    real = parameter.dtype.type
+    real = real_of(parameter)
     launch(kernel, blocks_for(parameter.size, _TILE), THREADS, parameter,
            *[real(arg) if isinstance(arg, float) else arg for arg in args])
