@@ -13,7 +13,8 @@ from fastnn import data, nn, optim, random, training
 from fastnn.kernels import _cuda
 from fastnn.training import trainer as trainer_module
 
-pytestmark = pytest.mark.cuda
+# The simulator's threads know nothing of numpy.errstate.
+pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 RNG = random.generator(0, "samples")
 X, LABELS = RNG.standard_normal((8, 3)), RNG.integers(0, 2, 8)
