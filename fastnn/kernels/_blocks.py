@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnn.kernels._cuda import SIMULATED, cuda
+from fastnn.kernels._cuda import SIMULATED, compiler, cuda
 
 THREADS = 4 if SIMULATED else 256               # of a block, a power of two
 _MOST_BLOCKS = 3 if SIMULATED else 132 * 16     # of a loop over a grid: some waves of the largest GPUs
@@ -34,3 +34,16 @@ def block_sum(parts: Any, thread: int) -> Any:
     total = parts[0]
     cuda.syncthreads()
     return total
+
+
+def _ravel(x: Any) -> Any:
+    return x.ravel()
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+# numba-cuda-mlir multiplies each index of an array by its stride, unless the array was made by ravel; numba-cuda, which
+# does not, has no ravel.
+dense = cuda.jit(device=True)(_ravel if compiler == "numba-cuda-mlir" else _same)
