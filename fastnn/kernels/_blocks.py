@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import SIMULATED, cuda
+from fastnn.kernels._cuda import SIMULATED, compiler, cuda
 
 THREADS = 4 if SIMULATED else 256               # of a block, a power of two
 _WIDTH = 2 if SIMULATED else 16                 # sums that stay of a group's numbers after one step: a root of THREADS
@@ -62,3 +62,16 @@ def block_sum(parts: Any, thread: int) -> Any:
     Threads are synchronised before and after: `parts` may be written again at once.
     """
     return group_sum(parts, thread, THREADS)
+
+
+def _ravel(x: Any) -> Any:
+    return x.ravel()
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+# numba-cuda-mlir multiplies each index of an array by its stride, unless the array was made by ravel; numba-cuda, which
+# does not, has no ravel.
+dense = cuda.jit(device=True)(_ravel if compiler == "numba-cuda-mlir" else _same)

@@ -1,9 +1,9 @@
 """Matrix products on a GPU, of matrices that may be read out of images: what convolutions and linear maps are there.
 
 c[m, n] = sum over k of a[m, k] b[k, n], and neither b nor c need exist as a matrix: a `Form` says where in an array an
-element is. Each block of threads makes one tile of c. It goes along k in steps of a few, for which the pieces of a and b
-go to shared memory while the pieces before are multiplied: each thread keeps a small tile of sums in registers, which
-takes that many products for each number that is read.
+element is. Each block of threads makes one tile of c. It goes along k in steps of a few, for which the pieces of a and
+b are read while those before are multiplied, out of shared memory. A thread keeps a small tile of sums in registers,
+for which a number that it reads counts several times.
 
 Sums run along k in segments, whose sums are added in order. The segments go one after the other where the tiles are
 many enough for a GPU, and else side by side into scratch: in both cases the same bits.
@@ -19,6 +19,7 @@ import numpy as np
 
 from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import dense
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels._sums import add_parts
 
@@ -26,7 +27,7 @@ SEGMENT = 16 if SIMULATED else 512               # of k
 _PAD = 4                                        # between rows of a piece, which different memory banks then hold
 _LANES = (2, 2) if SIMULATED else (4, 8)        # how the threads of a warp lie on a tile
 _BLOCKS = 2 if SIMULATED else 132               # that keep a GPU busy
-_SMALL = (1 << 31) - 1024                       # of elements: offsets are 32-bit numbers, past the last tile too
+SMALL = (1 << 31) - 1024                        # elements of which offsets are 32-bit numbers, past the last tile too
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,6 @@ def _tiles(dtype: np.dtype) -> tuple[_Tile, ...]:
         return _Tile(64, 64, 4, 4, 8), _Tile(32, 64, 2, 4, 16)
     return (_Tile(128, 128, 8, 8, 8), _Tile(64, 128, 8, 4, 16), _Tile(64, 64, 4, 4, 16), _Tile(32, 128, 4, 4, 16),
             _Tile(32, 64, 2, 4, 16))
-
-
-def _dense(x: Array) -> Array:
-    return x
-
-
-if _cuda.compiler == "numba-cuda-mlir":         # which else multiplies each index by the step from element to element
-    def _dense(x: Array) -> Array:
-        return x.ravel()
-
-_dense = cuda.jit(device=True)(_dense)
 
 
 @functools.cache
@@ -133,7 +123,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         n_rows = cuda.local.array(each_b, offset)
         n_columns = cuda.local.array(each_b, offset)
 
-        a, b = _dense(a), _dense(b)
+        a, b = dense(a), dense(b)
         block = cuda.blockIdx.x
         tiles_m = (m_count + rows - 1) // rows
         m_first = offset(block % tiles_m * rows)
@@ -158,13 +148,13 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         a_k = np.int32(thread % deep if a_along_k else thread // rows)
         a_m = np.int32(thread // deep if a_along_k else thread % rows)
         for e in range(each_a):
-            m = m_first + (a_m + e * apart_a if a_along_k else a_m)
-            a_places[e] = offset(group * a_group + min(m, m_count - 1) * a_step)
+            m = min(m_first + (a_m + e * apart_a if a_along_k else a_m), m_count - 1)
+            a_places[e] = offset(group * a_group + m * a_step)
         b_k = np.int32(thread % deep if b_along_k else thread // columns)
         b_n = np.int32(thread // deep if b_along_k else thread % columns)
         for e in range(each_b):
-            n = n_first + (b_n + e * apart_b if b_along_k else b_n)
-            in_b, n_row, n_column = column(min(n, n_count - 1), state, numbers)
+            n = min(n_first + (b_n + e * apart_b if b_along_k else b_n), n_count - 1)
+            in_b, n_row, n_column = column(n, state, numbers)
             b_places[e] = offset(group * b_group + in_b)
             n_rows[e] = offset(n_row)
             n_columns[e] = offset(n_column)
@@ -174,7 +164,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         first = offset(part * run)
         for count in range(offset(min(run, segments - first))):
             start = offset((first + count) * SEGMENT)
-            steps = np.int32((max(0, min(SEGMENT, k_count - start)) + deep - 1) // deep)
+            steps = np.int32(max(0, min(SEGMENT + deep - 1, k_count - start + deep - 1)) // deep)
             for s in range(sums):
                 total[s] = real(0)
             for step in range(np.int32(steps + 1)):
@@ -200,12 +190,12 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
                         if a_offset >= 0:
                             a_next[e] = a[index(a_places[e] + a_offset)]
                     for e in range(each_b):
-                        k = unsigned(k_first + (b_k if b_along_k else b_k + e * apart_b))
-                        b_offset = b_offsets[k]
+                        at_k = unsigned(k_first + (b_k if b_along_k else b_k + e * apart_b))
+                        b_offset = b_offsets[at_k]
                         b_next[e] = real(0)
                         if checked:
-                            row = index(n_rows[e] + k_rows[k])
-                            at = index(n_columns[e] + k_columns[k])
+                            row = index(n_rows[e] + k_rows[at_k])
+                            at = index(n_columns[e] + k_columns[at_k])
                             if row < bottom and at < right:
                                 b_next[e] = b[index(b_places[e] + b_offset)]
                         elif b_offset >= 0:
@@ -310,7 +300,7 @@ def product(form: Form, a: Array, b: Array, bias: Array | None, c: Array, number
     segments = max(1, -(-k_count // SEGMENT))
     parts = -(-segments // run)
     target = c if parts == 1 else _cuda.xp.empty((parts, c.size), c.dtype)
-    small = max(a.size, b.size, target.size) < _SMALL and reach < _SMALL // 2
+    small = max(a.size, b.size, target.size) < SMALL and reach < SMALL // 2
     tiles_m, tiles_n = -(-m_count // tile.rows), -(-n_count // tile.columns)
     add = bias is not None and parts == 1
     launch(_kernel(form, tile, c.dtype, small, add, relu and parts == 1), tiles_m * tiles_n * phases * groups * parts,

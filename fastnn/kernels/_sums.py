@@ -18,7 +18,8 @@ _BLOCKS = 2 if SIMULATED else 132 * 8           # that read channels at the spee
 
 
 @functools.cache
-def _sum_rows(total: Any, real: Any, has_bias: bool, relu: bool) -> Any:
+def _sum_rows(inner_dtype: np.dtype, dtype: np.dtype, has_bias: bool, relu: bool) -> Any:
+    total, real = inner_dtype.type, dtype.type
 
     @cuda.jit
     def sum_rows(rows: Array, run: int, inner: int, bias: Array, sums: Array) -> None:
@@ -40,8 +41,7 @@ def _sum_rows(total: Any, real: Any, has_bias: bool, relu: bool) -> Any:
 
 def add_parts(parts: Array, bias: Array | None, inner: int, relu: bool, c: Array) -> None:
     """Write the sum of arrays, from the first to the last, plus the bias, one of which counts for `inner` elements."""
-    real = c.dtype.type
-    launch(_sum_rows(real, real, bias is not None, relu), blocks_for(c.size), THREADS, parts, len(parts), inner,
+    launch(_sum_rows(c.dtype, c.dtype, bias is not None, relu), blocks_for(c.size), THREADS, parts, len(parts), inner,
            c.reshape(-1) if bias is None else bias, c.reshape(-1))
 
 
@@ -50,7 +50,7 @@ def sum_rows(rows: Array, dtype: np.dtype) -> Array:
     while True:
         parts = max(1, -(-len(rows) // _RUN))
         sums = _cuda.xp.empty((parts, rows.shape[1]), dtype if parts == 1 else np.dtype(np.float64))
-        launch(_sum_rows(np.float64, sums.dtype.type, False, False), blocks_for(sums.size), THREADS, rows, _RUN, 1,
+        launch(_sum_rows(np.dtype(np.float64), sums.dtype, False, False), blocks_for(sums.size), THREADS, rows, _RUN, 1,
                sums.reshape(-1), sums.reshape(-1))
         if parts == 1:
             return sums.reshape(-1)

@@ -106,10 +106,11 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         "direct" sums the products of the formula. "winograd", for filters of 3 x 3 or 5 x 5 with stride 1, dilation 1,
         one group and a padding less than they are, needs a quarter or a third of the products, and its float32 results
         err more. "auto" takes it for float32 where it is faster, which only the shapes of one image and of the filters
-        decide, and plain loops where products are so few that a call's overhead counts.
+        decide, and plain loops where products are so few that a call's overhead counts. On "cuda" there is "direct",
+        which is what "auto" takes, and no other.
     kept : KeptFilters, optional
         Where "winograd" keeps the filters that it transformed, for the next call with the same ones. It compares them,
-        so they may change between the calls. No result depends on it.
+        so they may change between the calls. No result depends on it. On "cuda" it stays empty.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
     target : {"naive", "cpu", "cuda"}, optional
@@ -123,14 +124,16 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     Raises
     ------
     TypeError, ValueError
-        If dtypes, shapes or options do not fit together, or `out` overlaps with an input.
+        If dtypes, shapes or options do not fit together, `out` overlaps with an input, or "cuda" should do "winograd".
 
     Notes
     -----
     With K = C / groups KH KW: 2 N O OH OW K operations. The cpu version is a matrix product without a matrix of image
     patches (as in Zhang, Franchetti and Low, "High performance zero-memory overhead direct convolutions", ICML 2018):
-    each tap of a filter is one shift of the padded image. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
-    sum |x weight| for each element.
+    each tap of a filter is one shift of the padded image. The cuda version is one too, whose tiles are read out of the
+    images as they are needed (as in Chetlur et al., "cuDNN: efficient primitives for deep learning", arXiv:1410.0759),
+    and plain loops where filters see one channel. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps sum |x weight|
+    for each element, on both.
 
     "winograd" is F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5) of Lavin and Gray ("Fast Algorithms for Convolutional Neural
     Networks", CVPR 2016, equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 or 2 x 2

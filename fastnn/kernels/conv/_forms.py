@@ -1,10 +1,11 @@
 """Where the products of convolutions on a GPU find their numbers.
 
 In `convolve` columns are the pixels of the results, rows filters, and k runs over a filter's weights. In `correlate`,
-the gradient by the weights, columns are the weights of a filter, and k runs over the pixels of all results. In `spread`,
-the gradient by the images, columns are the images' pixels, rows channels, and k runs over filters and taps. With a
-stride each of these pixels is reached by some of the taps alone: pixels fall into classes by the remainder of their row
-and column, each of which is a product of its own.
+the gradient by the weights, columns are the weights of a filter, and k runs over the pixels of all results.
+
+In `spread`, the gradient by the images, columns are the images' pixels, rows channels, and k runs over filters and
+taps. With a stride each of these pixels is reached by some of the taps alone: pixels fall into classes by the remainder
+of their row and column, each of which is a product of its own.
 """
 
 from __future__ import annotations

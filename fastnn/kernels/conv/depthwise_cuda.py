@@ -1,21 +1,20 @@
 """Depthwise convolutions on a GPU, whose filters see one channel each: loops over the pixels, bound by memory.
 
 There are too few products for tiles of them. A thread sums a few results that lie below each other, for which it reads
-each weight once; that pixels are read again by their neighbours is for the caches. The gradient by the weights is a
-sum for each row of a filter's taps and each share of the images, in a block of threads, and then over the shares.
+each weight once; that pixels are read again by their neighbours is for the caches. For the gradient by the weights a
+block of threads sums, for one row of a filter's taps, over some rows of the results, and then these sums are added up.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
+from fastnn.kernels import _cuda, _gemm
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, block_sum, blocks_for
+from fastnn.kernels._blocks import THREADS, block_sum, blocks_for, dense
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels._sums import sum_rows
 
@@ -23,52 +22,68 @@ if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 _BAND = 4                                       # results of a thread
-_MULTIPLE = 4                                   # filters for a channel: more are better done as a product
-_TERMS = 4 if SIMULATED else 256                # that a thread adds up at most, where there are images enough to share
+_TAPS = 128                                     # of a filter; with more, or more filters for a channel, products are
+_MULTIPLE = 4                                   # enough for tiles
+_TERMS = 4 if SIMULATED else 256                # that a thread adds up at most
 _BLOCKS = 2 if SIMULATED else 132 * 8
 
 
 def fits(weight: Array, geometry: Geometry) -> bool:
     """Whether these are the filters of a depthwise convolution."""
-    return weight.shape[1] == 1 and geometry.groups > 1 and len(weight) <= _MULTIPLE * geometry.groups
+    return (weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= _TAPS
+            and geometry.groups > 1 and len(weight) <= _MULTIPLE * geometry.groups)
+
+
+def _kind(x: Array, weight: Array, y: Array, geometry: Geometry) -> tuple[Any, ...]:
+    """What kernels are compiled for."""
+    small = max(x.size, y.size, *((y.shape[2 + axis] + weight.shape[2 + axis]) * max(
+        geometry.stride[axis], geometry.dilation[axis]) + geometry.padding[axis] for axis in (0, 1))) < _gemm.SMALL
+    return x.dtype, small, weight.shape[2:], geometry.stride
+
+
+def _types(small: bool) -> tuple[Any, Any]:
+    """Return the types of offsets and of indices."""
+    return (np.int32, np.uint32) if small else (np.int64, np.uint64)
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
     """Write the convolution plus a bias, and with relu 0 where that is negative."""
-    bands = -(-y.shape[2] // _BAND) * y.shape[3]
-    launch(_convolve(x.dtype, bias is not None, relu, weight.shape[2:], geometry.stride),
-           blocks_for(len(y) * len(weight) * bands), THREADS, x, weight, weight if bias is None else bias,
-           *geometry.padding, *geometry.dilation, y)
+    results = len(y) * len(weight) * -(-y.shape[2] // _BAND) * y.shape[3]
+    launch(_convolve(*_kind(x, weight, y, geometry), bias is not None, relu), blocks_for(results), THREADS,
+           x.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias, *x.shape[1:], *y.shape,
+           *geometry.padding, *geometry.dilation, y.reshape(-1))
 
 
 @functools.cache
-def _convolve(dtype: np.dtype, has_bias: bool, relu: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
-    real, (taps_y, taps_x), (stride_y, stride_x) = dtype.type, taps, stride
+def _convolve(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int], has_bias: bool,
+              relu: bool) -> Any:
+    real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def convolve(x: Array, weight: Array, bias: Array, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
+    def convolve(x: Array, weight: Array, bias: Array, channels: int, height: int, width: int, images: int,
+                 filters: int, out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
                  y: Array) -> None:
-        _, channels, height, width = x.shape
-        images, filters, out_y, out_x = y.shape
-        bands = (out_y + _BAND - 1) // _BAND
+        x, weight, y = dense(x), dense(weight), dense(y)
         total = cuda.local.array(_BAND, real)
+        bands, multiple = (out_y + _BAND - 1) // _BAND, filters // channels
+        bottom, right, down = index(height), index(width), offset(stride_y * width)
         for place in range(cuda.grid(1), images * filters * bands * out_x, cuda.gridsize(1)):
             line, j = place // out_x, place % out_x
             plane, first = line // bands, line % bands * _BAND
             n, o = plane // filters, plane % filters
-            c = o // (filters // channels)
+            top, left = offset(first * stride_y - before_y), offset(j * stride_x - before_x)
+            corner = offset(((n * channels + o // multiple) * height + top) * width + left)
             for b in range(_BAND):
                 total[b] = real(0)
             for k in range(taps_y):
-                top = first * stride_y - before_y + k * spacing_y
+                row, begin = offset(top + k * spacing_y), offset(corner + k * spacing_y * width)
                 for l in range(taps_x):                              # noqa: E741
-                    column = j * stride_x - before_x + l * spacing_x
-                    factor = weight[o, 0, k, l]
+                    inside, source = index(left + l * spacing_x) < right, offset(begin + l * spacing_x)
+                    factor = weight[index((o * taps_y + k) * taps_x + l)]
                     for b in range(_BAND):
-                        row = top + b * stride_y
                         pixel = real(0)
-                        if 0 <= row < height and 0 <= column < width:
-                            pixel = x[n, c, row, column]
+                        if inside and index(row + b * stride_y) < bottom:
+                            pixel = x[index(source + b * down)]
                         total[b] += pixel * factor
             for b in range(_BAND):
                 if first + b < out_y:
@@ -77,103 +92,106 @@ def _convolve(dtype: np.dtype, has_bias: bool, relu: bool, taps: tuple[int, int]
                         value += bias[o]
                     if relu and value < real(0):
                         value = real(0)
-                    y[n, o, first + b, j] = value
+                    y[index((plane * out_y + first + b) * out_x + j)] = value
 
     return convolve
 
 
 def spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
     """Write the gradient by the images, plus a bias."""
-    launch(_spread(grad_x.dtype, bias is not None, weight.shape[2:], geometry.stride), blocks_for(grad_x.size), THREADS,
-           grad_output, weight, weight if bias is None else bias, *geometry.padding, *geometry.dilation, grad_x)
+    launch(_spread(*_kind(grad_x, weight, grad_output, geometry), bias is not None), blocks_for(grad_x.size), THREADS,
+           grad_output.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias,
+           *grad_output.shape[1:], *grad_x.shape, *geometry.padding, *geometry.dilation, grad_x.reshape(-1))
 
 
 @functools.cache
-def _spread(dtype: np.dtype, has_bias: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
-    real, (taps_y, taps_x), (stride_y, stride_x) = dtype.type, taps, stride
+def _spread(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int], has_bias: bool) -> Any:
+    real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def spread(grad_output: Array, weight: Array, bias: Array, before_y: int, before_x: int, spacing_y: int,
-               spacing_x: int, grad_x: Array) -> None:
-        _, filters, out_y, out_x = grad_output.shape
-        images, channels, height, width = grad_x.shape
+    def spread(grad_output: Array, weight: Array, bias: Array, filters: int, out_y: int, out_x: int, images: int,
+               channels: int, height: int, width: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
+               grad_x: Array) -> None:
+        grad_output, weight, grad_x = dense(grad_output), dense(weight), dense(grad_x)
         multiple = filters // channels
+        bottom, right = index(out_y), index(out_x)
         for place in range(cuda.grid(1), images * channels * height * width, cuda.gridsize(1)):
             line, column = place // width, place % width
             plane, row = line // height, line % height
             n, c = plane // channels, plane % channels
+            top, left = offset(row + before_y), offset(column + before_x)
             total = real(0)
             for o in range(c * multiple, c * multiple + multiple):
+                source = offset((n * filters + o) * out_y * out_x)
                 for k in range(taps_y):
-                    i = row + before_y - k * spacing_y
+                    i = offset(top - k * spacing_y)
                     if i % stride_y == 0:
-                        i //= stride_y
                         for l in range(taps_x):                      # noqa: E741
-                            j = column + before_x - l * spacing_x
+                            j = offset(left - l * spacing_x)
                             if j % stride_x == 0:
-                                j //= stride_x
+                                at_i, at_j = offset(i // stride_y), offset(j // stride_x)
                                 pixel = real(0)
-                                if 0 <= i < out_y and 0 <= j < out_x:
-                                    pixel = grad_output[n, o, i, j]
-                                total += pixel * weight[o, 0, k, l]
+                                if index(at_i) < bottom and index(at_j) < right:
+                                    pixel = grad_output[index(source + at_i * out_x + at_j)]
+                                total += pixel * weight[index((o * taps_y + k) * taps_x + l)]
             if has_bias:
                 total += bias[c]
-            grad_x[n, c, row, column] = total
+            grad_x[index(place)] = total
 
     return spread
 
 
 def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
     """Return the gradient by the weights."""
-    images, filters, pixels = len(x), len(weight), math.prod(grad_output.shape[2:])
-    taps_y, taps_x = weight.shape[2:]
-    parts = max(1, min(images, max(-(-_BLOCKS // (filters * taps_y)), -(-images * pixels // (_TERMS * THREADS)))))
-    run = max(1, -(-images // parts))
-    parts = max(1, -(-images // run))
-    sums = _cuda.xp.empty((parts, filters, taps_y, taps_x), x.dtype)
-    launch(_correlate(x.dtype, taps_x, geometry.stride), parts * filters * taps_y, THREADS, x, grad_output, run,
-           *geometry.padding, *geometry.dilation, sums)
-    return sum_rows(sums.reshape(parts, -1), x.dtype).reshape(weight.shape)
+    (images, filters, out_y, out_x), taps_y = grad_output.shape, weight.shape[2]
+    lines = images * out_y
+    run = max(1, min(_TERMS * THREADS // out_x, -(-lines * filters * taps_y // _BLOCKS)))
+    parts = max(1, -(-lines // run))
+    sums = _cuda.xp.empty((parts, weight.size), x.dtype)
+    launch(_correlate(*_kind(x, weight, grad_output, geometry)), parts * filters * taps_y, THREADS, x.reshape(-1),
+           grad_output.reshape(-1), *x.shape[1:], *grad_output.shape, *geometry.padding, *geometry.dilation, run,
+           sums.reshape(-1))
+    return sum_rows(sums, x.dtype).reshape(weight.shape)
 
 
 @functools.cache
-def _correlate(dtype: np.dtype, taps_x: int, stride: tuple[int, int]) -> Any:
-    real, (stride_y, stride_x) = dtype.type, stride
+def _correlate(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
+    real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def correlate(x: Array, grad_output: Array, run: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
+    def correlate(x: Array, grad_output: Array, channels: int, height: int, width: int, images: int, filters: int,
+                  out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int, run: int,
                   sums: Array) -> None:
-        """One row of a filter's taps, over the images of one share."""
-        parts = cuda.shared.array(THREADS, real)
+        """One row of a filter's taps, over the rows of one share."""
+        x, grad_output = dense(x), dense(grad_output)
+        terms = cuda.shared.array(THREADS, real)
         total = cuda.local.array(taps_x, real)
-        images, channels, height, width = x.shape
-        _, filters, out_y, out_x = grad_output.shape
-        taps_y = sums.shape[2]
-        thread = cuda.threadIdx.x
-        k, block = cuda.blockIdx.x % taps_y, cuda.blockIdx.x // taps_y
-        o, part = block % filters, block // filters
+        thread, block = cuda.threadIdx.x, cuda.blockIdx.x
+        k, o, part = block % taps_y, block // taps_y % filters, block // taps_y // filters
         c = o // (filters // channels)
+        bottom, right = index(height), index(width)
+        step_i, step_j = THREADS // out_x, THREADS % out_x
+        line, j = part * run + thread // out_x, thread % out_x
+        last = min(part * run + run, images * out_y)
         for l in range(taps_x):                                      # noqa: E741
             total[l] = real(0)
-        step_i, step_j = THREADS // out_x, THREADS % out_x
-        for n in range(part * run, min(part * run + run, images)):
-            i, j = thread // out_x, thread % out_x
-            while i < out_y:
-                row = i * stride_y - before_y + k * spacing_y
-                grad = grad_output[n, o, i, j]
-                for l in range(taps_x):                              # noqa: E741
-                    column = j * stride_x - before_x + l * spacing_x
-                    pixel = real(0)
-                    if 0 <= row < height and 0 <= column < width:
-                        pixel = x[n, c, row, column]
-                    total[l] += pixel * grad
-                i, j = i + step_i, j + step_j
-                if j >= out_x:
-                    i, j = i + 1, j - out_x
+        while line < last:
+            n, i = line // out_y, line % out_y
+            grad = grad_output[index(((n * filters + o) * out_y + i) * out_x + j)]
+            row, left = offset(i * stride_y - before_y + k * spacing_y), offset(j * stride_x - before_x)
+            begin, inside = offset(((n * channels + c) * height + row) * width + left), index(row) < bottom
+            for l in range(taps_x):                                  # noqa: E741
+                pixel = real(0)
+                if inside and index(left + l * spacing_x) < right:
+                    pixel = x[index(begin + l * spacing_x)]
+                total[l] += pixel * grad
+            line, j = line + step_i, j + step_j
+            if j >= out_x:
+                line, j = line + 1, j - out_x
         for l in range(taps_x):                                      # noqa: E741
-            parts[thread] = total[l]
-            found = block_sum(parts, thread)
+            terms[thread] = total[l]
+            found = block_sum(terms, thread)
             if thread == 0:
-                sums[part, o, k, l] = found
+                sums[((part * filters + o) * taps_y + k) * taps_x + l] = found
 
     return correlate

@@ -12,7 +12,7 @@ Numbers = tuple[int, ...]
 
 
 def _form(a_along_k: bool, b_along_k: bool) -> Form:
-    """The product of matrices whose rows or columns lie together; `numbers` are n, k and the steps (a, k), (b, k, n)."""
+    """A product of matrices as they lie; `numbers` are n, k and the steps of a along k, of b along k and along n."""
 
     @cuda.jit(device=True)
     def prepare(phase: int, numbers: Numbers) -> Numbers:
