@@ -88,7 +88,8 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
     each, sums = threads // deep, high * wide
     unroll = 2 if sums > 32 else 4              # as registers allow
     real = dtype.type
-    offset, index = (np.int32, np.uint32) if small else (np.int64, np.uint64)
+    offset: Any = np.int32 if small else np.int64
+    index: Any = np.uint32 if small else np.uint64
     outside = -(1 << (30 if small else 60))
     unsigned = np.uint64                        # an index that the compiler need not look at for being negative
 
@@ -164,7 +165,7 @@ def _kernel(form: Form, tile: _Tile, dtype: np.dtype, small: bool, has_bias: boo
         first = offset(part * run)
         for count in range(offset(min(run, segments - first))):
             start = offset((first + count) * SEGMENT)
-            steps = np.int32(max(0, min(SEGMENT + deep - 1, k_count - start + deep - 1)) // deep)
+            steps = np.int32(max(0, min(SEGMENT, k_count - start) + deep - 1) // deep)
             for s in range(sums):
                 total[s] = real(0)
             for step in range(np.int32(steps + 1)):
