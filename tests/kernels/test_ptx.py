@@ -5,6 +5,8 @@ A process compiles for one compute capability (`pytest tests/kernels/test_ptx.py
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from fastnn.testing import KERNELS, Call, Kernel, ptx
 pytestmark = pytest.mark.ptx
 
 CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
+_LOCAL = 16                                     # bytes: less than any tile of sums, and so none of them
 NOT_ON_CUDA = {"winograd", "filter"}
 
 
@@ -29,4 +32,5 @@ def test_ptx(row: Kernel, dtype: np.dtype, request: pytest.FixtureRequest) -> No
     assert compiled.kernels
     for name, text in compiled.kernels.items():
         assert f".target sm_{major}{minor}" in text
-        assert "__local_depot" not in text, f"{name}: an array of a thread is not in registers"
+        memory = sum(map(int, re.findall(r"__local_depot\d+\[(\d+)\]", text)))
+        assert memory <= _LOCAL, f"{name}: arrays of a thread are not in registers, but in {memory} bytes of memory"

@@ -115,11 +115,13 @@ def _class(remainder: int, size: int, taps: int, stride: int, before: int, spaci
     """Of the pixels with (row + before) % stride = remainder the first and how many there are; and of the taps that
     reach them, those with tap spacing % stride = remainder, the first, the step between them and how many."""
     pixel = (remainder - before) % stride
-    tap, step = 0, 1
-    while tap < taps and tap * spacing % stride != remainder:
-        tap += 1
-    while step * spacing % stride != 0:
-        step += 1
+    tap, step = taps, stride
+    for other in range(taps - 1, -1, -1):
+        if other * spacing % stride == remainder:
+            tap = other
+    for other in range(stride - 1, 0, -1):
+        if other * spacing % stride == 0:
+            step = other
     return pixel, max(0, (size - pixel + stride - 1) // stride), tap, step, (taps - tap + step - 1) // step
 
 
