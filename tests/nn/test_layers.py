@@ -249,7 +249,7 @@ def test_wrong_values(make: Callable[[], Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: nn.Linear(4, 5, dtype=np.int64), "expected a NumPy array of float32 or float64, got int64"),
+    (lambda: nn.Linear(4, 5, dtype=np.int64), "expected a NumPy or CuPy array of float32 or float64, got int64"),
     (lambda: nn.Linear(4, 5)(np.ones((2, 4))), "expected float64 as x has, got float32"),
     (lambda: nn.Linear(4, 5)([[1.0]]), "x: expected an array, got list"),
     (lambda: nn.AvgPool2d(2)([[1.0]]), "x: expected an array, got list"),
