@@ -131,7 +131,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_asking_for_cuda_where_there_is_none_says_what_to_install(tmp_path: Path) -> None:
-    for command in ("train cnn", "train knn-cifar10", "sweep cnn"):
+    for command in ("train cnn", "train knn-cifar10", "sweep cnn", "bench"):
         done = fastnn_command(*command.split(), "--device", "cuda", cwd=tmp_path, CUDA_VISIBLE_DEVICES="",
                               NUMBA_ENABLE_CUDASIM="0")
         assert done.returncode == 2
