@@ -363,6 +363,16 @@ def test_doctor_says_what_of_cuda_there_is(tmp_path: Path) -> None:
     assert re.search(r"^CUDA +Numba's simulator, since NUMBA_ENABLE_CUDASIM is set$", simulator, re.MULTILINE)
 
 
+def test_doctor_says_which_cuda_package_cannot_be_imported(tmp_path: Path) -> None:
+    """All else goes on without it."""
+    (tmp_path / "numba_cuda_mlir.py").write_text("raise ImportError('a library is missing')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = fastnn_command("doctor", cwd=tmp_path, PYTHONPATH=path, NUMBA_ENABLE_CUDASIM="0")
+    assert found.returncode == 0
+    assert re.search(r"^CUDA +none: numba-cuda-mlir could not be imported: a library is missing ", found.stdout,
+                     re.MULTILINE)
+
+
 @pytest.mark.gpu
 def test_doctor_names_the_gpu(tmp_path: Path) -> None:
     found = fastnn_command("doctor", cwd=tmp_path).stdout

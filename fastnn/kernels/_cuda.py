@@ -154,7 +154,7 @@ def to_device(x: Any) -> Any:
     Returns
     -------
     CuPy array
-        In Numba's simulator, an array that keeps CuPy's rules.
+        In Numba's simulator, an array that keeps CuPy's rules; or what came in, where that is on a GPU.
 
     Raises
     ------
