@@ -59,7 +59,7 @@ def machine(quick: bool) -> dict[str, Any]:
         target = _cuda.xp.empty(source.shape, np.float32)
         copies[str(megabytes)] = 2.0 * source.nbytes / best(lambda source=source, target=target: copy(target, source))
     peak = fused_multiply_adds(quick)
-    return {"gpu": name(), "compiler": _cuda.compiler, "date": time.strftime("%Y-%m-%d"),
+    return {"gpu": _cuda.gpu(), "compiler": _cuda.compiler, "date": time.strftime("%Y-%m-%d"),
             "peak": {"multiply": peak, "distance": 0.75 * peak},      # two instructions are three operations, not four
             "copy": copies}
 
@@ -71,21 +71,13 @@ def machine_lines(found: dict[str, Any]) -> list[list[str]]:
             ["copy, GB/s read and written", copies]]
 
 
-def name() -> str:
-    if _cuda.SIMULATED:
-        return "Numba's simulator"
-    return str(_cuda.xp.cuda.runtime.getDeviceProperties(_cuda.xp.cuda.runtime.getDevice())["name"].decode())
-
-
 def copy(target: Any, source: Any) -> None:
     target[...] = source
 
 
 def fused_multiply_adds(quick: bool) -> float:
     """Return the operations a second of kernels that multiply and add in registers alone."""
-    from fastnn.kernels._cuda import cuda
-
-    @cuda.jit
+    @_cuda.cuda.jit
     def spin(x: Any, turns: int) -> None:
         a = x[0]
         b, c, d, e = a, a + a, a - a, a * a

@@ -446,7 +446,11 @@ def missed_section(result: dict[str, Any]) -> str:
                 missed = [f"a mean of {found['mean']:.2f} where {mean} was the aim"] * (found["mean"] < mean)
                 missed += [f"below {worst}: {', '.join(below)}"] * bool(below)
                 lines.append(f"- **{group['title']}** against {peer}: {'; '.join(missed)}.\n")
-        if not group.get("reached", True):
+        if "of_floor" in group and not group["reached"]:
+            least = group["of_floor"]["target"]
+            below = [f"{row['label']} ({row['of_floor']:.2f})" for row in group["rows"] if row["of_floor"] < least]
+            lines.append(f"- **{group['title']}**: below {least} of the floor: {', '.join(below)}.\n")
+        if "most" in group and not group["reached"]:
             above = [f"{row['label']} ({duration(row['seconds']['fastnn'])})" for row in group["rows"]
                      if row["seconds"]["fastnn"] > group["most"]]
             lines.append(f"- **{group['title']}**: above {duration(group['most'])}: {', '.join(above)}.\n")

@@ -131,7 +131,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_asking_for_cuda_where_there_is_none_says_what_to_install(tmp_path: Path) -> None:
-    for command in ("train cnn", "train knn-cifar10", "sweep cnn"):
+    for command in ("train cnn", "train knn-cifar10", "sweep cnn", "bench"):
         done = fastnn_command(*command.split(), "--device", "cuda", cwd=tmp_path, CUDA_VISIBLE_DEVICES="",
                               NUMBA_ENABLE_CUDASIM="0")
         assert done.returncode == 2
@@ -361,6 +361,16 @@ def test_doctor_says_what_of_cuda_there_is(tmp_path: Path) -> None:
     assert re.search(r"^CUDA +none: .+ \(found: .+\)$", none, re.MULTILINE)
     simulator = fastnn_command("doctor", cwd=tmp_path, NUMBA_ENABLE_CUDASIM="1").stdout
     assert re.search(r"^CUDA +Numba's simulator, since NUMBA_ENABLE_CUDASIM is set$", simulator, re.MULTILINE)
+
+
+def test_doctor_says_which_cuda_package_cannot_be_imported(tmp_path: Path) -> None:
+    """All else goes on without it."""
+    (tmp_path / "numba_cuda_mlir.py").write_text("raise ImportError('a library is missing')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = fastnn_command("doctor", cwd=tmp_path, PYTHONPATH=path, NUMBA_ENABLE_CUDASIM="0")
+    assert found.returncode == 0
+    assert re.search(r"^CUDA +none: numba-cuda-mlir could not be imported: a library is missing ", found.stdout,
+                     re.MULTILINE)
 
 
 @pytest.mark.gpu

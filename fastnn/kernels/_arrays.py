@@ -32,7 +32,7 @@ def as_array(name: str, value: Any) -> Array:
             return _cuda.contiguous(name, value)
         if _cuda.is_foreign(value):
             raise _cuda.ForeignArray(f"{name}: expected a NumPy or CuPy array, got {type(value).__name__}; "
-                                     f"fastnn.kernels takes it")
+                                     f"give cupy.asarray({name}), which copies nothing")
         if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")):
             raise TypeError(f"{name}: expected an array, "
                             + ("got None" if value is None else

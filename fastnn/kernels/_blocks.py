@@ -5,6 +5,7 @@ A simulated thread is a thread of Python, a tenth of a millisecond each: in the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastnn.kernels._arrays import Array
@@ -30,29 +31,46 @@ def either(array: Array | None, unused: Array) -> Array:
     return unused if array is None else array
 
 
-@cuda.jit(device=True)
-def group_sum(parts: Any, place: int, group: int) -> Any:
-    """Return the sum of the `group` numbers in shared memory that `place` lies among; they are combined in one order.
+def _reduction(combine: Callable[[Any, Any], Any]) -> Any:
+    combine = cuda.jit(device=True)(combine)
 
-    Groups are powers of two, each thread of the block has a place of its own, and all come here. They are synchronised
-    before and after, unless a group has one number: `parts` may be written again at once.
-    """
-    if group == 1:
-        return parts[place]
-    member = place % group
-    first = place - member
-    cuda.syncthreads()
-    if member < _WIDTH:
-        total = parts[place]
-        for k in range(member + _WIDTH, group, _WIDTH):
-            total += parts[first + k]
-        parts[place] = total
-    cuda.syncthreads()
-    total = parts[first]
-    for k in range(1, min(group, _WIDTH)):
-        total += parts[first + k]
-    cuda.syncthreads()
-    return total
+    @cuda.jit(device=True)
+    def reduced(parts: Any, place: int, group: int) -> Any:
+        if group == 1:
+            return parts[place]
+        member = place % group
+        first = place - member
+        cuda.syncthreads()
+        if group > _WIDTH:
+            if member < _WIDTH:
+                result = parts[place]
+                for k in range(member + _WIDTH, group, _WIDTH):
+                    result = combine(result, parts[first + k])
+                parts[place] = result
+            cuda.syncthreads()
+        result = parts[first]
+        for k in range(1, min(group, _WIDTH)):
+            result = combine(result, parts[first + k])
+        cuda.syncthreads()
+        return result
+
+    return reduced
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def _larger(a: Any, b: Any) -> Any:
+    return b if b > a else a
+
+
+# Functions of an array in shared memory, a thread's place in it, and the size of groups, powers of two: they return the
+# sum, and the largest but for NaN, of the group that the place lies in, combined in one order. Each thread of the block
+# has a place of its own, and all come here. They are synchronised before and after, unless a group has one number: the
+# array may be written again at once.
+group_sum = _reduction(_plus)
+group_max = _reduction(_larger)
 
 
 @cuda.jit(device=True)

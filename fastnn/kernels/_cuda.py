@@ -1,13 +1,15 @@
 """Arrays on a GPU and launches on it: the one file that imports a CUDA package.
 
-`cuda` is the compiler's module; where there is none, importing it from here is an ImportError:
+`cuda` is the compiler's module, and `compiler` its name; where there is none, importing `cuda` from here is an
+ImportError, and `compiler` says why:
 
 - with NUMBA_ENABLE_CUDASIM=1 Numba's simulator, which runs kernels as Python threads on the CPU;
 - else numba-cuda-mlir;
 - else numba-cuda, in whose environment `numba.cuda` is its own; never the target built into Numba, which is deprecated.
 
 `xp` is the library of device arrays: CuPy, or in the simulator `_simulator`, arrays that keep CuPy's rules.
-Nothing here waits for the device.
+They are imported when they are first asked for, which takes as long as all of fastnn: where all arrays are the host's,
+never. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,21 +29,25 @@ import numpy as np
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
-def _find_compiler() -> tuple[Any, str]:
+@functools.cache
+def _compiler() -> tuple[Any, str]:
     """Return the module and its package's name, or None and why there is none."""
     if SIMULATED:
         return importlib.import_module("fastnn.kernels._simulator").cuda, "simulator"
-    if importlib.util.find_spec("numba_cuda_mlir") is not None:
-        return importlib.import_module("numba_cuda_mlir.cuda"), "numba-cuda-mlir"
-    if importlib.util.find_spec("numba_cuda") is not None:
-        module = importlib.import_module("numba.cuda")
-        if getattr(module, "implementation", None) == "NVIDIA":
-            return module, "numba-cuda"
-        return None, "numba-cuda is installed, but numba.cuda is not its own"
+    for package, module, name in (("numba_cuda_mlir", "numba_cuda_mlir.cuda", "numba-cuda-mlir"),
+                                  ("numba_cuda", "numba.cuda", "numba-cuda")):
+        if importlib.util.find_spec(package) is None:
+            continue
+        try:
+            found = importlib.import_module(module)
+        except ImportError as error:
+            return None, f"{name} could not be imported: {error}"
+        if module == "numba.cuda" and getattr(found, "implementation", None) != "NVIDIA":
+            return None, "numba-cuda is installed, but numba.cuda is not its own"
+        return found, name
     return None, "no CUDA compiler is installed"
 
 
-_compiler, compiler = _find_compiler()
 _launcher: Callable[..., None] | None = None    # instead of a GPU
 
 
@@ -61,10 +68,13 @@ def _library() -> Any:
 
 @functools.cache
 def _found() -> str | None:
-    if _compiler is None:
-        return compiler
-    if _cupy() is None:
-        return "CuPy is not installed"
+    if _compiler()[0] is None:
+        return _compiler()[1]
+    try:
+        if _cupy() is None:
+            return "CuPy is not installed"
+    except ImportError as error:
+        return f"CuPy could not be imported: {error}"
     try:
         count = _cupy().cuda.runtime.getDeviceCount()
     except Exception as error:
@@ -100,8 +110,10 @@ def require() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "cuda" and _compiler is not None:
-        return _compiler
+    if name == "compiler":
+        return _compiler()[1]
+    if name == "cuda" and _compiler()[0] is not None:
+        return _compiler()[0]
     if name == "xp":
         require()
         return _library()
@@ -117,7 +129,9 @@ class ForeignArray(TypeError):
 
 def is_device(value: Any) -> bool:
     """Whether this is an array of `xp`."""
-    return type(value) is not np.ndarray and why_not() is None and isinstance(value, _library().ndarray)
+    if type(value) is np.ndarray or not (_in_host_memory() or "cupy" in sys.modules):
+        return False                            # nobody has an array of a library that is not imported
+    return why_not() is None and isinstance(value, _library().ndarray)
 
 
 def is_foreign(value: Any) -> bool:
@@ -140,7 +154,7 @@ def to_device(x: Any) -> Any:
     Returns
     -------
     CuPy array
-        In Numba's simulator, an array that keeps CuPy's rules.
+        In Numba's simulator, an array that keeps CuPy's rules; or what came in, where that is on a GPU.
 
     Raises
     ------
@@ -284,7 +298,7 @@ def _returned(result: Any, kind: Any) -> Any:
 
         return torch.from_dlpack(result)
     if hasattr(kind, "__cuda_ndarray__"):
-        return _library().release(result) if _in_host_memory() else _compiler.as_cuda_array(result, sync=False)
+        return _library().release(result) if _in_host_memory() else _compiler()[0].as_cuda_array(result, sync=False)
     return result
 
 
@@ -320,7 +334,7 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
 def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Any:
     """Return the compiler's view of a C-contiguous array: made once for an address, since memory is used again."""
     del device                                  # a part of the key: addresses of two devices may be one
-    return _compiler.from_cuda_array_interface(
+    return _compiler()[0].from_cuda_array_interface(
         {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "version": 3}, sync=False)
 
 
@@ -357,12 +371,13 @@ def _configured(kernel: Any, blocks: Any, threads: Any, stream: int, device: int
     del device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return kernel[blocks, threads, _compiler.external_stream(stream) if stream else _compiler.default_stream()]
+        streams = _compiler()[0]
+        return kernel[blocks, threads, streams.external_stream(stream) if stream else streams.default_stream()]
 
 
 @contextmanager
 def _entered(device: int) -> Iterator[None]:
-    with _compiler.gpus[device]:
+    with _compiler()[0].gpus[device]:
         yield
 
 
@@ -374,4 +389,4 @@ def synchronize() -> None:
 
 def _on(device: int) -> Any:
     """Return a context in which the compiler uses CuPy's current device."""
-    return nullcontext() if _compiler.current_context().device.id == device else _entered(device)
+    return nullcontext() if _compiler()[0].current_context().device.id == device else _entered(device)

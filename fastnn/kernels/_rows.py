@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS
+from fastnn.kernels._blocks import THREADS, group_max, group_sum
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 
 _LEAST, _MOST = (2, THREADS) if SIMULATED else (4, 512)    # threads of a group
 _COLUMNS = 2 if SIMULATED else 8                            # of a thread, as a rule
-_PARTS = 2 if SIMULATED else 32                             # what each thread of a group adds up itself
 
 
 def run_rows(make: Callable[[Any, int], Any], x: Array, *args: Any) -> None:
@@ -45,28 +44,13 @@ def place(group: int) -> Any:
     return row_of_thread
 
 
-def _reduction(group: int, combine: Callable[[float, float], float]) -> Any:
-    combine = cuda.jit(device=True)(combine)
-
+def _of_row(reduction: Any, group: int) -> Any:
     @cuda.jit(device=True)
-    def reduced(parts: Array, value: float) -> float:
-        t = cuda.threadIdx.x
-        lane = t & (group - 1)
-        parts[t] = value
-        cuda.syncthreads()
-        if group > _PARTS:
-            if lane < _PARTS:
-                for i in range(t + _PARTS, t - lane + group, _PARTS):
-                    value = combine(value, parts[i])
-                parts[t] = value
-            cuda.syncthreads()
-        value = parts[t - lane]
-        for i in range(t - lane + 1, t - lane + min(group, _PARTS)):
-            value = combine(value, parts[i])
-        cuda.syncthreads()
-        return value
+    def of_row(parts: Array, value: float) -> float:
+        parts[cuda.threadIdx.x] = value
+        return reduction(parts, cuda.threadIdx.x, group)
 
-    return reduced
+    return of_row
 
 
 @functools.cache
@@ -75,19 +59,13 @@ def row_sum(group: int) -> Any:
 
     Its first argument is shared memory, as many float64 as the block has threads; it may be written again afterwards.
     """
-    def plus(a: float, b: float) -> float:
-        return a + b
-
-    return _reduction(group, plus)
+    return _of_row(group_sum, group)
 
 
 @functools.cache
 def row_max(group: int) -> Any:
     """Make the function that returns the largest of a group's numbers, as `row_sum` the sum; NaN does not count."""
-    def larger(a: float, b: float) -> float:
-        return b if b > a else a
-
-    return _reduction(group, larger)
+    return _of_row(group_max, group)
 
 
 @functools.cache

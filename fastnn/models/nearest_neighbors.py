@@ -165,7 +165,7 @@ def cross_validate(points: NDArray[Any], labels: NDArray[Any], ks: Sequence[int]
 
 
 def _array(samples: Any) -> Any:
-    return samples if _cuda.is_device(samples) else np.asarray(samples)
+    return samples if _cuda.is_device(samples) or _cuda.is_foreign(samples) else np.asarray(samples)
 
 
 def _rows(samples: NDArray[Any]) -> NDArray[Any]:

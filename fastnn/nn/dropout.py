@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn import kernels, random
 from fastnn.kernels import _cuda, activation
-from fastnn.kernels._arrays import Array, as_float, check_shape, empty_beside
+from fastnn.kernels._arrays import Array, as_array, as_float, check_shape, empty_beside
 from fastnn.kernels._targets import implementation
 from fastnn.nn.module import Backward, Module, once, state_lock
 
@@ -45,7 +45,8 @@ class Dropout(Module):
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         p = self.p if training else 0.0
-        shape = np.shape(x)
+        x = as_array("x", x)
+        shape = x.shape
         mask = self._mask(x) if p else None
 
         @once
@@ -67,7 +68,7 @@ class Dropout(Module):
         seed, *counters = draw
         rng = random.generator(seed, "dropout", *counters)
         if not _cuda.is_device(x):
-            return rng.random(np.shape(x), np.float32) >= self.p
+            return rng.random(x.shape, np.float32) >= self.p
         state: Any = rng.bit_generator.state
         mask = empty_beside(x, x.shape, np.bool_)
         run = implementation(activation.__name__, None, x)

@@ -112,8 +112,7 @@ class Recipe(ABC):
             value, least = getattr(self, name, 1), int(name != "seed")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
-        if self.device == "cuda":
-            _cuda.require()
+        self.check_device()
         self.check_data_dir()
         if self.resumes:
             saved = self.resumed()
@@ -130,6 +129,11 @@ class Recipe(ABC):
     def placed(self, array: Any) -> Any:
         """Return an array where the recipe computes."""
         return _cuda.DEVICES[self.device](array)
+
+    def check_device(self) -> None:
+        """Raise an error where the device is not there."""
+        if self.device == "cuda":
+            _cuda.require()
 
     def check_data_dir(self) -> None:
         """Raise an error where data_dir is no folder; make it absolute, since the run may be resumed from elsewhere."""

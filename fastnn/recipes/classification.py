@@ -174,6 +174,7 @@ class ImageClassifier(Recipe):
 
     def evaluate(self) -> None:
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
+        self.check_device()
         self.check_data_dir()
         model, inputs = self.trained()
         dataset = self.dataset()

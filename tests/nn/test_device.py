@@ -51,6 +51,14 @@ def passed(layer: nn.Module, x: Any) -> tuple[Any, ...]:
     return y, grad_x, *(p.grad for p in layer.parameters()), *layer.state_dict().values(), layer(x)
 
 
+@pytest.mark.parametrize("layer", [nn.Flatten(), nn.Dropout(0.5), nn.BatchNorm1d(2)], ids=str)
+def test_arrays_of_other_libraries_are_for_kernels(layer: nn.Module) -> None:
+    """A layer may do more with its input than hand it to kernels."""
+    x = _cuda.cuda.to_device(np.ones((2, 2), np.float32))
+    with pytest.raises(TypeError, match=r"^x: expected a NumPy or CuPy array, got .*; give cupy.asarray\(x\)"):
+        layer.to("cuda").forward(x)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_does_what_it_does_on_the_host(name: str, nothing_waits: Any) -> None:
     make, shape = LAYERS[name]
