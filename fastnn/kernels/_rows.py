@@ -35,9 +35,11 @@ def place(group: int) -> Any:
 
     Threads beyond the last row get an empty one, and so come to each barrier with the others.
     """
+    size = block_size(group)
+
     @cuda.jit(device=True)
     def row_of_thread(x: Array) -> tuple[int, int, int]:
-        i = cuda.grid(1)
+        i = cuda.blockIdx.x * size + cuda.threadIdx.x       # cuda.grid(1) has 32 bits by numba-cuda-mlir 0.6
         row = i // group
         return row, i - row * group, x.shape[1] if row < x.shape[0] else 0
 

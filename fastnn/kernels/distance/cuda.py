@@ -157,7 +157,7 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
                 if m < distances.shape[0] and n < distances.shape[1]:
                     if products:
                         square = x_lengths[m] + y_lengths[n] - 2.0 * np.float64(totals[i, j])
-                        odd |= square != square
+                        odd |= math.isnan(square)
                         value = result(0.0 if square < 0.0 else square)
                     else:
                         value = result(totals[i, j])
@@ -165,7 +165,7 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
         if odd:                                         # inf - inf, perhaps, where the distance is infinite
             for m in range(corner_x, min(corner_x + rows, distances.shape[0])):
                 for n in range(corner_y, min(corner_y + width, distances.shape[1]), _WIDE):
-                    if distances[m, n] != distances[m, n]:
+                    if math.isnan(distances[m, n]):
                         square = 0.0
                         for d in range(dimensions):
                             difference = np.float64(x[m * dimensions + d]) - np.float64(y[n * dimensions + d])
@@ -213,9 +213,9 @@ def _before(a: float, i: int, b: float, j: int) -> bool:
     """Whether a candidate of value a and index i comes before one of b and j; NaN comes last."""
     if a < b or a > b:
         return a < b
-    if a == b or (a != a and b != b):
+    if a == b or (math.isnan(a) and math.isnan(b)):     # a != a is False for NaN by numba-cuda-mlir 0.6
         return i < j
-    return b != b
+    return math.isnan(b)
 
 
 @cuda.jit(device=True)

@@ -8,6 +8,7 @@ size depends on the window alone.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def _maxima(fixed: tuple[int, ...] | None, inside: bool, indexed: bool) -> Any:
                 for b in range(wide):
                     w = left + b * column_step if inside else min(max(left + b * column_step, first_w), last_w)
                     value = x[image + h * width + w]
-                    if (value > best) | ((value != value) & (best == best)):
+                    if (value > best) | (math.isnan(value) & (best == best)):
                         best, place = value, h * width + w
             y[i] = best
             if indexed:
