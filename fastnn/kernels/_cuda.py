@@ -257,9 +257,9 @@ class _Stream:
 
 
 def _stream_of(value: Any) -> Any:
-    """Return a context in which the stream that a foreign array belongs to is the current one."""
+    """Return the stream that a foreign array belongs to, or None where it tells of none."""
     if _in_host_memory():
-        return nullcontext()
+        return None
     if type(value).__module__.partition(".")[0] == "torch":
         import torch
 
@@ -267,10 +267,23 @@ def _stream_of(value: Any) -> Any:
     else:
         pointer = value.__cuda_array_interface__.get("stream")
         if pointer is None:
-            return nullcontext()
+            return None
     streams = _library().cuda
     return (streams.Stream.from_external(_Stream(pointer)) if hasattr(streams.Stream, "from_external") else
             streams.ExternalStream(pointer))                   # CuPy before 14
+
+
+@contextmanager
+def _current(stream: Any) -> Iterator[None]:
+    """Make a stream the current one. It waits for the one before, which then waits for it: arrays of both may meet."""
+    before: Any = None if stream is None else _library().cuda.get_current_stream()
+    if stream == before:
+        yield
+        return
+    stream.wait_event(before.record())
+    with stream:
+        yield
+    before.wait_event(stream.record())
 
 
 def _returned(result: Any, kind: Any) -> Any:
@@ -305,10 +318,10 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
         named = {name: _adopted(value) if any(value is one for one in foreign) else value
                  for name, value in kwargs.items()}
         placed = [_adopted(value) if any(value is one for one in foreign) else value for value in args]
-        with _stream_of(foreign[0]):
-            result = function(*placed, **named)
         out = kwargs.get("out")
-        return out if out is not None else _returned(result, type(foreign[0]))
+        with _current(_stream_of(foreign[0])):                  # of which Numba's arrays keep a note
+            result = function(*placed, **named)
+            return out if out is not None else _returned(result, type(foreign[0]))
 
     return call
 
