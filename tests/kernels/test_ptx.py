@@ -5,6 +5,9 @@ A process compiles for one compute capability (`pytest tests/kernels/test_ptx.py
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -30,3 +33,13 @@ def test_ptx(row: Kernel, dtype: np.dtype, request: pytest.FixtureRequest) -> No
     for name, text in compiled.kernels.items():
         assert f".target sm_{major}{minor}" in text
         assert "__local_depot" not in text, f"{name}: an array of a thread is not in registers"
+
+
+def test_nan_is_asked_for_by_name() -> None:
+    """numba-cuda-mlir 0.6 compiles x != x to False, for NaN too; math.isnan is right everywhere."""
+    sources = [path for path in Path(fastnn.kernels.__file__).parent.rglob("*.py") if "cuda.jit" in path.read_text()]
+    assert sources
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.NotEq):
+                assert ast.dump(node.left) != ast.dump(node.comparators[0]), f"{path.name}, line {node.lineno}"
