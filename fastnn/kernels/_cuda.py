@@ -290,7 +290,7 @@ def _stream_of(value: Any) -> Any:
 @contextmanager
 def _current(stream: Any) -> Iterator[None]:
     """Make a stream the current one. It waits for the one before, which then waits for it: arrays of both may meet."""
-    before = None if stream is None else _library().cuda.get_current_stream()
+    before: Any = None if stream is None else _library().cuda.get_current_stream()
     if stream == before:
         yield
         return

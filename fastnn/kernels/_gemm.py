@@ -257,15 +257,15 @@ def _plan(dtype: np.dtype, m_count: int, n_count: int, k_count: int, products: i
     It is counted in products of a segment of k on one of the GPU's processors. A block sums one segment or all, as the
     order must not depend on n; where the segments run over n, as many as suits.
     """
-    segments = -(-k_count // SEGMENT)
+    segments = max(1, -(-k_count // SEGMENT))
     best = None
     for tile in _tiles(dtype):
         blocks = -(-m_count // tile.rows) * -(-n_count // tile.columns) * products
-        runs = {1, max(1, segments)}
+        runs = {1, segments}
         if free:
             runs |= {min(segments, max(1, -(-segments * blocks // (_BLOCKS * waves)))) for waves in (1, 2, 4)}
         for run in sorted(runs, reverse=True):
-            parts = max(1, -(-segments // run))
+            parts = -(-segments // run)
             work = tile.rows * tile.columns * (1 + 24 / tile.rows + 24 / tile.columns)      # reading counts
             cost = -(-blocks * parts // _BLOCKS) * run * work
             if parts > 1:                       # another launch, and the way through memory

@@ -143,6 +143,17 @@ def test_refused_inputs(row: Kernel) -> None:
                 row(refused.call.map(lambda array, placed=placed: placed[id(array)]))
 
 
+def test_no_samples_give_gradients_of_zero_by_the_weights() -> None:
+    grad, image = (fastnn.to_device(np.ones((0, 3, 4, 4))) for _ in range(2))
+    weight = fastnn.to_device(np.ones((3, 3, 1, 1)))
+    for grads in (kernels.conv2d_backward(grad, image, weight),
+                  kernels.linear_backward(grad[:, :, 0, 0], image[:, :, 0, 0], weight[:, :, 0, 0])):
+        assert len(grads[0]) == 0
+        for found in grads[1:]:
+            assert found.size > 0
+            assert not fastnn.to_host(found).any()
+
+
 def test_other_libraries_arrays_come_back_as_they_came() -> None:
     x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32)
     theirs = _cuda.cuda.to_device(x), _cuda.cuda.to_device(y)

@@ -5,7 +5,9 @@ A process compiles for one compute capability (`pytest tests/kernels/test_ptx.py
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,3 +36,13 @@ def test_ptx(row: Kernel, dtype: np.dtype, request: pytest.FixtureRequest) -> No
         assert f".target sm_{major}{minor}" in text
         memory = sum(map(int, re.findall(r"__local_depot\d+\[(\d+)\]", text)))
         assert memory <= _LOCAL, f"{name}: arrays of a thread are not in registers, but in {memory} bytes of memory"
+
+
+def test_nan_is_asked_for_by_name() -> None:
+    """numba-cuda-mlir 0.6 compiles x != x to False, for NaN too; math.isnan is right everywhere."""
+    sources = [path for path in Path(fastnn.kernels.__file__).parent.rglob("*.py") if "cuda.jit" in path.read_text()]
+    assert sources
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.NotEq):
+                assert ast.dump(node.left) != ast.dump(node.comparators[0]), f"{path.name}, line {node.lineno}"
