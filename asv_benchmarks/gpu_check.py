@@ -71,8 +71,7 @@ def on_gpu(kept: dict[str, Any]) -> None:
     device = said("from fastnn.kernels import _cuda; print(_cuda.gpu())")
     if not device:
         sys.exit("gpu_check.py: no GPU was found (see above); --without-gpu does what needs none")
-    workers = str(min(8, os.cpu_count() or 1))
-    kept["rungs"]["GPU"] = tests("tests", "-m", "cuda or gpu", "-n", workers, limit=220) | {"by": device}
+    kept["rungs"]["GPU"] = tests("tests", "-m", "cuda or gpu", limit=220) | {"by": device}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "peers.json"
         peers = [sys.executable, str(HERE / "peers.py"), "--device", "cuda", "--json", str(file)]
@@ -93,7 +92,8 @@ def tests(*arguments: str, limit: int, **environment: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         found = run(" ".join(arguments), [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments,
-                                          f"--junitxml={report}"], limit, **environment)
+                                          "-n", str(min(8, os.cpu_count() or 1)), f"--junitxml={report}"], limit,
+                    **environment)
         kernels: dict[str, bool] = {}
         counts = {}
         if report.exists():
