@@ -148,8 +148,13 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
         down = cuda.blockIdx.x // across
         first_x, first_y = down * height, (cuda.blockIdx.x - down * across) * width
         sums(x, y, dimensions, first_x, first_y, x_tile, y_tile, totals)
-        t, odd = cuda.threadIdx.x, False
+        t = cuda.threadIdx.x
         corner_x, corner_y = first_x + t // _WIDE * rows, first_y + t % _WIDE
+        zero_or_nan = total(0)
+        if products:
+            for i in range(rows):
+                for j in range(columns):
+                    zero_or_nan += totals[i, j] - totals[i, j]
         for i in range(rows):
             m = corner_x + i
             for j in range(columns):
@@ -157,12 +162,18 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
                 if m < distances.shape[0] and n < distances.shape[1]:
                     if products:
                         square = x_lengths[m] + y_lengths[n] - 2.0 * np.float64(totals[i, j])
-                        odd |= math.isnan(square)
                         value = result(0.0 if square < 0.0 else square)
                     else:
                         value = result(totals[i, j])
                     distances[m, n] = value if squared else result(math.sqrt(value))
-        if odd:                                         # inf - inf, perhaps, where the distance is infinite
+        if products:                                    # inf - inf, perhaps, where the distance is infinite
+            odd = np.float64(zero_or_nan)
+            for m in range(corner_x, min(corner_x + rows, distances.shape[0])):
+                odd += x_lengths[m] - x_lengths[m]
+            for n in range(corner_y, min(corner_y + width, distances.shape[1]), _WIDE):
+                odd += y_lengths[n] - y_lengths[n]
+            if odd == 0.0:
+                return
             for m in range(corner_x, min(corner_x + rows, distances.shape[0])):
                 for n in range(corner_y, min(corner_y + width, distances.shape[1]), _WIDE):
                     if math.isnan(distances[m, n]):
