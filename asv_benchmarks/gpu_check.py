@@ -7,7 +7,7 @@
     python gpu_check.py --write         only docs/cuda.md again
 
 What was found is kept in cuda.json beside this file; a run replaces its own part. A part that fails or takes too long
-is said so, and the others go on.
+is said so, and the others go on; the exit status is 1 then.
 """
 
 from __future__ import annotations
@@ -42,14 +42,18 @@ def main() -> int:
         parser.error('the tests need pytest: run pip install "fastnn-kernels[test]"')
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {"rungs": {}}
     begin = time.perf_counter()
+    found: dict[str, Any] = {}                  # of this run
     if options.without_gpu:
-        kept["rungs"] |= without_gpu()
+        found = without_gpu()
+        kept["rungs"] |= found
     elif not options.write:
-        on_gpu(kept)
+        found = on_gpu()
+        kept["rungs"]["GPU"] = found["GPU"]
+        kept |= {name: part for name, part in found.items() if name != "GPU"}
     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
     write(kept)
     print(f"done in {time.perf_counter() - begin:.0f} s: {KEPT} and {ROOT / 'docs' / 'cuda.md'}")
-    return 0
+    return int(any(part["ended"] != "done" for part in found.values()))
 
 
 # --- the parts ---------------------------------------------------------------------------------------------------
@@ -65,26 +69,27 @@ def without_gpu() -> dict[str, Any]:
     return found
 
 
-def on_gpu(kept: dict[str, Any]) -> None:
+def on_gpu() -> dict[str, Any]:
     doctor = run("doctor", [sys.executable, "-m", "fastnn", "doctor"], 20)
     print(doctor["output"])
     device = said("from fastnn.kernels import _cuda; print(_cuda.gpu())")
     if not device:
         sys.exit("gpu_check.py: no GPU was found (see above); --without-gpu does what needs none")
-    kept["rungs"]["GPU"] = tests("tests", "-m", "cuda or gpu", limit=220) | {"by": device}
+    found = {"GPU": tests("tests", "-m", "cuda or gpu", limit=220) | {"by": device}}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "peers.json"
         peers = [sys.executable, str(HERE / "peers.py"), "--device", "cuda", "--json", str(file)]
-        kept["peers"] = run("peers", peers, 150) | {"device": device}
+        found["peers"] = run("peers", peers, 150) | {"device": device}
         if os.environ.get("FASTNN_DATA"):
             runs = Path(folder) / "run"
             training = run("cnn-mnist", [sys.executable, "-m", "fastnn", "train", "cnn-mnist", "--device", "cuda",
                                          "--epochs", "20", "--run-dir", str(runs)], 75)
             if (runs / "results.json").exists():
                 training["results"] = json.loads((runs / "results.json").read_text())
-            kept["cnn-mnist"] = training | {"device": device}
+            found["cnn-mnist"] = training | {"device": device}
         else:
             print("cnn-mnist: left out, as FASTNN_DATA names no folder with MNIST")
+    return found
 
 
 def tests(*arguments: str, limit: int, **environment: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ if __name__ == "__main__" and os.environ.get("OMP_WAIT_POLICY") != "passive":
 
 sys.path.insert(0, str(HERE))
 
+# After the above: threads wait as they were told to when these were loaded, and rows and on_gpu lie beside this file.
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import on_gpu  # noqa: E402

@@ -207,9 +207,10 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "o
 
     The first of the inputs says where it lies.
     """
-    first, like = next(iter(inputs.items()))
+    first = next(iter(inputs))
+    like: Any = inputs[first]
     if out is None:
-        return empty_beside(like, shape, dtype)     # type: ignore[arg-type]
+        return empty_beside(like, shape, dtype)
     if _cuda.is_device(out) or _cuda.is_device(like):
         check_side(name, out, first, like)
         return _device_output(out, shape, dtype, name, **inputs)

@@ -17,6 +17,7 @@ from fastnn.kernels.conv import WINOGRAD_SIZES
 Array = np.ndarray
 Options = dict[str, Any]
 Shaped = list[tuple[tuple[int, ...], Any, Options]]
+NOT_ON_CUDA = {"winograd", "filter"}
 F32, F64, U8 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)
 
 
@@ -37,6 +38,10 @@ class Call:
             return function(value) if isinstance(value, np.ndarray) else value
 
         return Call(tuple(change(a) for a in self.args), {k: change(v) for k, v in self.kwargs.items()})
+
+    def arrays(self) -> list[Array]:
+        """Return the NumPy arrays among the arguments."""
+        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, np.ndarray)]
 
     def astype(self, dtype: Any) -> Call:
         """Return the call with its floating arrays in another dtype."""
@@ -85,6 +90,21 @@ class Kernel:
     factor: float = 1.0                                # of the tolerances
     has_out: bool = True
     benchmarks: tuple[Benchmark, ...] = ()
+
+    def calls(self, dtype: np.dtype, target: str = "cpu") -> Iterator[Call]:
+        """Iterate over the sample calls, by the name of each algorithm that can do them on a target."""
+        algorithms = [name for name in self.algorithms if target != "cuda" or name not in NOT_ON_CUDA]
+        for call in self.samples(np.random.default_rng(0), dtype):
+            for algorithm in algorithms:
+                if self.takes(call, algorithm):
+                    yield Call(call.args, {**call.kwargs, "algorithm": algorithm})
+            if not self.algorithms:
+                yield call
+
+    def results(self, call: Call, **options: Any) -> tuple[Any, ...]:
+        """Return what a call returns and the arguments that it updates, which are the call's own, as one tuple."""
+        result = self(call, **options)
+        return (*(result if isinstance(result, tuple) else (result,)), *(call.args[i] for i in self.writes))
 
     def __call__(self, call: Call, **options: Any) -> Any:
         """Run the kernel."""

@@ -388,7 +388,7 @@ class Trainer:
             if parameter.grad is None:
                 continue
             if self.device != "cpu":
-                self._gradients += parameter.grad.sum()     # finite as long as all gradients are
+                self._gradients += parameter.grad.sum(dtype=np.float64)     # finite as long as all gradients are
             elif not np.isfinite(parameter.grad).all():
                 raise self._diverged(f"the gradient by {name} is not finite", inputs)
         self._call("on_gradients")

@@ -18,38 +18,21 @@ pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarni
 
 ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
 CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
-NOT_ON_CUDA = {"winograd", "filter"}
 MOST = 1500 if _cuda.SIMULATED else 1 << 30     # numbers in the arguments of a call
 
 
 def samples(row: Kernel, dtype: np.dtype) -> Iterator[Call]:
     """The row's calls on the host, by the name of each algorithm that runs on a GPU."""
-    for call in row.samples(np.random.default_rng(0), dtype):
-        if sum(array.size for array in host_arrays(call)) > MOST:
-            continue
-        for algorithm in row.algorithms:
-            if algorithm not in NOT_ON_CUDA and row.takes(call, algorithm):
-                yield Call(call.args, {**call.kwargs, "algorithm": algorithm})
-        if not row.algorithms:
-            yield call
-
-
-def host_arrays(call: Call) -> list[np.ndarray]:
-    return [value for value in (*call.args, *call.kwargs.values()) if isinstance(value, np.ndarray)]
+    return (call for call in row.calls(dtype, "cuda") if sum(array.size for array in call.arrays()) <= MOST)
 
 
 def run(row: Kernel, call: Call, **options: Any) -> tuple:
-    """What a call returns on the host, and the arguments that it updates, as one tuple."""
-    call = call.copy()
-    result = row(call, **options)
-    return (*(result if isinstance(result, tuple) else (result,)), *(call.args[i] for i in row.writes))
+    return row.results(call.copy(), **options)
 
 
 def on_device(row: Kernel, call: Call, **options: Any) -> tuple:
-    """The same of a call on the GPU, all copied to the host."""
-    placed = call.copy().map(fastnn.to_device)
-    result = row(placed, **options)
-    found = (*(result if isinstance(result, tuple) else (result,)), *(placed.args[i] for i in row.writes))
+    """The same on the GPU, all copied to the host."""
+    found = row.results(call.copy().map(fastnn.to_device), **options)
     assert all(array is None or _cuda.is_device(array) for array in found)
     return tuple([None if array is None else fastnn.to_host(array) for array in found])
 
@@ -79,10 +62,8 @@ def test_cuda_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_inf_travel_as_in_naive(row: Kernel, value: float) -> None:
-    if row.dtypes[0].kind != "f":
-        return
     for call in samples(row, np.dtype(np.float32)):
-        if _cuda.SIMULATED and sum(array.size for array in host_arrays(call)) > 200:
+        if _cuda.SIMULATED and sum(array.size for array in call.arrays()) > 200:
             continue
         for position, array in enumerate(call.args):
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
@@ -137,7 +118,7 @@ def test_refused_inputs(row: Kernel) -> None:
         unseen = "labels: expected labels from" in refused.match or "indices: expected values" in refused.match
         if not unseen and "target" not in refused.call.kwargs:
             placed: dict[int, Any] = {}                 # an array that is given twice stays one
-            for array in host_arrays(refused.call):
+            for array in refused.call.arrays():
                 placed[id(array)] = fastnn.to_device(array)
             with pytest.raises(refused.error, match=refused.match):
                 row(refused.call.map(lambda array, placed=placed: placed[id(array)]))

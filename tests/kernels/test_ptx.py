@@ -13,24 +13,20 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.testing import KERNELS, Call, Kernel, ptx
+from fastnn.testing import KERNELS, Kernel, ptx
 
 pytestmark = pytest.mark.ptx
 
 CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
 _LOCAL = 16                                     # bytes: less than any tile of sums, and so none of them
-NOT_ON_CUDA = {"winograd", "filter"}
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 def test_ptx(row: Kernel, dtype: np.dtype, request: pytest.FixtureRequest) -> None:
     major, minor = map(int, request.config.getoption("--capability").split("."))
     with ptx.compiling((major, minor)) as compiled, np.errstate(all="ignore"):
-        for call in row.samples(np.random.default_rng(0), dtype):
-            for algorithm in [name for name in row.algorithms if name not in NOT_ON_CUDA] or [None]:
-                if algorithm is None or row.takes(call, algorithm):
-                    options = {} if algorithm is None else {"algorithm": algorithm}
-                    row(Call(call.args, {**call.kwargs, **options}).copy().map(fastnn.to_device))
+        for call in row.calls(dtype, "cuda"):
+            row(call.copy().map(fastnn.to_device))
     assert compiled.kernels
     for name, text in compiled.kernels.items():
         assert f".target sm_{major}{minor}" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,26 +18,8 @@ FLOATS = [pytest.param(row, dtype, id=f"{name}-{dtype}")
           for name, row in KERNELS.items() for dtype in row.dtypes if dtype.kind == "f"]
 
 
-def samples(row: Kernel, dtype: np.dtype) -> Iterator[Call]:
-    """The row's calls, by the name of each algorithm that can do them."""
-    for call in row.samples(np.random.default_rng(0), dtype):
-        for algorithm in row.algorithms:
-            if row.takes(call, algorithm):
-                yield Call(call.args, {**call.kwargs, "algorithm": algorithm})
-        if not row.algorithms:
-            yield call
-
-
-def arrays(call: Call) -> list[np.ndarray]:
-    return [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, np.ndarray)]
-
-
 def run(row: Kernel, call: Call, **options: object) -> tuple:
-    """What a call returns, and the arguments that it updates, as one tuple."""
-    call = call.copy()
-    result = row(call, **options)
-    returned = result if isinstance(result, tuple) else (result,)
-    return (*returned, *(call.args[i] for i in row.writes))
+    return row.results(call.copy(), **options)
 
 
 def assert_same_bits(actual: tuple, expected: tuple) -> None:
@@ -57,7 +38,7 @@ def test_every_public_kernel_is_in_the_table() -> None:
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 def test_cpu_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
     """float64 to rounding; float32 within its bound of the float64 truth."""
-    for call in samples(row, dtype):
+    for call in row.calls(dtype):
         truth = run(row, call.astype(np.float64) if dtype == np.float32 else call, target="naive")
         assert_close(run(row, call, target="cpu"), truth, dtype=dtype, factor=row.factor,
                      gradient=row.name.endswith("_backward"), what=f"{row.name}{call.kwargs}") \
@@ -66,7 +47,7 @@ def test_cpu_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_naive_float32_agrees_with_its_float64_self(row: Kernel) -> None:
-    for call in samples(row, np.dtype(np.float32)):
+    for call in row.calls(np.dtype(np.float32)):
         assert_close(run(row, call, target="naive"), run(row, call.astype(np.float64), target="naive"),
                      dtype=np.float32, factor=4 * row.factor, gradient=row.name.endswith("_backward"))
 
@@ -76,7 +57,7 @@ def test_naive_float32_agrees_with_its_float64_self(row: Kernel) -> None:
 def test_agrees_with_torch(row: Kernel) -> None:
     """Results, and gradients by torch's autograd."""
     torch = pytest.importorskip("torch")
-    for call in samples(row, np.dtype(np.float64)):
+    for call in row.calls(np.dtype(np.float64)):
         same = call.copy().map(torch.from_numpy)
         same.kwargs.pop("algorithm", None)
         for i in row.inputs:
@@ -102,8 +83,8 @@ def test_agrees_with_torch(row: Kernel) -> None:
 
 @pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].backward])
 def test_gradients_agree_with_differences(row: Kernel) -> None:
-    for call in samples(row, np.dtype(np.float64)):
-        if sum(a.size for a in arrays(call)) > 1000:      # two calls an element
+    for call in row.calls(np.dtype(np.float64)):
+        if sum(a.size for a in call.arrays()) > 1000:      # two calls an element
             continue
         result = row(call)
         output = result[0] if isinstance(result, tuple) else result
@@ -124,7 +105,7 @@ def test_gradients_agree_with_differences(row: Kernel) -> None:
 @pytest.mark.parametrize(("row", "dtype"), FLOATS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_inf_travel_as_in_naive(row: Kernel, dtype: np.dtype, value: float) -> None:
-    for call in samples(row, dtype):
+    for call in row.calls(dtype):
         for position, array in enumerate(call.args):
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
                 continue
@@ -158,8 +139,8 @@ def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
         array.flags.writeable = False
         return array
 
-    for call in samples(row, dtype):
-        if any(a.ndim == 0 for a in arrays(call)):
+    for call in row.calls(dtype):
+        if any(a.ndim == 0 for a in call.arrays()):
             continue
         expected = run(row, call)
         for change in (strided, unaligned, np.asfortranarray, read_only):
@@ -174,7 +155,7 @@ def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 def test_dtype_and_inputs_are_kept(row: Kernel, dtype: np.dtype, target: str) -> None:
-    for call in samples(row, dtype):
+    for call in row.calls(dtype):
         kept = call.copy()
         result = row(call, target=target)
         for output in result if isinstance(result, tuple) else (result,):
@@ -189,7 +170,7 @@ def test_dtype_and_inputs_are_kept(row: Kernel, dtype: np.dtype, target: str) ->
 @pytest.mark.parametrize(("row", "dtype"), [p for p in CASES if p.values[0].has_out])
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 def test_out(row: Kernel, dtype: np.dtype, target: str) -> None:
-    for call in samples(row, dtype):
+    for call in row.calls(dtype):
         result = row(call.copy(), target=target)
         expected = result[0] if isinstance(result, tuple) else result
         out = np.full_like(expected, 7)
@@ -213,7 +194,7 @@ def test_out(row: Kernel, dtype: np.dtype, target: str) -> None:
 @pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].has_out])
 def test_out_that_overlaps_is_refused(row: Kernel) -> None:
     dtype = row.dtypes[0]
-    for call in samples(row, dtype):
+    for call in row.calls(dtype):
         result = row(call.copy())
         shape = np.shape(result[0] if isinstance(result, tuple) else result)
         x = call.args[0]
@@ -231,7 +212,7 @@ def test_out_that_overlaps_is_refused(row: Kernel) -> None:
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 def test_empty_batch(row: Kernel, target: str) -> None:
     """No images give no images; where a mean over them is asked for, an error."""
-    call = next(samples(row, np.dtype(np.float64)))
+    call = next(row.calls(np.dtype(np.float64)))
     first = next(i for i, a in enumerate(call.args) if isinstance(a, np.ndarray)) if call.args else 0
     n = call.args[first].shape[0]
     shared = [i for i, a in enumerate(call.args) if isinstance(a, np.ndarray) and a.shape[:1] == (n,) and a.ndim]
@@ -257,13 +238,13 @@ def test_refused_inputs(row: Kernel) -> None:
         for target in ({},) if "target" in kept.kwargs else ({"target": "naive"}, {"target": "cpu"}):
             with pytest.raises(refused.error, match=refused.match):
                 row(refused.call, **target)
-        for before, after in zip(arrays(kept), arrays(refused.call)):
+        for before, after in zip(kept.arrays(), refused.call.arrays()):
             np.testing.assert_array_equal(after, before)
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    for call in samples(row, dtype):
+    for call in row.calls(dtype):
         fastnn.set_num_threads(1)
         expected = run(row, call)
         monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
@@ -277,7 +258,7 @@ def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 def test_concurrent_callers(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
-    calls = list(samples(row, dtype))
+    calls = list(row.calls(dtype))
     expected = [run(row, call) for call in calls]
     results: list[list[tuple]] = [[] for _ in range(4)]
 

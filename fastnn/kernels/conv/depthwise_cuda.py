@@ -77,9 +77,9 @@ def _convolve(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple
                 total[b] = real(0)
             for k in range(taps_y):
                 row, begin = offset(top + k * spacing_y), offset(corner + k * spacing_y * width)
-                for l in range(taps_x):                              # noqa: E741
-                    inside, source = index(left + l * spacing_x) < right, offset(begin + l * spacing_x)
-                    factor = weight[index((o * taps_y + k) * taps_x + l)]
+                for tap_x in range(taps_x):
+                    inside, source = index(left + tap_x * spacing_x) < right, offset(begin + tap_x * spacing_x)
+                    factor = weight[index((o * taps_y + k) * taps_x + tap_x)]
                     for b in range(_BAND):
                         pixel = real(0)
                         if inside and index(row + b * stride_y) < bottom:
@@ -126,14 +126,14 @@ def _spread(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[i
                 for k in range(taps_y):
                     i = offset(top - k * spacing_y)
                     if i % stride_y == 0:
-                        for l in range(taps_x):                      # noqa: E741
-                            j = offset(left - l * spacing_x)
+                        for tap_x in range(taps_x):
+                            j = offset(left - tap_x * spacing_x)
                             if j % stride_x == 0:
                                 at_i, at_j = offset(i // stride_y), offset(j // stride_x)
                                 pixel = real(0)
                                 if index(at_i) < bottom and index(at_j) < right:
                                     pixel = grad_output[index(source + at_i * out_x + at_j)]
-                                total += pixel * weight[index((o * taps_y + k) * taps_x + l)]
+                                total += pixel * weight[index((o * taps_y + k) * taps_x + tap_x)]
             if has_bias:
                 total += bias[c]
             grad_x[index(place)] = total
@@ -173,25 +173,25 @@ def _correlate(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tupl
         step_i, step_j = THREADS // out_x, THREADS % out_x
         line, j = part * run + thread // out_x, thread % out_x
         last = min(part * run + run, images * out_y)
-        for l in range(taps_x):                                      # noqa: E741
-            total[l] = real(0)
+        for tap_x in range(taps_x):
+            total[tap_x] = real(0)
         while line < last:
             n, i = line // out_y, line % out_y
             grad = grad_output[index(((n * filters + o) * out_y + i) * out_x + j)]
             row, left = offset(i * stride_y - before_y + k * spacing_y), offset(j * stride_x - before_x)
             begin, inside = offset(((n * channels + c) * height + row) * width + left), index(row) < bottom
-            for l in range(taps_x):                                  # noqa: E741
+            for tap_x in range(taps_x):
                 pixel = real(0)
-                if inside and index(left + l * spacing_x) < right:
-                    pixel = x[index(begin + l * spacing_x)]
-                total[l] += pixel * grad
+                if inside and index(left + tap_x * spacing_x) < right:
+                    pixel = x[index(begin + tap_x * spacing_x)]
+                total[tap_x] += pixel * grad
             line, j = line + step_i, j + step_j
             if j >= out_x:
                 line, j = line + 1, j - out_x
-        for l in range(taps_x):                                      # noqa: E741
-            terms[thread] = total[l]
+        for tap_x in range(taps_x):
+            terms[thread] = total[tap_x]
             found = block_sum(terms, thread)
             if thread == 0:
-                sums[((part * filters + o) * taps_y + k) * taps_x + l] = found
+                sums[((part * filters + o) * taps_y + k) * taps_x + tap_x] = found
 
     return correlate
