@@ -58,6 +58,7 @@ def test_whatever_shares_memory_keeps_it(hold):
     assert not any(address(other) <= place < address(other) + SIZE for other in others)
 
 
+@pytest.mark.peers
 def test_a_torch_tensor_keeps_memory():
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(new())
