@@ -11,7 +11,7 @@ import numpy as np
 
 from fastnn import kernels
 from fastnn.cs231n._common import course_names, promoted
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape
+from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, check_written
 
 __all__ = ["adam", "rmsprop", "sgd", "sgd_momentum"]
 
@@ -50,6 +50,7 @@ def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Confi
     """
     config = _with_defaults(config, learning_rate=1e-2)
     (values,), (grad,) = as_floats(w=w), promoted(dw=dw)
+    check_written(["w"], {"w": w, "dw": dw})            # of which dw may be a copy from here on
     with course_names(**_OPTIONS):
         kernels.sgd_update(w, grad.astype(values.dtype, copy=False), lr=config["learning_rate"])
     return w, config

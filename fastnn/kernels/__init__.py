@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastnn.kernels._cuda import door, to_device, to_host
+from fastnn.kernels._cuda import to_device, to_host
+from fastnn.kernels._door import door
 from fastnn.kernels._jit import get_num_threads, set_num_threads
 from fastnn.kernels._pool import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target

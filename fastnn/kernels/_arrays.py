@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ IntPair: TypeAlias = int | Sequence[int]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _ndarray = np.ndarray
 _INT64 = np.dtype(np.int64)
+_NO_ARRAYS = {type(None), bool, int, float, str, tuple}
 _LARGEST = 1 << 40                          # sums of a few such numbers are still machine integers
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
@@ -28,23 +29,37 @@ def as_array(name: str, value: Any) -> Array:
     An array on a GPU stays there.
     """
     if type(value) is not np.ndarray:
+        value = as_view(name, value)
         if _cuda.is_device(value):
             return _cuda.contiguous(name, value)
-        if _cuda.is_foreign(value):
-            raise _cuda.ForeignArray(f"{name}: expected a NumPy or CuPy array, got {type(value).__name__}; "
-                                     f"give cupy.asarray({name}), which copies nothing")
-        if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")):
-            raise TypeError(f"{name}: expected an array, "
-                            + ("got None" if value is None else
-                               f"got {type(value).__name__}; convert it with numpy.asarray"))
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(f"{name}: expected an array without a mask, got a masked one; fill it with .filled(value)")
-        try:
-            value = np.from_dlpack(value) if not hasattr(value, "__array__") else np.asarray(value)
-        except Exception as error:
-            raise TypeError(f"{name}: {type(value).__name__} could not be read as a NumPy array: {error}") from error
     flags = value.flags
     return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+
+
+def as_view(name: str, value: Any) -> Array:
+    """Return `value` as NumPy sees it, in any layout; an array on a GPU comes back as it is."""
+    if _cuda.is_device(value):
+        return value
+    if _cuda.is_foreign(value):
+        raise _cuda.ForeignArray(f"{name}: expected a NumPy or CuPy array, got {type(value).__name__}; "
+                                 f"give cupy.asarray({name}), which copies nothing")
+    if not _is_array(value):
+        raise TypeError(f"{name}: expected an array, "
+                        + ("got None" if value is None else
+                           f"got {type(value).__name__}; convert it with numpy.asarray"))
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one; fill it with .filled(value)")
+    try:
+        seen = hasattr(value, "__array__") or hasattr(value, "__array_interface__")
+        return np.asarray(value) if seen else np.from_dlpack(value)
+    except Exception as error:
+        raise TypeError(f"{name}: {type(value).__name__} could not be read as a NumPy array: {error}") from error
+
+
+def _is_array(value: Any) -> bool:
+    """Whether NumPy, or a library of arrays on a GPU, can see this as an array."""
+    return (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")
+            or _cuda.is_device(value) or _cuda.is_foreign(value))
 
 
 def as_floats(**values: Any) -> list[Any]:
@@ -202,40 +217,21 @@ def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return empty(shape, dtype) if type(x) is np.ndarray else _cuda.xp.empty(shape, dtype)
 
 
-def output(out: Array | None, shape: tuple[int, ...], dtype: Any, name: str = "out", **inputs: Array | None) -> Array:
+def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> Array:
     """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`.
 
-    The first of the inputs says where it lies.
+    It lies where x does. That `out` may be written, the door has seen (`check_written`).
     """
-    first = next(iter(inputs))
-    like: Any = inputs[first]
     if out is None:
-        return empty_beside(like, shape, dtype)
-    if _cuda.is_device(out) or _cuda.is_device(like):
-        check_side(name, out, first, like)
-        return _device_output(out, shape, dtype, name, **inputs)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(out).__name__}")
-    out = np.asarray(out)                   # a matrix, say, would stay two-dimensional where it is made flat
+        return empty_beside(x, shape, dtype)
+    check_side("out", out, "x", x)
     if out.dtype != dtype:
-        raise TypeError(f"{name}: expected {np.dtype(dtype)}, got {out.dtype}")
-    check_shape(name, out, shape)
-    if not out.flags.writeable:
-        raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    for input_name, array in inputs.items():
-        if array is not None and overlap(out, array):
-            raise ValueError(f"{name}: expected memory of its own, but it overlaps with {input_name}")
-    return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
-
-
-def _device_output(out: Any, shape: tuple[int, ...], dtype: Any, name: str, **inputs: Any) -> Any:
-    if out.dtype != dtype:
-        raise TypeError(f"{name}: expected {np.dtype(dtype)}, got {out.dtype}")
-    check_shape(name, out, shape)
-    for input_name, array in inputs.items():
-        if array is not None and overlap(out, array):
-            raise ValueError(f"{name}: expected memory of its own, but it overlaps with {input_name}")
-    return out if out.flags.c_contiguous else _cuda.xp.empty(shape, dtype)
+        raise TypeError(f"out: expected {np.dtype(dtype)}, got {out.dtype}")
+    check_shape("out", out, shape)
+    if isinstance(out, np.ndarray) and not _cuda.is_device(out):
+        out = np.asarray(out)               # a matrix, say, would stay two-dimensional where it is made flat
+        return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
+    return out if out.flags.c_contiguous else empty_beside(x, shape, dtype)
 
 
 def deliver(result: Array, out: Array | None) -> Array:
@@ -246,13 +242,53 @@ def deliver(result: Array, out: Array | None) -> Array:
     return out
 
 
-def overlap(a: Array, b: Array) -> bool:
-    """Whether two arrays share memory; yes where finding out would take too long."""
-    if _cuda.is_device(a) or _cuda.is_device(b):
-        return _cuda.overlap(a, b)
-    if a is not b and a.flags.owndata and b.flags.owndata:
-        return False
+def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Raise unless the arrays that a kernel writes, by name, may be written and share memory with nothing else.
+
+    `given` are all arguments as the caller gave them: a copy of an input in another layout would hide what it shares.
+    An array is not written where two of its own elements share memory either. Absent ones are None.
+    """
+    places: dict[str, Array] = {}
+    apart = True                            # as arrays that own their memory are, unless one is there twice
+    for name, value in given.items():
+        if type(value) is not _ndarray:
+            if type(value) in _NO_ARRAYS or not _is_array(value):
+                continue
+            value = _cuda.place(value) if _cuda.is_device(view := as_view(name, value)) else view
+        apart = apart and value.flags.owndata
+        places[name] = value
+    apart = apart and len({*map(id, places.values())}) == len(places)
+    for name in reversed(written):
+        value = given.get(name)
+        if value is None:
+            continue
+        if not (isinstance(value, _ndarray) or _cuda.is_device(value)):
+            raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
+        place = places[name]
+        if not place.flags.writeable:
+            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+        if not place.flags.c_contiguous and (how := _folds(place)):
+            raise ValueError(f"{name}: expected memory of its own for each element, but one element {how} another: "
+                             f"shape {place.shape} with strides {place.strides}")
+        for other, array in () if apart else places.items():
+            if other != name and (how := _overlap(place, array)):
+                raise ValueError(f"{name}: expected memory of its own, but it {how} {other}")
+
+
+def _overlap(a: Array, b: Array) -> str:
+    """Say how two arrays share memory; nothing where they do not."""
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True
+        return "overlaps with" if np.shares_memory(a, b, max_work=10_000) else ""  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:      # no slices of arrays are so hard, but windows by as_strided may be
+        return "may overlap, which takes too long to find out, with"
+
+
+def _folds(array: Array) -> str:
+    """Say how two elements of one array share memory; nothing where none do."""
+    if array.size == 0:
+        return ""
+    for _ in range(array.ndim):             # lines i and j of an axis lie to each other as lines 0 and j - i do
+        if how := _overlap(array[:1], array[1:]):
+            return how
+        array = array[0]
+    return ""

@@ -22,6 +22,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def __getattr__(name: str) -> Any:
 
 
 class ForeignArray(TypeError):
-    """An array on a GPU that is not of `xp` came to a function behind the `door`, which takes it up from there."""
+    """An array on a GPU that is not of `xp` came to a function behind the door, which takes it up from there."""
 
 
 def is_device(value: Any) -> bool:
@@ -203,7 +204,7 @@ def to_host(x: Any) -> np.ndarray:
     if not is_device(x):
         if not is_foreign(x):
             return np.asarray(x)
-        x = _adopted(x)
+        x = adopted(x)
     return np.asarray(_library().asnumpy(x))
 
 
@@ -227,25 +228,15 @@ def contiguous(name: str, array: Any) -> Any:
     return array if array.flags.c_contiguous else _library().ascontiguousarray(array)
 
 
-def overlap(a: Any, b: Any) -> bool:
-    """Whether the memory of two arrays of `xp`, from their first to their last byte, has a byte in common."""
-    if not (is_device(a) and is_device(b)):
-        return False
-    (a_low, a_high), (b_low, b_high) = _bounds(a), _bounds(b)
-    return a_low < b_high and b_low < a_high
+def place(array: Any) -> np.ndarray:
+    """Return a NumPy array where one of `xp` lies, whose addresses can be compared; nobody may read or write it."""
+    pointer = array.ctypes.data if _in_host_memory() else array.data.ptr
+    where = {"version": 3, "data": (pointer, False), "shape": array.shape, "strides": array.strides,
+             "typestr": array.dtype.str}
+    return np.asarray(SimpleNamespace(__array_interface__=where))
 
 
-def _bounds(array: Any) -> tuple[int, int]:
-    """Return the addresses of an array's first byte, and after its last."""
-    begin = array.ctypes.data if _in_host_memory() else array.data.ptr
-    if array.size == 0:
-        return begin, begin
-    reach = [(size - 1) * step for size, step in zip(array.shape, array.strides)]
-    return (begin + sum(min(step, 0) for step in reach),
-            begin + sum(max(step, 0) for step in reach) + array.dtype.itemsize)
-
-
-def _adopted(value: Any) -> Any:
+def adopted(value: Any) -> Any:
     """View a foreign array as one of `xp`, without a copy and without waiting."""
     require()
     library = _library()
@@ -270,7 +261,7 @@ class _Stream:
         return 0, self.pointer
 
 
-def _stream_of(value: Any) -> Any:
+def stream_of(value: Any) -> Any:
     """Return the stream that a foreign array belongs to, or None where it tells of none."""
     if _in_host_memory():
         return None
@@ -288,7 +279,7 @@ def _stream_of(value: Any) -> Any:
 
 
 @contextmanager
-def _current(stream: Any) -> Iterator[None]:
+def current(stream: Any) -> Iterator[None]:
     """Make a stream the current one. It waits for the one before, which then waits for it: arrays of both may meet."""
     before: Any = None if stream is None else _library().cuda.get_current_stream()
     if stream == before:
@@ -300,10 +291,10 @@ def _current(stream: Any) -> Iterator[None]:
     before.wait_event(stream.record())
 
 
-def _returned(result: Any, kind: Any) -> Any:
+def returned(result: Any, kind: Any) -> Any:
     """Return the arrays of a result as a foreign array's library has them, or as they are."""
     if isinstance(result, tuple):
-        return tuple([_returned(item, kind) for item in result])
+        return tuple([returned(item, kind) for item in result])
     if not is_device(result):
         return result
     if kind.__module__.partition(".")[0] == "torch":
@@ -313,31 +304,6 @@ def _returned(result: Any, kind: Any) -> Any:
     if hasattr(kind, "__cuda_ndarray__"):
         return _library().release(result) if _in_host_memory() else _compiler()[0].as_cuda_array(result, sync=False)
     return result
-
-
-def door(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function of host and `xp` arrays take any array on a GPU, and return what came in.
-
-    Where the first that came in is of PyTorch or Numba, the results are too; else they are of `xp`. The work goes to
-    the stream that the array belongs to.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except ForeignArray:
-            pass
-        foreign = [value for value in (*args, *kwargs.values()) if not is_device(value) and is_foreign(value)]
-        named = {name: _adopted(value) if any(value is one for one in foreign) else value
-                 for name, value in kwargs.items()}
-        placed = [_adopted(value) if any(value is one for one in foreign) else value for value in args]
-        out = kwargs.get("out")
-        with _current(_stream_of(foreign[0])):                  # of which Numba's arrays keep a note
-            result = function(*placed, **named)
-            return out if out is not None else _returned(result, type(foreign[0]))
-
-    return call
 
 
 # --- launches ---

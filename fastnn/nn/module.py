@@ -264,7 +264,8 @@ class Module:
         """
         own = dict(self._arrays())
         given, result = checked_state(type(self).__name__, own, state, strict)
-        for name, array in given.items():
+        copies = {name: array.copy() for name, array in given.items()}      # they may be views of what is written
+        for name, array in copies.items():
             own[name][...] = beside(own[name], array)
         return result
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_float
+from fastnn.kernels._arrays import Array, as_float, check_written
 from fastnn.nn.module import Module, Parameter, beside, checked_state
 
 Group = dict[str, Any]
@@ -38,7 +38,7 @@ class Optimizer:
     Raises
     ------
     TypeError, ValueError
-        If an option is unknown or out of range, or there is no parameter, or one is there twice.
+        If an option is unknown or out of range, or there is no parameter, or one is there twice, or two share memory.
     """
 
     _kernel: Callable[..., None]
@@ -325,4 +325,6 @@ def _groups(params: Iterable[Parameter] | Iterable[Group], options: Group) -> li
     if not parameters or len({id(parameter) for parameter in parameters}) < len(parameters):
         raise ValueError("params: expected each parameter once, got "
                          f"{'one in two places' if parameters else 'none; is it an iterator that was used before?'}")
+    arrays = {f"params[{i}].data": parameter.data for i, parameter in enumerate(parameters)}
+    check_written(list(arrays), arrays)
     return groups

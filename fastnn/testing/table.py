@@ -718,7 +718,7 @@ def _update_refused(count: int, **options: Any) -> Callable[[], Iterator[Refused
         yield Refused(Call((parameter, np.ones(3, F32), *states), options), TypeError, r"expected float\d\d")
         yield Refused(Call((parameter, parameter, *states), options), ValueError, r"expected memory of its own")
         yield Refused(Call((parameter.tolist(), np.ones(3), *states), options), TypeError,
-                      r"parameter: expected an array, got list")
+                      r"parameter: expected a NumPy array, got list")
 
     return refused
 

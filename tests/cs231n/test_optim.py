@@ -121,3 +121,11 @@ def test_each_wrong_entry_of_a_config() -> None:
         optim.adam(w, w, {"beta1": 1.0})
     with pytest.raises(TypeError, match=r"^config\['t'\]: expected an integer, got 0.5"):
         optim.adam(w, w, {"t": 0.5})
+
+
+def test_sgd_refuses_a_gradient_in_the_memory_of_w() -> None:
+    w = np.arange(4.0)
+    for dw in (w, w[::-1]):
+        with pytest.raises(ValueError, match=r"^w: expected memory of its own, but it overlaps with dw$"):
+            optim.sgd(w, dw)
+    np.testing.assert_array_equal(w, np.arange(4.0))

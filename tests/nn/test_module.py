@@ -276,3 +276,13 @@ def test_threads_accumulate_into_one_layer() -> None:
         thread.join()
     for parameter, grad in zip(model.parameters(), expected):
         np.testing.assert_allclose(parameter.grad, grad, rtol=1e-12, atol=1e-12)
+
+
+def test_a_state_of_views_of_the_module_is_loaded_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    first, second = (layer.weight.data.copy() for layer in model.children())
+    a, b = (layer.weight.data for layer in model.children())
+    state = {**model.state_dict(), "0.weight": b.T, "1.weight": a[::-1]}
+    model.load_state_dict(state)
+    np.testing.assert_array_equal(model.state_dict()["0.weight"], second.T)
+    np.testing.assert_array_equal(model.state_dict()["1.weight"], first[::-1])

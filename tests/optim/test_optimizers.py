@@ -257,3 +257,21 @@ def test_wrong_values(make: Callable[[], Any], message: str) -> None:
 def test_wrong_types(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         make()
+
+
+def test_parameters_that_share_memory_are_refused() -> None:
+    memory = np.zeros(6)
+    with pytest.raises(ValueError, match=r"^params\[1\].data: .* but it overlaps with params\[0\].data$"):
+        optim.SGD([nn.Parameter(memory[:4]), nn.Parameter(memory[3:])], lr=0.1)
+    optim.SGD([nn.Parameter(memory[:3]), nn.Parameter(memory[3:])], lr=0.1)
+
+
+def test_a_gradient_that_is_the_parameter_is_refused() -> None:
+    for view in (lambda data: data, lambda data: data[::-1]):
+        parameter = nn.Parameter(np.arange(4.0))
+        parameter.accumulate(view(parameter.data))
+        for optimizer in (optim.SGD([parameter], lr=0.1, momentum=0.9), optim.Adam([parameter]),
+                          optim.RMSProp([parameter])):
+            with pytest.raises(ValueError, match=r"^parameter: expected memory of its own, but it overlaps with grad$"):
+                optimizer.step()
+        np.testing.assert_array_equal(parameter.data, np.arange(4.0))

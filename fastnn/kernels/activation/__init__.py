@@ -670,7 +670,7 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
     """
     x, = as_floats(x=x)
     mask, p = _as_mask(mask, x), as_float("p", p, 0, 1)
-    y = output(out, x.shape, x.dtype, x=x, mask=mask)
+    y = output(out, x.shape, x.dtype, x)
     implementation(__name__, target, x).dropout(x.reshape(-1), mask.reshape(-1), p, y.reshape(-1))
     return deliver(y, out)
 
@@ -720,7 +720,7 @@ def _elementwise(name: str, out: Array | None, target: str | None, *options: Any
     """Run a kernel whose arrays all have one shape: the implementation sees them flat."""
     arrays = as_floats(**values)
     _check_one_shape(arrays, values)
-    result = _result(out, arrays, values)
+    result = output(out, arrays[0].shape, arrays[0].dtype, arrays[0])
     run = getattr(implementation(__name__, target, result), name)
     run(*[array.reshape(-1) for array in arrays], *options, result.reshape(-1))
     return deliver(result, out)
@@ -733,7 +733,7 @@ def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **v
     rank = max(1, len(shape))
     if not -rank <= (axis if type(axis) is int else as_int("axis", axis, -rank)) < rank:
         raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
-    result = _result(out, arrays, values)
+    result = output(out, shape, arrays[0].dtype, arrays[0])
     if result.size:
         run, arrays = getattr(implementation(__name__, target, result), name), [*arrays, result]
         if axis in (-1, rank - 1):
@@ -744,13 +744,6 @@ def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **v
             run(*rows)
             moved[-1][...] = rows[-1].reshape(moved[-1].shape)
     return deliver(result, out)
-
-
-def _result(out: Array | None, arrays: list[Any], names: Iterable[str]) -> Array:
-    first = arrays[0]
-    if out is None:
-        return empty_beside(first, first.shape, first.dtype)
-    return output(out, first.shape, first.dtype, **dict(zip(names, arrays)))
 
 
 def _check_one_shape(arrays: list[Array], names: Iterable[str]) -> tuple[int, ...]:

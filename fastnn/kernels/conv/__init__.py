@@ -21,7 +21,6 @@ from fastnn.kernels._arrays import (
     check_rank_of,
     check_shape,
     deliver,
-    empty_beside,
     is_relu,
     output,
 )
@@ -163,7 +162,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         raise TypeError(f"kept: expected KeptFilters or None, got {type(kept).__name__}")
     if bias is not None:
         check_shape("bias", bias, shape[1:2])
-    y = empty_beside(x, shape, x.dtype) if out is None else output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
+    y = output(out, shape, x.dtype, x)
     if y.size:
         implementation(__name__, target, x).conv2d(x, weight, bias, relu, geometry, algorithm, kept, y)
     return deliver(y, out)
@@ -277,7 +276,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
     geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
     if bias is not None:
         check_shape("bias", bias, shape[1:2])
-    y = output(out, shape, x.dtype, x=x, weight=weight, bias=bias)
+    y = output(out, shape, x.dtype, x)
     if y.size:
         implementation(__name__, target, x).conv_transpose2d(x, weight, bias, geometry, y)
     return deliver(y, out)

@@ -42,7 +42,9 @@ def _transformed(weight: Array, kept: KeptFilters) -> Array:
     last = kept.last
     if last is None or last[0].shape != weight.shape or last[0].dtype != weight.dtype or not same_bits(last[0], weight):
         own = weight.copy()                 # the other one may change meanwhile
-        last = kept.last = own, winograd.pack(own)
+        packed = winograd.pack(own)
+        own.flags.writeable = packed.flags.writeable = False        # no result may be written there
+        last = kept.last = own, packed
     return last[1]
 
 

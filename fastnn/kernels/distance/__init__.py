@@ -79,7 +79,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     x, y = _as_points(x=x, y=y)
     if algorithm not in _ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_ALGORITHMS}, got {algorithm!r}")
-    distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x=x, y=y)
+    distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x)
     if distances.size:
         implementation(__name__, target, x).pairwise_l2(x, y, bool(squared), algorithm, distances)
     return deliver(distances, out)

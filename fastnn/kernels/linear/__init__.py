@@ -49,7 +49,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
     _check(x, weight)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1])
-    y = output(out, (len(x), len(weight)), x.dtype, x=x, weight=weight, bias=bias)
+    y = output(out, (len(x), len(weight)), x.dtype, x)
     implementation(__name__, target, x).linear(x, weight, bias, y)
     return deliver(y, out)
 

@@ -20,13 +20,14 @@ from fastnn.kernels._arrays import (
     empty_beside,
     is_relu,
     output,
-    overlap,
 )
+from fastnn.kernels._door import updates
 from fastnn.kernels._targets import implementation
 
 _F64 = np.dtype(np.float64)
 
 
+@updates("running_mean", "running_var", when="training")
 def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
                bias: Array | None = None, *, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
                activation: str | None = None, return_stats: bool = False, out: Array | None = None,
@@ -118,8 +119,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     updates = training and running_mean is not None
     if updates:
         _check_updatable(*given)
-    y = empty_beside(x, x.shape, x.dtype) if out is None else output(
-        out, x.shape, x.dtype, x=x, running_mean=given[0], running_var=given[1], weight=weight, bias=bias)
+    y = output(out, x.shape, x.dtype, x)
     stats = empty_beside(x, (2, *channels), np.float64) if of_batch or return_stats else None
     implementation(__name__, target, x).batch_norm(
         x, running_mean, running_var, weight, bias, of_batch, momentum, eps, relu, stats, y)
@@ -229,13 +229,5 @@ def _check_several(x: Array) -> None:
 
 def _check_updatable(running_mean: Any, running_var: Any) -> None:
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-        if _cuda.is_device(array):
-            if not array.flags.c_contiguous:
-                raise ValueError(f"{name}: expected a C-contiguous array, which training updates")
-            continue
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array, which training updates, got {type(array).__name__}")
-        if not array.flags.writeable:
-            raise ValueError(f"{name}: expected a writable array, which training updates, got a read-only one")
-    if overlap(running_mean, running_var):
-        raise ValueError("running_var: expected memory of its own, but it overlaps with running_mean")
+        if _cuda.is_device(array) and not array.flags.c_contiguous:
+            raise ValueError(f"{name}: expected a C-contiguous array, which training updates")

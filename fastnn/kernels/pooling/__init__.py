@@ -91,7 +91,7 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     (x,) = as_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
     kernel, stride, padding, dilation, shape = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
-    y = output(out, shape, x.dtype, x=x)
+    y = output(out, shape, x.dtype, x)
     indices = empty_beside(x, shape, np.int64) if return_indices else None
     implementation(__name__, target, x).max_pool2d(x, kernel, stride, padding, dilation, y, indices)
     y = deliver(y, out)
@@ -210,7 +210,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     check_rank("x", x, 4, layout="(N, C, H, W)")
     kernel, stride, padding, _, pooled = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, 1)
     divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
-    y = output(out, pooled, x.dtype, x=x)
+    y = output(out, pooled, x.dtype, x)
     implementation(__name__, target, x).avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, y)
     return deliver(y, out)
 
@@ -314,7 +314,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
     if len(sizes) != 2 or output_size is None:
         raise ValueError(f"output_size: expected an integer or a pair, in which None keeps a size, got {output_size!r}")
     sizes = tuple([kept if size is None else as_int("output_size", size, 0) for size, kept in zip(sizes, x.shape[2:])])
-    y = output(out, x.shape[:2] + sizes, x.dtype, x=x)
+    y = output(out, x.shape[:2] + sizes, x.dtype, x)
     implementation(__name__, target, x).adaptive_avg_pool2d(x, y)
     return deliver(y, out)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, deliver, overlap
+from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, deliver
+from fastnn.kernels._door import updates
 from fastnn.kernels._targets import implementation
 
 
+@updates("parameter", "momentum_buffer")
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = None, *, lr: float,
                momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
                target: str | None = None) -> None:
@@ -74,6 +74,7 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
          parameter=parameter, momentum_buffer=momentum_buffer)
 
 
+@updates("parameter", "square_avg", "momentum_buffer")
 def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None = None, *,
                    lr: float, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
                    momentum: float = 0.0, target: str | None = None) -> None:
@@ -133,6 +134,7 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
          parameter=parameter, square_avg=square_avg, momentum_buffer=momentum_buffer)
 
 
+@updates("parameter", "exp_avg", "exp_avg_sq")
 def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, *, step: int, lr: float,
                 betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
                 decoupled: bool = False, target: str | None = None) -> None:
@@ -199,36 +201,16 @@ def _check_buffer(momentum_buffer: Array | None, momentum: float) -> None:
         raise ValueError(f"momentum_buffer: expected {expected} with momentum {momentum:g}, got {got}")
 
 
-def _check_apart(grad: Array, written: dict[str, Array]) -> None:
-    """Raise ValueError if an array that is written shares memory with another one."""
-    arrays = {"grad": grad, **written}
-    if len({*map(id, arrays.values())}) == len(arrays) and all([array.flags.owndata for array in arrays.values()]):
-        return
-    names = list(arrays)
-    for i, key in enumerate(names):
-        for other in names[:i]:
-            if overlap(arrays[key], arrays[other]):
-                raise ValueError(f"{key}: expected memory of its own, which the update writes, "
-                                 f"but it overlaps with {other}")
-
-
 def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, **written: Array | None) -> None:
-    """Run an update on the arrays, flat, once they all have one dtype and one shape, and memory of their own."""
+    """Run an update on the arrays, flat, once they all have one dtype and one shape."""
     parameter, *states, gradient = as_floats(**written, grad=grad)
-    given = {key: array for key, array in written.items() if array is not None}
-    for key, array in given.items():
-        if _cuda.is_device(array):
-            if not array.flags.c_contiguous:
-                raise ValueError(f"{key}: expected a C-contiguous array, which the update writes")
-            check_shape(key, array, parameter.shape)
+    for key, array in written.items():
+        if array is None:
             continue
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{key}: expected a NumPy array, which the update writes, got {type(array).__name__}")
-        if not array.flags.writeable:
-            raise ValueError(f"{key}: expected a writable array, which the update writes, got a read-only one")
+        if _cuda.is_device(array) and not array.flags.c_contiguous:
+            raise ValueError(f"{key}: expected a C-contiguous array, which the update writes")
         check_shape(key, array, parameter.shape)
     check_shape("grad", gradient, parameter.shape)
-    _check_apart(gradient, given)
     if parameter.size:
         flat = [None if array is None else array.reshape(-1) for array in (parameter, gradient, *states)]
         getattr(implementation(__name__, target, parameter), name)(*flat, *options)

@@ -1,0 +1,1200 @@
+"""Random calls of every kernel, held to its bound beside PyTorch, or beside the naive version where that judges.
+
+    pytest tests/kernels/test_random_calls.py --random-calls 100000 --seed 1
+
+runs more of them than the suite does. Call number i of a seed is always the same. What fails is printed as lines to be
+pasted into Python, and the run goes on to the end. Both sides must refuse the same calls, but for DIFFERENCES.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import kernels
+from fastnn.testing import KERNELS, Call
+from fastnn.testing.compare import TOLERANCES
+
+Array = np.ndarray
+Judge = Callable[[Call, Any], list[tuple[Any, Any]]]
+Truth = tuple[Any, Any]                                 # a result in float64, and how far from it is allowed
+SUMS = {"conv2d", "conv_transpose2d", "linear"}
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
+# --- what both sides refuse, but for these
+
+def images_of(given: dict[str, Any]) -> tuple[int, ...]:
+    return given["input_shape"] if "input_shape" in given else given["x"].shape
+
+
+def both(value: Any) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def misses_the_image(given: dict[str, Any]) -> bool:
+    """Whether a window of max pooling steps over the image by its dilation."""
+    kernel, dilation = both(given.get("kernel_size", 1)), both(given.get("dilation", 1))
+    padding, stride = both(given.get("padding", 0)), both(given.get("stride", kernel))
+    return any((start % dilation[i]) >= size for i, size in enumerate(images_of(given)[2:])
+               for start in range(-padding[i], 0, stride[i]))
+
+
+# Kernels, which calls of them by the names of arguments, and why PyTorch refuses what is taken here, or the reverse.
+DIFFERENCES: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
+    ("conv2d", lambda a: a.get("padding") == "same", "torch allows 'same' for stride 1 alone (docstring)"),
+    ("pool2d", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
+    ("max_pool2d", misses_the_image, "a window without a cell has no maximum (docstring); torch takes -inf"),
+    ("batch_norm", lambda a: 0 in a["x"].shape, "no samples are refused in training, no channels taken (design)"),
+    ("conv_transpose2d", lambda a: len(a["x"]) == 0, "torch does not look at output_padding where there are no images"),
+]
+
+
+# --- arguments as text -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Draw:
+    """One random call: arguments are drawn as text, so that it can be printed."""
+
+    random: Random
+    dtype: str                                          # of the floats: "f4" or "f8"
+    large: bool                                         # whether shapes are large enough for threads, tiles and filters
+    wild: bool                                          # whether magnitudes are
+    planted: bool                                       # whether NaN and inf may be among the values
+    args: list[str] = field(default_factory=list)
+    kwargs: dict[str, str] = field(default_factory=dict)
+
+    def chance(self, p: float) -> bool:
+        return self.random.random() < p
+
+    def size(self, low: int, small: int, large: int) -> int:
+        """A number, from a third of `large` on if shapes are large."""
+        return self.random.randint(max(low, large // 3), large) if self.large else self.random.randint(low, small)
+
+    def pair(self, low: int, high: int) -> Any:
+        """An integer, or one for rows and one for columns."""
+        one, two = self.random.randint(low, high), self.random.randint(low, high)
+        return one if self.chance(0.5) else (one, two)
+
+    def option(self, name: str, values: Any, p: float = 0.5) -> Any:
+        """Give an option with some probability; return what was given, or None."""
+        if not self.chance(p):
+            return None
+        value = values() if callable(values) else self.random.choice(values)
+        self.kwargs[name] = repr(value)
+        return value
+
+    def rng(self) -> str:
+        return f"np.random.default_rng({self.random.randrange(1 << 20)})"
+
+    def floats(self, *shape: int, reach: int | None = None, positive: bool = False, like: str = "") -> str:
+        """An array of floats in any layout; `reach` bounds the exponents of ten of magnitudes."""
+        dtype = self.dtype
+        kind = self.random.randrange(12)
+        wide = (*shape[:-1], 2 * shape[-1]) if shape and kind == 1 else shape[::-1] if kind == 2 else shape
+        text = f"{self.rng()}.standard_normal({wide}, {dtype!r})"
+        if self.chance(0.15):                           # ties and zeros
+            text = f"{self.rng()}.integers(-2, 3, {wide}).astype({dtype!r})"
+        if self.wild and reach != 0:
+            most = min(reach or 300, 36 if dtype == "f4" else 300)
+            scale = self.random.randint(-most, most)
+            text = f"{text} * np.{'float32' if dtype == 'f4' else 'float64'}(1e{scale})"
+        elif self.chance(0.1):
+            text = f"{text} + np.{'float32' if dtype == 'f4' else 'float64'}({self.random.choice((3, 100, -1000))})"
+        if positive:
+            text = f"abs({text})"
+        if self.planted and self.chance(0.5) and shape:
+            value = self.random.choice(("np.nan", "np.inf", "-np.inf"))
+            text = f"np.where({self.rng()}.random({wide}) < 0.1, {value}, {text})"
+        if not shape:
+            return f"np.array({text})"
+        if kind == 1:
+            return f"({text})[..., ::2]"
+        if kind == 2:
+            return f"({text}).T"
+        if kind == 3:
+            return f"({text})[{', '.join(['::-1'] * len(shape))}]"
+        if kind == 4:
+            return f"np.broadcast_to({text}, {shape})"          # read-only
+        if kind == 5 and len(shape) > 1:
+            return f"np.broadcast_to({text.replace(repr(wide), repr((1, *shape[1:])))}, {shape})"
+        if kind == 6:
+            return f"np.asfortranarray({text})"
+        return text
+
+    def integers(self, low: int, high: int, *shape: int) -> str:
+        dtype = self.random.choice(("i8", "i4", "u1") if low >= 0 else ("i8", "i4"))
+        return f"{self.rng()}.integers({low}, {high}, {shape}).astype({dtype!r})"
+
+    def out(self, *shape: int, dtype: str = "") -> None:
+        """Give an array for the result now and then."""
+        if self.chance(0.08):
+            dtype = dtype or self.dtype
+            self.kwargs["out"] = self.random.choice((
+                f"np.empty({shape}, {dtype!r})", f"np.empty({(*shape, 2)}, {dtype!r})[..., 0]",
+                f"np.empty({shape[::-1]}, {dtype!r}).T"))
+
+    def text(self, name: str) -> str:
+        return f"kernels.{name}({', '.join([*self.args, *(f'{k}={v}' for k, v in self.kwargs.items())])})"
+
+
+# --- references ------------------------------------------------------------------------------------------------------
+
+
+def reference(name: str, call: Call) -> Any:
+    """What PyTorch says in float64; the naive version where there is no PyTorch, and for NaN and inf in sums."""
+    if not HAS_TORCH or (name in SUMS and not finite(call)):
+        return KERNELS[name](call, target="naive")
+    import torch
+
+    with torch.no_grad():
+        result = KERNELS[name].torch(*call.map(tensor).args, **call.map(tensor).kwargs)
+    return tuple(part.numpy() for part in result) if isinstance(result, tuple) else result.numpy()
+
+
+def gradients(name: str, forward: Call, grad: Any, at: tuple[int, ...]) -> tuple[Any, ...]:
+    """Gradients by arguments of a call as PyTorch says in float64."""
+    import torch
+
+    same = forward.map(tensor)
+    wanted = [same.args[i].requires_grad_() for i in at]
+    y = KERNELS[name].torch(*same.args, **same.kwargs)
+    grads = torch.autograd.grad(y, wanted, torch.as_tensor(grad, dtype=torch.float64), allow_unused=True)
+    return tuple(torch.zeros_like(a).numpy() if g is None else g.numpy() for a, g in zip(wanted, grads))
+
+
+def finite(call: Call) -> bool:
+    return all(np.isfinite(array).all() for array in call.arrays())
+
+
+def tensor(array: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(array, np.float64 if array.dtype.kind == "f" else
+                                     np.int64 if array.dtype.kind in "iu" else array.dtype, order="C"))
+
+
+def sums(terms: float, block: int = 512) -> float:
+    """The factor of eps in the bounds of sums that are cut into blocks."""
+    return min(terms, block) + terms / block + 1
+
+
+def absolute(call: Call) -> Call:
+    return call.map(lambda array: np.abs(array) if array.dtype.kind == "f" else array)
+
+
+def within(truth: Any, magnitude: Any, factor: float, eps: SimpleNamespace) -> Truth:
+    """A truth, and `factor` eps times the magnitude of what is summed; anything where that is out of range."""
+    magnitude = np.asarray(magnitude, np.float64)
+    with np.errstate(all="ignore"):
+        bound = factor * (eps.eps * magnitude + 2 * eps.smallest_subnormal)
+        # Where inputs are not finite, nor are truth and magnitude, and the kind of the truth counts.
+        return truth, np.where((magnitude > 0.99 * eps.max) & np.isfinite(truth), np.inf, bound)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How calls of one kernel are drawn, and what their results must be."""
+
+    draw: Callable[[Draw], None]
+    judge: Judge                                        # of the call in float64, by the finfo of its dtype
+    dtypes: tuple[str, ...] = ("f4", "f8")
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+# --- convolution -----------------------------------------------------------------------------------------------------
+
+
+def span(size: int, kernel: int, stride: int, before: int, after: int, dilation: int) -> int:
+    return max(0, (size + before + after - dilation * (kernel - 1) - 1) // (stride or 1) + 1)
+
+
+def draw_images(draw: Draw) -> tuple[list[int], list[int], int]:
+    """Shapes of images and filters, and the groups."""
+    groups = draw.random.choice((1, 1, 1, 2, 3))
+    inputs, outputs = draw.size(1, 3, 24), draw.size(1, 4, 24)
+    if draw.chance(0.15) and not draw.large:            # depthwise
+        groups, inputs = draw.random.choice(((3, 1), (5, 1), (18, 1)))
+    image = [draw.random.choice((1, 1, 2, 3, 0) if draw.chance(0.3) else (1, 2)), inputs * groups,
+             draw.size(1, 8, 36), draw.size(1, 9, 36)]
+    if draw.chance(0.03):
+        image[draw.random.randrange(1, 4)] = draw.random.randint(0, 3)
+    taps = [draw.random.choice((1, 2, 3, 3, 3, 4, 5)) for _ in range(2)]
+    if draw.chance(0.6):
+        taps[1] = taps[0]
+    filters = [outputs * groups, inputs + draw.chance(0.02), *taps]
+    if draw.chance(0.02):
+        groups = draw.random.randint(-1, 4)
+    return image, filters, groups
+
+
+def draw_window(draw: Draw, strides: int = 4, paddings: int = 4, dilations: int = 3) -> tuple[Any, Any, Any]:
+    low = -1 if draw.chance(0.02) else 1
+    stride = draw.option("stride", lambda: draw.pair(low, strides), 0.4) or 1
+    padding = draw.option("padding", lambda: draw.pair(min(low, 0), paddings), 0.5) or 0
+    dilation = draw.option("dilation", lambda: draw.pair(low, dilations), 0.25) or 1
+    return stride, padding, dilation
+
+
+def draw_conv2d(draw: Draw, backward: bool = False) -> None:
+    image, filters, groups = draw_images(draw)
+    stride, padding, dilation = draw_window(draw)
+    if draw.chance(0.08):
+        padding = draw.random.choice(("same", "valid"))
+        draw.kwargs["padding"] = repr(padding)
+    if draw.chance(0.03):
+        padding = draw.pair(0, 30)
+        draw.kwargs["padding"] = repr(padding)
+    if groups != 1:
+        draw.kwargs["groups"] = repr(groups)
+    if draw.chance(0.3):
+        plain = draw.kwargs.keys() <= {"padding"} and filters[2:] in ([3, 3], [5, 5]) and image[1] == filters[1]
+        fits = plain and not isinstance(padding, str) and min(both(padding)) >= 0 and max(both(padding)) < filters[2]
+        algorithms = ("auto", "direct", "winograd") if fits else ("auto", "direct")
+        draw.kwargs["algorithm"] = repr(draw.random.choice(algorithms))
+    shape = []
+    for axis in (0, 1):
+        step, pad, gap = (v if isinstance(v, str) else both(v)[axis] for v in (stride, padding, dilation))
+        size = image[2 + axis]
+        shape.append(-(-size // step) if pad == "same" and step > 0 else
+                     span(size, filters[2 + axis], step, *(2 * [0 if isinstance(pad, str) else pad]), gap))
+    result = (image[0], filters[0], *shape)
+    if backward:
+        if draw.chance(0.02):
+            result = (*result[:3], result[3] + 1)
+        draw.args = [draw.floats(*result, reach=18), draw.floats(*image, reach=18), draw.floats(*filters, reach=18)]
+        draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+        return
+    draw.args = [draw.floats(*image, reach=18), draw.floats(*filters, reach=18)]
+    if draw.chance(0.6):
+        draw.args.append(draw.floats(filters[0] + draw.chance(0.02), reach=18))
+    draw.option("activation", ("relu", None), 0.15)
+    draw.out(*result)
+
+
+def winograd_may_run(call: Call, weight: Array) -> bool:
+    return weight.shape[2:] in ((3, 3), (5, 5)) and call.kwargs.get("algorithm") != "direct"
+
+
+def judge_conv2d(call: Call, eps: Any) -> list[Truth]:
+    weight = call.args[1]
+    options = {name: value for name, value in call.kwargs.items() if name not in ("algorithm", "out")}
+    truth = reference("conv2d", Call(call.args, options))
+    options.pop("activation", None)
+    magnitude = reference("conv2d", Call(absolute(call).args, options))
+    return [of_sums(truth, magnitude, math.prod(weight.shape[1:]) + 1, eps, winograd_may_run(call, weight))]
+
+
+def of_sums(truth: Array, magnitude: Array, terms: int, eps: Any, winograd: bool = False) -> Truth:
+    truth, bound = within(truth, magnitude, 2 * sums(terms), eps)
+    if winograd and truth.size and np.isfinite(magnitude).all():
+        bound = bound + 10 * TOLERANCES[eps.dtype] * magnitude.max()
+    return truth, bound
+
+
+def judge_conv2d_backward(call: Call, eps: Any, name: str = "conv2d") -> list[Truth]:
+    grad, x, weight = call.args
+    options = {name: value for name, value in call.kwargs.items() if name not in ("algorithm", "needs")}
+    fast = name == "conv2d" and winograd_may_run(call, weight)
+    outputs = grad.shape[1]
+    if HAS_TORCH and finite(call):
+        forward = Call((x, weight, np.zeros(outputs)), options)
+        truths = gradients(name, forward, grad, (0, 1, 2))
+        magnitudes = gradients(name, absolute(forward), np.abs(grad), (0, 1, 2))
+    else:
+        truths, magnitudes = (KERNELS[f"{name}_backward"](Call(c.args, options), target="naive")
+                              for c in (call, absolute(call)))
+    taps = math.prod(weight.shape[2:])
+    pixels = grad.size // max(1, outputs)
+    terms = [taps * weight.shape[0 if name == "conv2d" else 1], pixels, pixels]
+    return [of_sums(t, m, n + 1, eps, fast) for t, m, n in zip(truths, magnitudes, terms)]
+
+
+def draw_conv_transpose2d(draw: Draw, backward: bool = False) -> None:
+    image, filters, groups = draw_images(draw)
+    filters = [image[1] + draw.chance(0.02), max(1, filters[0] // max(1, abs(groups))), *filters[2:]]
+    stride, padding, dilation = draw_window(draw, paddings=2)
+    extra = draw.option("output_padding", lambda: draw.pair(-draw.chance(0.02), 2), 0.3) or 0
+    if groups != 1:
+        draw.kwargs["groups"] = repr(groups)
+    shape = [(image[2 + i] - 1) * both(stride)[i] - 2 * both(padding)[i] + both(dilation)[i] * (filters[2 + i] - 1)
+             + both(extra)[i] + 1 for i in (0, 1)]
+    result = (image[0], filters[1] * groups, *shape)
+    result = tuple(max(0, size) for size in result)
+    if backward:
+        draw.args = [draw.floats(*result, reach=18), draw.floats(*image, reach=18), draw.floats(*filters, reach=18)]
+        draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+        return
+    draw.args = [draw.floats(*image, reach=18), draw.floats(*filters, reach=18)]
+    if draw.chance(0.5):
+        draw.args.append(draw.floats(result[1] + draw.chance(0.02), reach=18))
+    draw.out(*result)
+
+
+def judge_conv_transpose2d(call: Call, eps: Any) -> list[Truth]:
+    options = {name: value for name, value in call.kwargs.items() if name != "out"}
+    weight = call.args[1]
+    truth, magnitude = (reference("conv_transpose2d", Call(c.args, options)) for c in (call, absolute(call)))
+    return [of_sums(truth, magnitude, weight.shape[0] * math.prod(weight.shape[2:]) + 1, eps)]
+
+
+FAMILIES["conv2d"] = Family(draw_conv2d, judge_conv2d)
+FAMILIES["conv2d_backward"] = Family(lambda draw: draw_conv2d(draw, True), judge_conv2d_backward)
+FAMILIES["conv_transpose2d"] = Family(draw_conv_transpose2d, judge_conv_transpose2d)
+FAMILIES["conv_transpose2d_backward"] = Family(
+    lambda draw: draw_conv_transpose2d(draw, True),
+    lambda call, eps: judge_conv2d_backward(call, eps, "conv_transpose2d"))
+
+
+# --- linear maps -----------------------------------------------------------------------------------------------------
+
+
+def draw_linear(draw: Draw, backward: bool = False) -> None:
+    n, i, o = draw.size(0, 5, 200), draw.size(1, 9, 700), draw.size(1, 9, 200)
+    arrays = [(n, i), (o, i + draw.chance(0.03))]
+    if backward:
+        arrays.insert(0, (n, o + draw.chance(0.03)))
+        draw.args = [draw.floats(*shape, reach=18) for shape in arrays]
+        draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+        return
+    draw.args = [draw.floats(*shape, reach=18) for shape in arrays]
+    if draw.chance(0.5):
+        draw.args.append(draw.floats(o + draw.chance(0.03), reach=18))
+    draw.out(n, o)
+
+
+def judge_linear(call: Call, eps: Any) -> list[Truth]:
+    truth, magnitude = (reference("linear", Call(c.args)) for c in (call, absolute(call)))
+    return [of_sums(truth, magnitude, call.args[1].shape[1] + 1, eps)]
+
+
+def judge_linear_backward(call: Call, eps: Any) -> list[Truth]:
+    def products(grad: Array, x: Array, weight: Array) -> tuple[Array, ...]:
+        if grad.shape != (len(x), len(weight)) or x.shape[1] != weight.shape[1]:
+            raise ValueError("shapes")
+        return grad @ weight, grad.T @ x, grad.sum(0)
+
+    terms = (len(call.args[2]), len(call.args[1]), len(call.args[1]))
+    return [of_sums(t, m, n + 1, eps) for t, m, n in zip(products(*call.args), products(*absolute(call).args), terms)]
+
+
+FAMILIES["linear"] = Family(draw_linear, judge_linear)
+FAMILIES["linear_backward"] = Family(lambda draw: draw_linear(draw, True), judge_linear_backward)
+
+
+# --- pooling ---------------------------------------------------------------------------------------------------------
+
+
+def pooled(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    free = size + 2 * padding - dilation * (kernel - 1) - 1
+    windows = (free + (stride - 1 if ceil_mode else 0)) // (stride or 1) + 1
+    return max(0, windows - (ceil_mode and (windows - 1) * stride >= size + padding))
+
+
+def draw_pool(draw: Draw, of_max: bool, backward: bool = False) -> None:
+    image = [draw.random.choice((1, 2, 2, 0)), draw.size(1, 3, 20), draw.size(1, 9, 60), draw.size(1, 11, 60)]
+    if draw.chance(0.03):
+        image[draw.random.randrange(1, 4)] = 0
+    kernel = draw.pair(1, 4)
+    stride = draw.option("stride", lambda: draw.pair(-draw.chance(0.02) or 1, 5), 0.6) or kernel
+    most = max(both(kernel)) // 2 + draw.chance(0.05)
+    padding = draw.option("padding", lambda: draw.pair(-draw.chance(0.02), most), 0.5) or 0
+    if not draw.chance(0.1):                            # mostly at most half the kernel
+        padding = tuple(min(p, k // 2) for p, k in zip(both(padding), both(kernel)))
+        if "padding" in draw.kwargs:
+            draw.kwargs["padding"] = repr(padding)
+    dilation = (draw.option("dilation", lambda: draw.pair(1, 3), 0.25) or 1) if of_max and not backward else 1
+    ceil_mode = draw.option("ceil_mode", (True, False), 0.4) or False
+    shape = tuple(pooled(image[2 + i], *(both(v)[i] for v in (kernel, stride, padding, dilation)), ceil_mode)
+                  for i in (0, 1))
+    result = (*image[:2], *shape)
+    if not of_max:
+        draw.option("count_include_pad", (True, False), 0.4)
+        draw.option("divisor_override", lambda: draw.random.randint(-draw.chance(0.02) or 1, 9), 0.2)
+    if backward:
+        draw.args = [draw.floats(*result), repr(tuple(image)), repr(kernel)]
+        return
+    draw.args = [draw.floats(*image), repr(kernel)]
+    if of_max:
+        draw.option("return_indices", (True, False), 0.6)
+    draw.out(*result)
+
+
+def judge_max_pool2d(call: Call, eps: Any) -> list[Truth]:
+    options = {name: value for name, value in call.kwargs.items() if name != "out"}
+    result = reference("max_pool2d", Call(call.args, options))
+    parts = result if isinstance(result, tuple) else (result,)
+    if len(parts) == 2 and np.isnan(parts[0]).any():    # torch takes the last NaN, the contract says the first
+        parts = KERNELS["max_pool2d"](Call(call.args, options), target="naive")
+    return [(part, 0.0) for part in parts]
+
+
+def draw_max_pool2d_backward(draw: Draw) -> None:
+    n, c = draw.random.choice((1, 2, 0)), draw.size(1, 3, 20)
+    height, width, rows, columns = (draw.size(1, 7, 40) for _ in range(4))
+    result = (n, c, rows, columns)
+    high = height * width + draw.chance(0.02)
+    draw.args = [draw.floats(*result), f"{draw.rng()}.integers({-draw.chance(0.02)}, {high}, {result})",
+                 repr((n, c, height, width))]
+
+
+def judge_max_pool2d_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, indices, shape = call.args
+    flat = indices.reshape(math.prod(indices.shape[:2]), math.prod(indices.shape[2:]))
+    if flat.size and not (flat.min() >= 0 and flat.max() < shape[2] * shape[3]):
+        raise ValueError("indices")
+    parts = []
+    for values in (grad, np.abs(grad)):
+        total = np.zeros((len(flat), shape[2] * shape[3]))
+        np.add.at(total, (np.arange(len(flat))[:, None], flat), values.reshape(flat.shape))
+        parts.append(total.reshape(shape))
+    return [within(*parts, 2 * flat.shape[1], eps)]
+
+
+def judge_avg_pool2d(call: Call, eps: Any, name: str = "avg_pool2d") -> list[Truth]:
+    options = {name: value for name, value in call.kwargs.items() if name != "out"}
+    truth, magnitude = (reference(name, Call(c.args, options)) for c in (call, absolute(call)))
+    cells = (math.prod(both(call.args[1])) if name == "avg_pool2d" else
+             math.prod(-(-size // max(1, out)) + 1 for size, out in zip(call.args[0].shape[2:], truth.shape[2:])))
+    return [within(truth, magnitude, 2 * cells + 1, eps)]
+
+
+def judge_avg_pool2d_backward(call: Call, eps: Any, name: str = "avg_pool2d") -> list[Truth]:
+    grad, shape, *kernel = call.args
+    if HAS_TORCH:
+        forward = Call((np.zeros(shape), *(kernel or [grad.shape[2:]])), call.kwargs)
+        (truth,), (magnitude,) = (gradients(name, forward, g, (0,)) for g in (grad, np.abs(grad)))
+    else:
+        truth, magnitude = (KERNELS[f"{name}_backward"](Call((g, *call.args[1:]), call.kwargs), target="naive")
+                            for g in (grad, np.abs(grad)))
+    cells = (math.prod(both(kernel[0])) if kernel else
+             math.prod(-(-out // max(1, size)) + 1 for size, out in zip(shape[2:], grad.shape[2:])))
+    return [within(truth, magnitude, 2 * (cells + 1), eps)]
+
+
+def draw_adaptive_avg_pool2d(draw: Draw, backward: bool = False) -> None:
+    image = [draw.random.choice((1, 2, 0)), draw.size(1, 3, 20), draw.size(1, 9, 60), draw.size(1, 11, 60)]
+    if draw.chance(0.03):
+        image[draw.random.randrange(1, 4)] = 0
+    size: Any = [draw.random.randint(1, 9) for _ in range(2)]
+    if backward:
+        draw.args = [draw.floats(*image[:2], *size), repr(tuple(image))]
+        return
+    result = tuple(size)
+    if draw.chance(0.2):
+        result, size = (size[0], image[3]), (size[0], None)
+    elif draw.chance(0.3):
+        result, size = (size[0], size[0]), size[0]
+    elif draw.chance(0.05):
+        result = size = (0, size[1])
+    draw.args = [draw.floats(*image), repr(size if isinstance(size, int) else tuple(size))]
+    draw.out(*image[:2], *result)
+
+
+FAMILIES["max_pool2d"] = Family(lambda draw: draw_pool(draw, True), judge_max_pool2d)
+FAMILIES["max_pool2d_backward"] = Family(draw_max_pool2d_backward, judge_max_pool2d_backward)
+FAMILIES["avg_pool2d"] = Family(lambda draw: draw_pool(draw, False), judge_avg_pool2d)
+FAMILIES["avg_pool2d_backward"] = Family(lambda draw: draw_pool(draw, False, True), judge_avg_pool2d_backward)
+FAMILIES["adaptive_avg_pool2d"] = Family(
+    draw_adaptive_avg_pool2d, lambda call, eps: judge_avg_pool2d(call, eps, "adaptive_avg_pool2d"))
+FAMILIES["adaptive_avg_pool2d_backward"] = Family(
+    lambda draw: draw_adaptive_avg_pool2d(draw, True),
+    lambda call, eps: judge_avg_pool2d_backward(call, eps, "adaptive_avg_pool2d"))
+
+
+# --- batch normalization ---------------------------------------------------------------------------------------------
+
+
+def draw_values(draw: Draw) -> list[int]:
+    shape = [draw.size(1, 6, 40), draw.size(1, 5, 40), draw.size(1, 5, 20), draw.size(1, 5, 20)]
+    shape = shape[: draw.random.choice((2, 3, 4))]
+    if draw.chance(0.03):
+        shape[draw.random.randrange(len(shape))] = 0
+    return shape
+
+
+def draw_batch_norm(draw: Draw) -> None:
+    shape = draw_values(draw)
+    channels = shape[1] + draw.chance(0.02)
+    draw.args = [draw.floats(*shape, reach=15)]
+    draw.args += [f"{draw.rng()}.standard_normal({channels}, {draw.dtype!r})",
+                  f"{draw.rng()}.random({channels}, {draw.dtype!r})"] if draw.chance(0.7) else ["None", "None"]
+    if draw.chance(0.6):
+        draw.args += [draw.floats(channels, reach=10), draw.floats(channels, reach=10)]
+    draw.option("training", (True, False), 0.8)
+    draw.option("momentum", lambda: draw.random.choice((0.0, 1.0, 0.3, round(draw.random.random(), 3))), 0.4)
+    draw.option("eps", (1e-3, 1e-5, 1e-12), 0.3)
+    draw.option("activation", ("relu", None), 0.2)
+    draw.out(*shape)
+
+
+def over_channels(x: Array) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
+    """All axes but the channels', and what brings values of channels to the shape of x."""
+    return tuple(i for i in range(x.ndim) if i != 1), lambda v: np.reshape(v, (1, -1) + (1,) * (x.ndim - 2))
+
+
+def judge_batch_norm(call: Call, eps: Any) -> list[Truth]:
+    """The formula of the docstring, in float64, beside which PyTorch is held; it says which calls are refused."""
+    options = {"momentum": 0.1, "eps": 1e-5, "training": False, "activation": None, **call.kwargs,
+               "return_stats": False}
+    options.pop("out", None)
+    x, running_mean, running_var, weight, bias = (*call.args, None, None)[:5]
+    args = tuple(None if a is None else a.copy() for a in (x, running_mean, running_var, weight, bias))
+    peer = reference("batch_norm", Call(args, options)) if HAS_TORCH and x.size else None
+    axes, spread = over_channels(x)
+    n, u = len(x) * math.prod(x.shape[2:]), 2.0**-53
+    of_batch = options["training"] or running_mean is None
+    if of_batch and (not len(x) or (n < 2 and x.size)):
+        raise ValueError("x")
+    mean, var = (x.mean(axes), x.var(axes)) if of_batch else (running_mean, running_var)
+    scale = 1 / np.sqrt(var + options["eps"])
+    w = np.ones_like(mean) if weight is None else weight
+    b = np.zeros_like(mean) if bias is None else bias
+    z = (x - spread(mean)) * spread(scale)
+    truth = z * spread(w) + spread(b)
+    # What mean and var may err by, of sums of n terms, in the reference as well as in the kernel.
+    level = spread(np.abs(x).mean(axes) * scale) if of_batch else spread(np.abs(mean) * scale)
+    terms = n + 8 if of_batch else 8
+    bound = 2 * u * terms * (np.abs(z) + level) * spread(np.abs(w)) * (1 + u * n * level)
+    bound = bound + (4 * eps.eps * (np.abs(z * spread(w)) + spread(np.abs(b))) + eps.eps**2 * level * spread(np.abs(w))
+                     + 4 * eps.smallest_subnormal)
+    if options["activation"]:
+        truth = np.where(truth < 0, 0, truth)
+    if peer is not None and np.isfinite(truth).all() and np.isfinite(peer).all() and level.max() < 1e3:
+        assert (np.abs(peer - truth) <= 2 * bound).all(), "PyTorch differs from the formula"
+    bound = np.where(np.abs(truth) + spread(np.abs(b)) > 0.99 * eps.max, np.inf, bound)
+    results = [(truth, bound)]
+    if running_mean is not None:
+        new = (running_mean, running_var)
+        if options["training"]:
+            share = options["momentum"]
+            batch = mean, var * (n / (n - 1))
+            new = tuple((1 - share) * old + share * one for old, one in zip(new, batch))
+            size = tuple(abs((1 - share) * old) + abs(share * one) for old, one in
+                         zip((running_mean, running_var), (np.abs(x).mean(axes), batch[1] + u * n * mean**2)))
+            factor = 3 * eps.eps + 4 * (n + 3) * u
+            results += [(value, factor * s + 4 * eps.smallest_subnormal) for value, s in zip(new, size)]
+        else:
+            results += [(value, 0.0) for value in new]
+    return results
+
+
+def draw_batch_norm_backward(draw: Draw) -> None:
+    shape = draw_values(draw)
+    channels = shape[1]
+    axes = tuple(i for i in range(len(shape)) if i != 1)
+    x = draw.floats(*shape, reach=10)
+    own = draw.chance(0.6) and 0 not in shape
+    mean, invstd = ((f"x.mean({axes}, 'f8')", f"1 / np.sqrt(x.var({axes}, 'f8') + 1e-5)") if own else
+                    (f"{draw.rng()}.standard_normal({channels})", f"{draw.rng()}.random({channels})"))
+    draw.args = [draw.floats(*shape, reach=10), f"(x := {x})",
+                 draw.floats(channels, reach=10) if draw.chance(0.7) else "None", mean, invstd]
+    draw.option("training", (True, False), 0.5)
+    draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+
+
+def judge_batch_norm_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, x, weight, mean, invstd = call.args
+    axes, spread = over_channels(x)
+    n, u = len(x) * math.prod(x.shape[2:]), 2.0**-53
+    training = call.kwargs.get("training", True)
+    if training and (not len(x) or (n < 2 and x.size)):
+        raise ValueError("x")
+    z = (x - spread(mean)) * spread(invstd)
+    w = np.ones_like(mean) if weight is None else weight
+    if not n:
+        return [(np.zeros(x.shape), 0.0), *(2 * [(None if weight is None else np.zeros_like(mean), 0.0)])]
+    means = spread(grad.mean(axes)), z * spread((grad * z).mean(axes))
+    sizes = spread(np.abs(grad).mean(axes)), np.abs(z) * spread(np.abs(grad * z).mean(axes))
+    scale = spread(w * invstd)
+    truth = scale * (grad - means[0] - means[1]) if training else scale * grad
+    level = spread((np.abs(x).mean(axes) + np.abs(mean)) * np.abs(invstd))
+    bound = np.abs(scale) * (6 * eps.eps * (np.abs(grad) + np.abs(means[0]) + np.abs(means[1]))
+                             + 4 * (n + 4) * u * (sizes[0] + sizes[1] * (1 + level)))
+    total = np.abs(grad).sum(axes), (np.abs(grad) * (np.abs(z) + u / eps.eps * 4 * level)).sum(axes)
+    results = [(truth, np.where(np.abs(scale) * (np.abs(grad) + sizes[0] + sizes[1]) > 0.99 * eps.max, np.inf,
+                                bound + 8 * eps.smallest_subnormal * (1 + np.abs(scale))))]
+    for value, size in (((grad * z).sum(axes), total[1]), (grad.sum(axes), total[0])):
+        results.append((None, 0.0) if weight is None else
+                       (value, np.where(np.abs(value) > 0.99 * eps.max, np.inf,
+                                        eps.eps * np.abs(value) + 4 * (n + 4) * u * size + 2 * eps.smallest_subnormal)))
+    return results
+
+
+FAMILIES["batch_norm"] = Family(draw_batch_norm, judge_batch_norm)
+FAMILIES["batch_norm_backward"] = Family(draw_batch_norm_backward, judge_batch_norm_backward)
+
+
+# --- activations -----------------------------------------------------------------------------------------------------
+
+
+def draw_shape(draw: Draw) -> tuple[int, ...]:
+    if draw.large:
+        return (draw.random.randint(30, 90), draw.random.randint(300, 3000))
+    shape = [draw.random.randint(1, 6) for _ in range(draw.random.choice((0, 1, 1, 2, 2, 3, 4)))]
+    if shape and draw.chance(0.2):
+        shape[-1] = draw.random.choice((1, 15, 16, 17, 33, 64, 70))
+    if shape and draw.chance(0.04):
+        shape[draw.random.randrange(len(shape))] = 0
+    return tuple(shape)
+
+
+def elementwise(arrays: int, out: bool, reach: int | None, **options: Any) -> Callable[[Draw], None]:
+    def draw_call(draw: Draw) -> None:
+        shape = draw_shape(draw)
+        draw.args = [draw.floats(*shape), *(draw.floats(*shape, reach=reach) for _ in range(1, arrays))]
+        if arrays > 1 and draw.chance(0.02):
+            draw.args[-1] = draw.floats(*shape, 2)
+        for name, values in options.items():
+            draw.option(name, values)
+        if out:
+            draw.out(*shape)
+
+    return draw_call
+
+
+def of(formula: Callable[..., Array], bound: Callable[..., Array], flush: bool = False) -> Judge:
+    """A judge by a formula of float64 arrays; its bound counts in eps. `flush`: denormal results may be 0."""
+    def judge(call: Call, eps: Any) -> list[Truth]:
+        if any(a.shape != call.args[0].shape for a in call.arrays() if a is not call.kwargs.get("out")):
+            raise ValueError("shapes")
+        options = {name: value for name, value in call.kwargs.items() if name != "out"}
+        truth = np.asarray(formula(*call.args, **options), np.float64)
+        allowed = np.asarray(bound(truth, *call.args, **options), np.float64)
+        double = 2 if eps.eps < 1e-10 else 1            # where the formula errs as much
+        tiny = eps.smallest_normal if flush else eps.smallest_subnormal
+        return [(truth, np.where(np.abs(truth) > 0.99 * eps.max, np.inf, double * (eps.eps * allowed) + tiny))]
+
+    return judge
+
+
+def torch_function(name: str) -> Callable[..., Array]:
+    def formula(*args: Array, **options: Any) -> Array:
+        return np.asarray(reference(name, Call(args, options)))
+
+    return formula
+
+
+def slope_of(x: Array, negative_slope: float = 0.01) -> Array:
+    return np.where(x > 0, 1.0, negative_slope)
+
+
+def gelu_slope(x: Array, approximate: str = "none") -> Array:
+    if HAS_TORCH:
+        return gradients("gelu", Call((x,), {"approximate": approximate}), np.ones(x.shape), (0,))[0]
+    return KERNELS["gelu_backward"](Call((np.ones(x.shape), x, approximate)), target="naive")
+
+
+LEAKY, GELU = {"negative_slope": (0.2, 0.0, 1.5, -0.5)}, {"approximate": ("none", "tanh")}
+ACTIVATIONS: dict[str, tuple[int, dict[str, Any], Judge]] = {
+    "relu": (1, {}, of(torch_function("relu"), lambda r, x: 0 * r)),
+    "leaky_relu": (1, LEAKY, of(torch_function("leaky_relu"), lambda r, x, **o: 2 * np.abs(r))),
+    "sigmoid": (1, {}, of(torch_function("sigmoid"), lambda r, x: 3 * np.abs(r), flush=True)),
+    "tanh": (1, {}, of(torch_function("tanh"), lambda r, x: 3 * np.abs(r), flush=True)),
+    "gelu": (1, GELU, of(torch_function("gelu"), lambda r, x, **o: 3 * np.abs(x), flush=True)),
+    "add": (2, {}, of(lambda x, y: x + y, lambda r, x, y: 0.5 * np.abs(r))),
+    "add_relu": (2, {}, of(lambda x, y: np.where(x + y < 0, 0, x + y), lambda r, x, y: 0.5 * np.abs(r))),
+    "relu_backward": (2, {}, of(lambda g, y: np.where(y <= 0, 0, g), lambda r, g, y: 0 * r)),
+    "leaky_relu_backward": (2, LEAKY, of(lambda g, x, **o: g * slope_of(x, **o), lambda r, g, x, **o: 2 * np.abs(r))),
+    "sigmoid_backward": (2, {}, of(lambda g, y: g * y * (1 - y), lambda r, g, y: 2 * np.abs(r))),
+    "tanh_backward": (2, {}, of(lambda g, y: g * (1 - y * y), lambda r, g, y: 2 * np.abs(g) * (1 + y * y))),
+    "gelu_backward": (2, GELU, of(lambda g, x, **o: g * gelu_slope(x, **o), lambda r, g, x, **o: 5 * np.abs(g),
+                                  flush=True)),
+}
+for _name, (_arrays, _options, _judge) in ACTIVATIONS.items():
+    _reach = 2 if _name in ("sigmoid_backward", "tanh_backward") else None     # their y lies from -1 to 1, as a rule
+    FAMILIES[_name] = Family(elementwise(_arrays, not _name.endswith("_backward"), _reach, **_options), _judge)
+
+
+def along_axis(arrays: int) -> Callable[[Draw], None]:
+    def draw_call(draw: Draw) -> None:
+        shape = draw_shape(draw)
+        draw.args = [draw.floats(*shape, reach=None if arrays == 1 else 2) for _ in range(arrays)]
+        draw.option("axis", lambda: draw.random.randint(-max(1, len(shape)) - draw.chance(0.05),
+                                                        max(1, len(shape)) - 1 + draw.chance(0.05)), 0.5)
+        if arrays == 1:
+            draw.out(*shape)
+
+    return draw_call
+
+
+def judge_softmax(call: Call, eps: Any, log: bool = False) -> list[Truth]:
+    x, axis = call.args[0], call.kwargs.get("axis", -1)
+    truth = reference("log_softmax" if log else "softmax", Call((x,), {"axis": axis}))
+    if not x.size:
+        return [(truth, 0.0)]
+    if log:
+        return [(truth, 2 * eps.eps * (np.abs(truth) + 2 + math.log(x.shape[axis] if x.ndim else 1)))]
+    behind = x.max(axis, keepdims=True) - x if x.ndim else 0
+    return [(truth, 2 * eps.eps * (4 + behind) * truth + eps.smallest_normal)]
+
+
+def judge_softmax_backward(call: Call, eps: Any, log: bool = False) -> list[Truth]:
+    (grad, y), axis = call.args, call.kwargs.get("axis", -1)
+    rank = max(1, grad.ndim)
+    if grad.shape != y.shape or not -rank <= axis < rank:
+        raise ValueError("axis")
+    shape = grad.shape
+    grad, y = np.atleast_1d(grad), np.atleast_1d(y)
+    factor = np.exp(y) if log else y
+    products = grad if log else grad * y
+    total, size = products.sum(axis, keepdims=True), np.abs(products).sum(axis, keepdims=True)
+    rounding = 2.0**-53 * (4 + grad.shape[axis]) * np.abs(factor) * size
+    if log:
+        truth = grad - factor * total
+        bound = eps.eps * (np.abs(truth) + 2 * factor * np.abs(total)) + 2 * rounding
+    else:
+        truth = y * (grad - total)
+        bound = 2 * eps.eps * np.abs(y) * (np.abs(grad) + np.abs(total)) + 2 * rounding
+    reach = np.abs(factor) * (np.abs(grad) + size) + np.abs(grad)
+    bound = np.where(reach > 0.99 * eps.max, np.inf, 2 * bound + eps.smallest_normal)
+    return [(truth.reshape(shape), bound.reshape(shape))]
+
+
+FAMILIES["softmax"] = Family(along_axis(1), judge_softmax)
+FAMILIES["log_softmax"] = Family(along_axis(1), lambda call, eps: judge_softmax(call, eps, True))
+FAMILIES["softmax_backward"] = Family(along_axis(2), judge_softmax_backward)
+FAMILIES["log_softmax_backward"] = Family(
+    along_axis(2), lambda call, eps: judge_softmax_backward(call, eps, True))
+
+
+def draw_dropout(draw: Draw) -> None:
+    shape = draw_shape(draw)
+    p = draw.random.choice((0.0, 0.5, 0.25, 1.0, 1.5 if draw.chance(0.1) else round(draw.random.random(), 3)))
+    mask = f"({draw.rng()}.random({shape}) < 0.5)"
+    draw.args = [draw.floats(*shape), mask if draw.chance(0.6) else f"np.array({mask}, 'u1')", repr(p)]
+    if draw.chance(0.02):
+        draw.args[1] = f"np.ones({(*shape, 2)}, bool)"
+
+
+def judge_dropout(call: Call, eps: Any) -> list[Truth]:
+    x, mask, p = call.args
+    if mask.shape != x.shape or not 0 <= p <= 1:
+        raise ValueError("p")
+    truth = x * (mask != 0) * (1 / (1 - p) if p < 1 else 0.0)
+    return [within(truth, np.abs(truth), 2, eps)]
+
+
+for _name in ("dropout", "dropout_backward"):
+    FAMILIES[_name] = Family(draw_dropout, judge_dropout)
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def draw_scores(draw: Draw, backward: bool, **options: Any) -> None:
+    n, classes = draw.size(1, 6, 300), draw.size(1, 9, 300)
+    if draw.chance(0.03):
+        n, classes = draw.random.choice(((0, classes), (n, 0)))
+    rows = n + draw.chance(0.02)
+    high = max(1, min(classes + draw.chance(0.02), 256))
+    draw.args = [draw.floats(n, classes), draw.integers(-draw.chance(0.02), high, rows)]
+    for name, values in options.items():
+        draw.option(name, values)
+    draw_reduction(draw, backward, n)
+
+
+def draw_reduction(draw: Draw, backward: bool, *shape: int) -> None:
+    reduction = draw.option("reduction", ("mean", "sum", "none"), 0.7) or "mean"
+    if backward:
+        draw.args.insert(0, draw.floats(*shape, reach=5) if reduction == "none" else
+                         repr(round(draw.random.uniform(-2, 2), 3)))
+
+
+def reduced(losses: Array, bound: Array, reduction: str, eps: Any) -> list[Truth]:
+    """Losses of rows and how far each may be off, as they are returned."""
+    if reduction == "none":
+        return [(losses, np.where(np.abs(losses) > 0.99 * eps.max, np.inf, bound))]
+    count = losses.size if reduction == "mean" else 1
+    total = losses.sum() / count
+    size = bound.sum() / count + eps.eps * abs(total) + 2.0**-50 * (losses.size + 4) * np.abs(losses).sum() / count
+    return [(total, np.where(abs(total) > 0.99 * eps.max, np.inf, size))]
+
+
+def rows_of(name: str, call: Call) -> tuple[Array, str, dict[str, Any]]:
+    options = dict(call.kwargs)
+    reduction = options.pop("reduction", "mean")
+    reference(name, Call(call.args, {**options, "reduction": reduction}))          # refuses what is refused
+    return reference(name, Call(call.args, {**options, "reduction": "none"})), reduction, options
+
+
+def judge_cross_entropy(call: Call, eps: Any) -> list[Truth]:
+    losses, reduction, _ = rows_of("cross_entropy", call)
+    if not losses.size:
+        raise ValueError("x")
+    bound = 2 * eps.eps * (np.abs(losses) + 2 + math.log(call.args[0].shape[1]))
+    return reduced(losses, bound, reduction, eps)
+
+
+def judge_hinge_loss(call: Call, eps: Any) -> list[Truth]:
+    x, labels = call.args
+    margin, reduction = call.kwargs.get("margin", 1.0), call.kwargs.get("reduction", "mean")
+    right = right_scores(x, labels)
+    terms = np.maximum(0, margin + x - right)
+    terms[np.arange(len(x)), labels] = 0
+    losses = terms.sum(1)
+    size = (np.abs(x) + np.abs(right) + abs(margin)).sum(1)
+    bound = eps.eps * losses + 2.0**-51 * (4 + x.shape[1]) * size + eps.smallest_subnormal
+    return reduced(losses, bound, reduction, eps)
+
+
+def right_scores(x: Array, labels: Array) -> Array:
+    if not x.size or labels.shape != (len(x),) or labels.min() < 0 or labels.max() >= x.shape[1]:
+        raise ValueError("labels")
+    return x[np.arange(len(x)), labels][:, None]
+
+
+def judge_mse_loss(call: Call, eps: Any) -> list[Truth]:
+    x, y = call.args
+    if x.shape != y.shape or not x.size:
+        raise ValueError("y")
+    losses = (x - y) ** 2
+    return reduced(losses, 2 * eps.eps * losses + eps.smallest_subnormal, call.kwargs.get("reduction", "mean"), eps)
+
+
+def by_rows(grad: Any, count: int, reduction: str, shape: tuple[int, ...]) -> Array:
+    """The gradient by each loss."""
+    if reduction == "none" and np.shape(grad) != shape:
+        raise ValueError("grad_output")
+    return np.broadcast_to(np.asarray(grad, np.float64) / (count if reduction == "mean" else 1), shape)
+
+
+def judge_cross_entropy_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, x, labels = call.args
+    smoothing, reduction = call.kwargs.get("label_smoothing", 0.0), call.kwargs.get("reduction", "mean")
+    right_scores(x, labels)
+    g = by_rows(grad, len(x), reduction, (len(x),))[:, None]
+    shifted = np.exp(x - x.max(1, keepdims=True))
+    truth = shifted / shifted.sum(1, keepdims=True) - smoothing / x.shape[1]
+    truth[np.arange(len(x)), labels] -= 1 - smoothing
+    return [(g * truth, 2 * (4 * eps.eps * np.abs(g) + eps.smallest_normal) + np.zeros(x.shape))]
+
+
+def judge_hinge_loss_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, x, labels = call.args
+    margin, reduction = call.kwargs.get("margin", 1.0), call.kwargs.get("reduction", "mean")
+    right = right_scores(x, labels)
+    g = by_rows(grad, len(x), reduction, (len(x),))[:, None]
+    lead = margin + x - right
+    truth = np.where(lead <= 0, 0.0, g)
+    truth[np.arange(len(x)), labels] = 0
+    truth[np.arange(len(x)), labels] = -truth.sum(1)
+    close = (np.abs(lead) <= 2.0**-51 * (np.abs(x) + np.abs(right) + abs(margin))) & (lead != 0)
+    close = close & (np.arange(x.shape[1]) != labels[:, None])
+    bound = 2 * eps.eps * np.abs(truth) * (1 + x.shape[1] * (eps.eps < 1e-10)) + eps.smallest_subnormal
+    return [(truth, np.where(close | close.any(1, keepdims=True), np.inf, bound))]
+
+
+def judge_mse_loss_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, x, y = call.args
+    if x.shape != y.shape or not x.size:
+        raise ValueError("y")
+    g = by_rows(grad, x.size, call.kwargs.get("reduction", "mean"), x.shape)
+    truth = 2 * g * (x - y)
+    reach = np.maximum(np.abs(x - y), np.maximum(np.abs(truth), 2 * np.abs(g)))
+    return [(truth, np.where(reach > 0.99 * eps.max, np.inf, 2 * 3 * eps.eps * np.abs(truth)
+                             + eps.smallest_subnormal * (2 + 2 * np.abs(x - y) + 2 * np.abs(g))))]
+
+
+def draw_mse_loss(draw: Draw, backward: bool = False) -> None:
+    shape = draw_shape(draw)
+    draw.args = [draw.floats(*shape, reach=140), draw.floats(*shape, *([2] if draw.chance(0.02) else []), reach=140)]
+    draw_reduction(draw, backward, *shape)
+
+
+SMOOTHING, MARGIN = {"label_smoothing": (0.1, 0.5, 1.0, 0.0)}, {"margin": (0.5, 2.0, 0.0)}
+FAMILIES["cross_entropy"] = Family(lambda draw: draw_scores(draw, False, **SMOOTHING), judge_cross_entropy)
+FAMILIES["cross_entropy_backward"] = Family(
+    lambda draw: draw_scores(draw, True, **SMOOTHING), judge_cross_entropy_backward)
+FAMILIES["hinge_loss"] = Family(lambda draw: draw_scores(draw, False, **MARGIN), judge_hinge_loss)
+FAMILIES["hinge_loss_backward"] = Family(
+    lambda draw: draw_scores(draw, True, **MARGIN), judge_hinge_loss_backward)
+FAMILIES["mse_loss"] = Family(draw_mse_loss, judge_mse_loss)
+FAMILIES["mse_loss_backward"] = Family(lambda draw: draw_mse_loss(draw, True), judge_mse_loss_backward)
+
+
+# --- distances -------------------------------------------------------------------------------------------------------
+
+
+def draw_points(draw: Draw, dimensions: int, *counts: int) -> None:
+    for count in counts:
+        wrong = draw.chance(0.02)
+        shape = count, dimensions + wrong
+        draw.args.append(f"{draw.rng()}.integers(0, 256, {shape}, 'u1')" if draw.dtype == "u1" else
+                         draw.floats(*shape, reach=12))
+    draw.option("squared", (True, False))
+
+
+def draw_pairwise_l2(draw: Draw) -> None:
+    m, n, d = draw.size(0, 9, 300), draw.size(0, 9, 300), draw.size(0, 20, 300)
+    draw_points(draw, d, m, n)
+    squared = draw.kwargs.get("squared") == "True"
+    draw.option("algorithm", ("direct", "gemm"))
+    draw.out(m, n, dtype="" if draw.dtype != "u1" else "i8" if squared else "f8")
+
+
+def judge_pairwise_l2(call: Call, eps: Any) -> list[Truth]:
+    x, y = call.args
+    if x.shape[1] != y.shape[1]:
+        raise ValueError("y")
+    d = x.shape[1]
+    exact = x.dtype.kind == "u"
+    if exact:
+        x, y = x.astype(np.int64), y.astype(np.int64)
+    square = np.stack([((row - y) ** 2).sum(1) for row in x]) if len(x) else np.zeros((0, len(y)), y.dtype)
+    if exact:
+        return [(square, 0) if call.kwargs.get("squared") else (np.sqrt(square), 0)]
+    terms = min(d, 256) + d / 256
+    bound = eps.eps / 2 * (terms + 3) * square
+    if call.kwargs.get("algorithm") == "gemm":
+        lengths = np.sqrt((x**2).sum(1)[:, None] * (y**2).sum(1))
+        bound = eps.eps * (terms + 2) * lengths + eps.eps * square
+        square = np.where(np.isfinite(lengths), square, np.nan)
+    bound = 2 * bound + d * eps.smallest_subnormal
+    if call.kwargs.get("squared"):
+        return [(square, bound)]
+    root = np.sqrt(square)
+    return [(root, np.maximum(np.sqrt(square + bound) - root, root - np.sqrt(np.maximum(square - bound, 0)))
+             + eps.eps * root)]
+
+
+def draw_knn(draw: Draw) -> None:
+    m, n, d = draw.size(0, 9, 400), draw.size(0, 40, 2500), draw.size(0, 20, 150)
+    k = draw.random.randint(0 if draw.chance(0.05) else 1, max(1, min(n, 20) + draw.chance(0.03)))
+    draw_points(draw, d, m, n)
+    draw.args.append(repr(k))
+    draw.option("algorithm", ("auto", "direct", "filter"), 0.6)
+    draw.option("memory_budget", (10**6, 10**7), 0.2)
+
+
+def judge_knn(call: Call, eps: Any) -> list[Truth]:
+    """The nearest by the distances of `pairwise_l2`, to the bit; those are judged by themselves."""
+    queries, points, k = call.args
+    if not 1 <= k <= len(points) or queries.shape[1] != points.shape[1]:
+        raise ValueError("k")
+    floats = queries.dtype.kind == "f"
+    queries, points = (a.astype(eps.dtype) if floats else a for a in (queries, points))
+    squares = kernels.pairwise_l2(queries, points, squared=True)
+    indices = np.argsort(squares, 1, kind="stable")[:, :k]
+    nearest = np.take_along_axis(squares, indices, 1)
+    return [(nearest if call.kwargs.get("squared") else np.sqrt(nearest), 0), (indices, 0)]
+
+
+FAMILIES["pairwise_l2"] = Family(draw_pairwise_l2, judge_pairwise_l2, ("f4", "f8", "u1"))
+FAMILIES["knn"] = Family(draw_knn, judge_knn, ("f4", "f8", "u1"))
+
+
+# --- updates ---------------------------------------------------------------------------------------------------------
+
+
+def draw_update(draw: Draw, states: int, last: str, **options: Any) -> None:
+    shape = draw_shape(draw) if not draw.large else (70_000,)
+    arrays = [f"{draw.rng()}.standard_normal({shape}, {draw.dtype!r})", draw.floats(*shape, reach=6)]
+    arrays += [f"{draw.rng()}.random({shape}, {draw.dtype!r})" for _ in range(states)]
+    draw.args = arrays
+    draw.kwargs["lr"] = repr(round(draw.random.random(), 4))
+    momentum = draw.option("momentum", (0.9, 0.5), 0.5) if last else None
+    if last and not momentum:
+        draw.args[-1] = "None"
+    for name, values in options.items():
+        if name != "nesterov" or momentum:
+            draw.option(name, values)
+
+
+def judge_update(name: str) -> Judge:
+    """The formula of the naive version for whole arrays, in float64."""
+    def judge(call: Call, eps: Any) -> list[Truth]:
+        o = SimpleNamespace(**{"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "alpha": 0.99, "eps": 1e-8,
+                               "betas": (0.9, 0.999), "decoupled": False, **call.kwargs})
+        parameter, grad, *states = (a if a is None else a.astype(np.float64) for a in call.args)
+        size = np.abs(parameter) + 0 * grad
+        if o.decoupled:
+            parameter = parameter - o.lr * o.weight_decay * parameter
+        g = grad if o.decoupled else grad + o.weight_decay * parameter
+        g_size = np.abs(grad) + o.weight_decay * size
+        if name == "sgd_update":
+            new = []
+            if states[0] is not None:
+                buffer = o.momentum * states[0] + g
+                new.append((buffer, 4 * eps.eps * (np.abs(o.momentum * states[0]) + g_size)))
+                g, g_size = ((g + o.momentum * buffer) if o.nesterov else buffer,
+                             2 * g_size + np.abs(o.momentum * states[0]))
+            else:
+                new.append((None, 0))
+            step, step_size = o.lr * g, o.lr * g_size
+        elif name == "rmsprop_update":
+            square = o.alpha * states[0] + (1 - o.alpha) * g * g
+            new = [(square, 8 * eps.eps * (o.alpha * states[0] + (1 - o.alpha) * g_size**2))]
+            with np.errstate(all="ignore"):
+                change = g / (np.sqrt(square) + o.eps)
+                c_size = g_size / (np.sqrt(square) + o.eps)
+                c_size = c_size * (1 + np.where(square > 0, new[0][1] / (eps.eps * square), 0))
+            if states[1] is not None:
+                change, c_size = o.momentum * states[1] + change, np.abs(o.momentum * states[1]) + c_size
+                new.append((change, 8 * eps.eps * c_size))
+            else:
+                new.append((None, 0))
+            step, step_size = o.lr * change, o.lr * c_size
+        else:
+            one, two = o.betas
+            m = one * states[0] + (1 - one) * g
+            v = two * states[1] + (1 - two) * g * g
+            m_size, v_size = np.abs(one * states[0]) + (1 - one) * g_size, two * states[1] + (1 - two) * g_size**2
+            new = [(m, 4 * eps.eps * m_size), (v, 8 * eps.eps * v_size)]
+            root = np.sqrt(v / (1 - two**o.step)) + o.eps
+            step = o.lr * m / (1 - one**o.step) / root
+            step_size = o.lr * m_size / (1 - one**o.step) / root
+            step_size = step_size * (1 + np.where(v > 0, v_size / np.where(v > 0, v, 1), 0))
+        results = [(parameter - step, 8 * eps.eps * (size + 2 * step_size)), *new]
+        return [(None, 0.0) if value is None else
+                (value, np.where(np.abs(value) > 0.99 * eps.max, np.inf, bound + 4 * eps.smallest_normal))
+                for value, bound in results]
+
+    return judge
+
+
+DECAY = {"weight_decay": (0.0, 0.01, 0.3)}
+FAMILIES["sgd_update"] = Family(lambda draw: draw_update(draw, 1, "momentum_buffer", nesterov=(True, False), **DECAY),
+                                judge_update("sgd_update"))
+FAMILIES["rmsprop_update"] = Family(
+    lambda draw: draw_update(draw, 2, "momentum_buffer", alpha=(0.9, 0.5), eps=(1e-6, 1e-3), **DECAY),
+    judge_update("rmsprop_update"))
+
+
+def draw_adam_update(draw: Draw) -> None:
+    draw_update(draw, 2, "", betas=((0.8, 0.95), (0.5, 0.5)), eps=(1e-6, 1e-3), decoupled=(True, False), **DECAY)
+    draw.kwargs["step"] = repr(draw.random.randint(1, 50))
+
+
+FAMILIES["adam_update"] = Family(draw_adam_update, judge_update("adam_update"))
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+NAMES = list(FAMILIES)
+REFUSALS = (ValueError, TypeError)
+
+
+def draw_call(seed: int, number: int) -> tuple[str, Draw]:
+    """Return a kernel's name and a random call of it."""
+    random = Random(f"{seed} {number}")
+    name = random.choice(NAMES)
+    draw = Draw(random, random.choice(FAMILIES[name].dtypes), large=random.random() < 0.004,
+                wild=random.random() < 0.15, planted=random.random() < 0.04)
+    FAMILIES[name].draw(draw)
+    return name, draw
+
+
+def check_call(name: str, draw: Draw) -> str | None:
+    """Run one call; return what is wrong with it, if anything is."""
+    row, family = KERNELS[name], FAMILIES[name]
+    held = SimpleNamespace(call=lambda *args, **kwargs: Call(args, kwargs))
+    call = eval(draw.text("call"), {"np": np, "kernels": held})
+    finfo = np.finfo(np.float64 if draw.dtype == "f8" else np.float32)
+    exact = Call(tuple(wide(a) for a in call.args), {k: v if k == "out" else wide(v) for k, v in call.kwargs.items()})
+    before = [array.tobytes() for array in call.arrays()]
+    result: Any
+    try:
+        result = row(call)
+        refused = None
+    except REFUSALS as error:
+        refused = error
+    out = call.kwargs.get("out")
+    for i, (array, bytes_before) in enumerate(zip(call.arrays(), before)):
+        written = array is out or any(array is call.args[i] for i in row.writes if i < len(call.args))
+        if (refused is not None or not written) and array.tobytes() != bytes_before:
+            return f"array {i} of the call was written"
+    try:
+        with np.errstate(all="ignore"):
+            truths = family.judge(exact, finfo)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if refused is not None:
+            return None
+        if not differs(name, exact):
+            return f"accepted, but the reference refuses it: {error}"
+        naive = row(Call(exact.args, {k: v for k, v in exact.kwargs.items() if k != "out"}), target="naive")
+        truths = [(truth, 10 * TOLERANCES[finfo.dtype] * np.abs(truth).max(initial=0.0) if truth is not None else 0.0)
+                  for truth in (naive if isinstance(naive, tuple) else (naive,))]
+    if refused is not None:
+        return None if differs(name, exact) else f"refused ({refused}), but the reference accepts it"
+    if out is not None and (result[0] if isinstance(result, tuple) else result) is not out:
+        return "the result is not out"
+    results = [*(result if isinstance(result, tuple) else () if row.writes and name != "batch_norm" else (result,)),
+               *(call.args[i] for i in row.writes if i < len(call.args) and
+                 (name != "batch_norm" or call.args[1] is not None))]
+    needs = call.kwargs.get("needs", (True,) * len(results))
+    for i, (got, (truth, bound)) in enumerate(zip(results, truths, strict=True)):
+        if i < len(needs) and not needs[i]:
+            truth = None
+        wrong = disagreement(got, truth, bound, draw.dtype if row.name != "knn" else None)
+        if wrong:
+            return f"result {i}: {wrong}"
+    return None
+
+
+def wide(value: Any) -> Any:
+    return np.array(value, np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def differs(name: str, call: Call) -> bool:
+    names = list(inspect.signature(getattr(kernels, name)).parameters)
+    given = {**dict(zip(names, call.args)), **call.kwargs}
+    return any(kernels_of in name and applies(given) for kernels_of, applies, _ in DIFFERENCES)
+
+
+def disagreement(got: Any, truth: Any, bound: Any, dtype: str | None) -> str | None:
+    if got is None or truth is None:
+        return None if got is truth else f"expected {truth!r}, got {got!r}"
+    got, truth = np.asarray(got), np.asarray(truth)
+    if got.shape != truth.shape:
+        return f"expected shape {truth.shape}, got {got.shape}"
+    if dtype in ("f4", "f8") and truth.dtype.kind == "f" and got.dtype != dtype:
+        return f"expected {dtype}, got {got.dtype}"
+    with np.errstate(all="ignore"):
+        off = np.abs(got.astype(np.float64) - truth.astype(np.float64))
+        same = (got == truth) | (np.isnan(got) & np.isnan(truth)) if got.dtype.kind == "f" else got == truth
+        wrong = ~(same | (off <= bound) | (np.isinf(bound) & np.isfinite(truth)))
+    if not wrong.any():
+        return None
+    worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(off, nan=np.inf), -1)), wrong.shape)
+    at = tuple(int(i) for i in worst)
+    return (f"{wrong.sum()} of {wrong.size} differ, most at {at}: {got[at]!r} for {truth[at]!r}, "
+            f"{off[at]:.3g} where {np.broadcast_to(bound, wrong.shape)[at]:.3g} is allowed")
+
+
+def run(count: int, seed: int) -> list[str]:
+    failures = []
+    for number in range(count):
+        name, draw = draw_call(seed, number)
+        try:
+            wrong = check_call(name, draw)
+        except Exception as error:                      # also of the judge
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            failures.append(f"# call {number} of seed {seed}: {wrong}\n{draw.text(name)}")
+    return failures
+
+
+def test_random_calls(request: pytest.FixtureRequest) -> None:
+    count, seed = request.config.getoption("--random-calls"), request.config.getoption("--seed")
+    failures = run(count, seed)
+    kinds = Counter(failure.partition("kernels.")[2].partition("(")[0] for failure in failures)
+    assert not failures, f"{len(failures)} of {count} calls: {dict(kinds)}\n\n" + "\n".join(failures[:200])
+
+
+def test_every_kernel_is_called() -> None:
+    assert set(FAMILIES) == set(KERNELS)
