@@ -145,13 +145,12 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     if algorithm not in _KNN_ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
-    squares = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
-    indices = empty_beside(queries, squares.shape, np.int64)
-    if squares.size:
-        implementation(__name__, target, queries).knn(queries, points, algorithm, budget, squares, indices)
-    if squared:
-        return squares.astype(_result_dtype(queries.dtype, True), copy=False), indices
-    return np.sqrt(squares, out=squares), indices
+    distances = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
+    indices = empty_beside(queries, distances.shape, np.int64)
+    if distances.size:
+        implementation(__name__, target, queries).knn(queries, points, bool(squared), algorithm, budget, distances,
+                                                      indices)
+    return distances.astype(_result_dtype(queries.dtype, squared), copy=False), indices
 
 
 def _as_points(**values: Any) -> list[Array]:
