@@ -1,6 +1,6 @@
 """Distances as their formula says: the judge of the other implementations.
 
-They are computed in exact integers, or in the widest numbers there are, which on most machines reach far beyond float64.
+They are exact integers, or of the widest numbers there are, which on most machines reach far beyond float64.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_bud
 
 
 def _squared_distance(x: Array, y: Array) -> Any:
-    total, exact = 0, int if x.dtype == np.uint8 else np.longdouble
+    exact: Any = int if x.dtype == np.uint8 else np.longdouble
+    total = exact(0)
     for d in range(len(x)):
         difference = exact(x[d]) - exact(y[d])
         total += difference * difference

@@ -69,4 +69,4 @@ def mse_loss_sums(x: Array, y: Array, unit: float) -> Array:
 def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
     x, y = x.astype(np.longdouble), y.astype(np.longdouble)
     for i, grad in enumerate(np.broadcast_to(grad_losses, x.size)):
-        grad_x[i] = 2 * grad * (x[i] - y[i])
+        grad_x[i] = 2 * (x[i] - y[i]) * grad

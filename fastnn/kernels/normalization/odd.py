@@ -6,8 +6,8 @@ the CPU and the GPU. They see arrays flat, of (samples, channels, length).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +22,7 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
     @jit
     def unit(largest: float) -> float:
         """Return a power of two that brings numbers, and their squares, well into the range."""
-        if 2.0**400 < largest < inf:
+        if 2.0**400 < largest < math.inf:
             return 2.0**-600
         return 2.0**600 if largest < 2.0**-400 else 1.0
 
@@ -34,13 +34,13 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
     @jit
     def value(x: float, mean: float, left: float, right: float, offset: float) -> float:
         """Return (x - mean) left right + offset, a quarter of it first: parts may be larger than the whole."""
-        return 4.0 * ((0.25 * x - 0.25 * mean) * left * right + 0.25 * offset)
+        return 4.0 * ((0.25 * np.float64(x) - 0.25 * mean) * left * right + 0.25 * offset)
 
     @jit
     def is_odd(high: float, scale: float, offset: float, factor: float, itemsize: int) -> bool:
         """Whether (x - high) scale + offset may leave the range on the way; `factor` is what scale was made of."""
         smallest, large = (2.0**-126, 2.0**100) if itemsize == 4 else (2.0**-1022, 2.0**1000)
-        return not (abs(high) < large and abs(offset) < large and (factor == 0 or smallest <= abs(scale) < inf))
+        return not (abs(high) < large and abs(offset) < large and (factor == 0 or smallest <= abs(scale) < math.inf))
 
     @jit
     def has_odd_sums(total: float, product: float, n: int, invstd: float, itemsize: int) -> bool:
@@ -58,8 +58,8 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
         A mean far larger than the deviation is off by some of the latter: the mean of what it leaves is added to it.
         """
         total, hidden = var + eps, 2.0**-32 * mean
-        if 2.0**-960 < total < inf and hidden * hidden < total:
-            return mean, var, 1 / np.sqrt(total)
+        if 2.0**-960 < total < math.inf and hidden * hidden < total:
+            return mean, var, 1 / math.sqrt(total)
         n, largest = samples * length, 0.0
         for k in range(samples):
             for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
@@ -68,20 +68,20 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
         mean, rest, var = 0.0, 0.0, 0.0
         for k in range(samples):
             for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
-                mean += small * x[i]
+                mean += small * np.float64(x[i])
         mean /= n
         for k in range(samples):
             for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
-                rest += small * x[i] - mean
-        mean += rest / n if abs(rest) < inf else 0.0
+                rest += small * np.float64(x[i]) - mean
+        mean += rest / n if abs(rest) < math.inf else 0.0
         for k in range(samples):
             for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
-                var += (small * x[i] - mean) * (small * x[i] - mean)
+                var += (small * np.float64(x[i]) - mean) * (small * np.float64(x[i]) - mean)
         var /= n
         small_eps = eps * small * small
-        if var == 0 or small_eps == inf:
-            return mean / small, var / small / small, 1 / np.sqrt(eps)
-        return mean / small, var / small / small, small / np.sqrt(var + small_eps)
+        if var == 0 or small_eps == math.inf:
+            return mean / small, var / small / small, 1 / math.sqrt(eps)
+        return mean / small, var / small / small, small / math.sqrt(var + small_eps)
 
     @jit
     def gradients(grad_output: Array, x: Array, samples: int, channels: int, length: int, c: int, factor: float,
@@ -97,13 +97,13 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
         for k in range(samples):
             for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
                 if not value(x[i], mean, left, right, offset) <= floor:
-                    total += small * grad_output[i]
-                    product += small * grad_output[i] * value(x[i], mean, invstd, 1.0, 0.0)
+                    total += small * np.float64(grad_output[i])
+                    product += small * np.float64(grad_output[i]) * value(x[i], mean, invstd, 1.0, 0.0)
         if needs_x:
             left_back, large = factors(left, 1 / small)
             for k in range(samples):
                 for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
-                    g = 0.0 if value(x[i], mean, left, right, offset) <= floor else small * grad_output[i]
+                    g = 0.0 if value(x[i], mean, left, right, offset) <= floor else small * np.float64(grad_output[i])
                     if training:
                         g -= total / n + value(x[i], mean, invstd, 1.0, 0.0) * (product / n)
                     grad_x[i] = g * left_back * right * large
