@@ -165,6 +165,10 @@ def _shifted_square(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any:
     return builder.fmul(difference, difference, flags=("contract",))
 
 
+def _gap(builder: ir.IRBuilder, a: Any, b: Any, top: Any, scale: Any) -> Any:
+    return builder.fsub(top, builder.fmul(_double(builder, a), scale, flags=("contract",)), flags=("contract",))
+
+
 def _shifted_product(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any:
     return builder.fmul(_double(builder, a), builder.fsub(_double(builder, b), shift), flags=("contract",))
 
@@ -193,6 +197,9 @@ if config.DISABLE_JIT:
     def _squares(a: Array, b: Array, constants: tuple) -> float:
         return ((a - np.float64(constants[0])) ** 2).sum()
 
+    def _gaps(a: Array, b: Array, constants: tuple) -> float:
+        return (constants[0] - a * np.float64(constants[1])).sum()
+
     def _products(a: Array, b: Array, constants: tuple) -> float:
         return (a * (b - np.float64(constants[0]))).sum()
 
@@ -207,6 +214,7 @@ if config.DISABLE_JIT:
 else:
     _sum = _fold(0.0, _double_value, _add)
     _squares = _fold(0.0, _shifted_square, _add)
+    _gaps = _fold(0.0, _gap, _add)
     _products = _fold(0.0, _shifted_product, _add)
     _sums = _fold(0.0, _value_and_product, _add, results=2)
     _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
@@ -223,6 +231,12 @@ def row_sum(row: Array) -> float:
 def row_squares(row: Array, mean: float) -> float:
     """Return the sum of (row - mean)^2 in float64."""
     return _squares(row, row, (mean,))
+
+
+@helper
+def row_gaps(row: Array, top: float, scale: float) -> float:
+    """Return the sum of top - scale row in float64."""
+    return _gaps(row, row, (top, scale))
 
 
 @helper

@@ -123,7 +123,8 @@ def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = No
 
     Notes
     -----
-    Two operations an element; each is read once and written once. One rounding of the slope and one of the product.
+    Two operations an element; each is read once and written once. One rounding of the slope, to x's dtype, and one of
+    the product.
 
     Examples
     --------
@@ -160,7 +161,8 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
 
     Notes
     -----
-    Two operations an element; two are read and one is written. One rounding of the slope and one of the product.
+    Two operations an element; two are read and one is written. One rounding of the slope, to the dtype, and one of the
+    product.
 
     Examples
     --------
@@ -198,8 +200,8 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
     Notes
     -----
     Some 30 operations an element; each is read once and written once. Formed as exp(x) / (1 + exp(x)) for x < 0.
-    |error| <= 3 eps |result|, with eps = 1.2e-7 in float32; on "cpu" results that would be denormal are 0, on "cuda"
-    they are denormal, with fewer digits.
+    |error| <= 3 eps |result|; on "cpu" results that would be denormal are 0, on "cuda" they are denormal, with fewer
+    digits.
 
     Examples
     --------
@@ -272,7 +274,7 @@ def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
     Notes
     -----
     Some 30 operations an element; each is read once and written once. On "cpu" formed as -e / (2 + e) with
-    e = exp(-2 |x|) - 1, which keeps small results: |error| <= 3 eps |result|, with eps = 1.2e-7 in float32.
+    e = exp(-2 |x|) - 1, which keeps small results: |error| <= 3 eps |result|.
 
     Examples
     --------
@@ -347,7 +349,7 @@ def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, targe
     Notes
     -----
     Some 20 operations an element ("tanh": 40); each is read once and written once. Hendrycks and Gimpel, "Gaussian
-    error linear units" (arXiv:1606.08415), section 2. |error| <= 3 eps |x|, with eps = 1.2e-7 in float32.
+    error linear units" (arXiv:1606.08415), section 2. |error| <= 3 eps |x|.
 
     Examples
     --------
@@ -385,8 +387,7 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
 
     Notes
     -----
-    Some 25 operations an element ("tanh": 50); two are read and one is written. |error| <= 5 eps |grad_output|, with
-    eps = 1.2e-7 in float32.
+    Some 25 operations an element ("tanh": 50); two are read and one is written. |error| <= 5 eps |grad_output|.
 
     Examples
     --------
@@ -427,7 +428,7 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str |
     -----
     Some 25 operations an element; each is read once and written twice, the second time in the cache (on "cuda" read
     three times, twice from the cache, and written once). The largest score m is subtracted first, so that nothing
-    overflows, and the sum is formed in float64: |error| <= eps (4 + m - x) |result|, with eps = 1.2e-7 in float32.
+    overflows, and the sum of the C terms is formed in float64: |error| <= (eps (4 + m - x) + 1.1e-16 C) |result|.
 
     Examples
     --------
@@ -466,8 +467,8 @@ def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: st
 
     Notes
     -----
-    Four operations an element; two are read and one is written. The sum is formed in float64:
-    |error| <= 2 eps y (|grad_output| + |sum|) for the given y, with eps = 1.2e-7 in float32.
+    Four operations an element; two are read and one is written. The sum of C terms is formed in float64: for the given
+    y, |error| <= 2 eps y (|grad_output| + |sum|) + 1.1e-16 C y (sum of |grad_output y|).
 
     Examples
     --------
@@ -506,8 +507,8 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: s
     Notes
     -----
     Some 25 operations an element; each is read twice (on "cuda" three times), once from memory, and written once. The
-    largest score is subtracted first, and the sum is formed in float64: |error| <= eps (|result| + 2 + log(C)) along an
-    axis of length C, with eps = 1.2e-7 in float32.
+    largest score is subtracted first, and the sum is formed in float64: along an axis of length C,
+    |error| <= eps (|result| + 2 + log(C)) + 1.1e-16 C.
 
     Examples
     --------
@@ -545,8 +546,8 @@ def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target
 
     Notes
     -----
-    Some 25 operations an element; two are read and one is written. The sum is formed in float64:
-    |error| <= eps (|result| + 2 exp(y) |sum|) for the given y, with eps = 1.2e-7 in float32.
+    Some 25 operations an element; two are read and one is written. The sum of C terms is formed in float64: for the
+    given y, |error| <= eps (|result| + 2 exp(y) |sum|) + 1.1e-16 C exp(y) (sum of |grad_output|).
 
     Examples
     --------
@@ -658,7 +659,7 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
 
     Notes
     -----
-    Two operations an element; one and a byte are read and one is written. |error| <= eps |result|. Srivastava and
+    Two operations an element; one and a byte are read and one is written. |error| <= 1.5 eps |result|. Srivastava and
     others, "Dropout" (JMLR 15, 2014), in the inverted form.
 
     Examples
@@ -699,7 +700,7 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
 
     Notes
     -----
-    Two operations an element; one and a byte are read and one is written. |error| <= eps |result|.
+    Two operations an element; one and a byte are read and one is written. |error| <= 1.5 eps |result|.
 
     Examples
     --------

@@ -23,10 +23,20 @@ from fastnn.kernels._math import (
 )
 from fastnn.kernels._math import sigmoid as sigmoid_of
 from fastnn.kernels._math import tanh as tanh_of
-from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_products, row_sum, use_widest_vectors
+from fastnn.kernels._vectors import (
+    draft,
+    exceeds_caches,
+    finish,
+    row_gaps,
+    row_products,
+    row_sum,
+    use_widest_vectors,
+)
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)     # of twice the inner line of the tanh form of gelu
 _CUBIC = 0.044715
+_FLAT = 64.0                            # from where on all forms of gelu are 0 or x to rounding
+_SMALL, _LARGE = 2.0**-64, 2.0**64      # times the one no sum of a row overflows, times the other it is the sum again
 
 
 # --- one result an element ---------------------------------------------------------------------------------
@@ -93,10 +103,10 @@ def _gelu_tanh(x: Any, option: Any) -> Any:
 
 @binary
 def _gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
-    one, three, slope, cubic = type(x)(1), type(x)(3), type(x)(_SLOPE), type(x)(_CUBIC)
-    w = slope * (x + cubic * x * x * x)
-    left, right = sigmoids(w)
-    return grad * (left + x * left * right * slope * (one + three * cubic * x * x))
+    one, three, slope, cubic, flat = type(x)(1), type(x)(3), type(x)(_SLOPE), type(x)(_CUBIC), type(x)(_FLAT)
+    v = x if abs(x) < flat else math.copysign(flat, x)      # whose cube does not overflow
+    left, right = sigmoids(slope * (v + cubic * v * v * v))
+    return grad * (left + v * left * right * slope * (one + three * cubic * v * v) + type(x)(0) * x)
 
 
 @binary
@@ -201,7 +211,8 @@ def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, 
         grads, probabilities, result = grad_output[n], y[n], part[n - rows.start]
         total = row_products(grads, probabilities, 0.0)
         for i in range(result.size):
-            result[i] = probabilities[i] * (grads[i] - total)
+            p, difference = probabilities[i], grads[i] - total
+            result[i] = p * difference if abs(difference) < np.inf else p * grads[i] - p * total
     finish(part, part_of_rows(block, grad_x))
 
 
@@ -219,7 +230,9 @@ def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
 
 
 @block_kernel(writes="grad_x", typed_by="y")
-def _log_softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
+def _log_softmax_backward(block: int, grad_output: Array, y: Array, room: float, streamed: bool,
+                          grad_x: Array) -> None:
+    """Sums are formed of gradients times `room`, a power of two, so that none overflows."""
     use_widest_vectors()
     rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
     logarithms, terms = y[rows.start:rows.stop].reshape(part.size), part.reshape(part.size)
@@ -227,14 +240,14 @@ def _log_softmax_backward(block: int, grad_output: Array, y: Array, streamed: bo
         terms[i] = exp(logarithms[i])
     for n in range(len(rows)):
         grads, result = grad_output[rows.start + n], part[n]
-        total = row_sum(grads)
+        total = -row_gaps(grads, 0.0, room)
         for i in range(result.size):
-            result[i] = grads[i] - result[i] * total
+            result[i] = (room * np.float64(grads[i]) - result[i] * total) / room
     finish(part, part_of_rows(block, grad_x))
 
 
-def _run_rows(kernel: BlockKernel, *arrays: Array) -> None:
-    *inputs, result = arrays
+def _run_rows(kernel: BlockKernel, *args: Any) -> None:
+    *inputs, result = args
     kernel(row_blocks(result), *inputs, exceeds_caches(result), result, work=result.size)
 
 
@@ -251,4 +264,4 @@ def log_softmax(x: Array, y: Array) -> None:
 
 
 def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run_rows(_log_softmax_backward, grad_output, y, grad_x)
+    _run_rows(_log_softmax_backward, grad_output, y, 2.0 ** (-1 - y.shape[1].bit_length()), grad_x)

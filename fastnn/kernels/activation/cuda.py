@@ -27,6 +27,7 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
     zero, half, one, three = map(real, (0, 0.5, 1, 3))
     inverse_root, density_at_0 = real(1 / math.sqrt(2)), real(1 / math.sqrt(2 * math.pi))
     slope, cubic = real(2 * math.sqrt(2 / math.pi)), real(0.044715)     # of twice the inner line of the tanh form
+    flat = real(64)                             # from where on all forms of gelu are 0 or x to rounding
 
     @cuda.jit(device=True)
     def sigmoids(x: Any) -> tuple[Any, Any]:
@@ -74,8 +75,9 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
         return x * sigmoids(slope * (x + cubic * x * x * x))[0]
 
     def gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
-        left, right = sigmoids(slope * (x + cubic * x * x * x))
-        return grad * (left + x * left * right * slope * (one + three * cubic * x * x))
+        v = x if abs(x) < flat else real(math.copysign(flat, x))        # whose cube does not overflow
+        left, right = sigmoids(slope * (v + cubic * v * v * v))
+        return grad * (left + v * left * right * slope * (one + three * cubic * v * v) + zero * x)
 
     def add(x: Any, y: Any, option: Any) -> Any:
         return x + y
@@ -183,9 +185,11 @@ def _softmax_backward(real: Any, group: int) -> Any:
         products = 0.0
         for c in range(lane, columns, group):
             products += np.float64(grad_output[n, c]) * np.float64(y[n, c])
-        total = real(row_total(parts, products))
+        total = row_total(parts, products)
         for c in range(lane, columns, group):
-            grad_x[n, c] = y[n, c] * (grad_output[n, c] - total)
+            p, grad = np.float64(y[n, c]), np.float64(grad_output[n, c])
+            difference = grad - total
+            grad_x[n, c] = real(p * difference if abs(difference) < math.inf else p * grad - p * total)
 
     return softmax_backward
 
@@ -211,15 +215,16 @@ def _log_softmax_backward(real: Any, group: int) -> Any:
     row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
 
     @cuda.jit
-    def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    def log_softmax_backward(grad_output: Array, y: Array, room: float, grad_x: Array) -> None:
+        """Sums are formed of gradients times `room`, a power of two, so that none overflows."""
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(y)
         grads = 0.0
         for c in range(lane, columns, group):
-            grads += np.float64(grad_output[n, c])
-        total = real(row_total(parts, grads))
+            grads += room * np.float64(grad_output[n, c])
+        total = row_total(parts, grads)
         for c in range(lane, columns, group):
-            grad_x[n, c] = grad_output[n, c] - real(math.exp(y[n, c])) * total
+            grad_x[n, c] = real((room * np.float64(grad_output[n, c]) - np.float64(math.exp(y[n, c])) * total) / room)
 
     return log_softmax_backward
 
@@ -237,7 +242,7 @@ def log_softmax(x: Array, y: Array) -> None:
 
 
 def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    run_rows(_log_softmax_backward, y, grad_output, y, grad_x)
+    run_rows(_log_softmax_backward, y, grad_output, y, 2.0 ** (-1 - y.shape[1].bit_length()), grad_x)
 
 
 # --- masks -------------------------------------------------------------------------------------------------

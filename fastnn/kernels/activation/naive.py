@@ -67,29 +67,37 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array)
             density = math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
             grad_x[i] = grad_output[i] * (probability + v * density)
         else:
+            v = max(-64.0, min(v, 64.0)) + 0 * v                # t is 1 or -1 far before that, whose square is finite
             t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))
             inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
             grad_x[i] = grad_output[i] * ((1 + t) / 2 + v * (1 - t * t) / 2 * inner)
 
 
+# From here on all is computed in the widest numbers there are, which on most machines reach far beyond float64.
+
+
 def softmax(x: Array, y: Array) -> None:
+    x = x.astype(np.longdouble)
     for n in range(len(x)):
         e = np.exp(x[n] - x[n].max())
         y[n] = e / e.sum()
 
 
 def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    grad_output, y = grad_output.astype(np.longdouble), y.astype(np.longdouble)
     for n in range(len(y)):
         grad_x[n] = y[n] * (grad_output[n] - (grad_output[n] * y[n]).sum())
 
 
 def log_softmax(x: Array, y: Array) -> None:
+    x = x.astype(np.longdouble)
     for n in range(len(x)):
         shifted = x[n] - x[n].max()
         y[n] = shifted - np.log(np.exp(shifted).sum())
 
 
 def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
+    grad_output, y = grad_output.astype(np.longdouble), y.astype(np.longdouble)
     for n in range(len(y)):
         grad_x[n] = grad_output[n] - np.exp(y[n]) * grad_output[n].sum()
 

@@ -59,15 +59,13 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     -----
     3 M N D operations ("gemm": 2 M N D); M N numbers are written, on "cpu" from 16 MB on past the caches, where x is
     copied once, too. The bits of a distance depend on its own two points alone, and are the same in either order of the
-    two. On "cpu" and "cuda" the error of a squared distance s is at most eps / 2 (min(D, 256) + D / 256 + 3) s by
-    "direct", where eps is 1.2e-7 for float32 and 2.2e-16 for float64: sums of 256 dimensions are added up. "gemm" adds
-    such sums to the squared lengths in float64, and turns what comes out negative into 0: the error is at most
-    eps (min(D, 256) + D / 256 + 2) |x| |y| + eps s; infinite coordinates give NaN. For uint8 both are exact.
+    two. On "cpu" and "cuda" the error of a squared distance s is at most eps / 2 (d + 3) s by "direct", with
+    d = min(D, 256) + D / 256, where eps is 1.2e-7 for float32 and 2.2e-16 for float64: sums of 256 dimensions are added
+    up. "gemm" adds such sums to the squared lengths in float64, and turns what comes out negative into 0: the error is
+    at most eps (d + 2) |x| |y| + eps s + 1.1e-16 (d + 3) (|x|^2 + |y|^2). For uint8 both are exact.
 
-    The bounds hold where squares stay in the range of the dtype. In float32 a difference above about 1.8e19 in one
-    coordinate gives inf, and one below about 1e-19 loses digits and below about 3e-23 counts as 0; in float64 that is
-    1.3e154, 1.5e-154 and 2e-162. "gemm" needs the products of coordinates in the range too: beyond it distances are
-    wrong, and may be 0.
+    Where squares, or products by "gemm", leave the range of the dtype, a distance is summed again in float64, of scaled
+    differences: coordinates of 1e200 and 1e-200 have right distances. That takes longer, also for equal points.
 
     Examples
     --------
@@ -126,9 +124,10 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     -----
     3 M N D operations ("filter" and bytes: 2 M N D, cheaper ones where the CPU has a matrix unit); the points are read
     once for each batch of queries (on "cuda" for each 64, mostly from the cache), and no M x N matrix is made.
-    Distances are those of `pairwise_l2` to the bit, with its error bound, and points are ranked by their squares. The
-    answer for a query depends on no other query, on no number of threads and on no budget. The bound of the filter, and
-    its proof, are in `distance/filtered.py`.
+    Distances are those of `pairwise_l2` to the bit, with its error bound, and points are ranked by their squares. A
+    query whose squares leave the range of the dtype is answered again, by distances; on "cuda" it is not: its distances
+    are inf or 0 where squares are. The answer for a query depends on no other query, on no number of threads and on no
+    budget. The bound of the filter, and its proof, are in `distance/filtered.py`.
 
     Examples
     --------
@@ -145,13 +144,12 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     if algorithm not in _KNN_ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
-    squares = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
-    indices = empty_beside(queries, squares.shape, np.int64)
-    if squares.size:
-        implementation(__name__, target, queries).knn(queries, points, algorithm, budget, squares, indices)
-    if squared:
-        return squares.astype(_result_dtype(queries.dtype, True), copy=False), indices
-    return np.sqrt(squares, out=squares), indices
+    distances = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
+    indices = empty_beside(queries, distances.shape, np.int64)
+    if distances.size:
+        implementation(__name__, target, queries).knn(queries, points, bool(squared), algorithm, budget, distances,
+                                                      indices)
+    return distances.astype(_result_dtype(queries.dtype, squared), copy=False), indices
 
 
 def _as_points(**values: Any) -> list[Array]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import get_num_threads
+from fastnn.kernels._jit import block_kernel, get_num_threads
 from fastnn.kernels._matrix import panels
 from fastnn.kernels.distance import bytewise, direct, filtered
-from fastnn.kernels.distance.pairs import pairs
+from fastnn.kernels.distance.pairs import pairs, range_of
 from fastnn.kernels.distance.select import merge
 
 _BLOCKS = 32            # blocks that few queries and many points are cut into
@@ -28,7 +28,55 @@ def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Ar
         pairs(x, y, squared, algorithm == "gemm", distances)
 
 
-def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array, indices: Array) -> None:
+def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_budget: int, distances: Array,
+        indices: Array) -> None:
+    _nearest(queries, points, algorithm, memory_budget, distances, indices)
+    odd = np.empty(len(queries), np.bool_)
+    _finish(len(odd), queries, points, squared, distances, indices, odd, work=distances.size)
+    if odd.any():
+        for row in np.flatnonzero(odd):
+            _rank_again(queries[row:row + 1], points, squared, memory_budget, distances[row], indices[row])
+
+
+@block_kernel(writes="distances odd")
+def _finish(block: int, queries: Array, points: Array, squared: bool, distances: Array, indices: Array,
+            odd: Array) -> None:
+    """Take the roots of a query's squares, and say whether some left the range of their dtype."""
+    least, odd[block] = range_of(queries)[0], False
+    for rank in range(distances.shape[1]):
+        square = distances[block, rank]
+        if square == np.inf:
+            odd[block] = True
+        elif square < least:                        # of two different points, which look like one?
+            x, y = queries[block], points[indices[block, rank]]
+            for d in range(x.size):
+                if x[d] != y[d]:
+                    odd[block] = True
+        if not squared:
+            distances[block, rank] = np.sqrt(square)
+
+
+def _rank_again(query: Array, points: Array, squared: bool, memory_budget: int, distances: Array,
+                indices: Array) -> None:
+    """Find the neighbours of one query by their distances, which have a wider range than squares."""
+    k = len(indices)
+    count = max(k, memory_budget // (8 * query.itemsize + 32))
+    best, lengths = np.empty(0, np.int64), np.empty((2, 0), query.dtype)
+    for first in range(0, len(points), count):
+        part = points[first:first + count]
+        found = np.empty((2, 1, len(part)), query.dtype)
+        for power, values in enumerate(found):
+            pairs(query, part, bool(power), False, values)
+        lengths = np.concatenate([lengths, found[:, 0]], axis=1)
+        best = np.concatenate([best, np.arange(first, first + len(part))])
+        order = np.lexsort((best, lengths[1], lengths[0]))[:k]
+        best, lengths = best[order], lengths[:, order]
+    indices[:], distances[:] = best, lengths[int(squared)]
+
+
+def _nearest(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array,
+             indices: Array) -> None:
+    """Find the neighbours of all queries by the squares of their distances."""
     methods = [bytewise if queries.dtype == np.uint8 else direct]
     if filtered.can_help(queries, points, squares.shape[1], algorithm):
         methods.insert(0, filtered)                 # the other one where this has no room, or gives up

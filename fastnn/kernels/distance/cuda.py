@@ -138,6 +138,9 @@ def _sums(tile: _Tile) -> Any:
 def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
     real, total, rows, columns, _, products = tile
     height, width, (x_shape, y_shape), sums = tile.height, tile.width, tile.shapes, _sums(tile)
+    floats, single, apart = result is real, np.dtype(real).itemsize == 4, _apart(squared)
+    small = 2.0**-100 if single else 2.0**-960          # the least square of which nothing that counts was lost
+    least = -1.0 if products else small if squared else math.sqrt(small)
 
     @cuda.jit
     def pairs(x: Array, y: Array, dimensions: int, x_lengths: Array, y_lengths: Array, distances: Array) -> None:
@@ -150,40 +153,49 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
         sums(x, y, dimensions, first_x, first_y, x_tile, y_tile, totals)
         t = cuda.threadIdx.x
         corner_x, corner_y = first_x + t // _WIDE * rows, first_y + t % _WIDE
-        zero_or_nan = total(0)
-        if products:
-            for i in range(rows):
-                for j in range(columns):
-                    zero_or_nan += totals[i, j] - totals[i, j]
         for i in range(rows):
             m = corner_x + i
             for j in range(columns):
                 n = corner_y + j * _WIDE
                 if m < distances.shape[0] and n < distances.shape[1]:
                     if products:
-                        square = x_lengths[m] + y_lengths[n] - 2.0 * np.float64(totals[i, j])
+                        both = x_lengths[m] + y_lengths[n]
+                        square = both - 2.0 * np.float64(totals[i, j])
+                        if not (both >= small and abs(square) < math.inf):
+                            square = _NAN
                         value = result(0.0 if square < 0.0 else square)
                     else:
                         value = result(totals[i, j])
                     distances[m, n] = value if squared else result(math.sqrt(value))
-        if products:                                    # inf - inf, perhaps, where the distance is infinite
-            odd = np.float64(zero_or_nan)
-            for m in range(corner_x, min(corner_x + rows, distances.shape[0])):
-                odd += x_lengths[m] - x_lengths[m]
-            for n in range(corner_y, min(corner_y + width, distances.shape[1]), _WIDE):
-                odd += y_lengths[n] - y_lengths[n]
-            if odd == 0.0:
-                return
+        if floats:                                      # a square may have left the range
             for m in range(corner_x, min(corner_x + rows, distances.shape[0])):
                 for n in range(corner_y, min(corner_y + width, distances.shape[1]), _WIDE):
-                    if math.isnan(distances[m, n]):
-                        square = 0.0
-                        for d in range(dimensions):
-                            difference = np.float64(x[m * dimensions + d]) - np.float64(y[n * dimensions + d])
-                            square += difference * difference
-                        distances[m, n] = result(square if squared else math.sqrt(square))
+                    value = distances[m, n]
+                    if value < least or value == math.inf or (products and math.isnan(value)):
+                        distances[m, n] = result(apart(x, y, m * dimensions, n * dimensions, dimensions))
 
     return pairs
+
+
+@functools.cache
+def _apart(squared: bool) -> Any:
+    """Make the function that returns a distance in float64, by differences that are scaled so that no square leaves its
+    range."""
+    @cuda.jit(device=True)
+    def apart(x: Array, y: Array, at_x: int, at_y: int, dimensions: int) -> float:
+        largest, total = 0.0, 0.0
+        for d in range(dimensions):
+            largest = max(largest, abs(np.float64(x[at_x + d]) - np.float64(y[at_y + d])))
+        unit = 2.0**-600 if 2.0**400 < largest < math.inf else 2.0**600 if largest < 2.0**-400 else 1.0
+        for first in range(0, dimensions, _DEPTH):
+            part = 0.0
+            for d in range(first, min(first + _DEPTH, dimensions)):
+                difference = (np.float64(x[at_x + d]) - np.float64(y[at_y + d])) * unit
+                part += difference * difference
+            total += part
+        return total / unit / unit if squared else math.sqrt(total) / unit
+
+    return apart
 
 
 @functools.cache
@@ -383,9 +395,16 @@ def _merge(stored: Any) -> Any:
     return merge
 
 
-def knn(queries: Array, points: Array, algorithm: str, memory_budget: int, squares: Array, indices: Array) -> None:
+def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_budget: int, distances: Array,
+        indices: Array) -> None:
     if algorithm == "filter":
         raise ValueError("algorithm: expected 'auto' or 'direct' for target 'cuda', got 'filter'")
+    _nearest(queries, points, memory_budget, distances, indices)
+    if not squared:
+        _cuda.xp.sqrt(distances, out=distances)
+
+
+def _nearest(queries: Array, points: Array, memory_budget: int, squares: Array, indices: Array) -> None:
     tile, (count, k) = _tile(queries, points), squares.shape
     blocks = _panels(count, tile.height)
     least = max(_LEAST_SLICE, 8 * k)

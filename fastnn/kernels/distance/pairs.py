@@ -25,17 +25,34 @@ _BLOCKS = 16                # so many blocks at least, where the work can be cut
 @block_kernel(writes="lengths")
 def _squared_lengths(block: int, x: Array, lengths: Array) -> None:
     total = 0.0
-    for d in range(x.shape[1]):
-        total += np.float64(x[block, d]) * np.float64(x[block, d])
+    for first in range(0, x.shape[1], DEPTH):
+        part = 0.0
+        for d in range(first, min(first + DEPTH, x.shape[1])):
+            part += np.float64(x[block, d]) * np.float64(x[block, d])
+        total += part
     lengths[block] = total
 
 
 @helper
-def _square(x: Array, y: Array) -> float:
-    total = 0.0
+def range_of(x: Array) -> tuple[float, float]:
+    """Return between which squares of distances, but for inf, nothing that counts was lost; the roots of both."""
+    return (2.0**-100, 2.0**-50) if x.itemsize == 4 else (2.0**-960, 2.0**-480)
+
+
+@helper
+def _apart(x: Array, y: Array, squared: bool) -> float:
+    """The distance of two points in float64, by differences that are scaled so that no square leaves its range."""
+    largest, total = 0.0, 0.0
     for d in range(y.size):
-        total += (np.float64(x[d]) - np.float64(y[d])) ** 2
-    return total
+        largest = max(largest, abs(np.float64(x[d]) - np.float64(y[d])))
+    unit = 2.0**-600 if 2.0**400 < largest < np.inf else 2.0**600 if largest < 2.0**-400 else 1.0
+    for first in range(0, y.size, DEPTH):
+        part = 0.0
+        for d in range(first, min(first + DEPTH, y.size)):
+            difference = (np.float64(x[d]) - np.float64(y[d])) * unit
+            part += difference * difference
+        total += part
+    return total / unit / unit if squared else math.sqrt(total) / unit
 
 
 @block_kernel(writes="distances")
@@ -49,6 +66,8 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
     end = min(left + line, points.shape[0])
     packed, begins = np.empty((slab, min(depth, DEPTH), width), queries.dtype), np.empty(width, np.int64)
     totals = np.empty((last_panel - first_panel if depth > DEPTH else 1, rows, line), queries.dtype)
+    small, root = range_of(queries)
+    least = -1.0 if by_products else small if squared else root
     a, b, c = queries.reshape(-1), packed.reshape(-1), totals.reshape(-1)
     for first in range(0, max(1, depth), DEPTH):
         last = min(first + DEPTH, depth)
@@ -75,13 +94,20 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                 if by_products:
                     length, lengths = query_lengths[q * rows + i], point_lengths[left:end]
                     for j in range(values.size):
-                        square = length + lengths[j] - 2 * np.float64(values[j])
-                        if square != square:            # inf - inf, perhaps, where the distance is infinite
-                            square = _square(queries[q, :, i], points[left + j])
+                        both = length + lengths[j]
+                        square = both - 2 * np.float64(values[j])
+                        square = square if (both >= small) & (abs(square) < np.inf) else np.nan
                         values[j] = 0.0 if square < 0 else square
                 if not squared:
                     for j in range(values.size):
                         values[j] = math.sqrt(values[j])
+                beyond = False
+                for j in range(values.size):
+                    beyond |= (values[j] < least) | (values[j] == np.inf) | (by_products & (values[j] != values[j]))
+                if beyond:
+                    for j in range(values.size):
+                        if values[j] < least or values[j] == np.inf or (by_products and values[j] != values[j]):
+                            values[j] = _apart(queries[q, :, i], points[left + j], squared)
                 if distances.nbytes < STREAMED:
                     for j in range(values.size):
                         result[j] = values[j]

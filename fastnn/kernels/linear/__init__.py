@@ -35,8 +35,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
 
     Notes
     -----
-    2 N O I operations. On "cpu" and "cuda", |error| <= (min(I, 512) + I / 512 + 1) eps sum_i |x weight| for each
-    element: sums of 512 terms, each in order of i, are added up. A row's bits do not depend on the other rows.
+    2 N O I operations. On "cpu" and "cuda", |error| <= (min(I, 512) + I / 512 + 1) eps sum_i |x weight| + eps |bias|
+    for each element: sums of 512 terms, each in order of i, are added up. Products and sums of them that leave the
+    dtype's range on the way do so for good. A row's bits do not depend on the other rows.
 
     Examples
     --------

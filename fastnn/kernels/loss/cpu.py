@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._elementwise import binary, chunk, chunks
-from fastnn.kernels._jit import block_kernel, helper
+from fastnn.kernels._elementwise import binary, chunk, chunks, mapping
+from fastnn.kernels._jit import block_kernel, helper, inlined_helper
 from fastnn.kernels._math import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
-from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_sum, use_widest_vectors
+from fastnn.kernels._vectors import STREAMED, draft, exceeds_caches, finish, row_gaps, row_sum, use_widest_vectors
 
 
 @helper
@@ -22,17 +22,20 @@ def _grad(grad_losses: Array, n: int) -> float:
 
 
 @block_kernel(writes="losses", typed_by="x")
-def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
+def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, unit: float, room: float,
+                   losses: Array) -> None:
+    """Differences are taken of scores times unit * room, so that no sum of them overflows."""
     use_widest_vectors()
-    rows = rows_of_block(block, x)
+    rows, small = rows_of_block(block, x), unit * room
     largest, logs = np.empty(len(rows), x.dtype), np.empty(len(rows))
     log_sum_exp(x, rows, largest, logs)
     for n in rows:
-        m, logarithm = np.float64(largest[n - rows.start]), logs[n - rows.start]
-        losses[n] = logarithm - (x[n, max(0, labels[n])] - m)
+        m, logarithm = small * np.float64(largest[n - rows.start]), small * logs[n - rows.start]
+        loss = logarithm + (m - small * np.float64(x[n, max(0, labels[n])]))
         if label_smoothing > 0:
-            even = logarithm - (row_sum(x[n]) / x.shape[1] - m)
-            losses[n] = (1 - label_smoothing) * losses[n] + label_smoothing * even
+            even = logarithm + row_gaps(x[n], m, small) / x.shape[1]
+            loss = (1 - label_smoothing) * loss + label_smoothing * even
+        losses[n] = loss / room
 
 
 @block_kernel(writes="grad_x", typed_by="x")
@@ -50,8 +53,9 @@ def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Ar
     finish(part, part_of_rows(block, grad_x))
 
 
-def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
-    _cross_entropy(row_blocks(x), x, labels, label_smoothing, losses, work=x.size)
+def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
+    room = 2.0 ** (-2 - x.shape[1].bit_length())
+    _cross_entropy(row_blocks(x), x, labels, label_smoothing, unit, room, losses, work=x.size)
 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
@@ -63,13 +67,26 @@ def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_sm
 # --- hinge -------------------------------------------------------------------------------------------------
 
 
+@inlined_helper
+def _excess(margin: float, score: float, right: float) -> float:
+    """margin + score - right, in which what rounding takes from the difference is added again.
+
+    (Knuth's sum of two: whatever the numbers are, the sign is right, and almost all digits.)
+    """
+    gap = score - right
+    share = gap - score
+    lost = (score - (gap - share)) - (right + share)
+    return (margin + gap) + (lost if lost == lost else 0.0)         # NaN for an infinite gap, which loses nothing
+
+
 @block_kernel(writes="losses", typed_by="x")
-def _hinge_loss(block: int, x: Array, labels: Array, margin: float, losses: Array) -> None:
-    terms = np.empty(x.shape[1])
+def _hinge_loss(block: int, x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
+    use_widest_vectors()
+    terms, least = np.empty(x.shape[1]), unit * margin
     for n in rows_of_block(block, x):
-        scores, right = x[n], x[n, labels[n]]
+        scores, right = x[n], unit * np.float64(x[n, max(0, labels[n])])
         for c in range(scores.size):
-            excess = margin + np.float64(scores[c]) - right
+            excess = _excess(least, unit * np.float64(scores[c]), right)
             terms[c] = 0.0 if excess <= 0 else excess
         terms[labels[n]] = 0
         losses[n] = row_sum(terms)
@@ -81,17 +98,17 @@ def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
         scores, result, label, grad = x[n], part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
-        right, inside = scores[label], 0
+        right, inside = np.float64(scores[label]), 0
         for c in range(scores.size):
-            counts = (c != label) & (not margin + np.float64(scores[c]) - right <= 0)
+            counts = (c != label) & (not _excess(margin, np.float64(scores[c]), right) <= 0)
             result[c] = grad if counts else 0.0
             inside += counts
         result[label] = -inside * grad if inside else 0.0
     finish(part, part_of_rows(block, grad_x))
 
 
-def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
-    _hinge_loss(row_blocks(x), x, labels, margin, losses, work=x.size)
+def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
+    _hinge_loss(row_blocks(x), x, labels, margin, unit, losses, work=x.size)
 
 
 def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
@@ -104,27 +121,41 @@ def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: flo
 
 @binary
 def _mse_loss(x: Any, y: Any, option: Any) -> Any:
-    return (x - y) * (x - y)
+    difference = np.float64(x) - np.float64(y)
+    return type(x)(difference * difference)
 
 
-@binary
-def _mse_loss_backward(x: Any, y: Any, scale: Any) -> Any:
-    return scale * (x - y)
+@inlined_helper
+def _slope(grad: float, x: float, y: float) -> float:
+    """2 grad (x - y), which is taken apart where the difference overflows: nothing cancels then."""
+    difference = x - y
+    return 2.0 * (grad * difference if abs(difference) < np.inf else grad * x - grad * y)
+
+
+@mapping
+def _slopes(x: Any, y: Any, grad: float) -> Any:
+    return type(x)(_slope(grad, np.float64(x), np.float64(y)))
+
+
+@block_kernel(writes="grad_x", typed_by="x")
+def _mse_loss_backward(block: int, grad: float, x: Array, y: Array, grad_x: Array) -> None:
+    _slopes(chunk(block, x), chunk(block, y), grad, chunk(block, grad_x), grad_x.nbytes >= STREAMED)
 
 
 @block_kernel(writes="grad_x", typed_by="x")
 def _mse_losses_backward(block: int, grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
+    use_widest_vectors()
     grads, x, y, grad_x = chunk(block, grad_losses), chunk(block, x), chunk(block, y), chunk(block, grad_x)
     for i in range(x.size):
-        grad_x[i] = 2 * grads[i] * (x[i] - y[i])
+        grad_x[i] = _slope(np.float64(grads[i]), np.float64(x[i]), np.float64(y[i]))
 
 
 @block_kernel(writes="sums", typed_by="x")
-def _mse_loss_sums(block: int, x: Array, y: Array, sums: Array) -> None:
+def _mse_loss_sums(block: int, x: Array, y: Array, unit: float, sums: Array) -> None:
     x, y = chunk(block, x), chunk(block, y)
     terms = np.empty(x.size)
     for i in range(x.size):
-        difference = np.float64(x[i]) - y[i]
+        difference = (np.float64(x[i]) - np.float64(y[i])) * unit
         terms[i] = difference * difference
     sums[block] = row_sum(terms)
 
@@ -133,9 +164,9 @@ def mse_loss(x: Array, y: Array, losses: Array) -> None:
     _mse_loss(chunks(x), x, y, 0.0, losses, work=x.size // 5)
 
 
-def mse_loss_sums(x: Array, y: Array) -> Array:
+def mse_loss_sums(x: Array, y: Array, unit: float) -> Array:
     sums = np.empty(chunks(x), np.float64)
-    _mse_loss_sums(len(sums), x, y, sums, work=x.size // 2)
+    _mse_loss_sums(len(sums), x, y, unit, sums, work=x.size // 2)
     return sums
 
 
@@ -143,4 +174,4 @@ def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> 
     if grad_losses.size > 1:
         _mse_losses_backward(chunks(x), grad_losses, x, y, grad_x, work=x.size // 5)
     else:
-        _mse_loss_backward(chunks(x), x, y, 2 * float(grad_losses[0]), grad_x, work=x.size // 5)
+        _mse_loss_backward(chunks(x), float(grad_losses[0]), x, y, grad_x, work=x.size // 5)

@@ -36,23 +36,25 @@ def _cross_entropy(real: Any, group: int) -> Any:
     size = block_size(group)
 
     @cuda.jit
-    def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
+    def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, room: float,
+                      losses: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(x)
         largest, total = largest_and_sum(parts, x, n, lane, columns)
-        scores = 0.0
+        small = unit * room                             # of scores times this no sum overflows
+        m, gaps = small * np.float64(largest), 0.0
         if label_smoothing > 0:
             for c in range(lane, columns, group):
-                scores += np.float64(x[n, c])
-            scores = row_total(parts, scores)
+                gaps += m - small * np.float64(x[n, c])
+            gaps = row_total(parts, gaps)
         if columns > 0 and lane == 0:
             label, loss = labels[n], _NAN
             if label >= 0 and label < columns:
-                m, logarithm = np.float64(largest), math.log(total)
-                loss = logarithm - (np.float64(x[n, label]) - m)
+                logarithm = small * math.log(total)
+                loss = logarithm + (m - small * np.float64(x[n, label]))
                 if label_smoothing > 0:
-                    loss = (1.0 - label_smoothing) * loss + label_smoothing * (logarithm - (scores / columns - m))
-            losses[n] = loss
+                    loss = (1.0 - label_smoothing) * loss + label_smoothing * (logarithm + gaps / columns)
+            losses[n] = loss / room
 
     return cross_entropy
 
@@ -77,8 +79,9 @@ def _cross_entropy_backward(real: Any, group: int) -> Any:
     return cross_entropy_backward
 
 
-def cross_entropy(x: Array, labels: Array, label_smoothing: float, losses: Array) -> None:
-    run_rows(_cross_entropy, x, x, labels, label_smoothing, losses)
+def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
+    room = 2.0 ** (-2 - x.shape[1].bit_length())
+    run_rows(_cross_entropy, x, x, labels, label_smoothing, unit, room, losses)
 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
@@ -100,18 +103,27 @@ def _right_score(x: Array, labels: Array, n: int, columns: int) -> tuple[int, fl
     return label, np.float64(x[n, label])
 
 
+@cuda.jit(device=True)
+def _excess(margin: float, score: float, right: float) -> float:
+    """Return margin + score - right, in which what rounding takes from the difference is added again."""
+    gap = score - right
+    share = gap - score
+    lost = (score - (gap - share)) - (right + share)
+    return (margin + gap) + (0.0 if math.isnan(lost) else lost)
+
+
 @functools.cache
 def _hinge_loss(real: Any, group: int) -> Any:
     row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
 
     @cuda.jit
-    def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
+    def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(x)
         label, right = _right_score(x, labels, n, columns)
         total = 0.0
         for c in range(lane, columns, group):
-            excess = margin + np.float64(x[n, c]) - right
+            excess = _excess(unit * margin, unit * np.float64(x[n, c]), unit * right)
             if c != label and not excess <= 0:
                 total += excess
         total = row_total(parts, total)
@@ -137,7 +149,7 @@ def _hinge_loss_backward(real: Any, group: int) -> Any:
         inside = 0.0
         for c in range(lane, columns, group):
             if c != label:
-                counts = not margin + np.float64(x[n, c]) - right <= 0
+                counts = not _excess(margin, np.float64(x[n, c]), right) <= 0
                 grad_x[n, c] = grad if counts else zero
                 if counts:
                     inside += 1.0
@@ -148,8 +160,8 @@ def _hinge_loss_backward(real: Any, group: int) -> Any:
     return hinge_loss_backward
 
 
-def hinge_loss(x: Array, labels: Array, margin: float, losses: Array) -> None:
-    run_rows(_hinge_loss, x, x, labels, margin, losses)
+def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
+    run_rows(_hinge_loss, x, x, labels, margin, unit, losses)
 
 
 def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
@@ -169,11 +181,11 @@ def _mse_loss(real: Any) -> Callable[[Any, Any, Any], Any]:
 
 
 @cuda.jit
-def _mse_loss_sums(x: Array, y: Array, sums: Array) -> None:
+def _mse_loss_sums(x: Array, y: Array, unit: float, sums: Array) -> None:
     parts = cuda.shared.array(THREADS, np.float64)
     total = 0.0
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        difference = np.float64(x[i]) - np.float64(y[i])
+        difference = (np.float64(x[i]) - np.float64(y[i])) * unit
         total += difference * difference
     parts[cuda.threadIdx.x] = total
     total = block_sum(parts, cuda.threadIdx.x)
@@ -181,10 +193,18 @@ def _mse_loss_sums(x: Array, y: Array, sums: Array) -> None:
         sums[cuda.blockIdx.x] = total
 
 
-@cuda.jit
-def _mse_loss_backward(grad_losses: Array, step: int, two: Any, x: Array, y: Array, grad_x: Array) -> None:
-    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        grad_x[i] = two * grad_losses[i * step] * (x[i] - y[i])
+@functools.cache
+def _mse_loss_backward(real: Any) -> Any:
+    @cuda.jit
+    def mse_loss_backward(grad_losses: Array, step: int, x: Array, y: Array, grad_x: Array) -> None:
+        for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+            grad, a, b = np.float64(grad_losses[i * step]), np.float64(x[i]), np.float64(y[i])
+            product = grad * (a - b)
+            if not abs(a - b) < math.inf:               # nothing cancels then
+                product = grad * a - grad * b
+            grad_x[i] = real(2.0 * product)
+
+    return mse_loss_backward
 
 
 def mse_loss(x: Array, y: Array, losses: Array) -> None:
@@ -192,12 +212,12 @@ def mse_loss(x: Array, y: Array, losses: Array) -> None:
     run_map(_mse_loss(real), x, y, 0.0, losses)
 
 
-def mse_loss_sums(x: Array, y: Array) -> Array:
+def mse_loss_sums(x: Array, y: Array, unit: float) -> Array:
     sums = _cuda.xp.empty(blocks_for(x.size), np.float64)
-    launch(_mse_loss_sums, sums.size, THREADS, x, y, sums)
+    launch(_mse_loss_sums, sums.size, THREADS, x, y, unit, sums)
     return sums
 
 
 def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
-    launch(_mse_loss_backward, blocks_for(x.size), THREADS, grad_losses, _step(grad_losses), x.dtype.type(2), x, y,
-           grad_x)
+    real: Any = x.dtype.type
+    launch(_mse_loss_backward(real), blocks_for(x.size), THREADS, grad_losses, _step(grad_losses), x, y, grad_x)

@@ -80,9 +80,11 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     Notes
     -----
     Statistics take two passes, mean first, and all their sums are float64: with u = 2^-53, K = |mean| / std and n
-    values a channel the relative error of var is at most (n + 3) u + (n u K)^2. Values are normalized in x's dtype,
-    the mean taken off in two parts, which keeps its float64 accuracy: with z = (x - mean) / sqrt(var + eps) and
-    e = 1.2e-7 in float32, |error| <= 4 e (|z weight| + |bias|) + e^2 K |weight|.
+    values a channel the relative error of var is at most (n + 3) u + (n u K)^2. Where K exceeds 2^32, the mean is
+    corrected once. Values are normalized in x's dtype, the mean taken off in two parts, which keeps its float64
+    accuracy: with s = sqrt(var + eps), z = (x - mean) / s and e = 1.2e-7 in float32, 2.2e-16 in float64,
+    |error| <= 4 e (|z weight| + |bias|) + (e^2 + (n + 3) u) (1 + |mean| / s) (1 + |z|) |weight|. Channels where x's
+    dtype has no room for that (weight / s, squares, sums or x - mean out of its range) are done in scaled float64.
     On a GPU one pass takes both statistics, of parts of 2048 values whose means and squares are then combined, mean
     first, all of it in float64 about the channel's first value f: with F = |f - mean| / std the error of var stays
     below (n + 3) u (1 + F) + (n u F)^2.
@@ -175,8 +177,12 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
 
     Notes
     -----
-    All sums are float64, and grad_weight and grad_bias are rounded once. Values are formed in x's dtype: with
-    e = 1.2e-7 in float32, |error| <= 6 e |weight| invstd (|G| + |mean(G)| + |z mean(G z)|) for grad_x.
+    All sums are float64, and grad_weight and grad_bias are rounded once: their errors are at most e of them and
+    1.1e-16 (n + 3) times the sums of |G z| and of |G|, with n values a channel and e = 1.2e-7 in float32, 2.2e-16 in
+    float64. Values are formed in x's dtype, for grad_x
+    |error| <= |weight| invstd (6 e (|G| + |mean(G)| + |z mean(G z)|) + 1.1e-16 (n + 3) (mean(|G|) + |z| mean(|G z|))
+    + e^2 |mean invstd mean(G z)|). Channels where x's dtype has no room for that are done in scaled float64, but for
+    sums of G that cancel exactly where G (x - mean) is below 1e-290.
     About 10 operations a value; grad_output and x are read once if a channel's values fit into a core's cache (else
     twice), grad_x written once (4 bytes a value in float32).
 

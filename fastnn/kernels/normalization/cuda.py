@@ -10,6 +10,8 @@ Where the runs of a channel's values are short, x is seen as a matrix (N, C L), 
 neighbouring threads then read neighbouring columns. A channel's parts are those of its L columns.
 
 A ReLU is a floor under the results. Where there is none the floor is NaN, which nothing lies below.
+
+Channels for which x's dtype has no room are done by the functions of `odd`; NaN as their factor marks them.
 """
 
 from __future__ import annotations
@@ -24,13 +26,17 @@ from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._blocks import THREADS, either, group_sum, real_of
 from fastnn.kernels._cuda import cuda, launch
-from fastnn.kernels.normalization import as_channels
+from fastnn.kernels.normalization import as_channels, odd
 
 _HELD = 8                                       # values of a part that a thread holds
 _AT_ONCE = 8                                    # elements that a thread reads before it writes the first
 _TILE = _AT_ONCE * THREADS
 _SHORT = 32                                     # runs below are columns of a matrix
 _FEW = 16                                       # parts of a channel that one thread combines
+
+_ODD = odd.functions(cuda.jit(device=True))
+_factors, _odd_value, _is_odd, _has_odd_sums = _ODD.factors, _ODD.value, _ODD.is_odd, _ODD.has_odd_sums
+_good_statistics, _odd_gradients = _ODD.statistics, _ODD.gradients
 
 
 class _Cut(NamedTuple):
@@ -60,13 +66,13 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
                cut.lines, cut.values, cut.length, cut.repeat, sums)
         columns = _columns_to_combine(cut)
         launch(_statistics(columns, cut.columns, real), -(-channels // columns), THREADS, x.reshape(-1), sums,
-               cut.values, cut.repeat, cut.length, *affine, *running, running_mean is not None, momentum, eps, stats,
+               cut.values, cut.repeat, x.shape[2], *affine, *running, running_mean is not None, momentum, eps, stats,
                lines)
     else:
         launch(_inference(real), -(-channels // THREADS), THREADS, *running, *affine, eps, stats, lines)
     if x.size:
-        launch(_scaled(real), -(-x.size // _TILE), THREADS, x.reshape(-1), x.shape[2], channels, lines,
-               real(0 if relu else math.nan), y.reshape(-1))
+        launch(_scaled(real), -(-x.size // _TILE), THREADS, x.reshape(-1), x.shape[2], channels, lines, stats,
+               *affine[:2], real(0 if relu else math.nan), y.reshape(-1))
 
 
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
@@ -84,8 +90,9 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
     launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
            x.reshape(-1), cut.lines, cut.values, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
     columns = _columns_to_combine(cut)
-    launch(_products(columns, real), -(-channels // columns), THREADS, sums, cut.values, cut.repeat, mean, invstd,
-           *affine, grad_weight, grad_bias, lines)
+    launch(_products(columns, real), -(-channels // columns), THREADS, grad_output, x.reshape(-1), x.shape[2], sums,
+           cut.values, cut.repeat, mean, invstd, *affine, floor, training, grad_x is not None,
+           either(None if grad_x is None else grad_x.reshape(-1), grad_output), grad_weight, grad_bias, lines)
     if grad_x is not None:
         launch(_gradients(real), -(-x.size // _TILE), THREADS, grad_output, x.reshape(-1), x.shape[2], channels, lines,
                floor, training, grad_x.reshape(-1))
@@ -118,11 +125,17 @@ def _line(real: Any) -> Any:
     A float32 mean may be wrong by more than a small standard deviation; that two parts of it are taken from x one
     after the other loses nothing.
     """
+    itemsize = np.dtype(real).itemsize
+
     @cuda.jit(device=True)
     def line(c: int, mean: Any, invstd: Any, weight: Array, weighted: bool, bias: Array, biased: bool) -> Any:
         high = real(mean)
         low = real(mean - high) if -math.inf < high < math.inf else real(0)
-        return high, low, real(invstd * weight[c]) if weighted else real(invstd), bias[c] if biased else real(0)
+        factor = np.float64(weight[c]) if weighted else 1.0
+        scale, offset = real(invstd * factor), bias[c] if biased else real(0)
+        if _is_odd(high, scale, offset, factor, itemsize):
+            scale = real(math.nan)
+        return high, low, scale, offset
 
     return line
 
@@ -156,7 +169,8 @@ def _inference(real: Any) -> Any:
 @functools.cache
 def _scaled(real: Any) -> Any:
     @cuda.jit
-    def scaled(x: Array, length: int, channels: int, lines: Array, floor: Any, y: Array) -> None:
+    def scaled(x: Array, length: int, channels: int, lines: Array, stats: Array, weight: Array, weighted: bool,
+               floor: Any, y: Array) -> None:
         values = cuda.local.array(_AT_ONCE, real)
         # Backwards, as the cache still has what the last kernel read last.
         first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _TILE + cuda.threadIdx.x
@@ -168,6 +182,9 @@ def _scaled(real: Any) -> Any:
             i = first + j * THREADS
             if i < x.size:
                 value = _on_line(values[j], lines[0, c], lines[1, c], lines[2, c], lines[3, c])
+                if math.isnan(lines[2, c]):
+                    left, right = _factors(stats[1, c], np.float64(weight[c]) if weighted else 1.0)
+                    value = real(_odd_value(np.float64(values[j]), stats[0, c], left, right, np.float64(lines[3, c])))
                 y[i] = floor if value < floor else value
             c, within = _next(c + step, within + left, length, channels)
 
@@ -189,7 +206,7 @@ def _gradients(real: Any) -> Any:
         step, left = THREADS // length % channels, THREADS % length
         for j in range(_AT_ONCE):
             i = first + j * THREADS
-            if i < x.size:
+            if i < x.size and not math.isnan(lines[2, c]):      # else it is there
                 value, high, low, scale = values[j], lines[0, c], lines[1, c], lines[2, c]
                 g = real(0) if _on_line(value, high, low, scale, lines[3, c]) <= floor else grads[j]
                 if training:
@@ -289,8 +306,8 @@ def _statistics(columns: int, part_columns: int, real: Any) -> Any:
         shared[mine] = squares
         var = group_sum(shared, mine, members) / n
         if member == 0 and c < lines.shape[1]:
-            mean += _origin(x[c * repeat * length])
-            invstd = _inverse_root(var + eps)
+            mean += _origin(x[c * length])
+            mean, var, invstd = _good_statistics(x, n // length, lines.shape[1], length, c, eps, mean, var)
             stats[0, c], stats[1, c] = mean, invstd
             lines[0, c], lines[1, c], lines[2, c], lines[3, c] = line(c, mean, invstd, weight, weighted, bias, biased)
             if tracked:                         # last: who gives weight or bias for them too has used it
@@ -348,11 +365,13 @@ def _part_products(columns: int, real: Any) -> Any:
 
 @functools.cache
 def _products(columns: int, real: Any) -> Any:
-    members, line = THREADS // columns, _line(real)
+    members, line, itemsize = THREADS // columns, _line(real), np.dtype(real).itemsize
+    rounded_to_0 = 2.0**-150 if itemsize == 4 else 0.0      # the largest result
 
     @cuda.jit
-    def products(sums: Array, count: int, repeat: int, mean: Array, invstd: Array, weight: Array, weighted: bool,
-                 bias: Array, biased: bool, grad_weight: Array, grad_bias: Array, lines: Array) -> None:
+    def products(grad_output: Array, x: Array, length: int, sums: Array, count: int, repeat: int, mean: Array,
+                 invstd: Array, weight: Array, weighted: bool, bias: Array, biased: bool, floor: Any, training: bool,
+                 needs_x: bool, grad_x: Array, grad_weight: Array, grad_bias: Array, lines: Array) -> None:
         """Combine the parts of each channel."""
         shared = cuda.shared.array(THREADS, np.float64)
         member = cuda.threadIdx.x // columns
@@ -373,5 +392,11 @@ def _products(columns: int, real: Any) -> Any:
             lines[0, c], lines[1, c], lines[2, c], lines[3, c] = line(c, mean[c], invstd[c], weight, weighted, bias,
                                                                       biased)
             lines[4, c], lines[5, c] = -product / n * invstd[c], -total / n
+            if math.isnan(lines[2, c]) or _has_odd_sums(total, product, n, invstd[c], itemsize):
+                lines[2, c] = real(math.nan)
+                grad_weight[c], grad_bias[c] = _odd_gradients(
+                    grad_output, x, n // length, lines.shape[1], length, c, np.float64(weight[c]) if weighted else 1.0,
+                    np.float64(lines[3, c]), mean[c], invstd[c], np.float64(floor) + rounded_to_0, training, needs_x,
+                    grad_x)
 
     return products

@@ -1,6 +1,7 @@
 """Batch normalization as its formulas say: the judge of the other implementations.
 
-All is computed in float64, whatever their dtype, and rounded when it is written.
+All is computed in the widest numbers there are, which on most machines reach far beyond float64, and rounded when it
+is written.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from fastnn.kernels.normalization import as_channels
 def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None,
                bias: Array | None, of_batch: bool, momentum: float, eps: float, relu: bool, stats: Any,
                y: Array) -> None:
-    x, y = as_channels(x.astype(np.float64)), as_channels(y)
+    x, y = as_channels(x.astype(np.longdouble)), as_channels(y)
     N, C, L = x.shape
     for c in range(C):
         if of_batch:
             mean = sum(x[n, c, i] for n in range(N) for i in range(L)) / (N * L)
             var = sum((x[n, c, i] - mean) ** 2 for n in range(N) for i in range(L)) / (N * L)
         else:
-            mean, var = np.float64(running_mean[c]), np.float64(running_var[c])
+            mean, var = np.longdouble(running_mean[c]), np.longdouble(running_var[c])
         for n in range(N):
             for i in range(L):
                 value = _scaled((x[n, c, i] - mean) / np.sqrt(var + eps), c, weight, bias)
@@ -32,23 +33,23 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
         if stats is not None:
             stats[:, c] = mean, 1 / np.sqrt(var + eps)
         if of_batch and running_mean is not None:
-            running_mean[c] = (1 - momentum) * np.float64(running_mean[c]) + momentum * mean
-            running_var[c] = (1 - momentum) * np.float64(running_var[c]) + momentum * var * N * L / (N * L - 1)
+            running_mean[c] = (1 - momentum) * np.longdouble(running_mean[c]) + momentum * mean
+            running_var[c] = (1 - momentum) * np.longdouble(running_var[c]) + momentum * var * N * L / (N * L - 1)
 
 
 @np.errstate(all="ignore")
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
                         invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
                         grad_bias: Array) -> None:
-    grad_output, x = as_channels(grad_output), as_channels(x)
+    grad_output, x = as_channels(grad_output.astype(np.longdouble)), as_channels(x.astype(np.longdouble))
     grad_x = None if grad_x is None else as_channels(grad_x)
     z = (x - mean[:, None]) * invstd[:, None]
     N, C, L = x.shape
     for c in range(C):
-        grads = grad_output[:, c].astype(np.float64)
+        grads = grad_output[:, c]
         for n in range(N):
             for i in range(L):
-                if relu and _scaled(z[n, c, i], c, weight, bias) <= 0:
+                if relu and grad_bias.dtype.type(_scaled(z[n, c, i], c, weight, bias)) <= 0:
                     grads[n, i] = 0
         grad_bias[c] = sum_g = sum(grads[n, i] for n in range(N) for i in range(L))
         grad_weight[c] = sum_gz = sum(grads[n, i] * z[n, c, i] for n in range(N) for i in range(L))

@@ -53,7 +53,8 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
     -----
     At most 8 operations an element; 3 arrays are read and 2 written. Sutskever and others, "On the importance of
     initialization and momentum in deep learning" (ICML 2013), section 2. Each operation rounds once to the dtype; on
-    a GPU a product and the sum that takes it up round once together.
+    a GPU a product and the sum that takes it up round once together. A g or a buffer beyond the dtype's range is inf,
+    and so is the step, however small lr is.
 
     Examples
     --------
@@ -116,7 +117,8 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
     -----
     At most 13 operations an element; 4 arrays are read and 3 written. Tieleman and Hinton, "Neural networks for
     machine learning" (Coursera, 2012), lecture 6.5. Each operation rounds once to the dtype; on a GPU a product and
-    the sum that takes it up round once together.
+    the sum that takes it up round once together. Where g^2 leaves the dtype's range the root is formed without it; a
+    mean of squares that does not fit is kept as inf, or as 0.
 
     Examples
     --------
@@ -177,7 +179,8 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
     -----
     At most 14 operations an element; 4 arrays are read and 3 written. Kingma and Ba, "Adam" (arXiv:1412.6980),
     algorithm 1; Loshchilov and Hutter, "Decoupled weight decay regularization" (arXiv:1711.05101), algorithm 2. Each
-    operation rounds once to the dtype; on a GPU a product and the sum that takes it up round once together.
+    operation rounds once to the dtype; on a GPU a product and the sum that takes it up round once together. Where g^2
+    leaves the dtype's range the root is formed without it; a v that does not fit is kept as inf, or as 0.
 
     Examples
     --------

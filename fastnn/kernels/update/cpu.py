@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._elementwise import chunk, chunks
-from fastnn.kernels._jit import BlockKernel, block_kernel
+from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
+
+
+@helper
+def _limits(real: Any, itemsize: int, eps: float) -> tuple[Any, Any]:
+    """Return between which magnitudes a gradient has a square that counts beside eps and does not overflow."""
+    small, large = (2.0**-50, 2.0**60) if itemsize == 4 else (2.0**-450, 2.0**500)
+    return real(0 if eps > small else small), real(large)
+
+
+@helper
+def _any_beyond(parameter: Array, grad: Array, decay: Any, small: Any, large: Any) -> bool:
+    beyond = False
+    for i in range(grad.size):
+        g = abs(grad[i] + decay * parameter[i] if decay != 0 else grad[i])
+        beyond |= not (small <= g) & (g < large)
+    return beyond
+
+
+@inlined_helper
+def _root(old: Any, square: Any, new: Any, g: Any) -> Any:
+    """sqrt(old square + new g^2) without the squares."""
+    a, b = np.sqrt(old) * np.sqrt(square), np.sqrt(new) * abs(g)
+    longer, shorter = (a, b) if a > b else (b, a)
+    ratio = shorter / longer if longer > 0 else longer
+    return longer * np.sqrt(1 + ratio * ratio) if longer < np.inf else longer
 
 
 @block_kernel(writes="parameter buffer", typed_by="parameter")
@@ -35,12 +61,26 @@ def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffe
     real = parameter.dtype.type
     rate, old, new, least = real(lr), real(alpha), real(1 - alpha), real(eps)
     decay, keep = real(weight_decay), real(momentum)
+    small, large = _limits(real, parameter.itemsize, eps)
+    if not _any_beyond(parameter, grad, decay, small, large):
+        for i in range(parameter.size):
+            g = grad[i]
+            if decay != 0:
+                g += decay * parameter[i]
+            square_avg[i] = old * square_avg[i] + new * g * g
+            change = g / (np.sqrt(square_avg[i]) + least)
+            if buffer.size:
+                buffer[i] = change = keep * buffer[i] + change
+            parameter[i] -= rate * change
+        return
     for i in range(parameter.size):
         g = grad[i]
         if decay != 0:
             g += decay * parameter[i]
-        square_avg[i] = old * square_avg[i] + new * g * g
-        change = g / (np.sqrt(square_avg[i]) + least)
+        square = old * square_avg[i] + new * g * g
+        length = np.sqrt(square) if small <= abs(g) < large else _root(old, square_avg[i], new, g)
+        square_avg[i] = square
+        change = g / (length + least)
         if buffer.size:
             buffer[i] = change = keep * buffer[i] + change
         parameter[i] -= rate * change
@@ -55,13 +95,25 @@ def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq:
     real = parameter.dtype.type
     step, old1, new1, old2, new2 = real(rate), real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
     correction, least, decay, kept = real(root), real(eps), real(penalty), real(shrink)
+    small, large = _limits(real, parameter.itemsize, eps)
+    if not _any_beyond(parameter, grad, decay, small, large):
+        for i in range(parameter.size):
+            g = grad[i]
+            if decay != 0:
+                g += decay * parameter[i]
+            exp_avg[i] = old1 * exp_avg[i] + new1 * g
+            exp_avg_sq[i] = old2 * exp_avg_sq[i] + new2 * g * g
+            parameter[i] = kept * parameter[i] - step * (exp_avg[i] / (np.sqrt(exp_avg_sq[i]) / correction + least))
+        return
     for i in range(parameter.size):
         g = grad[i]
         if decay != 0:
             g += decay * parameter[i]
         exp_avg[i] = old1 * exp_avg[i] + new1 * g
-        exp_avg_sq[i] = old2 * exp_avg_sq[i] + new2 * g * g
-        parameter[i] = kept * parameter[i] - step * exp_avg[i] / (np.sqrt(exp_avg_sq[i]) / correction + least)
+        square = old2 * exp_avg_sq[i] + new2 * g * g
+        length = np.sqrt(square) if small <= abs(g) < large else _root(old2, exp_avg_sq[i], new2, g)
+        exp_avg_sq[i] = square
+        parameter[i] = kept * parameter[i] - step * (exp_avg[i] / (length / correction + least))
 
 
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,

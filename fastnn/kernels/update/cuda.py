@@ -6,6 +6,8 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
+
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._blocks import THREADS, blocks_for, either, real_of
 from fastnn.kernels._cuda import cuda, launch
@@ -46,7 +48,33 @@ def _sgd(real: Any, buffered: bool, nesterov: bool) -> Any:
 
 
 @functools.cache
+def _length(real: Any) -> Any:
+    """Make the function that returns sqrt(square), or, where the square of the gradient leaves the range, what it was.
+
+    That is sqrt(old before + new g^2) without the squares. A square too small to count beside eps is left alone.
+    """
+    small, large = map(real, (2.0**-50, 2.0**60) if np.dtype(real).itemsize == 4 else (2.0**-450, 2.0**500))
+    one, zero, infinite = real(1), real(0), real(math.inf)
+
+    @cuda.jit(device=True)
+    def length(square: Any, old: Any, before: Any, new: Any, g: Any, least: Any) -> Any:
+        size = abs(g)
+        if size < large and (size >= small or least > small):
+            return real(math.sqrt(square))
+        a, b = real(math.sqrt(old)) * real(math.sqrt(before)), real(math.sqrt(new)) * size
+        longer, shorter = (a, b) if a > b else (b, a)
+        if not zero < longer < infinite:
+            return longer
+        ratio = shorter / longer
+        return longer * real(math.sqrt(one + ratio * ratio))
+
+    return length
+
+
+@functools.cache
 def _rmsprop(real: Any, buffered: bool) -> Any:
+    length = _length(real)
+
     @cuda.jit
     def rmsprop(parameter: Array, grad: Array, square_avg: Array, buffer: Array, rate: Any, old: Any, new: Any,
                 least: Any, decay: Any, keep: Any) -> None:
@@ -69,7 +97,7 @@ def _rmsprop(real: Any, buffered: bool) -> Any:
                         slope += decay * p[j]
                     square = old * s[j] + new * slope * slope
                     square_avg[i] = square
-                    change = slope / (math.sqrt(square) + least)
+                    change = slope / (length(square, old, s[j], new, slope, least) + least)
                     if buffered:
                         change = keep * b[j] + change
                         buffer[i] = change
@@ -80,6 +108,8 @@ def _rmsprop(real: Any, buffered: bool) -> Any:
 
 @functools.cache
 def _adam(real: Any) -> Any:
+    length = _length(real)
+
     @cuda.jit
     def adam(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: Any, old1: Any, new1: Any,
              old2: Any, new2: Any, correction: Any, least: Any, decay: Any, kept: Any) -> None:
@@ -101,7 +131,8 @@ def _adam(real: Any) -> Any:
                     mean = old1 * m[j] + new1 * slope
                     square = old2 * v[j] + new2 * slope * slope
                     exp_avg[i], exp_avg_sq[i] = mean, square
-                    parameter[i] = kept * p[j] - step * mean / (math.sqrt(square) / correction + least)
+                    root = length(square, old2, v[j], new2, slope, least)
+                    parameter[i] = kept * p[j] - step * (mean / (root / correction + least))
 
     return adam
 

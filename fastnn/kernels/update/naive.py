@@ -1,4 +1,7 @@
-"""Updates as their formulas say: the judge of the other implementations."""
+"""Updates as their formulas say: the judge of the other implementations.
+
+Squares of gradients are taken in the widest numbers there are, which on most machines reach far beyond float64.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
                    alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
     for i in range(parameter.size):
         g = grad[i] + weight_decay * parameter[i] if weight_decay else grad[i]
-        square_avg[i] = alpha * square_avg[i] + (1 - alpha) * g * g
-        change = g / (np.sqrt(square_avg[i]) + eps)
+        square_avg[i] = square = alpha * np.longdouble(square_avg[i]) + (1 - alpha) * np.longdouble(g) ** 2
+        change = grad.dtype.type(g / (np.sqrt(square) + eps))
         if momentum_buffer is not None:
             momentum_buffer[i] = change = momentum * momentum_buffer[i] + change
         parameter[i] -= lr * change
@@ -37,7 +40,6 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
         elif weight_decay:
             g = g + weight_decay * parameter[i]
         exp_avg[i] = beta1 * exp_avg[i] + (1 - beta1) * g
-        exp_avg_sq[i] = beta2 * exp_avg_sq[i] + (1 - beta2) * g * g
+        exp_avg_sq[i] = square = beta2 * np.longdouble(exp_avg_sq[i]) + (1 - beta2) * np.longdouble(g) ** 2
         mean = exp_avg[i] / (1 - beta1**step)
-        square = exp_avg_sq[i] / (1 - beta2**step)
-        parameter[i] -= lr * mean / (np.sqrt(square) + eps)
+        parameter[i] -= lr * grad.dtype.type(mean / (np.sqrt(square / (1 - beta2**step)) + eps))

@@ -63,11 +63,11 @@ def test_all_ways_through_agree_with_naive(shape: tuple[int, ...], target: str) 
     grad = np.cos(np.arange(x.size)).reshape(shape)
     y, *statistics = kernels.batch_norm(x, None, None, weight, bias, return_stats=True, target=target)
     expected = kernels.batch_norm(x, None, None, weight, bias, return_stats=True, target="naive")
-    assert_close((y, *statistics), expected)
+    assert_close((y, *statistics), expected, factor=4)
     for training in (True, False):
         actual = kernels.batch_norm_backward(grad, x, weight, *statistics, training=training, target=target)
         naive = kernels.batch_norm_backward(grad, x, weight, *expected[1:], training=training, target="naive")
-        assert_close(actual, naive, gradient=True)
+        assert_close(actual, naive, gradient=True, factor=4)
 
 
 @pytest.mark.parametrize("shape", [(8, 16, 9, 8), (64, 3, 2, 2), (301, 4)])

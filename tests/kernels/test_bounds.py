@@ -1,0 +1,624 @@
+"""Every bound on an error that a docstring states, and results that are in the range though what leads to them is not.
+
+A search for the worst case draws numbers of all magnitudes, of one or of many, that cancel and that do not, and holds
+each kernel to its bound against the truth, computed in numbers far wider than its dtype.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import config
+
+import fastnn
+from fastnn import kernels
+from fastnn.kernels import _cuda
+from fastnn.testing import KERNELS
+
+Array = np.ndarray
+Wide = np.longdouble
+pytestmark = [pytest.mark.skipif(np.finfo(Wide).maxexp < 4096, reason="no numbers wider than float64"),
+              pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+DTYPES = [np.float32, np.float64]
+DRAWS = 8 if config.DISABLE_JIT else 60
+U = Wide(2) ** -53
+
+
+# --- draws ---------------------------------------------------------------------------------------------------------
+
+
+def draw(rng: np.random.Generator, shape: Any, dtype: Any, reach: float = 1.0) -> Array:
+    """Numbers up to a power `reach` of the largest of a dtype, and down to that of the smallest."""
+    most = reach * (37 if dtype == np.float32 else 300)
+    ordinary, scale = rng.standard_normal(shape), 10 ** rng.uniform(-most, most)
+    x = [ordinary, ordinary * scale, ordinary * 10 ** rng.uniform(-most, most, shape),
+         scale * (1 + ordinary * 10 ** rng.uniform(-16, 0)), scale * rng.choice([-1, 0, 1, 3], shape),
+         scale + 0 * ordinary][rng.integers(6)]
+    return np.clip(x, -10**most, 10**most).astype(dtype)
+
+
+def scores(rng: np.random.Generator, dtype: Any) -> Array:
+    """A few rows, often long ones, mostly of scores that are near enough to matter."""
+    shape = (2, int(rng.choice([1, 2, 3, 10, 100, 5000])))
+    x = draw(rng, shape, dtype)
+    if rng.random() < 0.7:
+        x = (x[:, :1] * 10 ** rng.uniform(-30, 0) + 10 ** rng.uniform(-3, 3) * rng.standard_normal(shape)).astype(dtype)
+    return x
+
+
+# --- the truth and the bound of each kernel ------------------------------------------------------------------------
+
+Case = tuple[tuple, dict[str, Any], list[tuple[Any, Any]]]      # arguments, options, (truth, bound) of each result
+CASES: dict[str, Callable[[np.random.Generator, Any, Wide], Iterator[Case] | Case]] = {}
+
+
+def case(function: Callable) -> Callable:
+    CASES[function.__name__] = function
+    return function
+
+
+def pair(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array]:
+    x = draw(rng, 50, dtype)
+    y = draw(rng, 50, dtype) if rng.random() < 0.6 else x * dtype(1 + 10 ** rng.uniform(-8, 0))
+    return x, np.clip(y, -np.finfo(dtype).max / 2, np.finfo(dtype).max / 2)
+
+
+@case
+def relu(rng, dtype, e):
+    x = draw(rng, 50, dtype)
+    return (x,), {}, [(np.maximum(x, 0), 0)]
+
+
+@case
+def relu_backward(rng, dtype, e):
+    x, y = pair(rng, dtype)
+    return (x, y), {}, [(np.where(y > 0, x, 0), 0)]
+
+
+@case
+def leaky_relu(rng, dtype, e):
+    x, slope = draw(rng, 50, dtype), float(rng.choice([0.01, 0.3, -2.5]))
+    truth = np.where(x > 0, x.astype(Wide), Wide(slope) * x)
+    return (x, slope), {}, [(truth, 1.01 * e * abs(truth))]
+
+
+@case
+def leaky_relu_backward(rng, dtype, e):
+    (x, y), slope = pair(rng, dtype), float(rng.choice([0.01, 0.3, -2.5]))
+    truth = np.where(y > 0, x.astype(Wide), Wide(slope) * x)
+    return (x, y, slope), {}, [(truth, 1.01 * e * abs(truth))]
+
+
+@case
+def sigmoid(rng, dtype, e):
+    x = draw(rng, 50, dtype)
+    small = np.exp(-abs(x.astype(Wide)))
+    truth = np.where(x < 0, small, 1) / (1 + small)
+    return (x,), {}, [(truth, 3 * e * truth)]
+
+
+@case
+def sigmoid_backward(rng, dtype, e):
+    g, y = draw(rng, 50, dtype), kernels.sigmoid(draw(rng, 50, dtype, 0.05))
+    truth = g.astype(Wide) * y * (1 - y.astype(Wide))
+    return (g, y), {}, [(truth, 2 * e * abs(truth))]
+
+
+@case
+def tanh(rng, dtype, e):
+    x = draw(rng, 50, dtype)
+    truth = np.tanh(x.astype(Wide))
+    return (x,), {}, [(truth, 3 * e * abs(truth))]
+
+
+@case
+def tanh_backward(rng, dtype, e):
+    g, y = draw(rng, 50, dtype), kernels.tanh(draw(rng, 50, dtype))
+    return (g, y), {}, [(g.astype(Wide) * (1 - y.astype(Wide) ** 2), 2 * e * abs(g.astype(Wide)))]
+
+
+def normal(x: Array) -> tuple[Array, Array]:
+    """The normal distribution by a series of terms of one sign, and its density."""
+    v = np.clip(x.astype(Wide), -14, 14)
+    density = np.exp(-v * v / 2) / np.sqrt(2 * Wide("3.14159265358979323846264338327950288"))
+    term, total = abs(v), abs(v)
+    for n in range(3, 701, 2):
+        term = term * v * v / n
+        total = total + term
+    above = Wide(0.5) - density * total
+    return np.where(x < 0, above, 1 - above), density
+
+
+ROOT = np.sqrt(2 / Wide("3.14159265358979323846264338327950288"))
+
+
+@case
+def gelu(rng, dtype, e):
+    x = draw(rng, 50, dtype, rng.choice([0.04, 1]))
+    v = x.astype(Wide)
+    yield (x,), {}, [(v * normal(x)[0], 3 * e * abs(v))]
+    truth = v * (1 + np.tanh(ROOT * (v + Wide(0.044715) * v**3))) / 2
+    yield (x, "tanh"), {}, [(truth, 3 * e * abs(v))]
+
+
+@case
+def gelu_backward(rng, dtype, e):
+    g, x = draw(rng, 50, dtype), draw(rng, 50, dtype, rng.choice([0.04, 1]))
+    probability, density = normal(x)
+    v = x.astype(Wide)
+    bounded = np.clip(v, -14, 14)
+    yield (g, x), {}, [(g * (probability + bounded * density), 5 * e * abs(g.astype(Wide)))]
+    t = np.tanh(ROOT * (v + Wide(0.044715) * v**3))
+    truth = g * ((1 + t) / 2 + v * (1 - t * t) / 2 * ROOT * (1 + 3 * Wide(0.044715) * v * v))
+    yield (g, x, "tanh"), {}, [(truth, 5 * e * abs(g.astype(Wide)))]
+
+
+@case
+def add(rng, dtype, e):
+    x, y = pair(rng, dtype)
+    truth = x.astype(Wide) + y
+    return (x, y), {}, [(truth, e / 2 * abs(truth))]
+
+
+@case
+def add_relu(rng, dtype, e):
+    x, y = pair(rng, dtype)
+    truth = np.maximum(x.astype(Wide) + y, 0)
+    return (x, y), {}, [(truth, e / 2 * truth)]
+
+
+@case
+def dropout(rng, dtype, e):
+    x, p = draw(rng, 50, dtype), float(rng.choice([0.1, 0.5, 0.9, 1 - 1e-9]))
+    mask = rng.random(50) < 0.5
+    truth = np.where(mask, x / (1 - Wide(p)), 0)
+    return (x, mask, p), {}, [(truth, 1.5 * e * abs(truth))]
+
+
+CASES["dropout_backward"] = dropout
+
+
+def log_probabilities(x: Array) -> Array:
+    shifted = x.astype(Wide) - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@case
+def softmax(rng, dtype, e):
+    x = scores(rng, dtype)
+    truth, below = np.exp(log_probabilities(x)), x.max(-1, keepdims=True) - x.astype(Wide)
+    return (x,), {}, [(truth, (e * (4 + below) + U * x.shape[1]) * truth)]
+
+
+@case
+def log_softmax(rng, dtype, e):
+    x = scores(rng, dtype)
+    truth = log_probabilities(x)
+    return (x,), {}, [(truth, e * (abs(truth) + 2 + np.log(x.shape[1])) + U * x.shape[1])]
+
+
+@case
+def softmax_backward(rng, dtype, e):
+    y = kernels.softmax(scores(rng, dtype))
+    g = draw(rng, y.shape, dtype)
+    products = g.astype(Wide) * y
+    total, size = products.sum(-1, keepdims=True), abs(products).sum(-1, keepdims=True)
+    return (g, y), {}, [(y * (g - total), 2 * e * y * (abs(g) + abs(total)) + U * y.shape[1] * y * size)]
+
+
+@case
+def log_softmax_backward(rng, dtype, e):
+    y = kernels.log_softmax(scores(rng, dtype))
+    g = draw(rng, y.shape, dtype)
+    p, v = np.exp(y.astype(Wide)), g.astype(Wide)
+    total, size = v.sum(-1, keepdims=True), abs(v).sum(-1, keepdims=True)
+    truth = v - p * total
+    lost = np.where(p < np.finfo(dtype).tiny, p, 0) * abs(total)
+    return (g, y), {}, [(truth, e * (abs(truth) + 2 * p * abs(total)) + U * y.shape[1] * p * size + lost)]
+
+
+def reduced(rng: np.random.Generator, losses: Array, bounds: Array, share: Any) -> tuple[str, Array, Array]:
+    """A reduction, and of its result the truth and the bound, where a sum adds a share of itself."""
+    reduction = str(rng.choice(["none", "mean", "sum"]))
+    if reduction == "none":
+        return reduction, losses, bounds
+    count = losses.size if reduction == "mean" else 1
+    return reduction, losses.sum() / count, (bounds.sum() + share * losses.sum()) / count
+
+
+def labelled(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array]:
+    x = scores(rng, dtype)
+    return x, rng.integers(0, x.shape[1], len(x))
+
+
+@case
+def cross_entropy(rng, dtype, e):
+    (x, labels), smoothing = labelled(rng, dtype), float(rng.choice([0, 0.1, 1]))
+    logarithms, classes = log_probabilities(x), x.shape[1]
+    losses = (Wide(smoothing) - 1) * logarithms[np.arange(2), labels] - smoothing * logarithms.mean(-1)
+    bounds = e * (losses + 2 + np.log(classes)) + U * classes * (losses + 1)
+    reduction, truth, bound = reduced(rng, losses, bounds, 2 * U + e / 2)
+    return (x, labels), {"label_smoothing": smoothing, "reduction": reduction}, [(truth, bound)]
+
+
+@case
+def cross_entropy_backward(rng, dtype, e):
+    (x, labels), smoothing, g = labelled(rng, dtype), float(rng.choice([0, 0.1, 1])), draw(rng, 2, dtype)
+    truth = np.exp(log_probabilities(x)) - Wide(smoothing) / x.shape[1]
+    truth[np.arange(2), labels] -= 1 - Wide(smoothing)
+    size = abs(g.astype(Wide))[:, None]
+    return ((g, x, labels), {"label_smoothing": smoothing, "reduction": "none"},
+            [(g[:, None] * truth, (4 * e + U * x.shape[1]) * size)])
+
+
+def excesses(x: Array, labels: Array, margin: float) -> list[list[Fraction]]:
+    """How far scores come within the margin, exactly."""
+    exact = [[Fraction(float(v)) for v in row] for row in x]
+    return [[max(Fraction(0), Fraction(margin) + v - row[t]) if c != t else Fraction(0) for c, v in enumerate(row)]
+            for row, t in zip(exact, labels)]
+
+
+def wide(number: Fraction) -> Wide:
+    """A fraction as a wide number, by the powers of two that it takes to bring it into the range of a float."""
+    shift = 0
+    while number and not 2.0**-900 < abs(number) < 2.0**900:
+        step = 1 if abs(number) > 1 else -1
+        number, shift = number / Fraction(2) ** (800 * step), shift + 800 * step
+    high = float(number)
+    return (Wide(high) + Wide(float(number - Fraction(high)))) * Wide(2) ** shift
+
+
+def few_scores(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array, float]:
+    x = draw(rng, (2, int(rng.choice([1, 2, 6]))), dtype)
+    margin = float(rng.choice([1.0, 0.0, 1e-3, float(abs(x[0, 0])), -0.5]))
+    return x, rng.integers(0, x.shape[1], 2), margin
+
+
+@case
+def hinge_loss(rng, dtype, e):
+    x, labels, margin = few_scores(rng, dtype)
+    losses = np.array([wide(sum(row, Fraction(0))) for row in excesses(x, labels, margin)])
+    reduction, truth, bound = reduced(rng, losses, (e + U * x.shape[1]) * losses, 2 * U + e / 2)
+    return (x, labels), {"margin": margin, "reduction": reduction}, [(truth, bound)]
+
+
+@case
+def hinge_loss_backward(rng, dtype, e):
+    (x, labels, margin), g = few_scores(rng, dtype), draw(rng, 2, dtype)
+    inside = np.array([[excess > 0 for excess in row] for row in excesses(x, labels, margin)]).astype(Wide)
+    inside[np.arange(2), labels] = -inside.sum(-1)
+    truth = g[:, None] * inside
+    return (g, x, labels), {"margin": margin, "reduction": "none"}, [(truth, 2 * e * abs(truth))]
+
+
+@case
+def mse_loss(rng, dtype, e):
+    x, y = pair(rng, dtype)
+    losses = (x.astype(Wide) - y) ** 2
+    reduction, truth, bound = reduced(rng, losses, 1.5 * e * losses, U * losses.size)
+    return (x, y), {"reduction": reduction}, [(truth, bound)]
+
+
+@case
+def mse_loss_backward(rng, dtype, e):
+    (x, y), g = pair(rng, dtype), draw(rng, 50, dtype)
+    truth = 2 * g.astype(Wide) * (x.astype(Wide) - y)
+    yield (g, x, y), {"reduction": "none"}, [(truth, 2 * e * abs(truth))]
+    truth = 2 * Wide(float(g[0])) * (x.astype(Wide) - y) / x.size
+    yield (float(g[0]), x, y), {}, [(truth, 2 * e * abs(truth))]
+
+
+def channels(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array, Array, Array]:
+    """x in one of the shapes that go different ways, weight, bias and a gradient, of magnitudes that channels share."""
+    samples, count, length = [(3, 2, 1), (300, 40, 1), (4, 20, 80), (2, 3, 30), (600, 3, 9)][rng.integers(5)]
+    x = np.stack([draw(rng, (samples, length), dtype) for _ in range(count)], axis=1)
+    grad = np.stack([draw(rng, (samples, length), dtype, 0.9) for _ in range(count)], axis=1)
+    weight, bias = (np.array([draw(rng, (), dtype, 0.9) for _ in range(count)]) for _ in range(2))
+    return x, weight, bias, grad
+
+
+def eps_of(rng: np.random.Generator) -> float:
+    return float(rng.choice([1e-5, 1e-45, 10 ** rng.uniform(-300, 2)]))
+
+
+def spread(values: Array) -> Array:
+    return values[:, None]
+
+
+@case
+def batch_norm(rng, dtype, e):
+    (x, weight, bias, _), eps = channels(rng, dtype), eps_of(rng)
+    v, n = x.astype(Wide), x.shape[0] * x.shape[2]
+    mean = v.mean((0, 2))
+    var = ((v - spread(mean)) ** 2).mean((0, 2))
+    running = (None, None)
+    training = bool(rng.random() < 0.6)
+    if not training:
+        mean = np.array([draw(rng, (), dtype) for _ in weight]) if rng.random() < 0.5 else mean.astype(dtype)
+        var = abs(np.array([draw(rng, (), dtype) for _ in weight])) + np.finfo(dtype).tiny
+        running = mean, var
+    s = np.sqrt(var.astype(Wide) + eps)
+    z, w = (v - spread(mean)) / spread(s), weight.astype(Wide)
+    size = (e * e + (n + 3) * U) * (1 + abs(mean) / s)
+    bound = 4 * e * (abs(z * spread(w)) + spread(abs(bias))) + spread(size) * (1 + abs(z)) * spread(abs(w))
+    return (x, *running, weight, bias), {"training": training, "eps": eps}, [(z * spread(w) + spread(bias), bound)]
+
+
+@case
+def batch_norm_backward(rng, dtype, e):
+    (x, weight, _, grad), eps = channels(rng, dtype), eps_of(rng)
+    _, mean, invstd = kernels.batch_norm(x, None, None, training=True, eps=eps, return_stats=True)
+    training, n = bool(rng.random() < 0.6), x.shape[0] * x.shape[2]
+    g, w = grad.astype(Wide), weight.astype(Wide)
+    z = (x.astype(Wide) - spread(mean)) * spread(invstd)
+    of_g, of_gz = g.mean((0, 2)), (g * z).mean((0, 2))
+    sizes = abs(g).mean((0, 2)), abs(g * z).mean((0, 2))
+    truth, bound = g, abs(g)
+    if training:
+        truth = g - spread(of_g) - z * spread(of_gz)
+        bound = abs(g) + abs(spread(of_g)) + abs(z * spread(of_gz))
+    bound = 6 * e * bound + 1.2e-16 * (n + 3) * (spread(sizes[0]) + abs(z) * spread(sizes[1])) + spread(
+        e * e * abs(mean * invstd * of_gz))
+    factor = spread(w * invstd)
+    return (grad, x, weight, mean, invstd), {"training": training}, [
+        (factor * truth, abs(factor) * bound),
+        (n * of_gz, e * abs(n * of_gz) + (n + 3) * 1.2e-16 * n * sizes[1]),
+        (n * of_g, e * abs(n * of_g) + (n + 3) * 1.2e-16 * n * sizes[0])]
+
+
+@case
+def pairwise_l2(rng, dtype, e):
+    dimensions = int(rng.choice([1, 3, 60, 700]))
+    x, y = draw(rng, (5, dimensions), dtype), draw(rng, (20, dimensions), dtype)
+    if rng.random() < 0.5:
+        y[:5] = x * dtype(1 + rng.choice([0, 10 ** rng.uniform(-8, 0)]))
+    if rng.random() < 0.3:                                              # norms that differ
+        y *= dtype(10 ** rng.uniform(-8, 0))
+    squares = ((x[:, None].astype(Wide) - y) ** 2).sum(-1)
+    lengths = [np.sqrt((points.astype(Wide) ** 2).sum(-1)) for points in (x, y)]
+    depth, both, product = min(dimensions, 256) + dimensions / 256, np.add.outer(
+        lengths[0] ** 2, lengths[1] ** 2), np.multiply.outer(*lengths)
+    bounds = {"direct": e / 2 * (depth + 3) * squares,
+              "gemm": e * (depth + 2) * product + e * squares + U * (depth + 3) * both}
+    for algorithm, bound in bounds.items():
+        yield (x, y), {"algorithm": algorithm, "squared": True}, [(squares, bound)]
+        roots = np.sqrt(squares)
+        off = np.sqrt(squares + bound) - np.sqrt(np.maximum(squares - bound, 0))
+        yield (x, y), {"algorithm": algorithm}, [(roots, off + e * roots)]
+
+
+@case
+def knn(rng, dtype, e):
+    """Distances alone: those of `pairwise_l2` are held against it to the bit elsewhere."""
+    dimensions = int(rng.choice([1, 3, 60]))
+    x, y = draw(rng, (3, dimensions), dtype), draw(rng, (40, dimensions), dtype)
+    distances = np.sort(np.sqrt(((x[:, None].astype(Wide) - y) ** 2).sum(-1)), axis=-1)[:, :7]
+    return (x, y, 7), {}, [(distances, e / 2 * (dimensions + 5) * distances), None]
+
+
+@case
+def linear(rng, dtype, e):
+    inputs = int(rng.choice([1, 5, 130, 1500]))
+    x, weight, bias = (draw(rng, shape, dtype, 0.45) for shape in ((3, inputs), (9, inputs), (9,)))
+    products = x[:, None].astype(Wide) * weight
+    bound = (min(inputs, 512) + inputs / 512 + 1) * e * abs(products).sum(-1) + e * abs(bias)
+    return (x, weight, bias), {}, [(products.sum(-1) + bias, bound)]
+
+
+# --- the search ------------------------------------------------------------------------------------------------------
+
+
+def bounded() -> set[str]:
+    """Names of the kernels of one number for one, of rows, channels and points whose docstrings bound an error."""
+    says = re.compile(r"\|error\||error of a squared distance|errors are at most|its error bound|Exact\.|Rounded once"
+                      r"|One rounding")
+    return {name for name in KERNELS if says.search(inspect.getdoc(getattr(kernels, name)) or "")}
+
+
+def test_every_bound_has_a_search() -> None:
+    """Those of convolution and pooling, which are sums of products alone, are held in their own tests."""
+    assert set(CASES) == {name for name in bounded() if not re.match("conv|.*pool", name)}
+
+
+def search(name: str, dtype: Any, draws: int, run: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(sum(map(ord, name)))
+    info, worst = np.finfo(dtype), 0.0
+    for _ in range(draws):
+        found = CASES[name](rng, dtype, Wide(info.eps))
+        for args, options, results in found if inspect.isgenerator(found) else [found]:
+            result = run(*args, **options)
+            for actual, expected in zip(result if isinstance(result, tuple) else (result,), results):
+                if expected is None:
+                    continue
+                truth, bound = (np.broadcast_to(value, np.shape(actual)) for value in expected)
+                inside = abs(truth) + bound < info.max                  # else it may be inf
+                error = np.abs(np.where(inside, actual, 0) - np.where(inside, truth, 0))
+                allowed = np.where(inside, bound, 0) * Wide(1.0001) + 2 * Wide(info.tiny)
+                ratio = np.max(error / allowed, initial=0)
+                place = np.unravel_index(np.argmax(error / allowed), error.shape) if error.size else ()
+                assert ratio <= 1, (f"{name}{options}: {ratio:.3g} of the bound at {place}: "
+                                    f"{np.asarray(actual)[place]} for {truth[place]}")
+                worst = max(worst, float(ratio))
+    print(f"{name}: {worst:.2f} of the bound at worst")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_no_error_is_above_the_documented_bound(name: str, dtype: Any) -> None:
+    search(name, dtype, DRAWS, getattr(kernels, name))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "knn"])     # whose squares are not looked at there
+def test_no_error_is_above_the_documented_bound_on_a_gpu(name: str, dtype: Any) -> None:
+    def run(*args: Any, **options: Any) -> Any:
+        result = getattr(kernels, name)(*[fastnn.to_device(arg) if isinstance(arg, Array) else arg for arg in args],
+                                        **options)
+        return tuple(map(fastnn.to_host, result)) if isinstance(result, tuple) else fastnn.to_host(result)
+
+    search(name, dtype, 4 if _cuda.SIMULATED else DRAWS, run)
+
+
+# --- in the range, though what leads there is not --------------------------------------------------------------------
+
+
+def norm(x: Any, weight: float = 1.0, bias: float = 0.0, **options: Any) -> Callable[..., Any]:
+    """The batch normalization of one channel; the values of the batch are those of x, in any of the shapes."""
+    def call(dtype: Any, target: str) -> Array:
+        values = np.asarray(x, dtype)
+        shape = options.pop("shape", (len(values), 1))
+        return run("batch_norm", target, values.reshape(shape), None, None, np.array([weight], dtype),
+                   np.array([bias], dtype), **options).reshape(-1)
+
+    return call
+
+
+def run(name: str, target: str, *args: Any, **options: Any) -> Any:
+    if target == "cuda":
+        args = tuple(fastnn.to_device(arg) if isinstance(arg, Array) else arg for arg in args)
+        result = getattr(kernels, name)(*args, **options)
+        return tuple(map(fastnn.to_host, result)) if isinstance(result, tuple) else fastnn.to_host(result)
+    return getattr(kernels, name)(*args, target=target, **options)
+
+
+def of(name: str, *args: Any, **options: Any) -> Callable[..., Any]:
+    """A call of a kernel; lists stand for arrays of the dtype, tuples for labels."""
+    def call(dtype: Any, target: str) -> Any:
+        arrays = (np.array(arg, dtype if isinstance(arg, list) else np.int64) if isinstance(arg, list | tuple) else arg
+                  for arg in args)
+        return run(name, target, *arrays, **options)
+
+    return call
+
+
+def inference(x: float, mean: float, var: float, weight: float, bias: float) -> Callable[..., Any]:
+    return of("batch_norm", [[x]], [mean], [var], [weight], [bias], eps=0.0)
+
+
+def update(name: str, grad: float, states: int, **options: Any) -> Callable[..., Any]:
+    """The step from 1 of a parameter, in units of the learning rate."""
+    def call(dtype: Any, target: str) -> Array:
+        arrays = [np.full(1, value, dtype) for value in (0, grad, *[0] * states)]
+        if target == "cuda":
+            arrays = [fastnn.to_device(array) for array in arrays]
+        getattr(kernels, name)(*arrays, *([None] if name == "rmsprop_update" else []), lr=1.0, **options,
+                               **({} if target == "cuda" else {"target": target}))
+        return fastnn.to_host(arrays[0]) if target == "cuda" else arrays[0]
+
+    return call
+
+
+LN3 = float(np.log(3))
+REACHED: list[tuple[str, Any, Callable[..., Any], Any]] = [
+    ("equal scores", 64, of("cross_entropy", [[1e308] * 3], (0,), label_smoothing=0.5), LN3),
+    ("equal scores", 32, of("cross_entropy", [[3e38] * 3], (0,), label_smoothing=0.5), LN3),
+    ("a range beyond the largest", 64, of("cross_entropy", [[-1e308, 1e308]], (1,), label_smoothing=0.5), 5e307),
+    ("a range beyond the largest", 32, of("cross_entropy", [[-3e38, 3e38]], (1,), label_smoothing=0.5), 1.5e38),
+    ("one loss beyond the largest", 64, of("cross_entropy", [[-1e308, 1e308], [0, 0]], (0, 0)), 1e308),
+    ("one loss beyond the largest", 32, of("cross_entropy", [[-3e38, 3e38], [0, 0]], (0, 0)), 3e38),
+    ("losses whose sum is", 64, of("cross_entropy", [[-9e307, 0]] * 4, (0,) * 4), 9e307),
+    ("hinges whose sum is", 64, of("hinge_loss", [[-9e307, 0]] * 4, (0,) * 4), 9e307),
+    ("a hinge beyond the largest", 64, of("hinge_loss", [[-1e308, 1e308], [2, 0]], (0, 0)), 1e308),
+    ("a hinge beside large scores", 64, of("hinge_loss", [[1e17, 1e17]], (0,), margin=0.5), 0.5),
+    ("a hinge of what a score leaves", 32, of("hinge_loss", [[1, 1e-15]], (0,), margin=1.0), 1e-15),
+    ("its gradient", 32, of("hinge_loss_backward", 1.0, [[1, 1e-17]], (0,), margin=1.0), [[-1, 1]]),
+    ("probabilities", 64, of("softmax", [[-1e308, 1e308]]), [[0, 1]]),
+    ("logarithms", 64, of("log_softmax", [[1e308, 1e308]]), [[-np.log(2)] * 2]),
+    ("gradients beyond the largest", 64, of("softmax_backward", [[1.7e308] * 2 + [-1.7e308]], [[0.5, 0.5, 1e-40]]),
+     [[0, 0, -3.4e268]]),
+    ("a sum of gradients", 64, of("log_softmax_backward", [[1e308, 1e308, 0.4e308]], [[-LN3] * 3]),
+     [[0.2e308, 0.2e308, -0.4e308]]),
+    ("squares whose sum is", 64, of("mse_loss", [1e154] * 4, [0.0] * 4), 1e308),
+    ("one square beyond the largest", 64, of("mse_loss", [2e154, 0, 0, 0, 0, 0, 0, 0], [0.0] * 8), 5e307),
+    ("a difference beyond the largest", 64, of("mse_loss_backward", 1e-3, [1e308], [-1e308]), [4e305]),
+    ("a difference beyond the largest", 32, of("mse_loss_backward", 1e-3, [3e38], [-3e38]), [1.2e36]),
+    ("twice a gradient", 64, of("mse_loss_backward", 1e308, [0.25], [0.0]), [5e307]),
+    ("a gradient below the smallest", 32, of("mse_loss_backward", 1e-44, [1e30], [0.0]), [2e-14]),
+    ("the slope of gelu", 32, of("gelu_backward", [1.0, 1, 1], [3e38, -3e38, 1e20], "tanh"), [1, 0, 1]),
+    ("the slope of gelu", 64, of("gelu_backward", [1.0, 1, 1], [1e308, -1e308, 1e160], "tanh"), [1, 0, 1]),
+    ("gelu", 32, of("gelu", [3e38, -3e38, 1e20], "tanh"), [3e38, 0, 1e20]),
+    ("a constant channel", 32, norm([2, 2, 2], 1e20, 3.0, eps=1e-45), [3] * 3),
+    ("a constant channel", 64, norm([0.1, 0.1, 0.1], 1e20, 3.0, eps=1e-45), [3] * 3),
+    ("a constant channel", 64, norm([1e308] * 4, 1e20, 3.0), [3] * 4),
+    ("a constant channel of two runs", 32, norm([2] * 400, 1e20, 3.0, eps=1e-45, shape=(2, 1, 200)), [3] * 400),
+    ("a constant channel of a matrix", 32, norm([2] * 9000, 1e20, 3.0, eps=1e-45), [3] * 9000),
+    ("a deviation beyond the largest", 32, norm([-3e38, 3e38]), [-1, 1]),
+    ("a deviation beyond the largest", 64, norm([-1.7e308, 1.7e308]), [-1, 1]),
+    ("a variance beyond the largest", 64, norm([-1e200, 1e200], 2.0, 1.0), [-1, 3]),
+    ("a variance below the smallest", 64, norm([-1e-200, 1e-200], 2.0, 1.0, eps=5e-324), [1, 1]),
+    ("a sum beyond the largest", 64, norm([1e308, 1e308, 1.2e308, 1.2e308]), [-1, -1, 1, 1]),
+    ("a factor below the smallest", 32, norm([-1e30, 1e30], 1e-10), [-1e-10, 1e-10]),
+    ("a running variance", 32, inference(1e-18, 0.0, 1e-36, 1e30, 1.0), [[1e30]]),
+    ("a running variance", 32, inference(1e30, 0.0, 1e38, 1e-30, 1.0), [[1.0]]),
+    ("a running variance", 64, inference(1e-150, 0.0, 1e-300, 1e300, 0.0), [[1e300]]),
+    ("a running mean", 64, inference(1.7e308, -1.7e308, 1e306, 1e-3, 0.0), [[3.4e152]]),
+    ("distances", 64, of("pairwise_l2", [[3e200, 0]], [[0, 4e200], [3e200, 1e-200]]), [[5e200, 1e-200]]),
+    ("distances", 32, of("pairwise_l2", [[3e30, 0]], [[0, 4e30], [3e30, 1e-30]]), [[5e30, 1e-30]]),
+    ("expanded distances", 64, of("pairwise_l2", [[3e200, 0]], [[0, 4e200]], algorithm="gemm"), [[5e200]]),
+    ("expanded distances", 32, of("pairwise_l2", [[3e30, 0]], [[0, 4e30]], algorithm="gemm"), [[5e30]]),
+    ("expanded distances", 32, of("pairwise_l2", [[3e-30, 0]], [[0, 4e-30], [3e-30, 0]], algorithm="gemm"),
+     [[5e-30, 0]]),
+    ("a large gradient", 32, update("adam_update", 1e30, 2, step=1), [-1]),
+    ("a large gradient", 64, update("adam_update", 1e200, 2, step=1), [-1]),
+    ("a small gradient", 32, update("adam_update", 1e-30, 2, step=1, eps=0.0), [-1]),
+    ("a small gradient", 64, update("adam_update", 1e-200, 2, step=1, eps=0.0), [-1]),
+    ("a large gradient", 32, update("rmsprop_update", 1e30, 1, alpha=0.75), [-2]),
+    ("a large gradient", 64, update("rmsprop_update", -1e200, 1, alpha=0.75), [2]),
+    ("a small gradient", 32, update("rmsprop_update", 1e-30, 1, alpha=0.75, eps=0.0), [-2]),
+]
+TARGETS = ["naive", "cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("bits", "call", "expected"), [row[1:] for row in REACHED],
+                         ids=[f"{row[0]}-{i}" for i, row in enumerate(REACHED)])
+def test_what_is_representable_is_reached(bits: int, call: Callable[..., Any], expected: Any, target: str) -> None:
+    dtype: Any = {32: np.float32, 64: np.float64}[bits]
+    tolerance = {32: 2e-6, 64: 1e-14}[bits]
+    np.testing.assert_allclose(np.asarray(call(dtype, target)), np.asarray(expected, float), rtol=tolerance,
+                               atol=float(np.finfo(dtype).tiny))
+
+
+@pytest.mark.parametrize("target", TARGETS[:2])
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e30), (np.float32, 1e-30), (np.float64, 1e200),
+                                              (np.float64, 1e-200)])
+def test_neighbours_are_ranked_beyond_the_range_of_squares(dtype: Any, scale: float, target: str) -> None:
+    rng = np.random.default_rng(0)
+    points, queries = rng.standard_normal((300, 5)), rng.standard_normal((4, 5))
+    distances, indices = kernels.knn(queries, points, 7, target="naive")
+    found, places = kernels.knn((queries * scale).astype(dtype), (points * scale).astype(dtype), 7, target=target)
+    np.testing.assert_allclose(found, distances * scale, rtol=1e-6 if dtype == np.float32 else 1e-14)
+    np.testing.assert_array_equal(places, indices)
+    x = (points[:5] * scale).astype(dtype)
+    near, which = kernels.knn(x, x, 1, target=target)                   # a point is its own neighbour
+    np.testing.assert_array_equal(near, np.zeros((5, 1)))
+    np.testing.assert_array_equal(which.ravel(), np.arange(5))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("dtype", "x", "grad", "weight"), [
+    (np.float64, 1e200, 1e200, 3.0), (np.float64, 1e-200, 1e-200, 1e-100), (np.float64, 1e300, 1e300, 1e250),
+    (np.float32, 1e30, 1e30, 1e5), (np.float32, 1e-30, 1e-10, 1e-20), (np.float32, 1e36, 1e-30, 1e36)])
+@pytest.mark.parametrize("shape", [(6, 1), (2, 1, 70), (9000, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_batch_norm_beyond_the_range(dtype: Any, x: float, grad: float, weight: float, shape: Any,
+                                                  training: bool, target: str) -> None:
+    """Those of numbers near 1, times powers of what these numbers, their gradients and the weight are multiplied by."""
+    if target != "cpu" and shape[0] > 100:
+        pytest.skip("takes long")
+    rng = np.random.default_rng(0)
+    values, grads, ones = rng.standard_normal(shape), rng.standard_normal(shape), np.ones(shape[1])
+    _, mean, invstd = kernels.batch_norm(values, None, None, eps=1e-300, return_stats=True)
+    truth = kernels.batch_norm_backward(grads, values, ones, mean, invstd, training=training)
+    found = run("batch_norm_backward", target, (grads * grad).astype(dtype), (values * x).astype(dtype),
+                (ones * weight).astype(dtype), mean * x, invstd / x, training=training)
+    for actual, expected, factor in zip(found, truth, (grad / x * weight, grad, grad)):
+        np.testing.assert_allclose(actual / dtype(factor), expected, rtol=0,
+                                   atol={np.float32: 1e-5, np.float64: 1e-12}[dtype] * abs(expected).max())
