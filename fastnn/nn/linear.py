@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
-from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair, check_shape
+from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair, check_shape, check_size
 from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
 from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once
@@ -23,6 +23,7 @@ class _Weighted(Module):
     bias: Parameter | None
 
     def _start(self, shape: tuple[int, ...], outputs: int, bias: bool, init: Init, dtype: DTypeLike) -> None:
+        check_size("out_channels" if len(shape) > 2 else "out_features", shape)
         seed, layer = random.next_layer()
         self.weight = Parameter(init(shape, random.generator(seed, "init", layer), dtype))
         self.bias = Parameter(np.zeros(outputs, dtype)) if bias else None
