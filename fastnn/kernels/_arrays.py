@@ -119,10 +119,11 @@ def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
-def check_size(name: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError where no memory could hold an array of this shape, which the argument asks for."""
+def check_size(shape: tuple[int, ...], **parts: int) -> None:
+    """Raise ValueError where no memory could hold an array of this shape: about that argument with the largest part."""
     elements = math.prod(shape)
     if elements > _MOST or (not elements and math.prod([size or 1 for size in shape]) > _MOST):
+        name = max(parts, key=lambda name: parts[name])
         raise ValueError(f"{name}: expected a result of at most {_MOST} elements, got one of shape {shape}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -48,7 +48,7 @@ class Geometry:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
-    sparse: bool                            # whether zeros around the image would be far more than it and the result
+    sparse: bool = field(repr=False)        # whether zeros around the image would be far more than it and the result
 
     @functools.cached_property
     def numbers(self) -> Array:
@@ -137,8 +137,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     patches (as in Zhang, Franchetti and Low, "High performance zero-memory overhead direct convolutions", ICML 2018):
     each tap of a filter is one shift of the padded image. The cuda version is one too, whose tiles are read out of the
     images as they are needed (as in Chetlur et al., "cuDNN: efficient primitives for deep learning", arXiv:1410.0759),
-    and plain loops where filters see one channel. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps sum |x weight|
-    for each element, on both.
+    and plain loops where filters see one channel. Where zeros around an image would be far more than it and its result,
+    the cpu version loops over the taps that meet pixels. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
+    sum |x weight| for each element, on both.
 
     "winograd" is F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5) of Lavin and Gray ("Fast Algorithms for Convolutional Neural
     Networks", CVPR 2016, equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 or 2 x 2
@@ -369,7 +370,7 @@ def _fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilat
         before.append(first)
         size.append((pixels + total - reach) // steps[axis] + 1)
     result = x[0], filters, size[0], size[1]
-    check_size("padding", result)
+    check_size(result, padding=1)
     sparse = _is_sparse(x, weight, result, steps, spacing)
     return Geometry(steps, (before[0], before[1]), spacing, groups, sparse), result
 
@@ -437,7 +438,6 @@ def _fit_transposed(x: Shape, weight: Shape, stride: IntPair, padding: IntPair, 
             raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; "
                              f"make it smaller")
     result = x[0], groups * weight[1], size[0], size[1]
-    parts = {"stride": max((x[2 + axis] - 1) * steps[axis] for axis in (0, 1)),
-             "dilation": max((weight[2 + axis] - 1) * spacing[axis] for axis in (0, 1)), "output_padding": max(after)}
-    check_size(max(parts, key=lambda name: parts[name]), result)
+    check_size(result, stride=max((x[2 + axis] - 1) * steps[axis] for axis in (0, 1)),
+               dilation=max((weight[2 + axis] - 1) * spacing[axis] for axis in (0, 1)), output_padding=max(after))
     return Geometry(steps, before, spacing, groups, _is_sparse(result, weight, x, steps, spacing)), result

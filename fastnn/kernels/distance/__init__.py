@@ -80,7 +80,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     x, y = _as_points(x=x, y=y)
     if algorithm not in _ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_ALGORITHMS}, got {algorithm!r}")
-    check_size("y", (len(x), len(y)))
+    check_size((len(x), len(y)), y=1)
     distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x=x, y=y)
     if distances.size:
         implementation(__name__, target, x).pairwise_l2(x, y, bool(squared), algorithm, distances)
@@ -147,7 +147,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     if algorithm not in _KNN_ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
-    check_size("k", (len(queries), k))
+    check_size((len(queries), k), k=1)
     squares = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
     indices = empty_beside(queries, squares.shape, np.int64)
     if squares.size:

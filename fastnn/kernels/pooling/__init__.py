@@ -144,6 +144,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     (grad_output,) = as_floats(grad_output=grad_output)
     shape = _as_image_shape(input_shape)
     _check_gradient(grad_output, shape)
+    _check_cells("input_shape", shape)
     indices = as_array("indices", indices)
     if indices.dtype != np.int64:
         raise TypeError(f"indices: expected int64 as max_pool2d returns, got {indices.dtype}")
@@ -199,6 +200,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     Notes
     -----
     The order of a window's sum is free. In float32 the error of a mean is at most kernel_size^2 eps sum |x| / divisor.
+    A sum that leaves the range of numbers is formed again of smaller terms, so that a mean in the range is reached.
     OH OW kernel_size^2 additions an image at most; x is read and y written once (4 bytes a value in float32).
 
     Examples
@@ -315,7 +317,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
     _check_cells("x", x.shape)
     sizes = [kept if size is None else size for size, kept in zip(as_output_size(output_size), x.shape[2:])]
     shape = *x.shape[:2], *sizes
-    check_size("output_size", shape)
+    check_size(shape, output_size=1)
     y = output(out, shape, x.dtype, x=x)
     implementation(__name__, target, x).adaptive_avg_pool2d(x, y)
     return deliver(y, out)
@@ -393,7 +395,7 @@ def _remembered_geometry(shape: tuple[int, ...], ceil_mode: bool, kernel_size: I
     strides = as_stride(stride, kernel)
     dilations = as_pair("dilation", dilation, 1)
     pooled = _pooled_shape(shape, kernel, strides, pads, dilations, ceil_mode)
-    check_size("padding", pooled)
+    check_size(pooled, padding=1)
     return kernel, strides, pads, dilations, pooled
 
 
@@ -412,7 +414,7 @@ def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple
                              f"{kernel} with padding {padding} and dilation {dilation} for images of {shape[2:]}"
                              + (channels_last(shape, shape[3]) if few else ""))
         # A window that starts before the image has its first cell inside at its start modulo dilation.
-        if any((start % d) >= size for start in range(-p, min(0, windows * s - p), s)):
+        if d > size and any((start % d) >= size for start in range(-p, min(0, windows * s - p), s)):
             raise ValueError(f"dilation: expected windows with a cell inside the image, got dilation {dilation} with "
                              f"padding {padding} for images of {shape[2:]}")
         pooled.append(windows)
@@ -423,7 +425,7 @@ def _as_image_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(shape, Sequence | np.ndarray) or len(shape) != 4:
         raise ValueError(f"input_shape: expected (N, C, H, W), got {shape!r}")
     sizes = tuple([as_int("input_shape", size, 0) for size in shape])
-    check_size("input_shape", sizes)
+    check_size(sizes, input_shape=1)
     return sizes
 
 
