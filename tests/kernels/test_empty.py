@@ -32,7 +32,7 @@ def normalized(shape: tuple[int, ...], **options: Any) -> Call:
 CALLS: list[tuple[str, dict[str, int], Make]] = [
     ("conv2d", {"n": 2, "c": 3, "h": 5, "w": 6, "o": 4, "kh": 2, "kw": 3},
      lambda n, c, h, w, o, kh, kw: Call((draw(n, c, h, w), draw(o, c, kh, kw), draw(o)), {"padding": 1})),
-    ("conv2d", {"n": 2, "c": 40, "h": 9, "w": 11, "o": 35},
+    ("conv2d", {"n": 2, "c": 9, "h": 4, "w": 6, "o": 7},
      lambda n, c, h, w, o: Call((draw(n, c, h, w), draw(o, c, 3, 3), draw(o)), {"padding": 1, "algorithm": "direct"})),
     ("conv_transpose2d", {"n": 2, "c": 3, "h": 5, "w": 6, "o": 4, "kh": 2, "kw": 3},
      lambda n, c, h, w, o, kh, kw: Call((draw(n, c, h, w), draw(c, o, kh, kw), draw(o)))),
@@ -44,7 +44,7 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
      lambda n, c, h, w, oh, ow: Call((draw(n, c, h, w), (oh, ow)))),
     ("batch_norm", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: normalized((n, c, h, w), training=True)),
     ("batch_norm", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: normalized((n, c, h, w), training=False)),
-    ("batch_norm", {"n": 2, "c": 3}, lambda n, c: normalized((n, c), training=True)),
+    ("batch_norm", {"n": 5, "c": 3}, lambda n, c: normalized((n, c), training=True)),
     ("batch_norm", {"n": 2, "c": 3, "l": 4}, lambda n, c, l: normalized((n, c, l), training=False)),     # noqa: E741
     *((name, {"a": 2, "b": 3, "c": 4}, lambda a, b, c: Call((draw(a, b, c),)))
       for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu")),

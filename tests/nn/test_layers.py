@@ -25,7 +25,6 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "conv-same": (lambda nn: nn.Conv2d(4, 4, 3, padding="same", groups=4), IMAGES),
     "transpose": (lambda nn: nn.ConvTranspose2d(4, 6, 3), IMAGES),
     "transpose-options": (lambda nn: nn.ConvTranspose2d(4, 6, (3, 2), (2, 3), (1, 0), (1, 2), 2, False), IMAGES),
-    "transpose-sequences": (lambda nn: nn.ConvTranspose2d(4, 6, 3, (2,), [1], (1,), dilation=[1]), IMAGES),
     "transpose-dilation": (lambda nn: nn.ConvTranspose2d(4, 2, 2, dilation=2), IMAGES),
     "max-pool": (lambda nn: nn.MaxPool2d(2), IMAGES),
     "max-pool-options": (lambda nn: nn.MaxPool2d((3, 2), 2, 1, (1, 2), ceil_mode=True), IMAGES),
@@ -221,6 +220,12 @@ def test_empty_batch(name: str) -> None:
     y, backward = layer.forward(x, training=False)
     assert y.shape == (0, *layer(values(shape, np.float32)).shape[1:])
     assert backward(np.empty_like(y)).shape == x.shape
+
+
+def test_options_may_be_sequences_of_one() -> None:
+    layer = nn.ConvTranspose2d(2, 3, (3,), [2], (1,), np.array([1]), dilation=(1,))
+    assert layer.weight.data.shape == (2, 3, 3, 3)
+    assert layer(np.ones((1, 2, 4, 5), np.float32)).shape == (1, 3, 8, 10)
 
 
 @pytest.mark.parametrize(("make", "message"), [

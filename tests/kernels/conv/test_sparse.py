@@ -10,26 +10,27 @@ import pytest
 
 from fastnn import kernels
 from fastnn.kernels import conv
+from fastnn.kernels._jit import config
 from fastnn.kernels.conv import small
 from fastnn.testing import KERNELS, assert_close
 
-FAR = [2_000, 10**9, 1 << 38]
+FAR = [2_000, 1 << 38]
 CALLS: list[tuple[tuple[int, ...], tuple[int, ...], Any]] = [
-    ((2, 8, 4, 4), (8, 8, 3, 3), lambda n: {"padding": n, "dilation": n}),
-    ((2, 16, 4, 5), (16, 1, 3, 3), lambda n: {"padding": n, "dilation": n, "groups": 16}),
-    ((2, 8, 4, 4), (6, 4, 3, 3), lambda n: {"padding": "same", "dilation": n, "groups": 2}),
-    ((1, 8, 5, 5), (8, 8, 3, 2), lambda n: {"stride": n}),
-    ((1, 8, 5, 5), (8, 8, 1, 1), lambda n: {"stride": n, "padding": n}),
-    ((1, 8, 5, 5), (8, 8, 1, 1), lambda n: {"stride": n + 1, "padding": n}),
-    ((1, 8, 5, 5), (8, 8, 3, 3), lambda n: {"stride": n, "padding": n, "dilation": n}),
+    ((1, 4, 3, 3), (4, 4, 3, 3), lambda n: {"padding": n, "dilation": n}),
+    ((1, 8, 3, 4), (8, 1, 3, 3), lambda n: {"padding": n, "dilation": n, "groups": 8}),
+    ((2, 4, 3, 4), (6, 2, 3, 3), lambda n: {"padding": "same", "dilation": n, "groups": 2}),
+    ((1, 4, 4, 3), (4, 4, 3, 2), lambda n: {"stride": n}),
+    ((1, 8, 3, 3), (8, 8, 1, 1), lambda n: {"stride": n, "padding": n}),
+    ((1, 8, 3, 3), (8, 8, 1, 1), lambda n: {"stride": n + 1, "padding": n}),
+    ((1, 4, 3, 3), (4, 4, 3, 3), lambda n: {"stride": n, "padding": n, "dilation": n}),
     ((1, 2, 3, 5), (3, 2, 3, 2), lambda n: {"stride": (1, n), "padding": (n, n + 1), "dilation": (n, n)}),
 ]
 TRANSPOSED: list[tuple[tuple[int, ...], tuple[int, ...], Any]] = [
-    ((2, 8, 4, 4), (8, 8, 3, 3), lambda n: {"padding": n, "dilation": n}),
-    ((2, 16, 4, 4), (16, 1, 3, 3), lambda n: {"padding": n, "dilation": n, "groups": 16}),
-    ((1, 8, 1, 1), (8, 8, 3, 3), lambda n: {"stride": n}),
-    ((1, 8, 3, 3), (8, 4, 3, 3), lambda n: {"stride": n, "padding": n, "groups": 2}),
-    ((1, 8, 1, 1), (8, 8, 2, 1), lambda n: {"stride": n, "padding": n // 2, "output_padding": n - 1}),
+    ((1, 4, 3, 3), (4, 4, 3, 3), lambda n: {"padding": n, "dilation": n}),
+    ((1, 8, 3, 4), (8, 1, 3, 3), lambda n: {"padding": n, "dilation": n, "groups": 8}),
+    ((1, 4, 1, 1), (4, 4, 3, 3), lambda n: {"stride": n}),
+    ((1, 4, 3, 3), (4, 2, 3, 3), lambda n: {"stride": n, "padding": n, "groups": 2}),
+    ((1, 8, 1, 1), (8, 8, 2, 2), lambda n: {"stride": n, "padding": n // 2, "output_padding": n - 1}),
 ]
 WALK = [(name, image, filters, options) for name, calls in (("conv2d", CALLS), ("conv_transpose2d", TRANSPOSED))
         for image, filters, options in calls]
@@ -81,9 +82,10 @@ def test_nan_and_inf_travel_as_in_naive(name: str, image: tuple, filters: tuple,
         assert_close(found, expected, gradient=True, what=f"{name} {options} with {value} in argument {i}")
 
 
+@pytest.mark.skipif(config.DISABLE_JIT, reason="takes long uncompiled")
 def test_memory_goes_with_the_results_where_these_are_large() -> None:
     """Not with a padded copy of each channel."""
-    x, weight = np.ones((1, 64, 4, 4), np.float32), np.ones((1, 64, 3, 3), np.float32)
+    x, weight = np.ones((1, 64, 2, 3), np.float32), np.ones((1, 64, 2, 3), np.float32)
     for options in ({"padding": 1000, "dilation": 500}, {"padding": 700, "stride": 2}):
         grad = kernels.conv2d(x, weight, **options)
         kernels.conv2d_backward(grad, x, weight, **options)
