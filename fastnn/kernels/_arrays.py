@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _ndarray = np.ndarray
 _INT64 = np.dtype(np.int64)
 _NO_ARRAYS = {type(None), bool, int, float, str, tuple}
 _LARGEST = 1 << 40                          # sums of a few such numbers are still machine integers
+_MOST = (1 << 60) - 1                       # elements of 8 bytes that can have addresses
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
 
@@ -133,6 +134,23 @@ def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
+def check_size(shape: tuple[int, ...], **parts: int) -> None:
+    """Raise ValueError where no memory could hold an array of this shape: about that argument with the largest part."""
+    elements = math.prod(shape)
+    if elements > _MOST or (not elements and math.prod([size or 1 for size in shape]) > _MOST):
+        name = max(parts, key=lambda name: parts[name])
+        raise ValueError(f"{name}: expected a result of at most {_MOST} elements, got one of shape {shape}")
+
+
+def channels_last(shape: tuple[int, ...], channels: int) -> str:
+    """What a message about the channels of x adds where they are the last axis."""
+    if len(shape) < 3 or shape[1] == channels or shape[-1] != channels:
+        return ""
+    layout = " x ".join("NCHW" if len(shape) == 4 else "NCL")
+    given = " x ".join("NHWC" if len(shape) == 4 else "NLC")
+    return f"; the layout is {layout}, and x of shape {shape} looks like {given}: give numpy.moveaxis(x, -1, 1)"
+
+
 def check_present(name: str, array: Array | None) -> None:
     """Raise TypeError for an array that is absent."""
     if array is None:
@@ -188,17 +206,21 @@ def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float =
 
 
 def as_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
-    """Return (for rows, for columns) of an integer or a pair, each at least `minimum`."""
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
-        number = as_int(name, value, minimum)
-        return number, number
-    if len(value) != 2:
+    """Return (for rows, for columns) of an integer, a sequence of one, or a pair, each at least `minimum`."""
+    sizes: Any = value if is_sequence(value) else (value,)
+    if len(sizes) not in (1, 2):
         raise ValueError(f"{name}: expected an integer or a pair of them, got {value!r}")
-    return as_int(name, value[0], minimum), as_int(name, value[1], minimum)
+    return as_int(name, sizes[0], minimum), as_int(name, sizes[-1], minimum)
+
+
+def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether an option is given as a sequence of numbers, not as one."""
+    return value.ndim > 0 if isinstance(value, np.ndarray) else (
+        isinstance(value, Sequence) and not isinstance(value, str | bytes))
 
 
 def as_key(name: str, value: IntPair, minimum: int) -> IntPair:
-    """Return an integer or a pair as a part of a key of a cache, from which `as_pair` makes the pair.
+    """Return what `as_pair` takes as a part of a key of a cache, from which it makes the pair later.
 
     As 1, 1.0 and True are one key, what is not of integers alone is checked at once.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
-from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair, check_shape
+from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair, check_shape, check_size
 from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
 from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once
@@ -76,6 +76,7 @@ class Linear(_Weighted):
                  dtype: DTypeLike = np.float32) -> None:
         self.in_features = as_int("in_features", in_features, 1)
         self.out_features = as_int("out_features", out_features, 1)
+        check_size((self.out_features, self.in_features), in_features=in_features, out_features=out_features)
         self._start((out_features, in_features), out_features, bias, init, dtype)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
@@ -137,9 +138,9 @@ class Conv2d(_Weighted):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: IntPair, stride: IntPair = 1,
                  padding: IntPair | str = 0, dilation: IntPair = 1, groups: int = 1, bias: bool = True, *,
                  init: Init = he_normal, dtype: DTypeLike = np.float32) -> None:
-        _check_channels(in_channels, out_channels, groups)
-        self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = as_pair("kernel_size", kernel_size, 1)
+        _check_channels(in_channels, out_channels, groups, self.kernel_size)
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.stride, self.dilation = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
         self.padding = padding if isinstance(padding, str) else as_pair("padding", padding, 0)
         self.groups = groups
@@ -215,9 +216,9 @@ class ConvTranspose2d(_Weighted):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: IntPair, stride: IntPair = 1,
                  padding: IntPair = 0, output_padding: IntPair = 0, groups: int = 1, bias: bool = True,
                  dilation: IntPair = 1, *, init: Init = he_normal, dtype: DTypeLike = np.float32) -> None:
-        _check_channels(in_channels, out_channels, groups)
-        self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = as_pair("kernel_size", kernel_size, 1)
+        _check_channels(in_channels, out_channels, groups, self.kernel_size)
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.stride, self.dilation = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
         self.padding, self.output_padding = as_pair("padding", padding, 0), as_pair("output_padding", output_padding, 0)
         self.groups = groups
@@ -229,9 +230,11 @@ class ConvTranspose2d(_Weighted):
                            dilation=self.dilation)
 
 
-def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
-    for name, number in {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}.items():
-        as_int(name, number, 1)
+def _check_channels(in_channels: int, out_channels: int, groups: int, kernel_size: tuple[int, int]) -> None:
+    in_channels, out_channels = as_int("in_channels", in_channels, 1), as_int("out_channels", out_channels, 1)
+    groups = as_int("groups", groups, 1)
     if in_channels % groups or out_channels % groups:
         raise ValueError(f"groups: expected a divisor of the {in_channels} input and {out_channels} output channels, "
                          f"got {groups}")
+    check_size((out_channels, in_channels // groups, *kernel_size), in_channels=in_channels, out_channels=out_channels,
+               kernel_size=max(kernel_size))

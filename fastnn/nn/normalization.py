@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_rank
+from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, channels_last, check_rank
 from fastnn.nn.activation import ReLU
 from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, state_lock
 
@@ -46,7 +46,8 @@ class _BatchNorm(Module):
         (x,) = as_floats(x=x)
         check_rank("x", x, *self._ranks, layout=self._layout)
         if x.shape[1] != self.num_features:
-            raise ValueError(f"x: expected {self.num_features} channels, got shape {x.shape}")
+            raise ValueError(f"x: expected {self.num_features} channels, got shape {x.shape}"
+                             + channels_last(x.shape, self.num_features))
         running, weight, bias = (self.running_mean, self.running_var), data_of(self.weight), data_of(self.bias)
         of_batch = training or self.running_mean is None
         if tracked := training and self.running_mean is not None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fastnn import kernels
 from fastnn.kernels._arrays import Array, IntPair, as_int, as_pair, check_shape
+from fastnn.kernels.pooling import as_output_size, as_stride
 from fastnn.nn.module import Backward, Module, keeps, once
 
 
@@ -40,7 +39,7 @@ class MaxPool2d(Module):
     def __init__(self, kernel_size: IntPair, stride: IntPair | None = None, padding: IntPair = 0,
                  dilation: IntPair = 1, *, ceil_mode: bool = False) -> None:
         self.kernel_size = as_pair("kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else as_pair("stride", stride, 1)
+        self.stride = as_stride(stride, self.kernel_size)
         self.padding, self.dilation = as_pair("padding", padding, 0), as_pair("dilation", dilation, 1)
         self.ceil_mode = ceil_mode
 
@@ -91,7 +90,7 @@ class AvgPool2d(Module):
     def __init__(self, kernel_size: IntPair, stride: IntPair | None = None, padding: IntPair = 0,
                  ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> None:
         self.kernel_size = as_pair("kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else as_pair("stride", stride, 1)
+        self.stride = as_stride(stride, self.kernel_size)
         self.padding = as_pair("padding", padding, 0)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
         self.divisor_override = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
@@ -128,11 +127,7 @@ class AdaptiveAvgPool2d(Module):
     """
 
     def __init__(self, output_size: int | Sequence[int | None]) -> None:
-        sizes = output_size if isinstance(output_size, Sequence | np.ndarray) else (output_size,) * 2
-        if isinstance(output_size, str) or len(sizes) != 2 or output_size is None:
-            raise ValueError("output_size: expected an integer or a pair, in which None keeps a size, "
-                             f"got {output_size!r}")
-        self.output_size = tuple(None if size is None else as_int("output_size", size, 0) for size in sizes)
+        self.output_size = as_output_size(output_size)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         y = kernels.adaptive_avg_pool2d(x, self.output_size)

@@ -230,6 +230,12 @@ def _conv2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w), {"out": np.empty((2, 6, 3, 3), F32)}), TypeError, r"out: expected float64, got float32")
     yield Refused(Call((x, w[:4, :, :1, :1]), {"out": x}), ValueError, r"out: .* it overlaps with x")
     yield Refused(Call((x, w), {"target": "gpu"}), ValueError, r"target: expected one of .* got 'gpu'")
+    yield Refused(Call((x, w), {"padding": ()}), ValueError, r"padding: expected an integer or a pair .* got \(\)")
+    yield Refused(Call((x, w), {"padding": 1 << 30}), ValueError, r"padding: expected a result of at most .* elements")
+    last = r"the layout is N x C x H x W, and x of shape .* looks like N x H x W x C: give numpy.moveaxis\(x, -1, 1\)"
+    yield Refused(Call((_normal(2, 5, 6, 4), w)), ValueError, rf"weight: expected 5 channels .*{last}")
+    yield Refused(Call((_normal(2, 5, 6, 1), w[:, :1])), ValueError, rf"weight: expected 5 channels .*{last}")
+    yield Refused(Call((_normal(2, 5, 7, 4), w[:, :2]), {"groups": 2}), ValueError, rf"groups: .*{last}")
 
 
 def _conv2d_backward_refused() -> Iterator[Refused]:
@@ -284,6 +290,11 @@ def _conv_transpose2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w), {"groups": 3}), ValueError, r"groups: expected a divisor of the 4 input channels")
     yield Refused(Call((x, w), {"output_padding": 1}), ValueError, r"output_padding: expected less than the stride")
     yield Refused(Call((x, w), {"padding": 4}), ValueError, r"padding: expected an output of at least 1 x 1")
+    yield Refused(Call((_normal(2, 5, 6, 4), w)), ValueError, r"weight: expected 5 filters .* like N x H x W x C")
+    one = _normal(2, 4, 1, 1)
+    for name, images, options in (("stride", x, {"stride": 1 << 30}), ("dilation", x, {"dilation": 1 << 30}),
+                                  ("output_padding", one, {"stride": 1 << 30, "output_padding": (1 << 30) - 1})):
+        yield Refused(Call((images, w), options), ValueError, rf"{name}: expected a result of at most .* elements")
     yield Refused(Call((x, w), {"padding": "same"}), ValueError, r"padding: expected an integer or a pair, got 'same'")
     yield Refused(Call((x, w, _normal(4))), ValueError, r"bias: expected shape \(6,\)")
 
@@ -351,6 +362,8 @@ def _max_pool2d_refused() -> Iterator[Refused]:
     yield Refused(Call((x, 2), {"stride": 0}), ValueError, r"stride: expected at least 1, got 0")
     yield Refused(Call((x, 2), {"padding": 2}), ValueError, r"padding: expected at most half of kernel_size")
     yield Refused(Call((x, 2), {"padding": -1}), ValueError, r"padding: expected at least 0, got -1")
+    yield Refused(Call((_normal(2, 6, 6, 3), 4)), ValueError, r"kernel_size: .* x of shape .* looks like N x H x W x C")
+    yield Refused(Call((x, ())), ValueError, r"kernel_size: expected an integer or a pair of them, got \(\)")
     yield Refused(Call((x[:, :, :1], (2, 1)), {"padding": (1, 0), "dilation": (2, 1)}), ValueError,
                   r"dilation: expected windows with a cell inside the image")
     yield Refused(Call((x.astype(int), 2)), TypeError, r"x: expected float32 or float64, got int64")
@@ -364,6 +377,8 @@ def _max_pool2d_backward_refused() -> Iterator[Refused]:
     yield Refused(Call((grad, indices.astype(np.int32), (1, 1, 4, 4))), TypeError, r"indices: expected int64")
     yield Refused(Call((grad, indices[..., :1], (1, 1, 4, 4))), ValueError, r"indices: expected shape \(1, 1, 2, 2\)")
     yield Refused(Call((grad, indices, (1, 4, 4))), ValueError, r"input_shape: expected \(N, C, H, W\)")
+    yield Refused(Call((grad, indices, (1, 1, 4, 0))), ValueError, r"input_shape: expected images with at least one")
+    yield Refused(Call((grad, indices, (1, 1, 1 << 30, 1 << 30))), ValueError, r"input_shape: expected a result of at")
 
 
 _REFUSED_BACKWARD["max_pool2d_backward"] = _max_pool2d_backward_refused
@@ -426,6 +441,7 @@ def _adaptive_avg_pool2d_refused() -> Iterator[Refused]:
     yield Refused(Call((_normal(2, 3, 6, 6), -1)), ValueError, r"output_size: expected at least 0, got -1")
     yield Refused(Call((_normal(2, 3, 6, 6), (1, 2, 3))), ValueError, r"output_size: expected an integer or a pair")
     yield Refused(Call((_normal(3, 6, 6), 1)), ValueError, r"x: expected 4 dimensions")
+    yield Refused(Call((_normal(2, 3, 6, 6), 1 << 40)), ValueError, r"output_size: expected a result of at most")
 
 
 _add(Kernel(
@@ -469,6 +485,8 @@ def _batch_norm_refused() -> Iterator[Refused]:
     x, m, v = _normal(4, 3), np.zeros(3), np.ones(3)
     yield Refused(Call((_normal(4), m, v)), ValueError, r"x: expected 2 or 3 or 4 dimensions")
     yield Refused(Call((x, m[:2], v)), ValueError, r"running_mean: expected shape \(3,\), got \(2,\)")
+    yield Refused(Call((_normal(4, 5, 6, 3), m, v)), ValueError, r"running_mean: .*the layout is N x C x H x W, and x")
+    yield Refused(Call((_normal(4, 5, 3), m, v)), ValueError, r"running_mean: .* the layout is N x C x L, and x of")
     yield Refused(Call((x, None, v)), ValueError, r"running_mean: expected .* both or neither")
     yield Refused(Call((x, m, v, np.ones(4))), ValueError, r"weight: expected shape \(3,\)")
     yield Refused(Call((x[:1], m, v), {"training": True}), ValueError, r"x: expected more than one value a channel")
@@ -759,6 +777,8 @@ def _pairwise_l2_refused() -> Iterator[Refused]:
     yield Refused(Call((x.astype(int), x)), TypeError, r"x: expected float32, float64 or uint8, got int64")
     yield Refused(Call((x, x.copy()), {"algorithm": "fast"}), ValueError, r"algorithm: expected one of .* got 'fast'")
     yield Refused(Call((x, x.copy()), {"out": np.empty((3, 4))}), ValueError, r"out: expected shape \(3, 3\)")
+    many = np.empty((1 << 31, 0))
+    yield Refused(Call((many, many)), ValueError, r"y: expected a result of at most .* elements, got one of shape")
 
 
 def _torch_distances(x: Any, y: Any, squared: bool = False) -> Any:
@@ -785,6 +805,8 @@ def _knn_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
 def _knn_refused() -> Iterator[Refused]:
     x = _normal(3, 4)
     yield Refused(Call((x, x, 4)), ValueError, r"k: expected from 1 to the number of points, 3, got 4")
+    many = np.empty((1 << 31, 0))
+    yield Refused(Call((many, many, 1 << 31)), ValueError, r"k: expected a result of at most .* elements")
     yield Refused(Call((x, x, 0)), ValueError, r"k: expected at least 1, got 0")
     yield Refused(Call((x, x, 1.5)), TypeError, r"k: expected an integer, got 1.5")
     yield Refused(Call((x, x[:, :3], 1)), ValueError, r"points: expected 4 dimensions as queries")

@@ -21,12 +21,15 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "linear-3d": (lambda nn: nn.Linear(4, 5, False), (2, 3, 4)),
     "conv": (lambda nn: nn.Conv2d(4, 6, 3), IMAGES),
     "conv-options": (lambda nn: nn.Conv2d(4, 6, (3, 2), (2, 1), (2, 1), (1, 2), 2, False), IMAGES),
+    "conv-sequences": (lambda nn: nn.Conv2d(4, 6, 3, [2], (1,), [1]), IMAGES),
     "conv-same": (lambda nn: nn.Conv2d(4, 4, 3, padding="same", groups=4), IMAGES),
     "transpose": (lambda nn: nn.ConvTranspose2d(4, 6, 3), IMAGES),
     "transpose-options": (lambda nn: nn.ConvTranspose2d(4, 6, (3, 2), (2, 3), (1, 0), (1, 2), 2, False), IMAGES),
     "transpose-dilation": (lambda nn: nn.ConvTranspose2d(4, 2, 2, dilation=2), IMAGES),
     "max-pool": (lambda nn: nn.MaxPool2d(2), IMAGES),
     "max-pool-options": (lambda nn: nn.MaxPool2d((3, 2), 2, 1, (1, 2), ceil_mode=True), IMAGES),
+    "max-pool-sequences": (lambda nn: nn.MaxPool2d([2], (), (1,), [1]), IMAGES),
+    "avg-pool-sequences": (lambda nn: nn.AvgPool2d((3,), [], [1]), IMAGES),
     "avg-pool": (lambda nn: nn.AvgPool2d(2), IMAGES),
     "avg-pool-options": (lambda nn: nn.AvgPool2d(3, 2, 1, True, False), IMAGES),
     "avg-pool-divisor": (lambda nn: nn.AvgPool2d((3, 2), divisor_override=5), IMAGES),
@@ -219,6 +222,12 @@ def test_empty_batch(name: str) -> None:
     assert backward(np.empty_like(y)).shape == x.shape
 
 
+def test_options_may_be_sequences_of_one() -> None:
+    layer = nn.ConvTranspose2d(2, 3, (3,), [2], (1,), np.array([1]), dilation=(1,))
+    assert layer.weight.data.shape == (2, 3, 3, 3)
+    assert layer(np.ones((1, 2, 4, 5), np.float32)).shape == (1, 3, 8, 10)
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: nn.Linear(0, 1), "in_features: expected at least 1, got 0"),
     (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups: expected a divisor of the 3 input and 4 output channels, got 2"),
@@ -236,7 +245,17 @@ def test_empty_batch(name: str) -> None:
     (lambda: nn.GELU("erf"), "approximate: expected 'none' or 'tanh', got 'erf'"),
     (lambda: nn.Dropout(1.5), "p: expected a number from 0 to 1, got 1.5"),
     (lambda: nn.Linear(4, 5)(np.ones((2, 3), np.float32)), r"x: expected 4 features along the last axis, got shape"),
-    (lambda: nn.BatchNorm2d(3)(np.ones((2, 4, 5, 5), np.float32)), "x: expected 3 channels"),
+    (lambda: nn.BatchNorm2d(3)(np.ones((2, 4, 5, 5), np.float32)), r"x: expected 3 channels, got shape \(2, .* 5\)$"),
+    (lambda: nn.BatchNorm2d(3)(np.ones((2, 4, 5, 3), np.float32)), r"x: expected 3 channels.* like N x H x W x C"),
+    (lambda: nn.BatchNorm1d(3)(np.ones((2, 4, 3), np.float32)), r"x: expected 3 channels.* looks like N x L x C"),
+    (lambda: nn.Conv2d(3, 4, 3)(np.ones((2, 8, 8, 3), np.float32)), r"give numpy.moveaxis\(x, -1, 1\)"),
+    (lambda: nn.Conv2d(1, 4, 3)(np.ones((2, 8, 8, 1), np.float32)), r"give numpy.moveaxis\(x, -1, 1\)"),
+    (lambda: nn.ConvTranspose2d(3, 4, 3)(np.ones((2, 8, 8, 3), np.float32)), r"give numpy.moveaxis\(x, -1, 1\)"),
+    (lambda: nn.MaxPool2d(4)(np.ones((2, 8, 8, 3), np.float32)), r"give numpy.moveaxis\(x, -1, 1\)"),
+    (lambda: nn.Linear(1 << 31, 1 << 30), "in_features: expected a result of at most .* elements"),
+    (lambda: nn.Conv2d(3, 4, 1 << 31), "kernel_size: expected a result of at most .* elements"),
+    (lambda: nn.ConvTranspose2d(1 << 30, 1 << 31, 3), "out_channels: expected a result of at most .* elements"),
+    (lambda: nn.Conv2d(3, 4, 3, padding=1 << 31)(np.ones((2, 3, 8, 8), np.float32)), "padding: expected a result of"),
     (lambda: nn.BatchNorm2d(3)(np.ones((2, 3), np.float32)), r"x: expected 4 dimensions \(N, C, H, W\)"),
     (lambda: nn.BatchNorm1d(3)(np.ones((2, 3, 5, 5), np.float32)), "x: expected 2 or 3 dimensions"),
     (lambda: nn.BatchNorm1d(3).forward(np.ones((1, 3), np.float32)), "x: expected more than one value a channel"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -16,10 +17,12 @@ from fastnn.kernels._arrays import (
     as_int,
     as_key,
     as_pair,
+    channels_last,
     check_needs,
     check_present,
     check_rank_of,
     check_shape,
+    check_size,
     deliver,
     is_relu,
     output,
@@ -30,6 +33,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 WINOGRAD_SIZES = (3, 3), (5, 5)             # of filters
+_MULTIPLE, _FEW = 8, 1 << 17                # of image and result, and elements, that a padded image may always have
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Geometry:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    sparse: bool = field(repr=False)        # whether zeros around the image would be far more than it and the result
 
     @functools.cached_property
     def numbers(self) -> Array:
@@ -131,8 +136,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     patches (as in Zhang, Franchetti and Low, "High performance zero-memory overhead direct convolutions", ICML 2018):
     each tap of a filter is one shift of the padded image. The cuda version is one too, whose tiles are read out of the
     images as they are needed (as in Chetlur et al., "cuDNN: efficient primitives for deep learning", arXiv:1410.0759),
-    and plain loops where filters see one channel. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps sum |x weight|
-    for each element, on both.
+    and plain loops where filters see one channel. Where zeros around an image would be far more than it and its result,
+    the cpu version loops over the taps that meet pixels. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
+    sum |x weight| for each element, on both.
 
     "winograd" is F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5) of Lavin and Gray ("Fast Algorithms for Convolutional Neural
     Networks", CVPR 2016, equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 or 2 x 2
@@ -348,10 +354,10 @@ def _fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilat
     channels, filters = x[1], weight[0]
     if channels % groups or filters % groups:
         raise ValueError(f"groups: expected a divisor of the {channels} input and {filters} output channels, "
-                         f"got {groups}")
+                         f"got {groups}" + channels_last(x, weight[1] * groups))
     if weight[1] != channels // groups:
         raise ValueError(f"weight: expected {channels // groups} channels in each filter for x with {channels} "
-                         f"channels in {groups} groups, got shape {weight}")
+                         f"channels in {groups} groups, got shape {weight}" + channels_last(x, weight[1] * groups))
     steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
     before, size = [], []
     for axis, name in enumerate(("height", "width")):
@@ -362,7 +368,18 @@ def _fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilat
                              f"(dilation counted) for {pixels + total}; make the padding larger")
         before.append(first)
         size.append((pixels + total - reach) // steps[axis] + 1)
-    return Geometry(steps, (before[0], before[1]), spacing, groups), (x[0], filters, size[0], size[1])
+    result = x[0], filters, size[0], size[1]
+    check_size(result, padding=1)
+    sparse = _is_sparse(x, weight, result, steps, spacing)
+    return Geometry(steps, (before[0], before[1]), spacing, groups, sparse), result
+
+
+def _is_sparse(image: Shape, weight: Shape, result: Shape, stride: tuple[int, int], dilation: tuple[int, int]) -> bool:
+    """Whether what taps reach of the padded image is far larger than the image and its result."""
+    reached = max(image[1], result[1])
+    for axis in (2, 3):
+        reached *= (result[axis] - 1) * stride[axis - 2] + (weight[axis] - 1) * dilation[axis - 2] + 1
+    return reached > max(_FEW, _MULTIPLE * (math.prod(image[1:]) + math.prod(result[1:])))
 
 
 def _check_filters(x: Shape, weight: Shape, layout: str, groups: int) -> None:
@@ -405,7 +422,8 @@ def _fit_transposed(x: Shape, weight: Shape, stride: IntPair, padding: IntPair, 
     _check_filters(x, weight, "(C, O / groups, KH, KW)", groups)
     channels = x[1]
     if weight[0] != channels:
-        raise ValueError(f"weight: expected {channels} filters for x with {channels} channels, got shape {weight}")
+        raise ValueError(f"weight: expected {channels} filters for x with {channels} channels, got shape {weight}"
+                         + channels_last(x, weight[0]))
     if channels % groups:
         raise ValueError(f"groups: expected a divisor of the {channels} input channels, got {groups}")
     steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
@@ -418,4 +436,7 @@ def _fit_transposed(x: Shape, weight: Shape, stride: IntPair, padding: IntPair, 
         if size[axis] < 1:
             raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; "
                              f"make it smaller")
-    return Geometry(steps, before, spacing, groups), (x[0], groups * weight[1], size[0], size[1])
+    result = x[0], groups * weight[1], size[0], size[1]
+    check_size(result, stride=max((x[2 + axis] - 1) * steps[axis] for axis in (0, 1)),
+               dilation=max((weight[2 + axis] - 1) * spacing[axis] for axis in (0, 1)), output_padding=max(after))
+    return Geometry(steps, before, spacing, groups, _is_sparse(result, weight, x, steps, spacing)), result

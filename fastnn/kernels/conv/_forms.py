@@ -4,8 +4,8 @@ In `convolve` columns are the pixels of the results, rows filters, and k runs ov
 the gradient by the weights, columns are the weights of a filter, and k runs over the pixels of all results.
 
 In `spread`, the gradient by the images, columns are the images' pixels, rows channels, and k runs over filters and
-taps. With a stride each of these pixels is reached by some of the taps alone: pixels fall into classes by the remainder
-of their row and column, each of which is a product of its own.
+taps. With a stride each of these pixels is reached by some of the taps alone: pixels fall into classes, each of those
+that come a stride after one of the first rows and columns, which is a product of its own.
 """
 
 from __future__ import annotations
@@ -111,18 +111,18 @@ def correlate(checked: bool) -> Form:
 
 
 @cuda.jit(device=True)
-def _class(remainder: int, size: int, taps: int, stride: int, before: int, spacing: int) -> Numbers:
-    """Of the pixels with (row + before) % stride = remainder the first and how many there are; and of the taps that
-    reach them, those with tap spacing % stride = remainder, the first, the step between them and how many."""
-    pixel = (remainder - before) % stride
-    tap, step = taps, stride
+def _class(pixel: int, size: int, taps: int, stride: int, before: int, spacing: int) -> Numbers:
+    """How many pixels there are from the first one of a class on; and of the taps that reach them, those with
+    tap spacing % stride = (pixel + before) % stride, the first, the step between them and how many."""
+    tap, remainder = taps, (pixel + before) % stride
     for other in range(taps - 1, -1, -1):
         if other * spacing % stride == remainder:
             tap = other
-    for other in range(stride - 1, 0, -1):
-        if other * spacing % stride == 0:
-            step = other
-    return pixel, max(0, (size - pixel + stride - 1) // stride), tap, step, (taps - tap + step - 1) // step
+    divisor, rest = stride, spacing % stride
+    while rest:
+        divisor, rest = rest, divisor % rest
+    step = stride // divisor
+    return (size - pixel + stride - 1) // stride, tap, step, (taps - tap + step - 1) // step
 
 
 @functools.cache
@@ -131,11 +131,12 @@ def spread(checked: bool) -> Form:
 
     @cuda.jit(device=True)
     def prepare(phase: int, numbers: Numbers) -> Numbers:
-        stride_y, stride_x = numbers[_STRIDE_Y], numbers[_STRIDE_X]
-        row, rows, tap_y, step_y, taps_y = _class(phase // stride_x, numbers[_HEIGHT], numbers[_TAPS_Y], stride_y,
-                                                  numbers[_BEFORE_Y], numbers[_SPACING_Y])
-        column, columns, tap_x, step_x, taps_x = _class(phase % stride_x, numbers[_WIDTH], numbers[_TAPS_X], stride_x,
-                                                        numbers[_BEFORE_X], numbers[_SPACING_X])
+        across = min(numbers[_STRIDE_X], numbers[_WIDTH])
+        row, column = phase // across, phase % across
+        rows, tap_y, step_y, taps_y = _class(row, numbers[_HEIGHT], numbers[_TAPS_Y], numbers[_STRIDE_Y],
+                                             numbers[_BEFORE_Y], numbers[_SPACING_Y])
+        columns, tap_x, step_x, taps_x = _class(column, numbers[_WIDTH], numbers[_TAPS_X], numbers[_STRIDE_X],
+                                                numbers[_BEFORE_X], numbers[_SPACING_X])
         return (numbers[_IMAGES] * rows * columns, numbers[_FILTERS] // numbers[_GROUPS] * taps_y * taps_x,
                 rows, columns, row, column, tap_y, tap_x, step_y, step_x, taps_y, taps_x)
 

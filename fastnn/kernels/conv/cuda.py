@@ -81,7 +81,7 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
             _forms.numbers_of(grad_x, weight, grad_output, geometry), sizes,
             Layout(math.prod(taps), filters * depth * math.prod(taps), filters * results, pixels, depth * pixels),
             image=grad_output.shape[2:], reach=_reach(grad_x, weight, grad_output, geometry), groups=groups,
-            phases=stride[0] * stride[1])
+            phases=math.prod(map(min, stride, grad_x.shape[2:])))
 
 
 def _correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:

@@ -14,6 +14,7 @@ the same distance from each other for all pixels, and filters for columns, which
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from fastnn.kernels._jit import BlockKernel, block_kernel, helper, named
 from fastnn.kernels._matrix import DEPTH, pack_columns, pack_rows, panels
 from fastnn.kernels._simd import ROWS, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
 from fastnn.kernels._vectors import row_sum
-from fastnn.kernels.conv import depthwise
+from fastnn.kernels.conv import depthwise, sparse
 from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
     """Write the convolution plus a bias, and with relu 0 where that is negative."""
+    if geometry.sparse:
+        sparse.conv2d(x, weight, bias, relu, geometry, y)
+        return
     if geometry.groups > 1 and depthwise.fits(weight):
         depthwise.conv2d(x, weight, bias, relu, geometry, y)
         return
@@ -214,6 +218,9 @@ def _merges(width: int, vector: int, images: int) -> bool:
 
 def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
     """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
+    if geometry.sparse:
+        sparse.spread(grad_output, weight, bias, geometry, grad_x)
+        return
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
     if groups == filters and bias is None and geometry.stride == (1, 1) and depthwise.fits(weight):
         depthwise.spread(grad_output, weight, geometry, grad_x)
@@ -228,32 +235,37 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
                         np.repeat(bias, places.size // channels), False, geometry, (((0,), 0), ((0,), 0)), (1, 1),
                         (0, 0), geometry.stride, grad_x, places)
         return
-    for first in np.ndindex(geometry.stride):
-        if first[0] >= grad_x.shape[2] or first[1] >= grad_x.shape[3]:
-            continue
-        used, taps = [], []
-        for axis in (0, 1):
-            # Pixel i of the phase is row i stride + first, which tap k reaches from output row i + reach[k].
-            reach = {}
-            for k in range(weight.shape[2 + axis]):
-                row, rest = divmod(first[axis] + geometry.padding[axis] - k * geometry.dilation[axis],
-                                   geometry.stride[axis])
-                if rest == 0:
-                    reach[k] = row
-            begin = min(reach.values(), default=0)
-            used.append(list(reach))
+    rows, columns = (_reach(weight, geometry, axis, grad_x.shape[2 + axis]) for axis in (0, 1))
+    if any(len(reach) < min(step, size) for reach, step, size in zip((rows, columns), geometry.stride,
+                                                                     grad_x.shape[2:])):
+        grad_x[...] = 0 if bias is None else bias[:, None, None]        # no tap reaches some of the pixels
+    for top, left in itertools.product(rows, columns):
+        taps, used = [], []
+        for reach in (rows[top], columns[left]):
+            begin = min(reach.values())
+            used.append(np.array(list(reach)))
             taps.append((tuple(r - begin for r in reach.values()), begin))
-        if not all(used):                              # no tap reaches these pixels
-            phase = grad_x[:, :, first[0] :: geometry.stride[0], first[1] :: geometry.stride[1]]
-            phase[...] = 0 if bias is None else bias[:, None, None]
-            continue
-        used_taps = (np.array(used[0])[:, None] * weight.shape[3] + np.array(used[1])).ravel()
         _convolve_phase(grad_output, weight.reshape(filters, channels, -1), bias, False, geometry, (taps[0], taps[1]),
-                        (1, 1), (first[0], first[1]), geometry.stride, grad_x, used=used_taps)
+                        (1, 1), (top, left), geometry.stride, grad_x,
+                        used=(used[0][:, None] * weight.shape[3] + used[1]).ravel())
+
+
+def _reach(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[int, dict[int, int]]:
+    """By the first of the pixels first, first + stride, ... the taps that reach them: from where tap k reaches it."""
+    stride = geometry.stride[axis]
+    phases: dict[int, dict[int, int]] = {}
+    for k in range(weight.shape[2 + axis]):
+        shift = k * geometry.dilation[axis] - geometry.padding[axis]
+        if shift % stride < pixels:
+            phases.setdefault(shift % stride, {})[k] = -(shift // stride)
+    return dict(sorted(phases.items()))
 
 
 def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
     """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
+    if geometry.sparse:
+        sparse.correlate(x, grad_output, geometry, grad_weight)
+        return
     if depthwise.fits(grad_weight):
         depthwise.correlate(x, grad_output, geometry, grad_weight)
         return

@@ -16,52 +16,46 @@ Index = tuple[int, int, int, int]
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
-def products(weight: tuple[int, ...], result: tuple[int, ...], geometry: Geometry,
-             ) -> Iterator[tuple[Index, Index, Index]]:
-    """Yield the indices (pixel of the padded image, weight, pixel of the result) of each product of a convolution."""
-    (sy, sx), (dy, dx) = geometry.stride, geometry.dilation
+def products(image: tuple[int, ...], weight: tuple[int, ...], result: tuple[int, ...], geometry: Geometry,
+             ) -> Iterator[tuple[Index | None, Index, Index]]:
+    """Yield the indices (pixel, weight, pixel of the result) of each product; None for a pixel outside of the image."""
+    (sy, sx), (py, px), (dy, dx) = geometry.stride, geometry.padding, geometry.dilation
     channels, filters = weight[1], weight[0] // geometry.groups
     for n, o, i, j in np.ndindex(result):
         for c, k, l in np.ndindex(weight[1:]):                       # noqa: E741
-            yield (n, o // filters * channels + c, i * sy + k * dy, j * sx + l * dx), (o, c, k, l), (n, o, i, j)
+            row, column = i * sy - py + k * dy, j * sx - px + l * dx
+            inside = 0 <= row < image[2] and 0 <= column < image[3]
+            yield (n, o // filters * channels + c, row, column) if inside else None, (o, c, k, l), (n, o, i, j)
 
 
-def pad(image: Array, weight: tuple[int, ...], result: tuple[int, ...], geometry: Geometry) -> Array:
-    """Return the images with zeros around them, as far as taps reach."""
-    widths = [(0, 0), (0, 0)]
-    for axis in (0, 1):
-        reach = ((result[2 + axis] - 1) * geometry.stride[axis] + (weight[2 + axis] - 1) * geometry.dilation[axis] + 1)
-        before = geometry.padding[axis]
-        widths.append((before, max(0, reach - before - image.shape[2 + axis])))
-    return np.pad(image, widths)
+def pixel_of(image: Array, pixel: Index | None) -> float:
+    """Return a pixel; what is not in the image is 0."""
+    return image.dtype.type(0) if pixel is None else image[pixel]
 
 
 def spread(grad_output: Array, weight: Array, image: tuple[int, ...], geometry: Geometry) -> Array:
     """Return the gradient by the images: a pixel sums over the results that taps reach it from, 0 outside of them."""
     (sy, sx), (py, px), (dy, dx) = geometry.stride, geometry.padding, geometry.dilation
     channels, filters = weight.shape[1], weight.shape[0] // geometry.groups
-    before = (weight.shape[2] - 1) * dy // sy + 1, (weight.shape[3] - 1) * dx // sx + 1
-    after = [max(0, (image[2 + axis] - 1 + geometry.padding[axis]) // geometry.stride[axis] + 1
-                 - grad_output.shape[2 + axis]) for axis in (0, 1)]
-    padded = np.pad(grad_output, ((0, 0), (0, 0), (before[0], after[0]), (before[1], after[1])))
+    height, width = grad_output.shape[2:]
     grad = np.zeros(image, grad_output.dtype)
     for n, c, row, column in np.ndindex(image):
         for k, l in np.ndindex(weight.shape[2:]):                    # noqa: E741
             i, no_row = divmod(row + py - k * dy, sy)
             j, no_column = divmod(column + px - l * dx, sx)
             if not (no_row or no_column):
+                inside = 0 <= i < height and 0 <= j < width
                 for o in range(c // channels * filters, (c // channels + 1) * filters):
-                    result = n, o, before[0] + i, before[1] + j
-                    grad[n, c, row, column] += padded[result] * weight[o, c % channels, k, l]
+                    result = pixel_of(grad_output, (n, o, i, j) if inside else None)
+                    grad[n, c, row, column] += result * weight[o, c % channels, k, l]
     return grad
 
 
 def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
     """Return the gradient by the weights."""
-    padded = pad(x, weight.shape, grad_output.shape, geometry)
     grad = np.zeros_like(weight)
-    for pixel, tap, result in products(weight.shape, grad_output.shape, geometry):
-        grad[tap] += grad_output[result] * padded[pixel]
+    for pixel, tap, result in products(x.shape, weight.shape, grad_output.shape, geometry):
+        grad[tap] += grad_output[result] * pixel_of(x, pixel)
     return grad
 
 
@@ -75,10 +69,9 @@ def sum_pixels(grad_output: Array) -> Array:
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
            kept: KeptFilters | None, y: Array) -> None:
-    padded = pad(x, weight.shape, y.shape, geometry)
     y[:] = 0 if bias is None else bias[:, None, None]
-    for pixel, tap, result in products(weight.shape, y.shape, geometry):
-        y[result] += padded[pixel] * weight[tap]
+    for pixel, tap, result in products(x.shape, weight.shape, y.shape, geometry):
+        y[result] += pixel_of(x, pixel) * weight[tap]
     if relu:
         y[y < 0] = 0
 

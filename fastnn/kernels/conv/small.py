@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, inlined_helper, sums_helper
+from fastnn.kernels._jit import BlockKernel, block_kernel, sums_helper
 from fastnn.kernels.conv import direct
+from fastnn.kernels.conv.sparse import correlate_filter, reach
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -88,7 +89,8 @@ def _spread_image(n: int, x: Array, weight: Array, bias: Array, numbers: Array, 
 def _gradients(n: int, grad_output: Array, x: Array, weight: Array, numbers: Array, grad_x: Array, grad_weight: Array,
                grad_bias: Array) -> None:
     if n == len(x):
-        _correlate(x, grad_output, numbers, grad_weight)
+        for o in range(len(grad_weight)):
+            correlate_filter(o, x, grad_output, numbers, grad_weight)
         _sum_channels(grad_output, grad_bias)
     elif grad_x.size:
         _spread(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
@@ -98,7 +100,8 @@ def _gradients(n: int, grad_output: Array, x: Array, weight: Array, numbers: Arr
 def _transposed_gradients(n: int, grad_output: Array, x: Array, weight: Array, numbers: Array, grad_x: Array,
                           grad_weight: Array, grad_bias: Array) -> None:
     if n == len(x):
-        _correlate(grad_output, x, numbers, grad_weight)
+        for o in range(len(grad_weight)):
+            correlate_filter(o, grad_output, x, numbers, grad_weight)
         _sum_channels(grad_output, grad_bias)
     elif grad_x.size:
         _convolve(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
@@ -114,14 +117,6 @@ def _sum_channels(grad_output: Array, total: Array) -> None:
         total[c] = channel
 
 
-@inlined_helper
-def _reach(tap: int, stride: int, padding: int, dilation: int, pixels: int, results: int) -> tuple[int, int, int]:
-    """Result i reads pixel i stride + shift at a tap: the shift, and from where to where that lies in the image."""
-    shift = tap * dilation - padding
-    begin = min(results, max(0, -(shift // stride)))
-    return shift, begin, max(begin, min(results, (pixels - 1 - shift) // stride + 1))
-
-
 @sums_helper
 def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, result: Array) -> None:
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
@@ -132,9 +127,9 @@ def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, 
         y[:] = zero
         for c in range(channels):
             for k in range(kernel_y):
-                down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, x.shape[1], y.shape[0])
+                down, top, bottom = reach(k, stride_y, padding_y, dilation_y, x.shape[1], y.shape[0])
                 for l in range(kernel_x):                                       # noqa: E741
-                    right, begin, end = _reach(l, stride_x, padding_x, dilation_x, x.shape[2], y.shape[1])
+                    right, begin, end = reach(l, stride_x, padding_x, dilation_x, x.shape[2], y.shape[1])
                     w = weight[o, c, k, l]
                     for i in range(top, bottom):
                         row, first = max(0, i * stride_y + down), max(0, begin * stride_x + right)
@@ -165,9 +160,9 @@ def _spread(n: int, result: Array, weight: Array, bias: Array, numbers: Array, i
         for o in range(first_filter, first_filter + filters):
             y = result[n, o]
             for k in range(kernel_y):
-                down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, x.shape[0], y.shape[0])
+                down, top, bottom = reach(k, stride_y, padding_y, dilation_y, x.shape[0], y.shape[0])
                 for l in range(kernel_x):                                       # noqa: E741
-                    right, begin, end = _reach(l, stride_x, padding_x, dilation_x, x.shape[1], y.shape[1])
+                    right, begin, end = reach(l, stride_x, padding_x, dilation_x, x.shape[1], y.shape[1])
                     w = weight[o, c % channels, k, l]
                     for i in range(top, bottom):
                         row, first = max(0, i * stride_y + down), max(0, begin * stride_x + right)
@@ -186,38 +181,3 @@ def _spread(n: int, result: Array, weight: Array, bias: Array, numbers: Array, i
                                     x[row, column] += w * zero
         if bias.size:
             x += bias[c]
-
-
-@sums_helper
-def _correlate(image: Array, result: Array, numbers: Array, grad_weight: Array) -> None:
-    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
-    filters, channels, kernel_y, kernel_x = grad_weight.shape
-    height, width = result.shape[2:]
-    for o in range(filters):
-        first_channel = o // (filters // groups) * channels
-        nothing = 0.0                                   # but for NaN, if any result is not finite
-        for n in range(result.shape[0]):
-            for value in result[n, o].reshape(-1):
-                nothing += value * 0.0
-        for c in range(channels):
-            for k in range(kernel_y):
-                down, top, bottom = _reach(k, stride_y, padding_y, dilation_y, image.shape[2], height)
-                for l in range(kernel_x):                                       # noqa: E741
-                    right, begin, end = _reach(l, stride_x, padding_x, dilation_x, image.shape[3], width)
-                    total = 0.0
-                    for n in range(result.shape[0]):
-                        x, y = image[n, first_channel + c], result[n, o]
-                        for i in range(top, bottom):
-                            row, first = max(0, i * stride_y + down), max(0, begin * stride_x + right)
-                            if stride_x == 1:
-                                for j in range(end - begin):
-                                    total += np.float64(y[i, begin + j]) * x[row, first + j]
-                            else:
-                                for j in range(end - begin):
-                                    total += np.float64(y[i, begin + j]) * x[row, first + j * stride_x]
-                        if nothing != 0:
-                            for i in range(height):
-                                for j in range(width):
-                                    if not (top <= i < bottom and begin <= j < end):
-                                        total += y[i, j] * 0.0
-                    grad_weight[o, c, k, l] = total

@@ -13,6 +13,7 @@ from fastnn.kernels._arrays import (
     as_int,
     check_rank,
     check_side,
+    check_size,
     deliver,
     empty_beside,
     output,
@@ -77,6 +78,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     x, y = _as_points(x=x, y=y)
     if algorithm not in _ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_ALGORITHMS}, got {algorithm!r}")
+    check_size((len(x), len(y)), y=1)
     distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x)
     if distances.size:
         implementation(__name__, target, x).pairwise_l2(x, y, bool(squared), algorithm, distances)
@@ -144,6 +146,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     if algorithm not in _KNN_ALGORITHMS:
         raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
+    check_size((len(queries), k), k=1)
     distances = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
     indices = empty_beside(queries, distances.shape, np.int64)
     if distances.size:

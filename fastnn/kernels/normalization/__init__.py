@@ -12,6 +12,7 @@ from fastnn.kernels._arrays import (
     Array,
     as_float,
     as_floats,
+    channels_last,
     check_needs,
     check_rank,
     check_shape,
@@ -111,7 +112,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         missing = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{missing}: expected running_mean and running_var both or neither, got None")
     of_batch, channels = training or running_mean is None, x.shape[1:2]
-    _check_channels(channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    _check_channels(x.shape, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
     relu = is_relu(activation)
     if of_batch:
@@ -204,7 +205,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     if mean.dtype != _F64:
         raise TypeError("mean: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
                         f"got {mean.dtype}")
-    _check_channels(x.shape[1:2], mean=mean, invstd=invstd, weight=weight, bias=bias)
+    _check_channels(x.shape, mean=mean, invstd=invstd, weight=weight, bias=bias)
     relu = is_relu(activation)
     check_needs(needs)
     if training:
@@ -222,10 +223,10 @@ def as_channels(x: Array) -> Array:
     return x.reshape(x.shape[0], x.shape[1], -1 if x.size else prod(x.shape[2:]))
 
 
-def _check_channels(shape: tuple[int, ...], **arrays: Array | None) -> None:
+def _check_channels(x: tuple[int, ...], **arrays: Array | None) -> None:
     for name, array in arrays.items():
-        if array is not None and array.shape != shape:
-            check_shape(name, array, shape)
+        if array is not None and array.shape != x[1:2]:
+            raise ValueError(f"{name}: expected shape {x[1:2]}, got {array.shape}" + channels_last(x, array.size))
 
 
 def _check_several(x: Array) -> None:

@@ -15,11 +15,14 @@ from fastnn.kernels._arrays import (
     as_floats,
     as_int,
     as_pair,
+    channels_last,
     check_rank,
     check_shape,
     check_side,
+    check_size,
     deliver,
     empty_beside,
+    is_sequence,
     output,
 )
 from fastnn.kernels._targets import implementation
@@ -42,7 +45,7 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     kernel_size : int or pair of ints
         Rows and columns of a window.
     stride : int or pair of ints, optional
-        Distance between windows; kernel_size if it is not given.
+        Distance between windows; kernel_size if it is not given, or empty.
     padding : int or pair of ints
         How far windows reach over each edge, at most half of kernel_size. What lies there is never the maximum.
     dilation : int or pair of ints
@@ -141,6 +144,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     (grad_output,) = as_floats(grad_output=grad_output)
     shape = _as_image_shape(input_shape)
     _check_gradient(grad_output, shape)
+    _check_cells("input_shape", shape)
     indices = as_array("indices", indices)
     if indices.dtype != np.int64:
         raise TypeError(f"indices: expected int64 as max_pool2d returns, got {indices.dtype}")
@@ -169,7 +173,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     kernel_size : int or pair of ints
         Rows and columns of a window.
     stride : int or pair of ints, optional
-        Distance between windows; kernel_size if it is not given.
+        Distance between windows; kernel_size if it is not given, or empty.
     padding : int or pair of ints
         How many zeros stand before each edge, at most half of kernel_size.
     ceil_mode : bool
@@ -196,6 +200,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     Notes
     -----
     The order of a window's sum is free. In float32 the error of a mean is at most kernel_size^2 eps sum |x| / divisor.
+    A sum that leaves the range of numbers is formed again of smaller terms, so that a mean in the range is reached.
     OH OW kernel_size^2 additions an image at most; x is read and y written once (4 bytes a value in float32).
 
     Examples
@@ -310,11 +315,10 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
     (x,) = as_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
     _check_cells("x", x.shape)
-    sizes = output_size if isinstance(output_size, Sequence | np.ndarray) else (output_size,) * 2
-    if len(sizes) != 2 or output_size is None:
-        raise ValueError(f"output_size: expected an integer or a pair, in which None keeps a size, got {output_size!r}")
-    sizes = tuple([kept if size is None else as_int("output_size", size, 0) for size, kept in zip(sizes, x.shape[2:])])
-    y = output(out, x.shape[:2] + sizes, x.dtype, x)
+    sizes = [kept if size is None else size for size, kept in zip(as_output_size(output_size), x.shape[2:])]
+    shape = *x.shape[:2], *sizes
+    check_size(shape, output_size=1)
+    y = output(out, shape, x.dtype, x)
     implementation(__name__, target, x).adaptive_avg_pool2d(x, y)
     return deliver(y, out)
 
@@ -359,6 +363,19 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int],
     return grad_x
 
 
+def as_output_size(value: int | Sequence[int | None]) -> tuple[int | None, ...]:
+    """Return (rows, columns) of a size that is one number for both, or a pair in which None keeps a size."""
+    sizes: Any = value if is_sequence(value) else (value,) * 2
+    if len(sizes) != 2 or value is None:
+        raise ValueError(f"output_size: expected an integer or a pair, in which None keeps a size, got {value!r}")
+    return tuple([None if size is None else as_int("output_size", size, 0) for size in sizes])
+
+
+def as_stride(value: IntPair | None, kernel: tuple[int, int]) -> tuple[int, int]:
+    """Return (for rows, for columns) of a distance between windows, the kernel's size if it is None or empty."""
+    return kernel if value is None or (is_sequence(value) and not len(value)) else as_pair("stride", value, 1)
+
+
 def _geometry(shape: tuple[int, ...], ceil_mode: bool, *window: Any) -> tuple[Any, ...]:
     """The window's kernel, stride, padding and dilation as pairs, and the shape of the result.
 
@@ -375,9 +392,11 @@ def _remembered_geometry(shape: tuple[int, ...], ceil_mode: bool, kernel_size: I
     pads = as_pair("padding", padding, 0)
     if pads[0] > kernel[0] // 2 or pads[1] > kernel[1] // 2:
         raise ValueError(f"padding: expected at most half of kernel_size {kernel}, got {pads}")
-    strides = kernel if stride is None else as_pair("stride", stride, 1)
+    strides = as_stride(stride, kernel)
     dilations = as_pair("dilation", dilation, 1)
-    return kernel, strides, pads, dilations, _pooled_shape(shape, kernel, strides, pads, dilations, ceil_mode)
+    pooled = _pooled_shape(shape, kernel, strides, pads, dilations, ceil_mode)
+    check_size(pooled, padding=1)
+    return kernel, strides, pads, dilations, pooled
 
 
 def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
@@ -390,10 +409,12 @@ def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple
         if ceil_mode and (windows - 1) * s >= size + p:
             windows -= 1
         if windows < 1 or size == 0:
+            few = shape[3] in (1, 3) and shape[1] >= kernel[0] and shape[2] >= kernel[1]
             raise ValueError(f"kernel_size: expected windows of at most the padded image's size, got kernel_size "
-                             f"{kernel} with padding {padding} and dilation {dilation} for images of {shape[2:]}")
+                             f"{kernel} with padding {padding} and dilation {dilation} for images of {shape[2:]}"
+                             + (channels_last(shape, shape[3]) if few else ""))
         # A window that starts before the image has its first cell inside at its start modulo dilation.
-        if any((start % d) >= size for start in range(-p, min(0, windows * s - p), s)):
+        if d > size and any((start % d) >= size for start in range(-p, min(0, windows * s - p), s)):
             raise ValueError(f"dilation: expected windows with a cell inside the image, got dilation {dilation} with "
                              f"padding {padding} for images of {shape[2:]}")
         pooled.append(windows)
@@ -403,7 +424,9 @@ def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple
 def _as_image_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(shape, Sequence | np.ndarray) or len(shape) != 4:
         raise ValueError(f"input_shape: expected (N, C, H, W), got {shape!r}")
-    return tuple([as_int("input_shape", size, 0) for size in shape])
+    sizes = tuple([as_int("input_shape", size, 0) for size in shape])
+    check_size(sizes, input_shape=1)
+    return sizes
 
 
 def _check_gradient(grad_output: Array, shape: tuple[int, ...]) -> None:

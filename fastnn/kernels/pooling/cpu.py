@@ -7,13 +7,14 @@ from functools import lru_cache
 import numpy as np
 
 from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, inlined_helper
+from fastnn.kernels._jit import block_kernel, helper, inlined_helper
 from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_sum
 from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
 from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
-from fastnn.kernels.pooling.naive import Pair
+from fastnn.kernels.pooling.naive import SCALE, Pair
 
 _CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
+_UNROLLED = 3                                   # cells across the kernels that have a loop of their own
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
@@ -37,7 +38,9 @@ def adaptive_avg_pool2d(x: Array, y: Array) -> None:
 
 
 def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
-    if grad_x.size:
+    if grad_output.size == 0:
+        grad_x[...] = 0
+    else:
         _spread_windows(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
 
 
@@ -55,9 +58,9 @@ def _cut(y: Array, cells: int) -> tuple[int, int, int]:
 
 # --- means -------------------------------------------------------------------------------------------------
 
-# Where the windows of rows and of columns begin and end, the factors of their divisors, and what columns' windows have
-# in common: kernel, stride and padding, or zeros where they have nothing.
-Plan = tuple[Array, Array, Array, Array, tuple[int, int, int]]
+# Where the windows of rows and of columns begin and end, the factors of their divisors, what columns' windows have in
+# common (kernel, stride and padding of a small kernel, or zeros), and how many windows a cell is in at most.
+Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float]
 
 
 @lru_cache(64)
@@ -72,8 +75,8 @@ def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pai
         lengths.append(end - begin if count_include_pad else np.diff(cells[-1], axis=0)[0])
     if divisor is not None:
         lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
-    common = kernel[1], min(stride[1], sizes[1] + 2 * padding[1]), padding[1]
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common
+    common = (kernel[1], min(stride[1], sizes[1] + 2), padding[1]) if kernel[1] <= _UNROLLED else (0, 0, 0)
+    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _most(cells)
 
 
 @lru_cache(64)
@@ -82,14 +85,22 @@ def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> Plan:
     cells = [np.array([np.arange(count) * size // count, -(-np.arange(1, count + 1) * size // count)])
              for size, count in zip(sizes, counts)]
     heights, widths = (np.diff(c, axis=0)[0].astype(dtype) for c in cells)
-    width = 0 if sizes[1] % counts[1] else sizes[1] // counts[1]
-    return cells[0], cells[1], heights, widths, (width, width, 0)
+    width = sizes[1] // counts[1]
+    common = (width, width, 0) if width <= _UNROLLED and sizes[1] == width * counts[1] else (0, 0, 0)
+    return cells[0], cells[1], heights, widths, common, _most(cells)
+
+
+def _most(cells: list[Array]) -> float:
+    """How many windows a cell is in at most: those before window i, and it, that do not end where it begins."""
+    rows, columns = (float(np.max(np.arange(1, begin.size + 1) - np.searchsorted(end, begin, "right")))
+                     for begin, end in cells)
+    return rows * columns
 
 
 def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                     common: tuple[int, int, int], y: Array) -> None:
+                     common: tuple[int, int, int], most: float, y: Array) -> None:
     x, y = _images(x), _images(y)
-    if y.shape[1] == y.shape[2] == 1 and rows[1, 0] - rows[0, 0] == x.shape[1] and common[0] >= x.shape[2]:
+    if y.shape[1] == y.shape[2] == 1 and (rows[1, 0] - rows[0, 0], columns[1, 0] - columns[0, 0]) == x.shape[1:]:
         x = x.reshape(len(x), x.shape[1] * x.shape[2])
         group = 1 + _CELLS // x.shape[1]
         _average_images(-(-len(x) // group), x, float(heights[0]) * float(widths[0]), group, y.reshape(len(y)),
@@ -100,10 +111,10 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
 
 
 def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                    common: tuple[int, int, int], grad_x: Array) -> None:
+                    common: tuple[int, int, int], most: float, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, group,
+    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, most, group,
             exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 
 
@@ -112,6 +123,11 @@ def _average_images(block: int, x: Array, divisor: float, group: int, y: Array) 
     """The means of whole images."""
     for n in range(block * group, min(len(x), block * group + group)):
         y[n] = row_sum(x[n]) / divisor
+        if not np.isfinite(y[n]):
+            total = 0.0
+            for value in x[n]:
+                total += value * SCALE
+            y[n] = total / divisor / SCALE
 
 
 @inlined_helper
@@ -120,6 +136,19 @@ def _total(cells: Array, first: int, count: int) -> float:
     for a in range(1, count):
         total += cells[first + a]
     return total
+
+
+@helper
+def _average_again(image: Array, columns: Array, height: float, widths: Array, y: Array) -> None:
+    """The means of a row of windows that are not finite, from the rows of an image, of smaller cells."""
+    scale = y.dtype.type(SCALE)
+    for j in range(y.size):
+        if not np.isfinite(y[j]):
+            total = y.dtype.type(0)
+            for h in range(len(image)):
+                for w in range(max(0, columns[0, j]), columns[1, j]):
+                    total += image[h, w] * scale
+            y[j] = total / (height * widths[j]) / scale
 
 
 @block_kernel(writes="y", typed_by="x")
@@ -157,13 +186,35 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
             else:
                 for j in range(count):
                     totals[j] = _total(sums, max(0, columns[0, j]), columns[1, j] - columns[0, j])
+            lost = False
             for j in range(count):
+                lost |= totals[j] - totals[j] != 0
                 y[n, i, j] = totals[j] / (heights[i] * widths[j])
+            if lost:
+                _average_again(x[n, top:end], columns, heights[i], widths, y[n, i])
+
+
+@helper
+def _spread_again(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
+                  image: Array) -> None:
+    """The cells of an image that are not finite, of smaller gradients."""
+    scale = image.dtype.type(SCALE)
+    total = np.zeros(image.shape, image.dtype)
+    for i in range(heights.size):
+        for j in range(widths.size):
+            share = grad_output[i, j] * scale / (heights[i] * widths[j])
+            for h in range(max(0, rows[0, i]), rows[1, i]):
+                for w in range(max(0, columns[0, j]), columns[1, j]):
+                    total[h, w] += share
+    for h in range(len(image)):
+        for w in range(image.shape[1]):
+            if not np.isfinite(image[h, w]):
+                image[h, w] = total[h, w] / scale
 
 
 @block_kernel(writes="grad_x", typed_by="grad_x")
 def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
-            stride: int, pad: int, group: int, streamed: bool, grad_x: Array) -> None:
+            stride: int, pad: int, most: float, group: int, streamed: bool, grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
     result = draft(part, streamed)
@@ -172,12 +223,15 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
     shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)
     padded = np.empty(pad + width + 1, grad_x.dtype)
     spread = padded[pad:pad + width]
+    windows = grad_x.dtype.type(most)
     for n in range(len(result)):
-        image, filled = result[n], 0
+        image, filled, lost = result[n], 0, False
         for i in range(grad_output.shape[1]):
             grads = grad_output[block * group + n, i]
             for j in range(count):
-                shares[before + j] = grads[j] / (heights[i] * widths[j])
+                share = grads[j] / (heights[i] * widths[j])
+                lost |= share * windows - share * windows != 0      # the sum of so many may be too large
+                shares[before + j] = share
             if (kernel == 2) & (stride == 2):
                 for q in range(padded.size // 2):
                     padded[2 * q] = padded[2 * q + 1] = shares[before + q]
@@ -208,4 +262,6 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
         for h in range(filled, grad_x.shape[1]):
             for w in range(width):
                 image[h, w] = 0
+        if lost:
+            _spread_again(grad_output[block * group + n], rows, columns, heights, widths, image)
     finish(result, part)

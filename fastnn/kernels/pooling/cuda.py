@@ -16,7 +16,7 @@ import numpy as np
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._blocks import THREADS, blocks_for, either, group_sum, real_of
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels.pooling.naive import Pair
+from fastnn.kernels.pooling.naive import SCALE, Pair
 
 _SMALL = 64                                     # cells, or windows of a cell, of the largest that are compiled in
 _NARROW = 16                                    # and of the largest whose sum is one thread's
@@ -103,9 +103,13 @@ def _maxima(fixed: tuple[int, ...] | None, inside: bool, indexed: bool) -> Any:
             first_w, last_w = _reach(left, wide, column_step, width)
             place = (top if inside else first_h) * width + (left if inside else first_w)
             best = x[image + place]
-            for a in range(tall):
+            down, across = tall, wide
+            if not known:                       # of a large kernel, those taps alone that are in the image
+                top, left = first_h, first_w
+                down, across = (last_h - top) // row_step + 1, (last_w - left) // column_step + 1
+            for a in range(down):
                 h = top + a * row_step if inside else min(max(top + a * row_step, first_h), last_h)
-                for b in range(wide):
+                for b in range(across):
                     w = left + b * column_step if inside else min(max(left + b * column_step, first_w), last_w)
                     value = x[image + h * width + w]
                     if (value > best) | (math.isnan(value) & (best == best)):
@@ -216,7 +220,8 @@ def adaptive_avg_pool2d(x: Array, y: Array) -> None:
 
 def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
                         divisor: int | None, grad_x: Array) -> None:
-    window, reach = (*kernel, *stride, *padding), (-(-kernel[0] // stride[0]), -(-kernel[1] // stride[1]))
+    window = (*kernel, *stride, *padding)
+    reach = [min(-(-k // s), count) for k, s, count in zip(kernel, stride, grad_output.shape[2:])]
     fixed = (*window, *reach) if reach[0] * reach[1] <= _SMALL else None
     launch(_spread(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
            grad_output.reshape(-1), *grad_output.shape[2:], *grad_x.shape[2:], *window, *reach, divisor or 0,
@@ -254,16 +259,21 @@ def _means(real: Any, window: tuple[int, ...], inside: bool, with_padding: bool)
         more_planes, more_rows, more_columns = _split(cuda.gridsize(1), rows, columns)
         for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
             top, left, image = row * row_stride - above, column * column_stride - before, plane * height * width
-            total = real(0)
-            for a in range(tall):
-                for b in range(wide):
-                    h, w = top + a, left + b
-                    counts = inside | ((h >= 0) & (h < height) & (w >= 0) & (w < width))
-                    value = x[image + (h * width + w if counts else 0)]
-                    total += value if counts else real(0)
+            total, scale = real(0), real(1)
+            for _ in range(2):
+                total = real(0)
+                for a in range(tall):
+                    for b in range(wide):
+                        h, w = top + a, left + b
+                        counts = inside | ((h >= 0) & (h < height) & (w >= 0) & (w < width))
+                        value = x[image + (h * width + w if counts else 0)]
+                        total += value * scale if counts else real(0)
+                if total - total == real(0):
+                    break
+                scale = real(SCALE)             # once more, of smaller cells
             down = _window(row, height, rows, tall, row_stride, above, with_padding)[2]
             across = _window(column, width, columns, wide, column_stride, before, with_padding)[2]
-            y[i] = total / real(divisor if divisor else down * across)
+            y[i] = total / real(divisor if divisor else down * across) / scale
             plane, row, column = _carried(plane + more_planes, row + more_rows, column + more_columns, rows, columns)
 
     return means
@@ -305,7 +315,13 @@ def _group_means(real: Any, group: int, shares: bool) -> Any:
         parts[thread] = total
         total = group_sum(parts, thread, group)
         if member == 0 and i < y.size:
-            y[i] = total / real(divisor if divisor else down * across)
+            scale = real(1)
+            if total - total != real(0):        # once more, of smaller cells
+                total, scale = real(0), real(SCALE)
+                for h in range(top, bottom):
+                    for w in range(left, right):
+                        total += x[(plane * height + h) * width + w] * scale
+            y[i] = total / real(divisor if divisor else down * across) / scale
 
     return group_means
 
@@ -324,19 +340,25 @@ def _spread(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any
         plane, h, w = _split(cuda.grid(1), height, width)
         more_planes, more_rows, more_columns = _split(cuda.gridsize(1), height, width)
         for cell in range(cuda.grid(1), grad_x.size, cuda.gridsize(1)):
-            total = real(0)
-            for a in range(row_reach):
-                i = (h + above) // row_stride - a
-                down = _window(i, height, rows, tall, row_stride, above, with_padding)[2]
-                for b in range(column_reach):
-                    j = (w + before) // column_stride - b
-                    across = _window(j, width, columns, wide, column_stride, before, with_padding)[2]
-                    counts = ((i >= 0) & (i < rows) & (h < i * row_stride - above + tall)
-                              & (j >= 0) & (j < columns) & (w < j * column_stride - before + wide))
-                    grad = grad_output[(plane * rows + i) * columns + j if counts else 0]
-                    number = divisor if divisor else down * across if counts else 1
-                    total += (grad if counts else real(0)) / real(number)
-            grad_x[cell] = total
+            last_i, last_j = min((h + above) // row_stride, rows - 1), min((w + before) // column_stride, columns - 1)
+            total, scale = real(0), real(1)
+            for _ in range(2):
+                total = real(0)
+                for a in range(row_reach):
+                    i = last_i - a
+                    down = _window(i, height, rows, tall, row_stride, above, with_padding)[2]
+                    for b in range(column_reach):
+                        j = last_j - b
+                        across = _window(j, width, columns, wide, column_stride, before, with_padding)[2]
+                        counts = ((i >= 0) & (h < i * row_stride - above + tall)
+                                  & (j >= 0) & (w < j * column_stride - before + wide))
+                        grad = grad_output[(plane * rows + i) * columns + j if counts else 0]
+                        number = divisor if divisor else down * across if counts else 1
+                        total += (grad * scale if counts else real(0)) / real(number)
+                if total - total == real(0):
+                    break
+                scale = real(SCALE)             # once more, of smaller gradients
+            grad_x[cell] = total / scale
             plane, h, w = _carried(plane + more_planes, h + more_rows, w + more_columns, height, width)
 
     return spread
@@ -348,12 +370,17 @@ def _spread_shares(real: Any) -> Any:
     def spread_shares(grad_output: Array, rows: int, columns: int, height: int, width: int, grad_x: Array) -> None:
         for cell in range(cuda.grid(1), grad_x.size, cuda.gridsize(1)):
             plane, h, w = _split(cell, height, width)
-            total = real(0)
-            for i in range(h * rows // height, ((h + 1) * rows - 1) // height + 1):
-                down = _share(i, height, rows, 0, 0, 0, False)[2]
-                for j in range(w * columns // width, ((w + 1) * columns - 1) // width + 1):
-                    across = _share(j, width, columns, 0, 0, 0, False)[2]
-                    total += grad_output[(plane * rows + i) * columns + j] / real(down * across)
-            grad_x[cell] = total
+            total, scale = real(0), real(1)
+            for _ in range(2):
+                total = real(0)
+                for i in range(h * rows // height, ((h + 1) * rows - 1) // height + 1):
+                    down = _share(i, height, rows, 0, 0, 0, False)[2]
+                    for j in range(w * columns // width, ((w + 1) * columns - 1) // width + 1):
+                        across = _share(j, width, columns, 0, 0, 0, False)[2]
+                        total += grad_output[(plane * rows + i) * columns + j] * scale / real(down * across)
+                if total - total == real(0):
+                    break
+                scale = real(SCALE)             # once more, of smaller gradients
+            grad_x[cell] = total / scale
 
     return spread_shares

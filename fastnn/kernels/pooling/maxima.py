@@ -31,7 +31,8 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
                indices: Array | None) -> None:
-    if (kernel[0] - 1) * dilation[0] * x.shape[3] + (kernel[1] - 1) * dilation[1] >= 1 << 31:
+    reach, across = (min((k - 1) * d, size) for k, d, size in zip(kernel, dilation, x.shape[2:]))
+    if reach * x.shape[3] + across >= 1 << 31:
         naive.max_pool2d(x, kernel, stride, padding, dilation, y, indices)     # a place in a window has 32 bits
     elif y.size:
         height, width = x.shape[2:]
@@ -174,34 +175,39 @@ def _maxima_of(indexed: bool) -> BlockKernel:
         size, line = lanes(y), dilation_h * width
         begin, end = block * rows * out_w, min(y.size, (block + 1) * rows * out_w)
         result, places = y[begin:end], indices[begin:end]
+        last = (kernel_w - 1) * dilation_w
+        wide = last > 2 * width                         # neighbours have few taps in common that meet the image
         for r in range(block * rows, end // out_w):
             top = r % out_h * stride_h - pad_h
             skipped, count = _inside(top, height, kernel_h, dilation_h)
             top += skipped * dilation_h
-            for first in range(0, out_w, size):
-                j = max(0, min(first, out_w - size))            # the last vector may overlap with the one before
+            for first in range(0, out_w, 1 if wide else size):
+                j = first if wide else max(0, min(first, out_w - size))    # the last vector may overlap with another
                 left, at = j * stride_w - pad_w, r * out_w + j - begin
+                across, windows = kernel_w, out_w - j
+                if wide:                                # one window, of the taps alone that are in the image
+                    skipped, across = _inside(left, width, kernel_w, dilation_w)
+                    left, windows = left + skipped * dilation_w, 1
                 place = top * width + left
                 corner = r // out_h * height * width + place
-                last = (kernel_w - 1) * dilation_w
-                edge = ((size > out_w) | (left < 0) | (left + (size - 1) * stride_w + last >= width)
+                edge = ((size > out_w) | wide | (left < 0) | (left + (size - 1) * stride_w + last >= width)
                         | (corner + (count - 1) * line + last + size * stride_w > x.size))
                 if stride_w == 1:
                     if edge:
-                        plain_edge(x, corner, left, width, count, line, kernel_w, dilation_w, 1, out_w - j, result, at,
+                        plain_edge(x, corner, left, width, count, line, across, dilation_w, 1, windows, result, at,
                                    places, place)
                     else:
                         plain(x, corner, left, width, count, line, kernel_w, dilation_w, 1, size, result, at, places,
                               place)
                 elif stride_w == 2:
                     if edge:
-                        halved_edge(x, corner, left, width, count, line, kernel_w, dilation_w, 2, out_w - j, result, at,
+                        halved_edge(x, corner, left, width, count, line, across, dilation_w, 2, windows, result, at,
                                     places, place)
                     else:
                         halved(x, corner, left, width, count, line, kernel_w, dilation_w, 2, size, result, at, places,
                                place)
                 else:
-                    any_edge(x, corner, left, width, count, line, kernel_w, dilation_w, stride_w, out_w - j, result, at,
+                    any_edge(x, corner, left, width, count, line, across, dilation_w, stride_w, windows, result, at,
                              places, place)
 
     return block_kernel(writes="y indices")(renamed(kernel, __name__, "maxima_and_indices" if indexed else "maxima"))

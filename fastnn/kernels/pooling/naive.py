@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastnn.kernels._arrays import Array
 
 Pair = tuple[int, int]
+Window = tuple[range, range, int]               # rows, columns and the divisor
+
+# What numbers are multiplied with whose sum leaves the range that there is, though their mean does not.
+SCALE = 2.0**-64
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
@@ -14,14 +20,11 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
     height, width = x.shape[2:]
     for n, c, i, j in np.ndindex(y.shape):
         best = None
-        for a in range(kernel[0]):
-            for b in range(kernel[1]):
-                h = i * stride[0] - padding[0] + a * dilation[0]
-                w = j * stride[1] - padding[1] + b * dilation[1]
-                if 0 <= h < height and 0 <= w < width:
-                    value = x[n, c, h, w]
-                    if best is None or value > best or (np.isnan(value) and not np.isnan(best)):
-                        best, place = value, h * width + w
+        for h in _taps(i * stride[0] - padding[0], height, kernel[0], dilation[0]):
+            for w in _taps(j * stride[1] - padding[1], width, kernel[1], dilation[1]):
+                value = x[n, c, h, w]
+                if best is None or value > best or (np.isnan(value) and not np.isnan(best)):
+                    best, place = value, h * width + w
         y[n, c, i, j] = best
         if indices is not None:
             indices[n, c, i, j] = place
@@ -43,43 +46,69 @@ def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_includ
     for n, c, i, j in np.ndindex(y.shape):
         rows, height = _window(i, x.shape[2], kernel[0], stride[0], padding[0], count_include_pad)
         columns, width = _window(j, x.shape[3], kernel[1], stride[1], padding[1], count_include_pad)
-        y[n, c, i, j] = 0
-        for h in rows:
-            for w in columns:
-                y[n, c, i, j] += x[n, c, h, w]
-        y[n, c, i, j] /= divisor or height * width
+        y[n, c, i, j] = _mean(x[n, c], rows, columns, divisor or height * width)
 
 
 def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
                         divisor: int | None, grad_x: Array) -> None:
-    grad_x[...] = 0
-    for n, c, i, j in np.ndindex(grad_output.shape):
+    def window(i: int, j: int) -> Window:
         rows, height = _window(i, grad_x.shape[2], kernel[0], stride[0], padding[0], count_include_pad)
         columns, width = _window(j, grad_x.shape[3], kernel[1], stride[1], padding[1], count_include_pad)
-        for h in rows:
-            for w in columns:
-                grad_x[n, c, h, w] += grad_output[n, c, i, j] / (divisor or height * width)
+        return rows, columns, divisor or height * width
+
+    _spread(grad_output, window, grad_x)
 
 
 def adaptive_avg_pool2d(x: Array, y: Array) -> None:
     for n, c, i, j in np.ndindex(y.shape):
         rows = _share(i, x.shape[2], y.shape[2])
         columns = _share(j, x.shape[3], y.shape[3])
-        y[n, c, i, j] = 0
-        for h in rows:
-            for w in columns:
-                y[n, c, i, j] += x[n, c, h, w]
-        y[n, c, i, j] /= len(rows) * len(columns)
+        y[n, c, i, j] = _mean(x[n, c], rows, columns, len(rows) * len(columns))
 
 
 def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
-    grad_x[...] = 0
-    for n, c, i, j in np.ndindex(grad_output.shape):
+    def window(i: int, j: int) -> Window:
         rows = _share(i, grad_x.shape[2], grad_output.shape[2])
         columns = _share(j, grad_x.shape[3], grad_output.shape[3])
-        for h in rows:
-            for w in columns:
-                grad_x[n, c, h, w] += grad_output[n, c, i, j] / (len(rows) * len(columns))
+        return rows, columns, len(rows) * len(columns)
+
+    _spread(grad_output, window, grad_x)
+
+
+def _mean(image: Array, rows: range, columns: range, divisor: int) -> float:
+    """The sum of a window's cells over a divisor, of smaller cells where the sum leaves the range of numbers."""
+    for scale in (1.0, SCALE):
+        total = image.dtype.type(0)
+        with np.errstate(over="ignore"):
+            for h in rows:
+                for w in columns:
+                    total += image[h, w] * scale
+        if np.isfinite(total):
+            break
+    return total / divisor / scale
+
+
+def _spread(grad_output: Array, window: Callable[[int, int], Window], grad_x: Array) -> None:
+    """Add up in each cell the gradients of its windows, each over its divisor; smaller ones where that is needed."""
+    lost = np.ones(grad_x.shape, bool)
+    for scale in (1.0, SCALE):
+        total = np.zeros_like(grad_x)
+        with np.errstate(over="ignore"):
+            for n, c, i, j in np.ndindex(grad_output.shape):
+                rows, columns, divisor = window(i, j)
+                for h in rows:
+                    for w in columns:
+                        total[n, c, h, w] += grad_output[n, c, i, j] * scale / divisor
+        grad_x[lost] = total[lost] / scale
+        lost = ~np.isfinite(grad_x)
+        if not lost.any():
+            break
+
+
+def _taps(begin: int, size: int, kernel: int, dilation: int) -> range:
+    """The cells of a window that begins at `begin` which are inside an image of `size`."""
+    first = begin if begin >= 0 else begin % dilation
+    return range(first, min(size, begin + (kernel - 1) * dilation + 1), dilation)
 
 
 def _window(i: int, size: int, kernel: int, stride: int, padding: int, with_padding: bool) -> tuple[range, int]:

@@ -96,6 +96,20 @@ def test_a_stride_beyond_the_filter_leaves_zeros() -> None:
                  in_float64(kernels.conv2d_backward, grad, x, weight, stride=3), gradient=True)
 
 
+@pytest.mark.parametrize("far", [50, 10**9])
+@pytest.mark.parametrize("filters", [(3, 2, 2, 3), (2, 1, 2, 3)])
+def test_costs_do_not_grow_with_a_number(far: int, filters: tuple[int, ...]) -> None:
+    """A stride has no more phases than there are rows and columns."""
+    x, weight = draw(1, 2, 3, 4), draw(*filters)
+    for options in ({"stride": far}, {"stride": far, "padding": far}, {"dilation": far, "padding": (far // 2, far)}):
+        options = {"groups": 2 // filters[1], **options}
+        truth, = in_float64(kernels.conv2d, x, weight, **options)
+        assert_close(on_device(kernels.conv2d, x, weight, **options), (truth,))
+        grad = draw(*truth.shape)
+        assert_close(on_device(kernels.conv2d_backward, grad, x, weight, **options),
+                     in_float64(kernels.conv2d_backward, grad, x, weight, **options), gradient=True)
+
+
 def test_winograd_is_refused() -> None:
     x, weight = fastnn.to_device(draw(1, 2, 5, 4)), fastnn.to_device(draw(3, 2, 3, 3))
     with pytest.raises(ValueError, match="target 'cuda' has 'auto' and 'direct', got 'winograd'; take 'auto'"):

@@ -105,8 +105,14 @@ def test_larger_work_and_direct_by_name_are_done_elsewhere(monkeypatch: pytest.M
 def test_options_are_checked_whatever_was_asked_before() -> None:
     """1, 1.0 and True are the same key of a cache."""
     x, weight = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
-    for good in (1, (1, 1), [1, 1], np.int64(1), np.array([1, 1])):
+    for good in (1, (1, 1), [1, 1], np.int64(1), np.array([1, 1]), (1,), [1], np.array([1]), np.array(1)):
         assert kernels.conv2d(x, weight, stride=good, dilation=good, padding=good).shape == (1, 1, 5, 5)
+        options: Any = {"dilation": good, "padding": good, "output_padding": good}
+        y = kernels.conv_transpose2d(x, weight, stride=(2,), **options)
+        assert y.shape == (1, 1, 7, 7)
+        grads = kernels.conv_transpose2d_backward(y, x, weight, stride=[2], **options)
+        expected = kernels.conv_transpose2d_backward(y, x, weight, stride=2, dilation=1, padding=1, output_padding=1)
+        assert_close(grads, expected)
     for option in ("stride", "dilation", "padding"):
         for bad in (True, 1.0, (1, True), (1.0, 1), [1, 1.0]):
             with pytest.raises(TypeError, match=f"{option}: expected an integer"):

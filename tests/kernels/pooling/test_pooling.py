@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 from typing import Any
 
@@ -165,6 +166,106 @@ def test_shares_overlap_where_sizes_do_not_divide(target: str) -> None:
     np.testing.assert_array_equal(kernels.adaptive_avg_pool2d(x[..., :2], (1, 4), target=target), [[[[0, 0, 1, 1]]]])
     assert kernels.adaptive_avg_pool2d(x, (0, 3), target=target).shape == (1, 1, 0, 3)
     assert not kernels.adaptive_avg_pool2d_backward(np.empty((1, 1, 0, 3)), x.shape, target=target).any()
+
+
+@pytest.mark.parametrize(("shape", "kernel", "options", "expected"), [
+    ((1, 3), (1, 3), {"stride": 3, "padding": (0, 1)}, 1),
+    ((3, 1), (3, 1), {"stride": 3, "padding": (1, 0)}, 1),
+    ((3, 3), 3, {"stride": 3, "padding": 1}, 8 / 9),
+    ((3, 3), 4, {"stride": 9, "padding": 2}, 8 / 16),
+    ((3, 3), 4, {"stride": 9, "padding": 2, "count_include_pad": False}, 2),
+    ((3, 3), 3, {"stride": 9, "padding": (0, 1), "divisor_override": 2}, 8),
+])
+def test_one_window_that_does_not_reach_the_last_cells(shape: tuple, kernel: Any, options: dict, expected: float,
+                                                       target: str) -> None:
+    x = np.array([1.0, 2, 4, 2, 3, 5, 4, 4, 6])[: shape[0] * shape[1]].reshape(1, 1, *shape)
+    np.testing.assert_allclose(kernels.avg_pool2d(x, kernel, **options, target=target), [[[[expected]]]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kernel", "options"), [
+    (2, {}), (3, {"stride": 2, "padding": 1}), (3, {"stride": 1, "padding": 1, "count_include_pad": False}),
+    (5, {"stride": 1, "padding": 2, "ceil_mode": True}), ((7, 9), {}), ((7, 9), {"padding": (0, 4), "stride": 3}),
+    (2, {"stride": 1, "divisor_override": 4}), (4, {"stride": 1, "divisor_override": 1 << 20}),
+])
+def test_a_mean_is_reached_though_its_sum_is_too_large(kernel: Any, options: dict, dtype: type, target: str) -> None:
+    """Means up to the largest number, and sums of both signs; so for gradients."""
+    signs = np.random.default_rng(0).choice([-1, 1], (2, 3, 7, 9))
+    for x in (np.ones((2, 3, 7, 9)), signs, np.where(signs > 0, 1, -1e-30)):
+        x = x * float(np.finfo(dtype).max) * (1 - 1e-6)
+        exact = kernels.avg_pool2d(x / 2**100, kernel, **options, target="naive")
+        y = kernels.avg_pool2d(x.astype(dtype), kernel, **options, target=target)
+        assert_close(y / dtype(2**100), exact.astype(dtype))
+        grad = x.flat[: y.size].reshape(y.shape)
+        exact = kernels.avg_pool2d_backward(grad / 2**100, x.shape, kernel, **options, target="naive")
+        if np.abs(exact).max() < float(np.finfo(dtype).max) / 2**100:
+            grad_x = kernels.avg_pool2d_backward(grad.astype(dtype), x.shape, kernel, **options, target=target)
+            assert_close(grad_x / dtype(2**100), exact.astype(dtype), gradient=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 2, (7, 3), (1, 9), 11])
+def test_shares_reach_their_means_too(size: Any, dtype: type, target: str) -> None:
+    largest = np.finfo(dtype).max
+    y = kernels.adaptive_avg_pool2d(np.full((2, 3, 7, 9), largest), size, target=target)
+    np.testing.assert_allclose(y, largest, rtol=1e-5)
+    grad = np.full((1, 1, 4, 1), largest)
+    grad[0, 0, :2] *= -1
+    assert not kernels.adaptive_avg_pool2d_backward(grad, (1, 1, 1, 1), target=target).any()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_true_infinities_stay(target: str) -> None:
+    x = image([INF, 1, 1, NAN], [1, 1, -INF, INF])
+    np.testing.assert_array_equal(kernels.avg_pool2d(x, 2, target=target), [[[[INF, NAN]]]])
+    largest = np.full((1, 1, 2, 2), np.finfo(np.float64).max)
+    assert kernels.avg_pool2d(largest, 2, divisor_override=3, target=target) == INF
+    assert kernels.avg_pool2d_backward(largest, (1, 1, 3, 3), 2, stride=1, divisor_override=1,
+                                       target=target)[0, 0, 1, 1] == INF
+
+
+@pytest.mark.parametrize("far", [1_000, 10**9, (1 << 40) - 1])
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"ceil_mode": True, "stride": -1}, {"stride": 1 << 40}])
+def test_costs_do_not_grow_with_a_kernel_beyond_the_image(far: int, options: dict, target: str) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 4))
+    options = {"padding": far // 2, **options}
+    if options.get("stride") == -1:
+        options["stride"] = far // 2
+    expected = None
+    for which in ("naive", target):
+        tracemalloc.start()
+        y, indices = max_pool(x, far, **options, target=which)
+        means = [kernels.avg_pool2d(x, far, count_include_pad=padded, **options, target=which)
+                 for padded in (True, False)]
+        found = (y, indices, *means, kernels.max_pool2d_backward(y, indices, x.shape, target=which),
+                 kernels.avg_pool2d_backward(y, x.shape, far, **options, target=which))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        if expected is not None:
+            assert_close(found, expected, gradient=True)
+            assert peak < 1 << 20
+        expected = found
+    y, indices = max_pool(x, 3, dilation=1 << 39, stride=1 << 40, ceil_mode=True, target=target)
+    np.testing.assert_array_equal(indices, [[[[0]], [[0]]]])
+
+
+@pytest.mark.parametrize("one", [tuple, list, np.array])
+def test_options_may_be_sequences_of_one_and_a_stride_empty(one: Any, target: str) -> None:
+    """As in torch."""
+    x = np.random.default_rng(0).standard_normal((1, 2, 7, 9))
+    for pool in (kernels.max_pool2d, kernels.avg_pool2d):
+        np.testing.assert_array_equal(pool(x, one([3]), stride=one([2]), padding=one([1]), target=target),
+                                      pool(x, 3, stride=2, padding=1, target=target))
+        for empty in ((), []):
+            np.testing.assert_array_equal(pool(x, one([3, 2]), stride=empty, target=target),
+                                          pool(x, (3, 2), target=target))
+    np.testing.assert_array_equal(kernels.max_pool2d(x, 2, dilation=one([3]), target=target),
+                                  kernels.max_pool2d(x, 2, dilation=3, target=target))
+    grad = np.ones((1, 2, 2, 3))
+    np.testing.assert_array_equal(kernels.avg_pool2d_backward(grad, x.shape, one([3]), stride=(), target=target),
+                                  kernels.avg_pool2d_backward(grad, x.shape, 3, target=target))
+    np.testing.assert_array_equal(kernels.adaptive_avg_pool2d(x, np.array(3), target=target),
+                                  kernels.adaptive_avg_pool2d(x, 3, target=target))
 
 
 @pytest.mark.parametrize("bad", [True, 1.0, (1, True), [1.0, 1]])

@@ -101,3 +101,40 @@ def test_nan_stays_in_its_windows() -> None:
         naive = kernels.avg_pool2d_backward(grad, x.shape, kernel, padding=padding, target="naive")
         found = kernels.avg_pool2d_backward(fastnn.to_device(grad), x.shape, kernel, padding=padding)
         np.testing.assert_array_equal(np.isnan(fastnn.to_host(found)), np.isnan(naive))
+
+
+@pytest.mark.parametrize("far", [9, 10**9])
+def test_costs_do_not_grow_with_a_kernel_beyond_the_image(far: int) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 3, 4))
+    for stride in (1, far // 2, far):
+        options: dict[str, Any] = {"kernel_size": far, "stride": stride, "padding": far // 2}
+        naive = kernels.max_pool2d(x, return_indices=True, target="naive", **options)
+        found = kernels.max_pool2d(fastnn.to_device(x), return_indices=True, **options)
+        assert_close(tuple(map(fastnn.to_host, found)), naive)
+        naive = kernels.avg_pool2d(x, target="naive", **options)
+        assert_close(fastnn.to_host(kernels.avg_pool2d(fastnn.to_device(x), **options)), naive)
+        grad_x = kernels.avg_pool2d_backward(naive, x.shape, target="naive", **options)
+        found = kernels.avg_pool2d_backward(fastnn.to_device(naive), x.shape, **options)
+        assert_close(fastnn.to_host(found), grad_x, gradient=True)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_mean_is_reached_though_its_sum_is_too_large(dtype: Any) -> None:
+    x = np.full((1, 2, 5, 6), np.finfo(dtype).max, dtype)
+    for options in ({"kernel_size": 2}, {"kernel_size": (5, 6)}, {"kernel_size": 3, "divisor_override": 9}):
+        found = fastnn.to_host(kernels.avg_pool2d(fastnn.to_device(x), **options))
+        np.testing.assert_allclose(found, x[0, 0, 0, 0], rtol=1e-6)
+    for size in (1, (2, 3), 4):
+        found = fastnn.to_host(kernels.adaptive_avg_pool2d(fastnn.to_device(x), size))
+        np.testing.assert_allclose(found, x[0, 0, 0, 0], rtol=1e-6)
+    grad = x[:, :, :4, :4] * dtype(0.9) * np.array([1, 1, -1, -1], dtype)[:, None]
+    options = {"kernel_size": 2, "stride": 1, "divisor_override": 1}
+    naive = kernels.avg_pool2d_backward(grad, (1, 2, 5, 5), target="naive", **options)
+    found = fastnn.to_host(kernels.avg_pool2d_backward(fastnn.to_device(grad), (1, 2, 5, 5), **options))
+    np.testing.assert_array_equal(np.isinf(found), np.isinf(naive))
+    assert np.isfinite(found[:, :, 2]).all()
+    naive = kernels.adaptive_avg_pool2d_backward(grad[..., :1], (1, 2, 1, 1), target="naive")
+    found = fastnn.to_host(kernels.adaptive_avg_pool2d_backward(fastnn.to_device(grad[..., :1]), (1, 2, 1, 1)))
+    np.testing.assert_array_equal(found, naive)
+    assert not found.any()
