@@ -87,7 +87,8 @@ class RunLock:
 
     def _is_ours(self) -> bool:
         try:
-            return os.path.samestat(os.stat(self.folder / LOCK), os.fstat(self._file.fileno()))
+            return not self._file.closed and os.path.samestat(os.stat(self.folder / LOCK),
+                                                              os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return False
 
