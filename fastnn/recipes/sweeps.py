@@ -376,14 +376,18 @@ class _Lock:
     """A lock between processes, which the operating system lifts when its holder dies: SQLite's own, on a file."""
 
     def __init__(self, file: Path) -> None:
-        path = file.with_name(f"{file.name}.lock")
+        self._path = path = file.with_name(f"{file.name}.lock")
         try:
             self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
         except sqlite3.Error as error:
             raise OSError(f"study: {path} cannot be written ({error}); give a file in another folder") from error
 
     def acquire(self) -> None:
-        self._connection.execute("BEGIN EXCLUSIVE")
+        try:
+            self._connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise OSError(f"study: another process holds {self._path} for longer than {_PATIENCE} s, suspended perhaps "
+                          f"({error}); end it, then do the same again") from error
 
     def release(self) -> None:
         self._connection.execute("ROLLBACK")

@@ -135,7 +135,8 @@ def test_a_scheduler_ends_a_sweep_that_can_go_on(name: str) -> None:
     else:
         os.killpg(process.pid, number)      # the workers, too, as where a terminal is closed
     out, err = process.communicate(timeout=600)
-    assert (process.returncode, err.splitlines()[1]) == (128 + number, "fastnn: stopped; to go on, run"), err
+    assert process.returncode == 128 + number, err
+    assert "\nfastnn: stopped; to go on, run\n    fastnn sweep cnn --epochs 500" in err
     assert "a worker died" not in out
     assert "Traceback" not in err
     assert len(begun) == 2
@@ -348,6 +349,16 @@ def test_a_file_that_holds_no_such_study() -> None:
         with pytest.raises(ValueError, match=f"study: expected the file of a study that fastnn sweep .*{message}"):
             recipes.Sweep(Small(), study=Path(name)).run()
     assert contents == {name: Path(name).read_bytes() for name in contents}
+
+
+def test_a_lock_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "_PATIENCE", 0.1)
+    lock = sweeps._Lock(Path("study.db"))
+    lock.acquire()
+    with pytest.raises(OSError, match=r"study: another process holds study.db.lock for longer than 0.1 s, .*; end it"):
+        recipes.Sweep(Small(), study=Path("study.db")).run()
+    lock.release()
+    lock._connection.close()
 
 
 def test_a_file_where_none_can_be() -> None:
