@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,21 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("FASTNN_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """Signals do what they do by default, to this process and those that it begins, though its parent may ignore them.
+
+    A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP.
+    """
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if hasattr(signal, "SIGHUP"):
+        defaults[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import cli, data, models, nn, recipes
+from fastnn import cli, data, models, nn, recipes, training
 from fastnn.cli import doctor
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
+from fastnn.training import _folder
 
 COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "results", "bench", "gradcheck", "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
@@ -220,6 +222,7 @@ def test_a_run_is_resumed_with_the_arguments_that_were_given(
     assert run == [recipes.CNN(run_dir=folder, epochs=7, resume=True)]
 
 
+@pytest.mark.usefixtures("signals_heard")
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     options = ["--seed", "5", "--epochs", "4", "--batch-size", "128"]
     process = subprocess.Popen([*PYTHON, "train", "cnn", *options, "--run-dir", "my run"], cwd=tmp_path, text=True,
@@ -248,14 +251,61 @@ def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert results[0]["confusion"] == results[1]["confusion"]
 
 
-def test_ctrl_c_before_anything_is_saved(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_before_anything_is_saved(tmp_path: Path, name: str) -> None:
     code = ("import os, signal, threading; from fastnn.data import datasets; "
-            "datasets.np.load = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT) or threading.Event().wait(60); "
+            f"datasets.np.load = lambda *a, **k: os.kill(os.getpid(), signal.{name}) or threading.Event().wait(60); "
             "from fastnn.cli import main; main()")
     done = subprocess.run([sys.executable, "-c", code, "train", "cnn"], capture_output=True, text=True, cwd=tmp_path,
                           check=False)
-    assert (done.returncode, done.stderr) == (130, "\nfastnn: stopped\n")
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), "\nfastnn: stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
+def test_sigterm_ends_a_recipe_that_keeps_no_checkpoints(tmp_path: Path) -> None:
+    code = ("import os, signal, threading; from fastnn.training import plots; "
+            "plots.png = lambda *a: os.kill(os.getpid(), signal.SIGTERM) or threading.Event().wait(60); "
+            "from fastnn.cli import main; main()")
+    options = ("--points", "2", "--trials", "1", "--updates", "1", "--run-dir", "run")
+    done = subprocess.run([sys.executable, "-c", code, "train", "regression", *options], capture_output=True, text=True,
+                          cwd=tmp_path, check=False)
+    assert done.returncode == 143
+    assert done.stderr.endswith("\nfastnn: stopped\n")
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="takes a terminal away")
+@pytest.mark.usefixtures("signals_heard")
+def test_a_terminal_that_closes_saves_the_run(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    code = ("import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from fastnn.cli import main; main()")
+    with subprocess.Popen([sys.executable, "-c", code, "train", "cnn", "--epochs", "500", "--run-dir", "run"],
+                          cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        shown = b""
+        while b"epoch   1/500  " not in shown:
+            shown += os.read(ours, 1000)
+        os.close(ours)
+        assert process.wait(600) == 128 + signal.SIGHUP
+    assert training.load(tmp_path / "run" / "last.safetensors")[1]["state"]["updates"] > 0
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_second_process_on_a_run_is_told_who_holds_it(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder = shutil.copytree(trained[0] / "runs" / "cnn-1", tmp_path / "run")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with _folder.hold(folder):
+        for options in (["--resume", "--epochs", "9"], []):
+            done = fastnn_command("train", "cnn", "--run-dir", "run", *options, cwd=tmp_path)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr.startswith(f"fastnn: run: another run writes in this folder: process {os.getpid()} on ")
+            assert done.stderr.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
 def test_a_full_disk_ends_in_a_sentence_and_the_run_can_go_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from typing import Any
 
 import fastnn
@@ -36,9 +36,8 @@ def main() -> None:
     try:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("\nfastnn: stopped", file=sys.stderr)
-        status = 130
+    except KeyboardInterrupt as error:
+        status = stopped(error)
     except BrokenPipeError:                 # the reader has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
@@ -49,6 +48,15 @@ def main() -> None:
         print("; ".join([f"fastnn: {error}", *notes]), file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def stopped(error: KeyboardInterrupt, command: str | None = None) -> int:
+    """Say that a signal ended the command, and with which one it goes on; return the process's status."""
+    from fastnn.training import _interrupts
+
+    with suppress(OSError):                 # the terminal may be gone
+        print("\nfastnn: stopped" + (f"; to go on, run\n    {command}" if command else ""), file=sys.stderr)
+    return _interrupts.status(error)
 
 
 def _is_users_mistake(error: Exception) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any, TypeAlias, Union
 import tyro
 
 from fastnn import recipes
-from fastnn.cli import parsed
+from fastnn.cli import parsed, stopped
 from fastnn.recipes import RECIPES, ImageClassifier
 from fastnn.recipes.base import Device
 
@@ -39,7 +38,7 @@ def train_with(arguments: Sequence[str]) -> Callable[..., int]:
     def train(recipe: AnyRecipe = _DEFAULT) -> int:
         """Run a recipe: train a model, measure it, and keep the run in a folder.
 
-        Ctrl-C saves the run before it stops; the command that is printed then goes on with it.
+        Ctrl-C, SIGTERM or SIGHUP save the run before it stops; the command that is printed then goes on with it.
         """
         chosen: Any = recipe
         if chosen.resumes:
@@ -49,13 +48,11 @@ def train_with(arguments: Sequence[str]) -> Callable[..., int]:
             chosen = replace(parsed(cli, arguments), resume=True)
         try:
             chosen.run()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             folder = chosen.run_dir if hasattr(chosen, "resume") else None
             if folder is None or not any(folder.rglob("last.safetensors")):
                 raise
-            command = shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(folder), "--resume"])
-            print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
-            return 130
+            return stopped(error, shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(folder), "--resume"]))
         return 0
 
     return train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import tyro
 
 from fastnn import recipes
+from fastnn.cli import stopped
 from fastnn.cli.runs import AnyRecipe
 from fastnn.recipes.base import arguments
 
@@ -21,7 +21,8 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
         """Search the options with which a recipe reaches its best validation accuracy.
 
         Each trial trains with options drawn from the recipe's search space; those that are given here are fixed. Poor
-        trials are given up early. After Ctrl-C, or when it was killed, the same command with the study's file goes on.
+        trials are given up early. After Ctrl-C, SIGTERM or SIGHUP, or when it was killed, the same command with the
+        study's file goes on.
 
         Parameters
         ----------
@@ -38,15 +39,13 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
         whole = recipes.Sweep(chosen, trials, workers, study, fixed=[name for name in chosen.space if name in given])
         try:
             whole.run()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if whole.study is None:
                 raise
             options = {**chosen.changed(), **{name: getattr(chosen, name) for name in whole.fixed},
                        **({"track": chosen.track} if chosen.track else {}),
                        "trials": trials, "workers": workers, "study": whole.study}
-            command = shlex.join(["fastnn", "sweep", chosen.name, *arguments(options)])
-            print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
-            return 130
+            return stopped(error, shlex.join(["fastnn", "sweep", chosen.name, *arguments(options)]))
         return 0
 
     return tyro.conf.configure(tyro.conf.CascadeSubcommandArgs)(sweep)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -248,9 +250,11 @@ class Module:
         Parameters
         ----------
         state : mapping of names to arrays
-            What `state_dict` returned, or arrays (or torch tensors) with its names, shapes and dtypes.
+            What `state_dict` returned, or arrays (or torch tensors) with its names and shapes. Real numbers of other
+            dtypes are turned into the module's, as torch does.
         strict : bool
-            Whether names that are missing or unexpected are an error.
+            Whether names that are missing or unexpected are an error. Without it, what has no array keeps its values:
+            leave a name out to keep a layer of another shape.
 
         Returns
         -------
@@ -259,8 +263,16 @@ class Module:
 
         Raises
         ------
+        TypeError
+            If the state is no mapping.
         ValueError
-            If a name, shape or dtype does not fit. Nothing has been written then.
+            If a name or shape does not fit, or the module's dtype cannot hold a value: a finite one that overflows, a
+            fraction for a counter. Nothing has been written then.
+
+        Notes
+        -----
+        Where a state lacks num_batches_tracked, the count of batch normalization, which torch before 1.0 did not have,
+        it is as it was.
         """
         own = dict(self._arrays())
         given, result = checked_state(type(self).__name__, own, state, strict)
@@ -364,25 +376,87 @@ def _turn(device_or_dtype: Any) -> Callable[[Array], Array]:
 
 
 def checked_state(owner: str, own: Mapping[str, Array], state: Mapping[str, Any],
-                  strict: bool = True) -> tuple[dict[str, Array], LoadResult]:
-    """Return those arrays of `state` that have a place in `own`, once their names, shapes and dtypes fit."""
-    missing = [name for name in own if name not in state]
+                  strict: bool | None = None) -> tuple[dict[str, Array], LoadResult]:
+    """Return those arrays of `state` that have a place in `own`, in its dtypes, once names, shapes and values fit.
+
+    Names must, too, unless `strict` is False; None is for those who do not ask.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError("state: expected a mapping of names to arrays, as state_dict returns, got "
+                        f"{type(state).__name__}")
+    missing = [name for name in own if name not in state and name.rpartition(".")[2] != "num_batches_tracked"]
     unexpected = [name for name in state if name not in own]
-    given = {name: kernels.to_host(state[name]) for name in own if name in state}
-    mismatched = [f"{name} (expected {_kind(own[name])}, got {_kind(array)})" for name, array in given.items()
-                  if (array.shape, array.dtype) != (own[name].shape, own[name].dtype)]
-    problems = [(what, names) for what, names in (("missing", missing if strict else []),
-                                                  ("unexpected", unexpected if strict else []),
+    given, mismatched = {}, []
+    for name, like in own.items():
+        try:
+            if name in state:
+                given[name] = _cast(state[name], like)
+        except ValueError as error:
+            mismatched.append(f"{name} ({error})")
+    problems = [(what, names) for what, names in (("missing", missing if strict is not False else []),
+                                                  ("unexpected", unexpected if strict is not False else []),
                                                   ("mismatched", mismatched)) if names]
     if problems:
         listed = "; ".join(f"{what}: {_some(names)}" for what, names in problems)
         raise ValueError(f"state does not fit {owner}, and nothing was loaded: {listed}. "
-                         "Build it with the options of the one that was saved")
+                         f"{_cure(missing, unexpected, state)}"
+                         + ", or leave out what does not fit, with strict=False" * (strict is not None))
     return given, LoadResult(missing, unexpected)
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _cast(value: Any, like: Array) -> Array:
+    """Return an array on the host in the dtype of another one, if it fits there."""
+    value = value.data if isinstance(value, Parameter) else value
+    try:
+        if hasattr(value, "detach"):        # torch's tensors: NumPy takes none that learns, and has no bfloat16
+            value = value.detach()
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        array = kernels.to_host(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected {_kind(like)}, got {type(value).__name__}, which is no array: {error}") from error
+    if not like.ndim and array.shape == (1,):           # how torch before 0.4 wrote numbers
+        array = array.reshape(())
+    # What casts to float32 without loss counts as numbers, whichever package defines it.
+    real = array.dtype.kind in "biuf" or np.can_cast(array.dtype, np.float32)
+    if array.shape != like.shape or not real:
+        raise ValueError(f"expected {_kind(like)}, got {_kind(array)}")
+    if array.dtype == like.dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(like.dtype)
+        lost = np.isfinite(array) & ~np.isfinite(cast) if like.dtype in FLOATS else array != cast
+    if lost.any():
+        raise ValueError(f"expected {like.dtype}, got {array[lost][0]} in {array.dtype}, which it cannot hold")
+    return cast
+
+
+def _cure(missing: list[str], unexpected: list[str], state: Mapping[str, Any]) -> str:
+    """Return what may help where names or shapes of a state do not fit."""
+    if inner := [name for name, value in state.items() if isinstance(value, Mapping)]:
+        return f"What is under {inner[0]!r} is a mapping itself: give that"
+    if prefix := _prefix(unexpected, missing):
+        return (f"Names of the state begin with {prefix!r}, which those of the module do not: take it away, as "
+                f"load_model does with prefix={prefix!r}")
+    if prefix := _prefix(missing, unexpected):
+        return f"Names of the module begin with {prefix!r}, which those of the state do not: add it"
+    close = [f"{name} for {like[0]}" for name in missing
+             if (like := difflib.get_close_matches(str(name), map(str, unexpected), 1, 0.8))]
+    if close:
+        return f"Rename what is meant ({_some(close)})"
+    return "Build it with the options of the one that was saved"
+
+
+def _prefix(longer: Sequence[Any], shorter: Sequence[Any]) -> str:
+    """Return what is to be put before names to get other ones; "" where that is nothing."""
+    for one, other in itertools.product(map(str, longer), map(str, shorter)):
+        if one.endswith(f".{other}"):
+            prefix = one.removesuffix(other)
+            return prefix if {f"{prefix}{name}" for name in shorter} <= set(longer) else ""
+    return ""
+
+
+def _some(names: Sequence[Any], most: int = 5) -> str:
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _kind(array: Array) -> str:

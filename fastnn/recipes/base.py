@@ -10,15 +10,18 @@ import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import llvmlite.binding
 
 from fastnn import kernels
 from fastnn.kernels import _cuda
 from fastnn.recipes.space import Space
+from fastnn.training._folder import check_free, hold
+from fastnn.training._interrupts import Interrupts
 from fastnn.training.checkpoint import replace_file
 
 RUNS = Path("runs")
@@ -55,6 +58,8 @@ class Recipe(ABC):
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
+    _held = cast(ExitStack | None, None)    # what is let go at the end of `run`: the lock of the run's folder
+
     seed: int = 0
     """What everything random is drawn from: initial weights, the order of the images, augmentation."""
 
@@ -70,16 +75,20 @@ class Recipe(ABC):
     [cuda13]."""
 
     def run(self) -> None:
-        """Do the experiment, and note in the run folder how long it took on which machine."""
+        """Do the experiment, and note in the run folder how long it took on which machine.
+
+        SIGTERM and SIGHUP end it as Ctrl-C does, with a checkpoint where there are steps.
+        """
         begin = time.perf_counter()
         resumed = self.resumes
-        self.experiment()
-        assert self.run_dir is not None
-        results = json.loads((self.run_dir / RESULTS).read_bytes())
-        # Of a run in several parts, this one has seen the last alone.
-        results |= {"command": self.command(), "machine": machine(self.device),
-                    "minutes": None if resumed else (time.perf_counter() - begin) / 60}
-        replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
+        with Interrupts(at_once=True), ExitStack() as self._held:
+            self.experiment()
+            assert self.run_dir is not None
+            results = json.loads((self.run_dir / RESULTS).read_bytes())
+            # Of a run in several parts, this one has seen the last alone.
+            results |= {"command": self.command(), "machine": machine(self.device),
+                        "minutes": None if resumed else (time.perf_counter() - begin) / 60}
+            replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
 
     @abstractmethod
     def experiment(self) -> None:
@@ -122,9 +131,13 @@ class Recipe(ABC):
                 if ours != theirs and field.name not in _CHANGEABLE:
                     raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
                                      f"begun, got {ours}; leave it out, or begin a new run")
-        elif self.run_dir is not None and (self.run_dir / CONFIG).exists():
-            raise FileExistsError(f"run_dir: {self.run_dir} holds a run already; give another folder, or resume that "
-                                  "run")
+        if self.run_dir is not None:
+            check_free(self.run_dir)
+            self._check_new(self.run_dir)
+
+    def _check_new(self, folder: Path) -> None:
+        if not self.resumes and (folder / CONFIG).exists():
+            raise FileExistsError(f"run_dir: {folder} holds a run already; give another folder, or resume that run")
 
     def placed(self, array: Any) -> Any:
         """Return an array where the recipe computes."""
@@ -158,7 +171,7 @@ class Recipe(ABC):
         return saved
 
     def open_run_dir(self) -> Path:
-        """Make the run's folder where it is not there yet, and return it."""
+        """Make the run's folder where it is not there yet, keep others out until the end of `run`, and return it."""
         folder = self.run_dir or RUNS / f"{self.name}-{max(numbers(self.name), default=0) + 1}"
         try:
             folder.mkdir(parents=True, exist_ok=self.run_dir is not None)
@@ -166,6 +179,9 @@ class Recipe(ABC):
             if self.run_dir is None and folder.is_dir():               # another process was faster
                 return self.open_run_dir()
             raise OSError(f"run_dir: the folder {folder} cannot be made ({error.strerror}); give another") from error
+        if self._held is not None:
+            self._held.enter_context(hold(folder))
+            self._check_new(folder)         # another process may have begun and ended one since the first look
         self.run_dir = folder
         return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from fastnn import data, nn, optim, training
 from fastnn.models import FullyConnectedNet
 from fastnn.recipes.base import CONFIG, read_config
 from fastnn.recipes.classification import BEST, ImageClassifier
+from fastnn.training.checkpoint import replace_file
 from fastnn.training.metrics import percent
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class LinearClassifier(ImageClassifier):
         best = int(np.nanargmax(self.grid))
         # The best run of the grid becomes the whole one's, so that it can be evaluated and used.
         for name in (BEST, "last.safetensors", "metrics.jsonl"):
-            shutil.copyfile(cast(Path, cells[best].run_dir) / name, run_dir / name)
+            replace_file(run_dir / name, (cast(Path, cells[best].run_dir) / name).read_bytes())
         self.write_config(inputs=read_config(cast(Path, cells[best].run_dir))["inputs"])
         return fitted[best]
 

@@ -12,6 +12,7 @@ Akiba, Sano, Yanase, Ohta and Koyama, "Optuna: a next-generation hyperparameter 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import sqlite3
@@ -32,6 +33,7 @@ from fastnn.recipes.base import RUNS, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
+from fastnn.training._interrupts import SIGNALS, Interrupts
 from fastnn.training.metrics import Record, percent
 
 STUDY, TRIALS = "study.db", "trials"
@@ -121,8 +123,8 @@ class Sweep:
     def run(self) -> None:
         """Do the trials that the study lacks, print the best, and leave pictures and a report in its folder."""
         self.check()
-        file = self._open_folder()
-        with _quiet():
+        with Interrupts(at_once=True), _quiet():
+            file = self._open_folder()
             study = _open(file, self.recipe.epochs)
             self._check_study(study)
             known = study.get_trials(deepcopy=False)
@@ -182,7 +184,7 @@ class Sweep:
         def begin() -> Any:
             process = context.Process(target=_worker, args=(self.recipe, self.space, file, self.trials, threads),
                                       daemon=True)
-            with _ctrl_c_ignored():         # by the worker, too: it is ended by this process
+            with _signals_blocked():        # in the worker too, until it ignores them: it is ended by this process
                 process.start()
             return process
 
@@ -273,7 +275,10 @@ class Sweep:
 
 def _worker(recipe: ImageClassifier, space: Space, file: Path, trials: int, threads: int) -> None:
     """Try until the study has as many results as it shall."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     kernels.set_num_threads(threads)
     optuna = require("optuna", "a sweep", "sweep")
@@ -371,14 +376,18 @@ class _Lock:
     """A lock between processes, which the operating system lifts when its holder dies: SQLite's own, on a file."""
 
     def __init__(self, file: Path) -> None:
-        path = file.with_name(f"{file.name}.lock")
+        self._path = path = file.with_name(f"{file.name}.lock")
         try:
             self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
         except sqlite3.Error as error:
             raise OSError(f"study: {path} cannot be written ({error}); give a file in another folder") from error
 
     def acquire(self) -> None:
-        self._connection.execute("BEGIN EXCLUSIVE")
+        try:
+            self._connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise OSError(f"study: another process holds {self._path} for longer than {_PATIENCE} s, suspended perhaps "
+                          f"({error}); end it, then do the same again") from error
 
     def release(self) -> None:
         self._connection.execute("ROLLBACK")
@@ -443,15 +452,17 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+def _signals_blocked() -> Iterator[None]:
+    """Keep signals that end this process waiting; a process that is begun inside has them blocked, too."""
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    multiprocessing.resource_tracker.ensure_running()       # which would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- trials, options and their text ---

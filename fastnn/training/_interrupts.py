@@ -1,39 +1,79 @@
-"""Ctrl-C while a run goes on."""
+"""Signals that ask a run to end: Ctrl-C, and those that schedulers and closing terminals send."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-class Interrupts:
-    """Inside the `with`, the first Ctrl-C is noted in `requested`, the second one raises KeyboardInterrupt.
+_ONCE = 0.1     # seconds in which signals count as one: `timeout` and shells send theirs to a process and to its group
 
-    Off the main thread, where Python handles no signals, and where SIGINT is ignored, as under nohup, nothing changes.
+
+class Signalled(KeyboardInterrupt):
+    """A signal asked this process to end; one that `KeyboardInterrupt` is caught for.
+
+    Attributes
+    ----------
+    signal : int
+        Its number.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message or signal.Signals(number).name)
+        self.signal = number
+
+
+def status(error: KeyboardInterrupt) -> int:
+    """Return the exit status of a process that a signal ended, as shells have it."""
+    return 128 + int(getattr(error, "signal", signal.SIGINT))
+
+
+class Interrupts:
+    """Inside the `with`, the first signal is noted in `requested`, the second one does what it did before.
+
+    With `at_once` the first one raises `Signalled`. Off the main thread, where Python handles no signals, nothing
+    changes, and a signal that is ignored, as SIGHUP is under nohup, stays so.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.requested = 0
+        self._at_once, self._process = at_once, os.getpid()
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
-            if previous not in (signal.SIG_IGN, None):   # None: a handler that Python did not install
-                self._previous = previous
-                signal.signal(signal.SIGINT, self._handle)
+            for number in SIGNALS:
+                previous = signal.getsignal(number)
+                if previous not in (signal.SIG_IGN, None):      # None: a handler that Python did not install
+                    self._previous[number] = previous
+                    signal.signal(number, self._handle)
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+        if os.getpid() != self._process:                        # a forked child, which has nothing to save
+            self._deliver(number)
+        elif not self.requested:
+            self.requested, self._since = number, time.monotonic()
+            if self._at_once:
+                raise Signalled(number)
+        elif time.monotonic() - self._since > _ONCE:
+            self._deliver(number)
+
+    def _deliver(self, number: int) -> None:
+        self._restore()
+        signal.raise_signal(number)
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-        if self.requested and error is None:    # it came after the last look
-            raise KeyboardInterrupt
+        self._restore()
+        if self.requested and error is None:                    # it came after the last look
+            signal.raise_signal(self.requested)

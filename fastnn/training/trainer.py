@@ -7,9 +7,10 @@ import errno
 import json
 import math
 import os
+import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,8 @@ from fastnn.kernels import _cuda
 from fastnn.nn import Module
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fastnn.training._extra import require
-from fastnn.training._interrupts import Interrupts
+from fastnn.training._folder import RunLock, hold
+from fastnn.training._interrupts import Interrupts, Signalled
 from fastnn.training._progress import Progress
 from fastnn.training.callbacks import Callback
 from fastnn.training.checkpoint import CheckpointError, load, part, replace_file, save, unwritable
@@ -44,13 +46,15 @@ class Loader(Protocol):
     def epoch(self, epoch: int, start_step: int = 0, /) -> Generator[tuple[NDArray[Any], ...], None, None]: ...
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended a run, after the step that was going on.
+class Interrupted(Signalled):
+    """Ctrl-C, SIGTERM or SIGHUP ended a run, after the step that was going on.
 
     Attributes
     ----------
     checkpoint : Path or None
         From where ``fit(resume=True)`` goes on; None where the run has no folder and nothing was saved.
+    signal : int
+        The signal's number.
 
     Examples
     --------
@@ -60,10 +64,11 @@ class Interrupted(KeyboardInterrupt):
     interrupted in epoch 1 after step 3: saved to last.safetensors; fit(resume=True) goes on from there
     """
 
-    def __init__(self, epoch: int, step: int, checkpoint: Path | None) -> None:
+    def __init__(self, epoch: int, step: int, checkpoint: Path | None, number: int = signal.SIGINT) -> None:
         saved = f"saved to {checkpoint}; fit(resume=True) goes on from there" if checkpoint else (
             "nothing was saved, since the trainer has no run_dir")
-        super().__init__(f"interrupted in epoch {epoch + 1} after step {step}: {saved}")
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        super().__init__(number, f"interrupted in epoch {epoch + 1} after step {step}{by}: {saved}")
         self.checkpoint = checkpoint
 
 
@@ -197,13 +202,15 @@ class Trainer:
         except (TypeError, ValueError) as error:
             raise TypeError(f"config: expected values that JSON holds, or paths: {error}") from error
         self._stop_reason: str | None = None
+        self._lock: RunLock | None = None
         self._start_over()
 
     def fit(self, train_loader: Loader, validation_loader: Loader | None = None, *, epochs: int,
             resume: bool = False) -> History:
         """Train for a number of epochs, each followed by validation and a checkpoint.
 
-        Ctrl-C ends the run after the step that is going on, with a checkpoint; a second one at once, without.
+        Ctrl-C, and SIGTERM and SIGHUP where they are not ignored, end the run after the step that is going on, with a
+        checkpoint; a second one at once, without. While it goes on, no other process can train in the run folder.
 
         Parameters
         ----------
@@ -227,13 +234,14 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            If a file of the run cannot be written, or the checkpoint is not one of this model, optimizer and seed.
+            If a file of the run cannot be written, another process or thread writes in the run folder, or the
+            checkpoint is not one of this model, its dtype, optimizer and seed.
         DivergedError
             If a loss or a gradient is not finite.
         FileExistsError
             If the folder holds a run already and `resume` is False.
         Interrupted
-            After Ctrl-C.
+            After Ctrl-C, SIGTERM or SIGHUP.
         ValueError
             If `epochs` is below 1, a loader is empty, or `resume` is asked for without a run folder.
 
@@ -257,24 +265,23 @@ class Trainer:
             raise ValueError("resume: expected a trainer with run_dir, where the checkpoint lies; it has none")
         self._start_over()
         self._steps_per_epoch = len(train_loader)
-        if self.run_dir is not None:
-            self._open(self.run_dir, resume, epochs)
-        self._call("on_fit_begin")
-        with Interrupts() as self._interrupts, self._progress(epochs) as progress:
-            if not self._state.updates:
-                self._save(LAST)
-            while self._state.epoch < epochs and self._stop_reason is None:
-                self._pause_point()
-                self._train_epoch(train_loader, progress)
-                evaluation = None if validation_loader is None else self._validate(validation_loader)
-                self._end_epoch(evaluation, progress)
-            if self._stop_reason is not None:
-                progress.say(f"stopped after epoch {self._state.epoch}: {self._stop_reason}")
-        self._call("on_fit_end")
-        if self.run_dir is not None and self.history:
-            from fastnn.training import plots
+        with self._opened(resume, epochs):
+            self._call("on_fit_begin")
+            with Interrupts() as self._interrupts, self._progress(epochs) as progress:
+                if not self._state.updates:
+                    self._save(LAST)
+                while self._state.epoch < epochs and self._stop_reason is None:
+                    self._pause_point()
+                    self._train_epoch(train_loader, progress)
+                    evaluation = None if validation_loader is None else self._validate(validation_loader)
+                    self._end_epoch(evaluation, progress)
+                if self._stop_reason is not None:
+                    progress.say(f"stopped after epoch {self._state.epoch}: {self._stop_reason}")
+            self._call("on_fit_end")
+            if self.run_dir is not None and self.history:
+                from fastnn.training import plots
 
-            replace_file(self.run_dir / "curves.png", plots.png(plots.curves(self.history)))
+                replace_file(self.run_dir / "curves.png", plots.png(plots.curves(self.history)))
         return self.history
 
     def evaluate(self, loader: Loader) -> Evaluation:
@@ -362,8 +369,8 @@ class Trainer:
                 before, clock = clock, time.perf_counter()
                 state.seconds += clock - before
                 self._call("on_step_end", loss)
+                self._pause_point()         # before anything is printed: the terminal may be gone
                 progress.step_ends(shown)
-                self._pause_point()
         self._look()
         state.seconds += time.perf_counter() - clock
 
@@ -488,9 +495,26 @@ class Trainer:
 
     # --- the run folder ---
 
-    def _open(self, run_dir: Path, resume: bool, epochs: int) -> None:
+    @contextmanager
+    def _opened(self, resume: bool, epochs: int) -> Iterator[None]:
+        """Hold the run folder, with what the run begins or goes on with."""
+        if self.run_dir is None:
+            yield
+            return
         for module in ("safetensors", "matplotlib"):
             require(module, "saving a run")
+        if not resume:
+            try:
+                self.run_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(self.run_dir, error) from error
+        elif not self.run_dir.is_dir():
+            load(self.run_dir / LAST)       # says that there is none
+        with hold(self.run_dir) as self._lock:
+            self._open(self.run_dir, resume, epochs)
+            yield
+
+    def _open(self, run_dir: Path, resume: bool, epochs: int) -> None:
         saved = (run_dir / LAST).exists()
         # A run that could not save its first checkpoint, for a full disk say, has nothing to go on from but its start.
         if resume and (saved or History.read(run_dir) or not (run_dir / CONFIG).exists()):
@@ -501,18 +525,21 @@ class Trainer:
         elif saved:
             raise FileExistsError(f"{run_dir}: holds a run already; go on with it (resume=True), or give another "
                                   "run_dir")
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(run_dir, error) from error
         replace_file(run_dir / CONFIG, (json.dumps(self.config, indent=2) + "\n").encode())
         # Lines after the checkpoint belong to epochs that will be run again.
+        self._write_metrics(run_dir)
+
+    def _write_metrics(self, run_dir: Path) -> None:
         replace_file(run_dir / "metrics.jsonl", "".join(map(_line, self._state.records)).encode())
 
     def _append(self, record: Record) -> None:
         if self.run_dir is None:
             return
+        if self._lock is not None:
+            self._lock.check()
         path, line = self.run_dir / "metrics.jsonl", _line(record).encode()
+        if not path.exists():               # someone removed it
+            self._write_metrics(self.run_dir)
         try:
             with open(path, "ab", buffering=0) as file:
                 size = file.tell()
@@ -533,6 +560,8 @@ class Trainer:
             states["optimizer"] = self.optimizer.state_dict()
             states |= {_key(i, callback): callback.state_dict() for i, callback in enumerate(self.callbacks)}
         path = self.run_dir / name
+        if self._lock is not None:
+            self._lock.check()
         save(path, {f"{prefix}.{key}": tensor for prefix, state in states.items() for key, tensor in state.items()},
              {**self._identity(), "version": fastnn.__version__, "config": self.config, "options": self._options(),
               "state": dataclasses.asdict(self._state)})
@@ -573,6 +602,9 @@ class Trainer:
         what = f"a checkpoint of another model or optimizer than this {metadata['model']} and {metadata['optimizer']}"
         try:
             state = _State(**metadata["state"])
+            for name, tensor in part(tensors, "model").items():
+                if name in weights and tensor.dtype != weights[name].dtype:     # it would end with other bits
+                    raise ValueError(f"expected {name} in {weights[name].dtype}, got {tensor.dtype}")
             self.model.load_state_dict(part(tensors, "model"))
             # Before the state, since they decide which arrays it has; runs from before they were kept have none.
             self._load_options(metadata.get("options", self._options()))
@@ -595,10 +627,10 @@ class Trainer:
         self._state, self.history = state, History(state.records)
 
     def _pause_point(self) -> None:
-        """Between two steps, where a checkpoint is whole: save and leave, if Ctrl-C was pressed."""
-        if self._interrupts.requested:
+        """Between two steps, where a checkpoint is whole: save and leave, if a signal asks for it."""
+        if number := self._interrupts.requested:
             self._look()
-            raise Interrupted(self._state.epoch, self._state.step, self._save(LAST))
+            raise Interrupted(self._state.epoch, self._state.step, self._save(LAST), number)
 
 
 def _key(i: int, callback: Callback) -> str:

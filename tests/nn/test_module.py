@@ -69,12 +69,12 @@ def test_load_state_dict_checks_before_it_writes() -> None:
     del state["0.bias"]
     state["4.weight"] = np.ones(3)
     state["3.weight"] = np.ones((4, 2), np.float32)
-    state["3.bias"] = np.ones(2)
+    state["3.bias"] = np.ones(2, np.complex64)
     with pytest.raises(ValueError, match="state does not fit Sequential") as error:
         model.load_state_dict(state)
     for part in ("missing: 0.bias", "unexpected: 4.weight",
                  "mismatched: 3.weight (expected float32 of shape (2, 4), got float32 of shape (4, 2)), "
-                 "3.bias (expected float32 of shape (2,), got float64 of shape (2,))"):
+                 "3.bias (expected float32 of shape (2,), got complex64 of shape (2,))"):
         assert part in str(error.value)
     with pytest.raises(ValueError, match="mismatched"):
         model.load_state_dict(state, strict=False)
@@ -92,6 +92,92 @@ def test_long_lists_are_cut() -> None:
     model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(10)))
     with pytest.raises(ValueError, match=r"missing: 0.weight, 0.bias, 1.weight, 1.bias, 2.weight and 15 more\."):
         model.load_state_dict({})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, np.int8, np.uint64, bool])
+@pytest.mark.parametrize("own", [np.float32, np.float64])
+def test_real_numbers_of_any_dtype_are_turned_into_the_modules(dtype: Any, own: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 2, dtype=own), nn.BatchNorm1d(2, dtype=own))
+    state = {name: np.ones_like(array, dtype) for name, array in model.state_dict().items()}
+    model.load_state_dict(state)
+    for name, array in model.state_dict().items():
+        assert (array == 1).all(), name
+        assert array.dtype == (np.int64 if name.endswith("tracked") else own)
+
+
+def test_values_that_are_lost_are_refused_and_others_rounded() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
+    state = model.state_dict()
+    fine = np.array([[1 / 3], [np.nan]]), np.array([np.inf, -1e-60])
+    model.load_state_dict({**state, "0.weight": fine[0], "0.bias": fine[1], "1.num_batches_tracked": np.array(7.0)})
+    np.testing.assert_array_equal(model[0].weight.data, fine[0].astype(np.float32))
+    np.testing.assert_array_equal(model[0].bias.data, fine[1].astype(np.float32))
+    assert model[1].num_batches_tracked == 7
+    before = model.state_dict()
+    for name, value, message in (("0.bias", np.array([1.0, 1e300]), "expected float32, got 1e.300 in float64, which"),
+                                 ("1.num_batches_tracked", np.array(2.5), "expected int64, got 2.5 in float64"),
+                                 ("1.num_batches_tracked", np.array(np.nan), "expected int64, got nan in float64"),
+                                 ("1.num_batches_tracked", np.uint64(2**63 + 5), "expected int64, got"),
+                                 ("0.bias", np.array(["a", "b"]), "expected float32 of shape .2,., got <U1 of shape"),
+                                 ("0.bias", [[1], [2, 3]], "expected float32 of shape .2,., got list, which is"),
+                                 ("0.bias", None, "expected float32 of shape .2,., got object of shape")):
+        with pytest.raises(ValueError, match=f"nothing was loaded: mismatched: {name} .{message}"):
+            model.load_state_dict({**state, "0.weight": np.ones((2, 1)), name: value})
+        for key, array in model.state_dict().items():
+            np.testing.assert_array_equal(array, before[key])
+
+
+def test_what_torch_loads_is_loaded() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    state = {name: np.full_like(array, 3) for name, array in model.state_dict().items()}
+    del state["1.num_batches_tracked"]                          # as of torch before 1.0
+    assert model.load_state_dict(state) == ([], [])
+    np.testing.assert_array_equal(model[1].running_var, 3)
+    assert model[1].num_batches_tracked == 0
+    model.load_state_dict({**state, "1.num_batches_tracked": np.array([4])})        # of 0.3
+    assert model[1].num_batches_tracked == 4
+    other = nn.Sequential(nn.Linear(3, 2))
+    assert other.load_state_dict(dict(model[:1].named_parameters())) == ([], [])
+    np.testing.assert_array_equal(other[0].weight.data, 3)
+
+
+@pytest.mark.peers
+def test_torch_tensors_of_any_dtype_are_loaded() -> None:
+    torch = pytest.importorskip("torch")
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        theirs = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).to(dtype)
+        for state in (theirs.state_dict(), theirs.state_dict(keep_vars=True)):
+            model.load_state_dict(state)
+            for name, array in model.state_dict().items():
+                np.testing.assert_array_equal(array, state[name].detach().double().numpy().astype(array.dtype))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda state: {f"module.{name}": array for name, array in state.items()},
+     "begin with 'module.', which those of the module do not: take it away, as load_model does with prefix='module.'"),
+    (lambda state: {name.removeprefix("layers."): array for name, array in state.items()},
+     "Names of the module begin with 'layers.', which those of the state do not: add it"),
+    (lambda state: {"epoch": np.array(1), "state_dict": state}, "What is under 'state_dict' is a mapping itself: give"),
+    (lambda state: {name.replace("weight", "wieght"): array for name, array in state.items()},
+     r"Rename what is meant \(layers.0.weight for layers.0.wieght, layers.1.weight for layers.1.wieght\)"),
+    (lambda state: {**state, "layers.0.bias": np.ones(1)}, "of shape .1,.*. Build it with the options of the one that"),
+    (lambda state: {**state, 3: np.ones(1)}, "unexpected: 3"),
+])
+def test_a_message_says_what_is_the_matter(change: Any, message: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            self.layers = [nn.Linear(3, 2), nn.Linear(2, 2)]
+
+    model = Model()
+    with pytest.raises(ValueError, match=message):
+        model.load_state_dict(change(model.state_dict()))
+
+
+@pytest.mark.parametrize("state", [({}, {}), None, "weights.safetensors", [("0.weight", 1)]])
+def test_a_state_that_is_no_mapping(state: Any) -> None:
+    with pytest.raises(TypeError, match="state: expected a mapping of names to arrays, as state_dict returns, got"):
+        small().load_state_dict(state)
 
 
 def test_to_changes_dtypes_in_place() -> None:

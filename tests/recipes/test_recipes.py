@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def stopping_trainer() -> type[training.Trainer]:
     class Stop(training.Callback):
         def on_step_end(self, trainer: training.Trainer, loss: float) -> None:
             if len(trainer.history) == 1:
-                trainer._interrupts.requested = True
+                trainer._interrupts.requested = signal.SIGINT
 
     class StoppingTrainer(training.Trainer):
         def fit(self, *args: Any, **options: Any) -> training.History:

@@ -122,6 +122,30 @@ def test_a_sweep_with_a_worker_killed_ends_with_as_many_results_as_asked_for() -
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+@pytest.mark.usefixtures("signals_heard")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_scheduler_ends_a_sweep_that_can_go_on(name: str) -> None:
+    process = start("sweep", "cnn", "--epochs", 500, "--trials", 4, "--workers", 2)
+    folder = Path("runs/sweep-cnn-1")
+    wait_until(lambda: len(list(folder.glob("trials/*/metrics.jsonl"))) == 2, process)
+    begun, number = workers(process), getattr(signal, name)
+    if name == "SIGTERM":
+        process.send_signal(number)
+    else:
+        os.killpg(process.pid, number)      # the workers, too, as where a terminal is closed
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 128 + number, err
+    assert "\nfastnn: stopped; to go on, run\n    fastnn sweep cnn --epochs 500" in err
+    assert "a worker died" not in out
+    assert "Traceback" not in err
+    assert len(begun) == 2
+    assert not any(Path(f"/proc/{worker}").exists() for worker in begun)
+    assert states(folder / "study.db") == ["RUNNING"] * 2       # whose heartbeat has ended: they are tried again
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("signals_heard")
 def test_a_killed_sweep_goes_on_and_ctrl_c_says_how() -> None:
     file = Path("a folder/100 % {mine}.db")
     command = [*QUICK, "--trials", "4", "--workers", "1", "--lr", "0.01", "--study", str(file)]
@@ -325,6 +349,16 @@ def test_a_file_that_holds_no_such_study() -> None:
         with pytest.raises(ValueError, match=f"study: expected the file of a study that fastnn sweep .*{message}"):
             recipes.Sweep(Small(), study=Path(name)).run()
     assert contents == {name: Path(name).read_bytes() for name in contents}
+
+
+def test_a_lock_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "_PATIENCE", 0.1)
+    lock = sweeps._Lock(Path("study.db"))
+    lock.acquire()
+    with pytest.raises(OSError, match=r"study: another process holds study.db.lock for longer than 0.1 s, .*; end it"):
+        recipes.Sweep(Small(), study=Path("study.db")).run()
+    lock.release()
+    lock._connection.close()
 
 
 def test_a_file_where_none_can_be() -> None:

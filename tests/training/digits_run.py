@@ -1,25 +1,33 @@
 """A run in a process of its own, for tests that interrupt, kill or starve it.
 
-    python digits_run.py RUN_DIR [--epochs N] [--resume] [--wait EPOCH STEP] [--file-size BYTES]
+    python digits_run.py RUN_DIR [--epochs N] [--resume] [--wait EPOCH STEP] [--fork] [--file-size BYTES]
 
-With --wait it prints "waiting" in the middle of a step, when gradients are there, and goes on after a line on stdin.
+With --wait it prints "waiting" in the middle of a step, when gradients are there, and goes on after a line on stdin;
+with --fork, a child forked there, whose number is printed before, lives on for a minute.
 """
 
 import argparse
+import os
 import sys
+import time
 
 from fastnn import data, nn, optim, random, training
 
 
 class Wait(training.Callback):
-    def __init__(self, epoch, step):
-        self.moment, self.step = (epoch, step), 0
+    def __init__(self, epoch, step, fork):
+        self.moment, self.step, self.fork = (epoch, step), 0, fork
 
     def on_epoch_begin(self, trainer, epoch):
         self.epoch, self.step = epoch, 0
 
     def on_gradients(self, trainer):
         if (self.epoch, self.step) == self.moment:
+            if self.fork:
+                if not (child := os.fork()):
+                    time.sleep(60)
+                    os._exit(0)
+                print(child, flush=True)
             print("waiting", flush=True)
             sys.stdin.readline()
 
@@ -57,18 +65,19 @@ def main():
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--wait", type=int, nargs=2)
+    parser.add_argument("--fork", action="store_true")
     parser.add_argument("--file-size", type=int)
     options = parser.parse_args()
     if options.file_size:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_size,) * 2)
-    run = trainer(options.run_dir, [Wait(*options.wait)] if options.wait else [])
+    run = trainer(options.run_dir, [Wait(*options.wait, options.fork)] if options.wait else [])
     try:
         run.fit(*loaders(), epochs=options.epochs, resume=options.resume)
     except training.Interrupted as error:
         print(error, flush=True)
-        sys.exit(130)
+        sys.exit(128 + error.signal)
     except training.CheckpointError as error:
         print(error, flush=True)
         sys.exit(3)

@@ -132,6 +132,7 @@ def test_a_run_goes_on_on_the_other_device(first: str, second: str, tmp_path: Pa
     assert_same_model(other.model, resumed.model, 0)
 
 
+@pytest.mark.usefixtures("signals_heard")
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     class Press(training.Callback):
         def on_step_end(self, trainer: training.Trainer, loss: Any) -> None:

@@ -1,11 +1,13 @@
 """A run that is interrupted, killed or starved in a real process, and taken up again, ends with the same bits."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +83,17 @@ def test_a_finished_run_goes_on_from_its_end(whole, tmp_path):
     assert_same_run(folder, whole)
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(1, 3), (2, 9)])
-def test_ctrl_c_saves_within_the_epoch_and_the_run_can_be_resumed(whole, tmp_path, epoch, step):
-    process = start_and_wait(tmp_path, epoch, step)
-    process.send_signal(signal.SIGINT)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.usefixtures("signals_heard")
+@pytest.mark.parametrize(("epoch", "step", "name"), [(1, 3, "SIGINT"), (2, 9, "SIGTERM"), (0, 0, "SIGHUP")])
+def test_a_signal_saves_within_the_epoch_and_the_run_can_be_resumed(whole, tmp_path, epoch, step, name):
+    process, number = start_and_wait(tmp_path, epoch, step), getattr(signal, name)
+    for _ in range(2):                      # as `timeout` does, to a process and to its group
+        process.send_signal(number)
     out, err = process.communicate("\n", timeout=600)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert f"interrupted in epoch {epoch + 1} after step {step + 1}" in out
+    assert (f"by {name}: " in out) == (name != "SIGINT")
     assert "resume=True" in out
     assert str(tmp_path / "last.safetensors") in out
     state = training.load(tmp_path / "last.safetensors")[1]["state"]
@@ -96,19 +102,83 @@ def test_ctrl_c_saves_within_the_epoch_and_the_run_can_be_resumed(whole, tmp_pat
     assert_same_run(tmp_path, whole)
 
 
-def test_the_second_ctrl_c_stops_at_once(tmp_path):
-    process = start_and_wait(tmp_path, 1, 3)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.usefixtures("signals_heard")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_second_signal_stops_at_once(tmp_path, name):
+    process, number = start_and_wait(tmp_path, 1, 3), getattr(signal, name)
     before = (tmp_path / "last.safetensors").read_bytes()
-    # Two signals that are sent at once may arrive as one.
+    # Two signals that are sent at once count as one.
     for _ in range(100):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         time.sleep(0.1)
         if process.poll() is not None:
             break
     err = process.communicate(timeout=10)[1]
-    assert process.returncode not in (0, 130)
-    assert "KeyboardInterrupt" in err
+    assert process.returncode == -number
+    assert ("KeyboardInterrupt" in err) == (name == "SIGINT")
     assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.usefixtures("signals_heard")
+def test_what_the_parent_ignores_is_ignored(whole, tmp_path):
+    with ignored(signal.SIGHUP, signal.SIGINT):     # as nohup and a shell's background do
+        process = start_and_wait(tmp_path, 1, 3)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        process.send_signal(number)
+    _, err = process.communicate("\n", timeout=600)
+    assert process.returncode == 0, err
+    assert_same_run(tmp_path, whole)
+
+
+@contextmanager
+def ignored(*numbers):
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- two at once ---
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX")
+def test_one_process_at_a_time_writes_to_a_run(whole, tmp_path):
+    first = start_and_wait(tmp_path, 1, 3)
+    files = contents(tmp_path)
+    for options in (["--resume"], []):
+        out = run(tmp_path, *options, status=3)
+        assert out.startswith(f"{tmp_path}: another run writes in this folder: process {first.pid} on ")
+        assert f"digits_run.py {tmp_path} --wait 1 3. Wait for its end" in out
+    assert contents(tmp_path) == files
+    assert training.load(tmp_path / "last.safetensors")[1]["state"]["epoch"] == 1       # who reads needs no lock
+    _, err = first.communicate("\n", timeout=600)
+    assert first.returncode == 0, err
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX")
+def test_the_lock_dies_with_its_process_though_a_forked_child_lives_on(whole, tmp_path):
+    process = start(tmp_path, "--wait", 1, 3, "--fork")
+    child = int(process.stdout.readline())
+    try:
+        assert process.stdout.readline() == "waiting\n"
+        process.kill()
+        process.wait()
+        assert (tmp_path / ".lock").exists()
+        run(tmp_path, "--resume")
+        os.kill(child, 0)                   # is there still
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.communicate()
+    assert_same_run(tmp_path, whole)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(whole, tmp_path):
@@ -118,7 +188,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole, tmp_path):
     # As if it had been killed a moment later, between a line and the checkpoint, with a file half-written.
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 3, "train_lo')
-    (tmp_path / ".last.safetensors.part").write_bytes(b"half")
+    (tmp_path / ".last.safetensors.1a2b3c4d.part").write_bytes(b"half")
     run(tmp_path, "--resume")
     assert_same_run(tmp_path, whole)
 

@@ -343,6 +343,7 @@ class PressCtrlC(training.Callback):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize("hook", ["on_step_end", "on_gradients", "on_validation_end", "on_checkpoint"])
 def test_the_handler_is_restored(tmp_path, hook):
     calls = []
@@ -370,6 +371,7 @@ def test_the_handler_is_restored(tmp_path, hook):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
 def test_ctrl_c_between_the_batches_of_a_validation(tmp_path):
     """The epoch's steps are done and its validation is not: it is made anew."""
     whole = trainer()
@@ -394,6 +396,7 @@ def test_ctrl_c_between_the_batches_of_a_validation(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
 def test_ctrl_c_at_the_very_end_reports_no_further_epoch(tmp_path):
     # The first checkpoint is that before the run, the second one that of the only epoch.
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -403,6 +406,7 @@ def test_ctrl_c_at_the_very_end_reports_no_further_epoch(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
 def test_without_a_folder_ctrl_c_says_that_nothing_was_saved():
     with pytest.raises(training.Interrupted, match="nothing was saved") as caught:
         trainer(callbacks=[PressCtrlC("on_step_end")]).fit(loader(), epochs=1)
