@@ -75,21 +75,21 @@ def test_a_run_is_the_loop_that_its_text_promises():
 
 
 def test_losses_are_means_over_samples_not_over_batches():
-    run = trainer(lr=1e-12)
-    run.model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    run = trainer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), lr=1e-12)
     history = run.fit(loader(40, 32), loader(40, 32), epochs=1)
     whole = run.evaluate(loader(40, 40))
     assert history["train_loss"][0] == pytest.approx(whole.loss, rel=1e-6)
     assert history["val_loss"][0] == pytest.approx(whole.loss, rel=1e-6)
 
 
-def test_an_evaluation_has_the_loaders_order_and_changes_nothing():
+def test_an_evaluation_has_the_order_of_the_data_and_changes_nothing():
     run = trainer()
     before = weights(run.model)
-    order = [labels for _, labels in loader(seed=3).epoch(0)]
-    for _ in range(2):      # the same epoch each time
-        evaluation = run.evaluate(loader(seed=3))
-        np.testing.assert_array_equal(evaluation.labels, np.concatenate(order))
+    expected = run.model(TRANSFORM(DIGITS.train.images[:96], None)).argmax(1)
+    for options in ({}, {"shuffle": False}, {"batch_size": 40, "drop_last": True}, {"seed": 3}):
+        evaluation = run.evaluate(loader(**options))
+        np.testing.assert_array_equal(evaluation.labels, DIGITS.train.labels[:96])
+        np.testing.assert_array_equal(evaluation.predictions, expected)
     assert evaluation.accuracy == (evaluation.predictions == evaluation.labels).mean()
     np.testing.assert_array_equal(
         evaluation.confusion, training.confusion_matrix(evaluation.labels, evaluation.predictions, 10))
