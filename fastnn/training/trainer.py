@@ -369,13 +369,18 @@ class Trainer:
 
     def _learned(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters of the model and those of the loss, by name; one that both have, once."""
-        own = {id(parameter) for parameter in self.model.parameters()}
-        yield from self.model.named_parameters()
+        own = set()
+        for name, parameter in self.model.named_parameters():
+            own.add(id(parameter))
+            yield name, parameter
         yield from ((f"{name} of the loss", parameter) for name, parameter in self.loss.named_parameters()
                     if id(parameter) not in own)
 
+    def _held(self) -> list[Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def _check_optimizer(self) -> None:
-        held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        held = self._held()
         learned = {id(parameter) for _, parameter in self._learned()}
         if strange := sum(id(parameter) not in learned for parameter in held):
             raise ValueError(f"optimizer: expected parameters of this {type(self.model).__name__} or of the loss, got "
@@ -385,7 +390,7 @@ class Trainer:
             raise ValueError("optimizer: expected each parameter once, got one in two places")
 
     def _say_what_stays(self, progress: Progress) -> None:
-        held = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        held = set(map(id, self._held()))
         stays = [name for name, parameter in self._learned() if parameter.requires_grad and id(parameter) not in held]
         if stays:
             more = f" and {len(stays) - 5} more" if len(stays) > 5 else ""
@@ -396,7 +401,7 @@ class Trainer:
 
         Training is tried on the last batch, the smallest.
         """
-        if not any(parameter.requires_grad for group in self.optimizer.param_groups for parameter in group["params"]):
+        if not any(parameter.requires_grad for parameter in self._held()):
             raise ValueError("optimizer: expected a parameter that is learned, but all that it holds are frozen "
                              "(requires_grad=False)")
         if broken := self._not_finite():
@@ -536,10 +541,9 @@ class Trainer:
     def _not_finite(self) -> str | None:
         """Name an array that is not finite, of the model, the loss or the optimizer's state."""
         arrays = [*self.model._arrays(), *((f"{name} of the loss", array) for name, array in self.loss._arrays())]
-        places = enumerate(name for group in self.optimizer.param_groups for parameter in group["params"]
-                           for name, learned in self._learned() if learned is parameter)
-        arrays += [(f"the optimizer's {name} for {parameter}", array) for place, parameter in places
-                   for name, array in self.optimizer._states.get(place, {}).items()]
+        names, held = {id(parameter): name for name, parameter in self._learned()}, self._held()
+        arrays += [(f"the optimizer's {state} for {names[id(held[place])]}", array)
+                   for place, states in self.optimizer._states.items() for state, array in states.items()]
         arrays = [(name, array) for name, array in arrays if array.dtype.kind == "f"]
         # On a GPU sums, finite as long as all of an array is, are waited for once.
         sums = sum(array.sum(dtype=np.float64) for _, array in arrays if _cuda.is_device(array))
