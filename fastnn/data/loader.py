@@ -78,10 +78,12 @@ class DataLoader:
         transform: Transform | None = None,
         prefetch: bool = True,
     ) -> None:
+        kind, expected = type(arrays).__name__, "arrays: expected a Split or a tuple of NumPy arrays, got"
+        if isinstance(arrays, np.ndarray) or not isinstance(arrays, Split | Iterable):
+            raise TypeError(f"{expected} {kind}")
         self.arrays: Batch = (arrays.images, arrays.labels) if isinstance(arrays, Split) else tuple(arrays)
-        if isinstance(arrays, np.ndarray) or not all(isinstance(array, np.ndarray) for array in self.arrays):
-            kinds = type(arrays).__name__, *(type(array).__name__ for array in self.arrays[:3])
-            raise TypeError(f"arrays: expected a Split or a tuple of NumPy arrays, got {kinds[0]} of {kinds[1:]}")
+        if not all(isinstance(array, np.ndarray) for array in self.arrays):
+            raise TypeError(f"{expected} {kind} of {', '.join(type(array).__name__ for array in self.arrays[:3])}")
         shapes = [array.shape for array in self.arrays]
         if not shapes or not all(shape[:1] == shapes[0][:1] for shape in shapes) or not shapes[0] or not shapes[0][0]:
             raise ValueError(f"arrays: expected one length along the first axis, at least 1, got shapes {shapes}")

@@ -140,11 +140,11 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         value = record.get(self.monitor)
-        if value is None:
+        if value is None and self.best is None:
             measured = ", ".join(name for name, value in record.items() if value is not None)
             raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, put "
                              f"the callback that measures it before this one, or monitor one of {measured}")
-        if self.best is None or self._sign * (value - self.best) > self.min_delta:
+        if value is not None and (self.best is None or self._sign * (value - self.best) > self.min_delta):
             self.best, self.waited = value, 0
             if self.restore_best:
                 self._weights = {f"{owner}.{name}": tensor for owner in _OWNERS

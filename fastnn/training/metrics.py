@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import numbers
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,7 +232,7 @@ def as_figure(giver: str, name: Any, value: Any) -> int | float | None:
     if not isinstance(number, numbers.Real):
         raise TypeError(f"{giver} the figure {name} = {value!r:.200}: expected a number, or None where there is none")
     number = int(number) if isinstance(number, numbers.Integral) else float(number)
-    if not math.isfinite(number):
+    if not abs(number) <= sys.float_info.max:
         raise ValueError(f"{giver} the figure {name} = {number}: expected a finite number, or None where it has no "
                          "value")
     return number

@@ -413,11 +413,15 @@ class Trainer:
                 if len(targets) > 1:
                     raise
                 self.model.forward(*(np.concatenate([x, x]) for x in inputs), training=True)    # else it is not that
-                one = getattr(train_loader, "batch_size", None) == 1
-                what = "batches have one sample each" if one else "last batch has a single sample"
-                cure = "" if one else "leave it out (drop_last=True), or "
-                raise ValueError(f"train_loader: its {what}, on which the model cannot be trained, as with batch "
-                                 f"normalization ({error}); {cure}give another batch_size") from error
+                count = len(train_loader)
+                what = f"last batch, {count} of {count}, has"
+                cure = "leave it out (drop_last=True), or give another batch_size"
+                if getattr(train_loader, "batch_size", None) == 1:
+                    what, cure = "batches have", "give another batch_size"
+                elif count == 1:
+                    what, cure = "only batch has", "give more samples"
+                raise ValueError(f"train_loader: its {what} a single sample, on which the model cannot be trained, as "
+                                 f"with batch normalization ({error}); {cure}") from error
             _check_labels("train_loader", train_loader, scores, targets)
             self.loss.forward(scores, targets)
         if validation_loader is not None:
@@ -429,7 +433,8 @@ class Trainer:
     @contextmanager
     def _trial(self, name: str, loader: Loader, step: int) -> Iterator[tuple[Sequence[Any], Any]]:
         """Give a batch to be tried, after which model and loss are as they were; errors say what was tried."""
-        states = [(module, module.state_dict()) for module in (self.model, self.loss)]
+        buffers = [(module, name, array.copy()) for owner in (self.model, self.loss)
+                   for _, module in owner.named_modules() for name, array in module._own_buffers()]
         try:
             with closing(loader.epoch(0, step)) as batches:
                 *inputs, targets = self._placed(next(batches))
@@ -439,8 +444,8 @@ class Trainer:
             error.add_note(f"in batch {step + 1} of {name}, tried before the first step")
             raise
         finally:
-            for module, state in states:
-                module.load_state_dict(state)
+            for module, buffer, array in buffers:
+                setattr(module, buffer, array)
 
     # --- an epoch ---
 
@@ -547,7 +552,7 @@ class Trainer:
         arrays = [(name, array) for name, array in arrays if array.dtype.kind == "f"]
         # On a GPU sums, finite as long as all of an array is, are waited for once.
         sums = sum(array.sum(dtype=np.float64) for _, array in arrays if _cuda.is_device(array))
-        if math.isfinite(sums):
+        if math.isfinite(float(sums)):
             arrays = [(name, array) for name, array in arrays if not _cuda.is_device(array)]
         return next((name for name, array in arrays if not np.isfinite(kernels.to_host(array)).all()), None)
 
