@@ -92,7 +92,8 @@ def _skipped_by_ci(report: pytest.TestReport | pytest.CollectReport) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+def pytest_make_collect_report(
+        collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if _skipped_by_ci(report):
         report.outcome = "failed"

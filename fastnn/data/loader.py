@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.data.datasets import Split
 from fastnn.data.transforms import Transform
+from fastnn.kernels._arrays import as_int
 from fastnn.random import generator
 
 Batch: TypeAlias = tuple[NDArray[Any], ...]
@@ -76,15 +78,16 @@ class DataLoader:
         transform: Transform | None = None,
         prefetch: bool = True,
     ) -> None:
+        kind, expected = type(arrays).__name__, "arrays: expected a Split or a tuple of NumPy arrays, got"
+        if isinstance(arrays, np.ndarray) or not isinstance(arrays, Split | Iterable):
+            raise TypeError(f"{expected} {kind}")
         self.arrays: Batch = (arrays.images, arrays.labels) if isinstance(arrays, Split) else tuple(arrays)
-        if isinstance(arrays, np.ndarray) or not all(isinstance(array, np.ndarray) for array in self.arrays):
-            kinds = type(arrays).__name__, *(type(array).__name__ for array in self.arrays[:3])
-            raise TypeError(f"arrays: expected a Split or a tuple of NumPy arrays, got {kinds[0]} of {kinds[1:]}")
+        if not all(isinstance(array, np.ndarray) for array in self.arrays):
+            raise TypeError(f"{expected} {kind} of {', '.join(type(array).__name__ for array in self.arrays[:3])}")
         shapes = [array.shape for array in self.arrays]
         if not shapes or not all(shape[:1] == shapes[0][:1] for shape in shapes) or not shapes[0] or not shapes[0][0]:
             raise ValueError(f"arrays: expected one length along the first axis, at least 1, got shapes {shapes}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        batch_size = as_int("batch_size", batch_size, 1)
         if drop_last and batch_size > shapes[0][0]:
             raise ValueError(
                 f"batch_size: expected at most the {shapes[0][0]} samples with drop_last, got {batch_size}: "
@@ -135,10 +138,40 @@ class DataLoader:
             raise ValueError(f"epoch: expected at least 0, got {epoch}")
         if not 0 <= start_step <= len(self):
             raise ValueError(f"start_step: expected 0 to {len(self)}, the batches of an epoch, got {start_step}")
-        samples = len(self.arrays[0])
-        order = generator(self.seed, "shuffle", epoch).permutation(samples) if self.shuffle else np.arange(samples)
+        order = self.order(epoch)
         tasks = (partial(self._batch, order, epoch, step) for step in range(start_step, len(self)))
         return _prefetched(tasks) if self.prefetch else (task() for task in tasks)
+
+    def order(self, epoch: int) -> NDArray[np.intp]:
+        """Return the places in the arrays of the samples of an epoch, in the order in which they come.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastnn import data
+        >>> x = np.arange(10)
+        >>> loader = data.DataLoader((x,), 4)
+        >>> all((x[loader.order(2)[:4]] == next(loader.epoch(2))[0]).tolist())
+        True
+        """
+        samples = len(self.arrays[0])
+        order = generator(self.seed, "shuffle", epoch).permutation(samples) if self.shuffle else np.arange(samples)
+        return order[: len(self) * self.batch_size]
+
+    def in_order(self) -> Self:
+        """Return a loader of the same arrays that gives all samples in their order, as an evaluation needs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastnn import data
+        >>> [x.tolist() for x, in data.DataLoader((np.arange(5),), 2, drop_last=True).in_order()]
+        [[0, 1], [2, 3], [4]]
+        """
+        loader = copy.copy(self)
+        loader.shuffle = loader.drop_last = False
+        loader._epochs = itertools.count()
+        return loader
 
     def _batch(self, order: NDArray[np.intp], epoch: int, step: int) -> Batch:
         rows = order[step * self.batch_size : (step + 1) * self.batch_size]

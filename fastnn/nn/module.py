@@ -344,7 +344,13 @@ class Module:
             yield from child._walk(_join(prefix, name))
 
     def _own_buffers(self) -> Iterator[tuple[str, Array]]:
-        return ((name, getattr(self, name)) for name in self.buffers if getattr(self, name) is not None)
+        for name in self.buffers:
+            array = getattr(self, name)
+            if isinstance(array, np.generic):       # what arithmetic makes of an array of no dimensions
+                array = np.asarray(array)
+                setattr(self, name, array)
+            if array is not None:
+                yield name, array
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:
         """Iterate over all arrays of the state; one that is used in two places has both names, as in torch."""

@@ -38,7 +38,7 @@ class Recipe(ABC):
     """An experiment that one command runs; its fields are the options of ``fastnn train NAME``.
 
     A subclass gives its name, the data it needs and about how long it takes, adds the options that it obeys
-    (`resume` among them where a run can be taken up again), and does the `experiment`.
+    (`resume` among them where a run can be taken up again), and does the `experiment`. Folders may be given as text.
 
     Examples
     --------
@@ -73,6 +73,9 @@ class Recipe(ABC):
     device: Device = "cpu"
     """Where arrays lie and are computed on: the processor, or an NVIDIA GPU, which needs the extra [cuda12] or
     [cuda13]."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, as_path(name, value) if name in ("run_dir", "data_dir") else value)
 
     def run(self) -> None:
         """Do the experiment, and note in the run folder how long it took on which machine.
@@ -191,6 +194,14 @@ class Recipe(ABC):
         path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
         if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
             replace_file(path, contents)
+
+
+def as_path(name: str, value: Any) -> Path | None:
+    """Return what is given as a path, text or None as a Path or None."""
+    try:
+        return None if value is None else Path(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
 
 
 def check_above_0(name: str, *values: float) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BEST = "best.safetensors"
 
+_BATCH = 500                                # images in a batch that is only evaluated
+
 
 @dataclass
 class ImageClassifier(Recipe):
@@ -53,7 +55,7 @@ class ImageClassifier(Recipe):
     stopped. Its options are those that it was begun with; --epochs may be another number, --device another device."""
 
     batch_size: int = 64
-    """Images in an update."""
+    """Images in an update. A last batch of a single image is left out."""
 
     lr: float = 0.01
     """Highest learning rate, reached after three tenths of the run."""
@@ -112,10 +114,13 @@ class ImageClassifier(Recipe):
         trainer, dataset, normalize = self.fit()
         assert self.run_dir is not None
         training.load_model(self.run_dir / BEST, trainer.model)
+        trainer.loss.load_state_dict(training.checkpoint.part(training.load(self.run_dir / BEST)[0], "loss"))
         evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
         pictures = {**self.pictures(trainer.model, dataset),
                     "Weights by epoch": training.plots.weights(_histograms(trainer))}
-        report = training.write_report(self.run_dir, evaluation, classes=dataset.classes, images=dataset.test.images,
+        images = dataset.test.images
+        report = training.write_report(self.run_dir, evaluation, classes=dataset.classes,
+                                       images=images if images.shape[1] in (1, 3) else None,
                                        title=f"{self.name} on {dataset.name}", figures=self.figures(),
                                        pictures=pictures)
         _print_evaluation(evaluation, dataset.classes)
@@ -146,15 +151,17 @@ class ImageClassifier(Recipe):
         self.check()
         trackers = [training.tracker(self.track)] if self.track else []
         dataset = self.dataset() if dataset is None else dataset
+        model = self.model()
+        self.check_dataset(dataset, model)
         train, validation = data.split(dataset.train, self.validation, self.seed)
         mean, std = self.statistics(train.images, dataset.scale)
         normalize = data.Normalize(mean, std, dataset.scale)
         inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
                   "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist()}
         train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
+                                       drop_last=len(train) % self.batch_size == 1 < self.batch_size,
                                        transform=data.Compose([*self.augmentation(), normalize]))
 
-        model = self.model()
         run_dir = self.open_run_dir()
         trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs},
                                callbacks=[training.WeightHistograms(), *callbacks, *trackers], progress=progress)
@@ -167,6 +174,34 @@ class ImageClassifier(Recipe):
         trainer.fit(train_loader, _in_order(validation, normalize), epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
 
+    def check_dataset(self, dataset: data.Dataset, model: nn.Module) -> None:
+        """Raise an error where training, measuring or reporting would fail for a data set that does not fit."""
+        train, test = dataset.train, dataset.test
+        shape, classes, names = train.images.shape[1:], len(dataset.classes), ", ".join(map(str, dataset.classes))
+        if len(shape) != 3 or test.images.shape[1:] != shape or test.images.dtype != train.images.dtype:
+            raise ValueError("dataset: expected images (N, C, H, W) of one size and dtype for training and test, got "
+                             f"{train.images.dtype} of shape {train.images.shape} and {test.images.dtype} of shape "
+                             f"{test.images.shape}")
+        for name, part in (("train", train), ("test", test)):
+            if not len(part) or part.labels.min() < 0 or part.labels.max() >= classes:
+                got = f"{part.labels.min()} to {part.labels.max()}" if len(part) else "none"
+                raise ValueError(f"dataset: expected {name} labels from 0 to {classes - 1}, one for each of the "
+                                 f"classes {names}, got {got}")
+        name, images = type(model).__name__, np.zeros((min(len(test), _BATCH), *shape), np.float32)
+        try:
+            scores = model(images)
+        except ValueError as error:
+            raise ValueError(f"dataset: images of shape {shape} do not fit this {name}: {error}") from error
+        if scores.shape != (len(images), classes):
+            raise ValueError(f"dataset: expected as many classes as this {name} gives scores, {scores.shape[-1]}, got "
+                             f"{classes}: {names}")
+        if self.batch_size == 1:
+            try:
+                self.model().forward(images[:1], training=True)
+            except ValueError as error:
+                raise ValueError(f"batch_size: expected at least 2, since this {name} cannot be trained on one image "
+                                 f"({error}), got 1") from error
+
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
         return training.Trainer(model, self.make_loss(), self.make_optimizer(model), seed=self.seed, device=self.device,
@@ -178,6 +213,11 @@ class ImageClassifier(Recipe):
         self.check_data_dir()
         model, inputs = self.trained()
         dataset = self.dataset()
+        self.check_dataset(dataset, model)
+        if (list(dataset.test.images.shape[1:]), list(dataset.classes)) != (inputs["shape"], inputs["classes"]):
+            raise ValueError(f"dataset: expected images of shape {tuple(inputs['shape'])} of the classes "
+                             f"{', '.join(inputs['classes'])}, on which the run in {self.run_dir} was trained, got "
+                             f"shape {dataset.test.images.shape[1:]} and {', '.join(map(str, dataset.classes))}")
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
         evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)
@@ -226,7 +266,7 @@ def _histograms(trainer: training.Trainer) -> training.WeightHistograms:
 
 
 def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:
-    return data.DataLoader(part, 500, shuffle=False, transform=transform)
+    return data.DataLoader(part, _BATCH, shuffle=False, transform=transform)
 
 
 def _print_evaluation(evaluation: training.Evaluation, classes: Sequence[str]) -> None:

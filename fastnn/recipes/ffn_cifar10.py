@@ -48,5 +48,5 @@ class FFNCifar10(FullyConnected):
         return [data.RandomCrop(2), data.RandomHorizontalFlip()]
 
     def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
-        weight = model.state_dict()["1.weight"].reshape(-1, 3, 32, 32)
+        weight = model.state_dict()["1.weight"].reshape(-1, *dataset.train.images.shape[1:])
         return {"What units of the first layer look for": training.plots.filters(weight[:100])}

@@ -84,6 +84,7 @@ class LinearClassifier(ImageClassifier):
             return super().fit(callbacks=callbacks, progress=progress, dataset=dataset)
         self.check()
         dataset = self.dataset() if dataset is None else dataset
+        self.check_dataset(dataset, self.model())
         run_dir = self.open_run_dir()
         before = read_config(run_dir) if (run_dir / CONFIG).exists() else {}
         self.write_config(**{name: value for name, value in before.items() if name == "inputs"})
@@ -119,7 +120,7 @@ class LinearClassifier(ImageClassifier):
         return {"learning rate": f"{best.lr:g}", "weight decay": f"{best.weight_decay:g}"}
 
     def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
-        weight = model.state_dict()["1.weight"].reshape(-1, 3, 32, 32)
+        weight = model.state_dict()["1.weight"].reshape(-1, *dataset.train.images.shape[1:])
         pictures = {"Templates": training.plots.filters(weight, dataset.classes)}
         if len(self.factors) > 1:
             rates, decays = ([f"{_rounded(option * factor):g}" for factor in self.factors]

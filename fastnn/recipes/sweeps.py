@@ -29,7 +29,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn import kernels, random, training
-from fastnn.recipes.base import RUNS, numbers
+from fastnn.recipes.base import RUNS, as_path, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
@@ -70,7 +70,7 @@ class Sweep:
         is a result; one that failed is not, and is replaced.
     workers : int, default 1
         How many processes try at once. Each gets its share of the cores.
-    study : path-like, optional
+    study : str or path-like, optional
         The study's file; by default study.db in runs/sweep-NAME-N with the first number N that is free. A study that
         is there already goes on.
     fixed : sequence of str, optional
@@ -88,6 +88,9 @@ class Sweep:
     workers: int = 1
     study: Path | None = None
     fixed: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.study = as_path("study", self.study)
 
     @property
     def space(self) -> Space:
@@ -118,7 +121,8 @@ class Sweep:
             if not self.study.exists() and (self.study.parent / TRIALS).exists():
                 raise FileExistsError(f"study: the trials of another study lie in {self.study.parent}; give a file in "
                                       "another folder")
-        recipe.dataset()                    # where it has to be downloaded, one process does
+        # Where the data set has to be downloaded, one process does.
+        recipe.check_dataset(recipe.dataset(), recipe.model())
 
     def run(self) -> None:
         """Do the trials that the study lacks, print the best, and leave pictures and a report in its folder."""

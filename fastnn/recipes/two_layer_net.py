@@ -58,5 +58,5 @@ class TwoLayerNet(ImageClassifier):
         return [data.RandomHorizontalFlip()]
 
     def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
-        weight = model.state_dict()["1.weight"].reshape(-1, 3, 32, 32)
+        weight = model.state_dict()["1.weight"].reshape(-1, *dataset.train.images.shape[1:])
         return {"What the hidden units look for": training.plots.filters(weight)}

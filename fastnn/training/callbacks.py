@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,13 @@ from fastnn.training.metrics import Evaluation, Record
 
 if TYPE_CHECKING:
     from fastnn.training.trainer import Trainer
+
+# Words in the names of figures that say whether these shall fall or rise.
+_FALLS = {"loss", "error", "perplexity", "mse", "rmse", "mae", "nll"}
+_RISES = {"accuracy", "acc", "f1", "auc", "recall", "precision", "iou", "dice", "r2"}
+
+
+_OWNERS = "model", "loss"               # whose weights are those of an epoch
 
 
 class Callback:
@@ -50,7 +58,10 @@ class Callback:
         """After the validation of an epoch."""
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
-        """Before the epoch's record is written and its checkpoint saved; may add numbers to the record."""
+        """Before the epoch's record is written and its checkpoint saved; may add figures to the record.
+
+        A figure is a finite number, of Python or NumPy, or None where it has no value.
+        """
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """After a checkpoint was saved."""
@@ -76,14 +87,19 @@ class EarlyStopping(Callback):
     min_delta : float, default 0
         By how much a figure must be better than the best one to count as improvement.
     monitor : str, default "val_loss"
-        The figure of the epoch's record. Those with "accuracy" in their name shall rise, others fall.
+        The figure of the epoch's record.
     restore_best : bool, default False
-        Leave the model with the weights of its best epoch instead of the last.
+        Leave the model, and a loss that has parameters, with the weights of the best epoch instead of the last.
+    mode : {"auto", "min", "max"}, default "auto"
+        Whether the figure shall fall or rise. With "auto" its name decides, by one of these words between underscores:
+        loss, error, perplexity, mse, rmse, mae and nll shall fall, accuracy, acc, f1, auc, recall, precision, iou, dice
+        and r2 rise.
 
     Raises
     ------
     ValueError
-        If `patience` is below 1 or `min_delta` negative; in `fit`, if the figure is not measured.
+        If `patience` is below 1 or `min_delta` negative, there is no such mode, or the name does not decide; in `fit`,
+        if the figure is not measured.
 
     Examples
     --------
@@ -93,11 +109,19 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int, min_delta: float = 0.0, monitor: str = "val_loss",
-                 restore_best: bool = False) -> None:
+                 restore_best: bool = False, mode: Literal["auto", "min", "max"] = "auto") -> None:
         if patience < 1:
             raise ValueError(f"patience: expected at least 1 epoch, got {patience}")
         if not min_delta >= 0:
             raise ValueError(f"min_delta: expected at least 0, got {min_delta}")
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode: expected one of auto, min, max, got {mode!r}")
+        words = set(re.split("[^a-z0-9]+", monitor.lower()))
+        if mode == "auto" and bool(words & _FALLS) == bool(words & _RISES):
+            raise ValueError(f"mode: expected min or max, since the name {monitor} does not say whether the figure "
+                             "shall fall or rise, got auto")
+        self.mode = mode
+        self._sign = 1 if mode == "max" or (mode == "auto" and words & _RISES) else -1
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
@@ -116,15 +140,15 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         value = record.get(self.monitor)
-        if value is None:
+        if value is None and self.best is None:
             measured = ", ".join(name for name, value in record.items() if value is not None)
-            raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, or "
-                             f"monitor one of {measured}")
-        sign = 1 if "accuracy" in self.monitor else -1
-        if self.best is None or sign * (value - self.best) > self.min_delta:
+            raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, put "
+                             f"the callback that measures it before this one, or monitor one of {measured}")
+        if value is not None and (self.best is None or self._sign * (value - self.best) > self.min_delta):
             self.best, self.waited = value, 0
             if self.restore_best:
-                self._weights = trainer.model.state_dict()
+                self._weights = {f"{owner}.{name}": tensor for owner in _OWNERS
+                                 for name, tensor in getattr(trainer, owner).state_dict().items()}
         else:
             self.waited += 1
         self._stop_if_due(trainer)
@@ -135,17 +159,17 @@ class EarlyStopping(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self._weights:
-            trainer.model.load_state_dict(self._weights)
+            for owner in _OWNERS:
+                getattr(trainer, owner).load_state_dict(part(self._weights, owner))
 
     def state_dict(self) -> Tensors:
         if self.best is None:
             return {}
-        weights = {f"model.{name}": tensor for name, tensor in self._weights.items()}
-        return {"best": np.array(self.best, np.float64), "waited": np.array(self.waited, np.int64), **weights}
+        return {"best": np.array(self.best, np.float64), "waited": np.array(self.waited, np.int64), **self._weights}
 
     def load_state_dict(self, state: Tensors) -> None:
         self.best, self.waited = float(state["best"]), int(state["waited"])
-        self._weights = part(state, "model")
+        self._weights = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in _OWNERS}
 
 
 class WeightHistograms(Callback):

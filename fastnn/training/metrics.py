@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import numbers
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +220,24 @@ def confusion_table(confusion: NDArray[np.int64], names: Sequence[str] | None = 
     return _aligned(rows, "<" + ">" * len(names))
 
 
+def as_figure(giver: str, name: Any, value: Any) -> int | float | None:
+    """Return a figure as a number of Python, which JSON holds; None stays, and what is no finite number is an error."""
+    if not isinstance(name, str):
+        raise TypeError(f"{giver} a figure named {name!r}: expected a string")
+    number = value
+    if getattr(value, "ndim", None) == 0:       # NumPy's, or on a GPU
+        number = value.item() if getattr(value.dtype, "kind", "f") in "biuf" else None
+    if value is None:
+        return None
+    if not isinstance(number, numbers.Real):
+        raise TypeError(f"{giver} the figure {name} = {value!r:.200}: expected a number, or None where there is none")
+    number = int(number) if isinstance(number, numbers.Integral) else float(number)
+    if not abs(number) <= sys.float_info.max:
+        raise ValueError(f"{giver} the figure {name} = {number}: expected a finite number, or None where it has no "
+                         "value")
+    return number
+
+
 def percent(share: float | None) -> str:
     """Return a share from 0 to 1 as in "98.72 %", and "-" for None."""
     return "-" if share is None else f"{100 * share:.2f} %"
@@ -245,7 +265,7 @@ class Evaluation:
     confusion : ndarray of int64, shape (C, C), or None
         A row a true class, a column a predicted one.
     labels, predictions : ndarray of int64, shape (N,), or None
-        The true and predicted classes, in the loader's order.
+        The true and predicted classes, in the order of the arrays that the loader was made of.
 
     Examples
     --------

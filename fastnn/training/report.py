@@ -57,7 +57,7 @@ def write_report(
     images: NDArray[Any] | None = None,
     title: str | None = None,
     evaluated: str = "test",
-    figures: Mapping[str, str] | None = None,
+    figures: Mapping[str, str | float] | None = None,
     pictures: Mapping[str, Figure] | None = None,
     tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Path:
@@ -72,7 +72,7 @@ def write_report(
     run_dir : str or path-like
         The folder; its config.json and metrics.jsonl are read if they are there.
     evaluation : Evaluation, optional
-        Of the trained model, as from `Trainer.evaluate`.
+        Of the trained model, as from `Trainer.evaluate`, whose predictions have the order of the data.
     classes : sequence of str, optional
         The names of the classes, their numbers where not given.
     images : ndarray, shape (N, C, H, W), optional
@@ -81,7 +81,7 @@ def write_report(
         The heading; the folder's name where not given.
     evaluated : str, default "test"
         What was evaluated, as in "test accuracy".
-    figures : mapping of str to str, optional
+    figures : mapping of str to str or number, optional
         Further final figures.
     pictures : mapping of str to matplotlib figure, optional
         Further pictures by their headings. Each is also written as a PNG file named after its heading, up
@@ -99,7 +99,8 @@ def write_report(
     CheckpointError
         If a file cannot be written.
     ValueError
-        If classes or images are not as many as the evaluation has.
+        If classes or images are not as many as the evaluation has, or images have not 1 or 3 channels; nothing has been
+        written then.
 
     Examples
     --------
@@ -114,6 +115,10 @@ def write_report(
     config_path = folder / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
 
+    if evaluation is not None and evaluation.confusion is not None:
+        classes = class_names(evaluation.confusion, classes)
+        if images is not None:
+            _check_images(images, evaluation)
     sections: list[str] = []
 
     def show(heading: str, name: str, figure: Figure) -> None:
@@ -127,7 +132,7 @@ def write_report(
     if any(record.get(name) is not None for record in history.records for name in ("train_loss", "train_accuracy")):
         show("Curves", "curves", plots.curves(history))
     if evaluation is not None and evaluation.confusion is not None:
-        classes = class_names(evaluation.confusion, classes)
+        assert classes is not None
         show("Confusion matrix", "confusion", plots.confusion(evaluation.confusion, classes))
         show("Classes", "classes", plots.class_accuracies(evaluation.confusion, classes))
         sections.append(_class_table(evaluation.confusion, classes))
@@ -136,7 +141,7 @@ def write_report(
     for heading, figure in (pictures or {}).items():
         show(heading, re.sub(r"[^a-z0-9]+", "-", heading.partition(":")[0].lower()).strip("-"), figure)
     for heading, (heads, *rows) in (tables or {}).items():
-        cells = [[escape(cell) for cell in row] for row in rows]
+        cells = [[escape(str(cell)) for cell in row] for row in rows]
         sections.append(f"<h2>{escape(heading)}</h2>\n" + _table([escape(head) for head in heads], cells))
     if history:
         sections.append("<h2>Epochs</h2>\n" + _epoch_table(history))
@@ -145,9 +150,10 @@ def write_report(
                 for name, value in config.items()]
         sections.append("<h2>Configuration</h2>\n" + _table(["option", "value"], rows))
 
-    final = {**_final_figures(evaluation, evaluated, history), **(figures or {})}
+    final = _final_figures(evaluation, evaluated, history)
+    final |= {name: str(figure) for name, figure in (figures or {}).items()}
     results = {"evaluated": evaluated, "version": fastnn.__version__, **_results(evaluation, classes, history),
-               "figures": dict(final)}
+               "figures": final}
     replace_file(folder / "results.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     page = _page(title or folder.resolve().name, final, sections)
     replace_file(folder / "report.html", page.encode())
@@ -202,12 +208,16 @@ def _class_table(confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
     return table + (f"\n<p>Commonest confusions: {escape('; '.join(confusions))}.</p>" if confusions else "")
 
 
-def _samples(images: NDArray[Any], evaluation: Evaluation, classes: Sequence[str]) -> Figure:
+def _check_images(images: NDArray[Any], evaluation: Evaluation) -> None:
     assert evaluation.labels is not None
-    assert evaluation.predictions is not None
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) != len(evaluation.labels):
         raise ValueError(f"images: expected the {len(evaluation.labels)} images that were evaluated, of shape "
                          f"(N, 1 or 3, H, W), got shape {images.shape}")
+
+
+def _samples(images: NDArray[Any], evaluation: Evaluation, classes: Sequence[str]) -> Figure:
+    assert evaluation.labels is not None
+    assert evaluation.predictions is not None
     return plots.samples(images, evaluation.labels, evaluation.predictions, classes)
 
 
@@ -253,8 +263,8 @@ def _best(history: History) -> dict[str, Any]:
 def _results(evaluation: Evaluation | None, classes: Sequence[str] | None, history: History) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if evaluation is not None:
-        results["loss"] = evaluation.loss if math.isfinite(evaluation.loss) else None
-        results["accuracy"] = evaluation.accuracy
+        results["loss"] = float(evaluation.loss) if math.isfinite(evaluation.loss) else None
+        results["accuracy"] = None if evaluation.accuracy is None else float(evaluation.accuracy)
         if evaluation.confusion is not None:
             results["classes"] = [{"name": row.name, "images": row.count, "right": row.correct,
                                    "accuracy": row.accuracy} for row in per_class(evaluation.confusion, classes)]

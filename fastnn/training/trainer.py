@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 import fastnn
 from fastnn import kernels, random
+from fastnn.data import DataLoader
 from fastnn.kernels import _cuda
-from fastnn.nn import Module
+from fastnn.nn import Module, Parameter
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fastnn.training._extra import require
 from fastnn.training._folder import RunLock, hold
@@ -28,7 +30,7 @@ from fastnn.training._interrupts import Interrupts, Signalled
 from fastnn.training._progress import Progress
 from fastnn.training.callbacks import Callback
 from fastnn.training.checkpoint import CheckpointError, load, part, replace_file, save, unwritable
-from fastnn.training.metrics import Evaluation, History, Record, confusion_matrix
+from fastnn.training.metrics import Evaluation, History, Record, as_figure, confusion_matrix
 
 LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
 
@@ -73,7 +75,7 @@ class Interrupted(Signalled):
 
 
 class DivergedError(RuntimeError):
-    """A loss or a gradient is not finite. The last checkpoint is as it was.
+    """A loss, a gradient or what a step left is not finite. The last checkpoint is as it was.
 
     On the host the update was not made. On a GPU, where a look at each step's loss would wait for the step, some dozens
     more may have been, and the message says within which steps it happened.
@@ -122,9 +124,10 @@ class Trainer:
     model : Module
         What is trained.
     loss : Module
-        ``loss.forward(scores, targets)`` gives the mean loss of a batch and its gradient, as `nn.CrossEntropyLoss`.
+        ``loss.forward(scores, targets)`` gives the mean loss of a batch and its gradient, as `nn.CrossEntropyLoss`. It
+        may have parameters and buffers of its own, which are trained and saved with the model's.
     optimizer : Optimizer
-        Of the model's parameters.
+        Of parameters of the model and of the loss. Those that it does not hold stay as they are, and `fit` says so.
     schedule : callable, optional
         ``schedule(t)`` is the factor on the learning rate after t epochs, a float; see `fastnn.optim`.
     callbacks : sequence of Callback, optional
@@ -150,6 +153,11 @@ class Trainer:
     ----------
     history : History
         What was measured so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not what it should be, or the optimizer holds a parameter that is not of the model or the loss.
 
     Examples
     --------
@@ -179,6 +187,11 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
+        for name, value, kind in (("model", model, Module), ("loss", loss, Module), ("optimizer", optimizer, Optimizer),
+                                  *(("callbacks", callback, Callback) for callback in callbacks)):
+            if not isinstance(value, kind):
+                got = f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
+                raise TypeError(f"{name}: expected {_an(kind.__name__)}, got {got}")
         if seed < 0:
             raise ValueError(f"seed: expected at least 0, got {seed}")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
@@ -203,6 +216,7 @@ class Trainer:
             raise TypeError(f"config: expected values that JSON holds, or paths: {error}") from error
         self._stop_reason: str | None = None
         self._lock: RunLock | None = None
+        self._check_optimizer()
         self._start_over()
 
     def fit(self, train_loader: Loader, validation_loader: Loader | None = None, *, epochs: int,
@@ -217,7 +231,7 @@ class Trainer:
         train_loader : Loader
             Batches to train on.
         validation_loader : Loader, optional
-            Batches to validate on, the same in each epoch: its epoch 0.
+            Batches to validate on, the same in each epoch: those that `evaluate` takes.
         epochs : int
             How many epochs the run has, those before a resumption included.
         resume : bool, default False
@@ -237,13 +251,16 @@ class Trainer:
             If a file of the run cannot be written, another process or thread writes in the run folder, or the
             checkpoint is not one of this model, its dtype, optimizer and seed.
         DivergedError
-            If a loss or a gradient is not finite.
+            If a loss or a gradient is not finite, or a step leaves what is not: parameters, running statistics or the
+            optimizer's state, or a model whose loss is not finite. Nothing of it is saved.
         FileExistsError
             If the folder holds a run already and `resume` is False.
         Interrupted
             After Ctrl-C, SIGTERM or SIGHUP.
-        ValueError
-            If `epochs` is below 1, a loader is empty, or `resume` is asked for without a run folder.
+        TypeError, ValueError
+            If `epochs` is below 1, `resume` is asked for without a run folder, or a loader is none, is empty, or gives
+            what the model or the loss does not take: what is wrong with images, labels or a last batch of one sample
+            is said before the first step. Also if a callback adds to a record what is no finite number.
 
         Examples
         --------
@@ -258,16 +275,23 @@ class Trainer:
         """
         if epochs < 1:
             raise ValueError(f"epochs: expected at least 1, got {epochs}")
-        for name, loader in (("train_loader", train_loader), ("validation_loader", validation_loader)):
-            if loader is not None and not len(loader):
-                raise ValueError(f"{name}: expected at least one batch, got an empty loader")
+        _check_loader("train_loader", train_loader)
+        if validation_loader is not None:
+            _check_loader("validation_loader", validation_loader)
         if resume and self.run_dir is None:
             raise ValueError("resume: expected a trainer with run_dir, where the checkpoint lies; it has none")
+        self._check_optimizer()
         self._start_over()
-        self._steps_per_epoch = len(train_loader)
-        with self._opened(resume, epochs):
+        self._train_loader, self._steps_per_epoch = train_loader, len(train_loader)
+        with self._folder_held(resume):
+            if self.run_dir is not None:
+                self._take_up(self.run_dir, resume, epochs)
+            self._check_model(train_loader, validation_loader)
+            if self.run_dir is not None:
+                self._open(self.run_dir)
             self._call("on_fit_begin")
             with Interrupts() as self._interrupts, self._progress(epochs) as progress:
+                self._say_what_stays(progress)
                 if not self._state.updates:
                     self._save(LAST)
                 while self._state.epoch < epochs and self._stop_reason is None:
@@ -285,13 +309,15 @@ class Trainer:
         return self.history
 
     def evaluate(self, loader: Loader) -> Evaluation:
-        """Measure the model on epoch 0 of a loader, in inference.
+        """Measure the model on all samples of a loader, in inference.
 
         Parameters
         ----------
         loader : Loader
             Batches of inputs and targets. Where the targets are classes (integers, one a sample) and the model gives
-            scores of shape (N, C), accuracy, confusion matrix and predictions are found too.
+            scores of shape (N, C), accuracy, confusion matrix and predictions are found too. Those of a
+            `fastnn.data.DataLoader` are taken in the order of its arrays, whether or not it shuffles them or drops the
+            last batch; of another loader, in the order of its epoch 0.
 
         Returns
         -------
@@ -299,8 +325,8 @@ class Trainer:
 
         Raises
         ------
-        ValueError
-            If the loader is empty.
+        TypeError, ValueError
+            If it is no loader, or an empty one.
 
         Examples
         --------
@@ -312,6 +338,7 @@ class Trainer:
         >>> trainer.evaluate(data.DataLoader(digits.test, 100, shuffle=False, transform=transform)).confusion.sum()
         np.int64(360)
         """
+        _check_loader("loader", loader)
         return self._evaluate(loader, lambda: None)
 
     def stop(self, reason: str) -> None:
@@ -335,6 +362,7 @@ class Trainer:
     def _start_over(self) -> None:
         self._state = _State()
         self._looked, self._gradients = 0, 0.0
+        self._unproven: Sequence[Any] | None = None     # the batch of a step after which nothing was looked at
         self.history = History(self._state.records)
         self._stop_reason = None
 
@@ -345,6 +373,88 @@ class Trainer:
     def _progress(self, epochs: int) -> Progress:
         steps = self._steps_per_epoch
         return Progress(epochs * steps, self._state.epoch * steps + self._state.step, epochs, self.progress)
+
+    # --- before the first step ---
+
+    def _learned(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters of the model and those of the loss, by name; one that both have, once."""
+        own = set()
+        for name, parameter in self.model.named_parameters():
+            own.add(id(parameter))
+            yield name, parameter
+        yield from ((f"{name} of the loss", parameter) for name, parameter in self.loss.named_parameters()
+                    if id(parameter) not in own)
+
+    def _held(self) -> list[Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _check_optimizer(self) -> None:
+        held = self._held()
+        learned = {id(parameter) for _, parameter in self._learned()}
+        if strange := sum(id(parameter) not in learned for parameter in held):
+            raise ValueError(f"optimizer: expected parameters of this {type(self.model).__name__} or of the loss, got "
+                             f"{strange} of {len(held)} that are of neither; build it with model.parameters() of the "
+                             "model that is trained")
+        if len({id(parameter) for parameter in held}) < len(held):
+            raise ValueError("optimizer: expected each parameter once, got one in two places")
+
+    def _say_what_stays(self, progress: Progress) -> None:
+        held = set(map(id, self._held()))
+        stays = [name for name, parameter in self._learned() if parameter.requires_grad and id(parameter) not in held]
+        if stays:
+            more = f" and {len(stays) - 5} more" if len(stays) > 5 else ""
+            progress.say(f"not trained, since the optimizer does not hold them: {', '.join(stays[:5])}{more}")
+
+    def _check_model(self, train_loader: Loader, validation_loader: Loader | None) -> None:
+        """See that training and validation will not fail for what can be known before, and leave files.
+
+        Training is tried on the last batch, the smallest.
+        """
+        if not any(parameter.requires_grad for parameter in self._held()):
+            raise ValueError("optimizer: expected a parameter that is learned, but all that it holds are frozen "
+                             "(requires_grad=False)")
+        if broken := self._not_finite():
+            raise ValueError(f"model: expected finite weights to begin with, but {broken} is not finite")
+        with self._trial("train_loader", train_loader, len(train_loader) - 1) as (inputs, targets):
+            try:
+                scores, _ = self.model.forward(*inputs, training=True)
+            except ValueError as error:
+                if len(targets) > 1:
+                    raise
+                self.model.forward(*(np.concatenate([x, x]) for x in inputs), training=True)    # else it is not that
+                count = len(train_loader)
+                what = f"last batch, {count} of {count}, has"
+                cure = "leave it out (drop_last=True), or give another batch_size"
+                if getattr(train_loader, "batch_size", None) == 1:
+                    what, cure = "batches have", "give another batch_size"
+                elif count == 1:
+                    what, cure = "only batch has", "give more samples"
+                raise ValueError(f"train_loader: its {what} a single sample, on which the model cannot be trained, as "
+                                 f"with batch normalization ({error}); {cure}") from error
+            _check_labels("train_loader", train_loader, scores, targets)
+            self.loss.forward(scores, targets)
+        if validation_loader is not None:
+            with self._trial("validation_loader", _in_order(validation_loader), 0) as (inputs, targets):
+                scores = self.model(*inputs)
+                _check_labels("validation_loader", validation_loader, scores, targets)
+                self.loss.forward(scores, targets, training=False)
+
+    @contextmanager
+    def _trial(self, name: str, loader: Loader, step: int) -> Iterator[tuple[Sequence[Any], Any]]:
+        """Give a batch to be tried, after which model and loss are as they were; errors say what was tried."""
+        buffers = [(module, name, array.copy()) for owner in (self.model, self.loss)
+                   for _, module in owner.named_modules() for name, array in module._own_buffers()]
+        try:
+            with closing(loader.epoch(0, step)) as batches:
+                *inputs, targets = self._placed(next(batches))
+            with random.at_step(self.seed, 0, step):
+                yield inputs, targets
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in batch {step + 1} of {name}, tried before the first step")
+            raise
+        finally:
+            for module, buffer, array in buffers:
+                setattr(module, buffer, array)
 
     # --- an epoch ---
 
@@ -368,14 +478,20 @@ class Trainer:
                     shown = float(loss)
                 before, clock = clock, time.perf_counter()
                 state.seconds += clock - before
+                self._unproven = *inputs, targets
                 self._call("on_step_end", loss)
                 self._pause_point()         # before anything is printed: the terminal may be gone
                 progress.step_ends(shown)
         self._look()
+        self._prove()
         state.seconds += time.perf_counter() - clock
 
     def _placed(self, batch: Sequence[NDArray[Any]]) -> Sequence[Any]:
         """Return a batch where the model is; a copy to a GPU is queued behind the steps before it."""
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            got = len(batch) if isinstance(batch, tuple | list) else type(batch).__name__
+            raise ValueError(f"loader: expected batches that are tuples of the model's inputs and the targets, got "
+                             f"{got}")
         return batch if self.device == "cpu" else [kernels.to_device(array) for array in batch]
 
     def _step(self, inputs: Sequence[NDArray[Any]], targets: NDArray[Any]) -> tuple[Any, Any]:
@@ -385,24 +501,25 @@ class Trainer:
         """
         state = self._state
         self.model.zero_grad()
+        self.loss.zero_grad()
         with random.at_step(self.seed, state.epoch, state.step):
             scores, backward = self.model.forward(*inputs, training=True)
             loss, loss_backward = self.loss.forward(scores, targets)
             if self.device == "cpu" and not math.isfinite(loss):
-                raise self._diverged(f"the loss is {loss}", inputs)
+                raise self._diverged(f"the loss is {loss}", self._fault_of_batch())
             backward(loss_backward(), input_grad=False)
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._learned():
             if parameter.grad is None:
                 continue
             if self.device != "cpu":
                 self._gradients += parameter.grad.sum(dtype=np.float64)     # finite as long as all gradients are
             elif not np.isfinite(parameter.grad).all():
-                raise self._diverged(f"the gradient by {name} is not finite", inputs)
+                raise self._diverged(f"the gradient by {name} is not finite", self._fault_of_batch())
         self._call("on_gradients")
         if self.clip_value is not None:
-            clip_grad_value_(self.model.parameters(), self.clip_value)
+            clip_grad_value_((parameter for _, parameter in self._learned()), self.clip_value)
         if self.clip_norm is not None:
-            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            clip_grad_norm_((parameter for _, parameter in self._learned()), self.clip_norm)
         self.optimizer.step(self._factor(state.step))
         return _double(loss), _count_correct(scores, targets)
 
@@ -415,7 +532,8 @@ class Trainer:
         state.loss_sum, gradients, self._gradients = float(state.loss_sum), float(self._gradients), 0.0
         state.correct = None if state.correct is None else int(state.correct)
         if not math.isfinite(state.loss_sum) or not math.isfinite(gradients):
-            raise self._diverged("a loss or a gradient is not finite", since=since)
+            fault = _fault(self._train_loader, "batch {}", state.epoch, since, state.step - since)
+            raise self._diverged("a loss or a gradient is not finite", fault, since)
 
     def _factor(self, step: int) -> float:
         return 1.0 if self.schedule is None else self.schedule(self._state.epoch + step / self._steps_per_epoch)
@@ -423,21 +541,47 @@ class Trainer:
     def _learning_rate(self, step: int) -> float:
         return float(self.optimizer.param_groups[0]["lr"] * self._factor(step))
 
-    def _diverged(self, what: str, inputs: Sequence[NDArray[Any]] = (), since: int | None = None) -> DivergedError:
+    def _prove(self) -> None:
+        """See that the steps so far left what may be saved: finite arrays and, of the last batch, a finite loss."""
+        if broken := self._not_finite():
+            raise self._diverged(f"{broken} is not finite")
+        if self._unproven is not None and self.run_dir is not None:
+            *inputs, targets = self._unproven
+            loss = float(self.loss.forward(self.model(*inputs), targets, training=False)[0])
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss of the last batch is {loss} after its update,")
+        self._unproven = None
+
+    def _not_finite(self) -> str | None:
+        """Name an array that is not finite, of the model, the loss or the optimizer's state."""
+        arrays = [*self.model._arrays(), *((f"{name} of the loss", array) for name, array in self.loss._arrays())]
+        names, held = {id(parameter): name for name, parameter in self._learned()}, self._held()
+        arrays += [(f"the optimizer's {state} for {names[id(held[place])]}", array)
+                   for place, states in self.optimizer._states.items() for state, array in states.items()]
+        arrays = [(name, array) for name, array in arrays if array.dtype.kind == "f"]
+        # On a GPU sums, finite as long as all of an array is, are waited for once.
+        sums = sum(array.sum(dtype=np.float64) for _, array in arrays if _cuda.is_device(array))
+        if math.isfinite(float(sums)):
+            arrays = [(name, array) for name, array in arrays if not _cuda.is_device(array)]
+        return next((name for name, array in arrays if not np.isfinite(kernels.to_host(array)).all()), None)
+
+    def _diverged(self, what: str, fault: str | None = None, since: int | None = None) -> DivergedError:
         state = self._state
         when = (f"after {state.step} of {self._steps_per_epoch} steps" if since is None else
                 f"within steps {since + 1} to {state.step} of {self._steps_per_epoch}")
-        cure = "try a lower learning rate, inputs scaled to mean 0 and deviation 1, or clip_norm=1"
-        if not all(np.isfinite(x).all() for x in inputs):
-            cure = "the inputs of this batch are not finite themselves: mend the data"
+        cure = fault or "try a lower learning rate, inputs scaled to mean 0 and deviation 1, or clip_norm=1"
         kept = f"; {self.run_dir / LAST} is as it was" if self.run_dir else ""
         return DivergedError(f"{what} in epoch {state.epoch + 1} {when} "
                              f"(learning rate {self._learning_rate(state.step):g}): {cure}{kept}")
 
+    def _fault_of_batch(self) -> str | None:
+        return _fault(self._train_loader, "this batch", self._state.epoch, self._state.step, 1)
+
     def _validate(self, loader: Loader) -> Evaluation:
         evaluation = self._evaluate(loader, self._pause_point)
         if not math.isfinite(evaluation.loss):
-            raise self._diverged(f"the validation loss is {evaluation.loss}")
+            fault = _fault(_in_order(loader), "validation batch {}", 0, 0, None)
+            raise self._diverged(f"the validation loss is {evaluation.loss}", fault)
         self._call("on_validation_end", evaluation)
         return evaluation
 
@@ -445,7 +589,7 @@ class Trainer:
         loss_sum: Any = 0.0
         samples = 0
         labels, predictions, classes = [], [], 0
-        with closing(loader.epoch(0)) as batches:
+        with closing(_in_order(loader).epoch(0)) as batches:
             for batch in batches:
                 *inputs, targets = self._placed(batch)
                 scores = self.model(*inputs)
@@ -479,7 +623,11 @@ class Trainer:
             "seconds": state.seconds,
             "images_per_second": state.samples / state.seconds,
         }
-        self._call("on_epoch_end", record)
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, record)
+            for name, figure in record.items():
+                record[name] = as_figure(f"{type(callback).__name__} gave the record of epoch {state.epoch + 1}", name,
+                                         figure)
         self._append(record)
         state.records.append(record)
         state.next_epoch()
@@ -496,13 +644,14 @@ class Trainer:
     # --- the run folder ---
 
     @contextmanager
-    def _opened(self, resume: bool, epochs: int) -> Iterator[None]:
-        """Hold the run folder, with what the run begins or goes on with."""
+    def _folder_held(self, resume: bool) -> Iterator[None]:
+        """Hold the run folder, if there is to be one; one made for this goes again where nothing was written."""
         if self.run_dir is None:
             yield
             return
         for module in ("safetensors", "matplotlib"):
             require(module, "saving a run")
+        made = not resume and not self.run_dir.exists()
         if not resume:
             try:
                 self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -510,11 +659,16 @@ class Trainer:
                 raise unwritable(self.run_dir, error) from error
         elif not self.run_dir.is_dir():
             load(self.run_dir / LAST)       # says that there is none
-        with hold(self.run_dir) as self._lock:
-            self._open(self.run_dir, resume, epochs)
-            yield
+        try:
+            with hold(self.run_dir) as self._lock:
+                yield
+        finally:
+            if made:
+                with suppress(OSError):     # one that is not empty stays
+                    self.run_dir.rmdir()
 
-    def _open(self, run_dir: Path, resume: bool, epochs: int) -> None:
+    def _take_up(self, run_dir: Path, resume: bool, epochs: int) -> None:
+        """Go on from what lies in the folder, or see that nothing does."""
         saved = (run_dir / LAST).exists()
         # A run that could not save its first checkpoint, for a full disk say, has nothing to go on from but its start.
         if resume and (saved or History.read(run_dir) or not (run_dir / CONFIG).exists()):
@@ -525,6 +679,8 @@ class Trainer:
         elif saved:
             raise FileExistsError(f"{run_dir}: holds a run already; go on with it (resume=True), or give another "
                                   "run_dir")
+
+    def _open(self, run_dir: Path) -> None:
         replace_file(run_dir / CONFIG, (json.dumps(self.config, indent=2) + "\n").encode())
         # Lines after the checkpoint belong to epochs that will be run again.
         self._write_metrics(run_dir)
@@ -555,7 +711,8 @@ class Trainer:
     def _save(self, name: str) -> Path | None:
         if self.run_dir is None:
             return None
-        states = {"model": self.model.state_dict()}
+        self._prove()
+        states = {"model": self.model.state_dict(), "loss": self.loss.state_dict()}
         if name == LAST:
             states["optimizer"] = self.optimizer.state_dict()
             states |= {_key(i, callback): callback.state_dict() for i, callback in enumerate(self.callbacks)}
@@ -597,7 +754,8 @@ class Trainer:
             if metadata.get(name) != ours:
                 raise CheckpointError(f"{path}: expected a run with {name} {ours!r}, as this one has, got one with "
                                       f"{metadata.get(name)!r}; resume it with what it was started with")
-        weights, groups = self.model.state_dict(), [dict(group) for group in self.optimizer.param_groups]
+        weights = [(module, module.state_dict()) for module in (self.model, self.loss)]
+        groups = [dict(group) for group in self.optimizer.param_groups]
         attributes = [(owner, _attributes(owner)) for owner in (self.optimizer, *self.callbacks)]
         what = f"a checkpoint of another model or optimizer than this {metadata['model']} and {metadata['optimizer']}"
         try:
@@ -606,6 +764,7 @@ class Trainer:
                 if name in weights and tensor.dtype != weights[name].dtype:     # it would end with other bits
                     raise ValueError(f"expected {name} in {weights[name].dtype}, got {tensor.dtype}")
             self.model.load_state_dict(part(tensors, "model"))
+            self.loss.load_state_dict(part(tensors, "loss"))
             # Before the state, since they decide which arrays it has; runs from before they were kept have none.
             self._load_options(metadata.get("options", self._options()))
             self.optimizer.load_state_dict(part(tensors, "optimizer"))
@@ -614,7 +773,8 @@ class Trainer:
                 if callback_state := part(tensors, _key(i, callback)):
                     callback.load_state_dict(callback_state)
         except BaseException as error:
-            self.model.load_state_dict(weights)
+            for module, arrays in weights:
+                module.load_state_dict(arrays)
             for owner, values in attributes:
                 vars(owner).clear()
                 vars(owner).update(values)
@@ -631,6 +791,57 @@ class Trainer:
         if number := self._interrupts.requested:
             self._look()
             raise Interrupted(self._state.epoch, self._state.step, self._save(LAST), number)
+
+
+def _an(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIO" else f"a {name}"
+
+
+def _check_loader(name: str, loader: Any) -> None:
+    kind = type(loader)
+    if hasattr(kind, "__len__") and not len(loader):
+        raise ValueError(f"{name}: expected at least one batch, got an empty loader")
+    if not callable(getattr(loader, "epoch", None)) or not hasattr(kind, "__len__"):
+        module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        raise TypeError(f"{name}: expected a fastnn.data.DataLoader, or another object with len() and "
+                        f"epoch(epoch, start_step), got {module}{kind.__qualname__}; data.DataLoader((images, labels), "
+                        "batch_size) makes one of NumPy arrays")
+
+
+def _in_order(loader: Loader) -> Loader:
+    return loader.in_order() if isinstance(loader, DataLoader) else loader
+
+
+def _check_labels(name: str, loader: Loader, scores: Any, targets: Any) -> None:
+    """Raise ValueError where a label has no score: of all that are known, those of a batch else."""
+    if _is_classification(scores, targets):
+        labels = loader.arrays[-1] if isinstance(loader, DataLoader) else kernels.to_host(targets)
+        low, high, classes = int(labels.min()), int(labels.max()), scores.shape[1]
+        if low < 0 or high >= classes:
+            raise ValueError(f"{name}: expected labels from 0 to {classes - 1}, as many as the model gives scores, got "
+                             f"{low} to {high}")
+
+
+def _fault(loader: Loader, name: str, epoch: int, start: int, count: int | None) -> str | None:
+    """Say where in some batches of a loader, which are loaded again, a value lies that is not finite."""
+    with closing(loader.epoch(epoch, start)) as batches:
+        for step, batch in enumerate(itertools.islice(batches, count), start):
+            for place, array in enumerate(map(kernels.to_host, batch)):
+                finite = np.isfinite(array)
+                if finite.all():
+                    continue
+                sample = int(np.argwhere(~finite)[0, 0]) if array.ndim else 0
+                where, cure = f"sample {sample} of it", "data"
+                if isinstance(loader, DataLoader):
+                    sample = int(loader.order(epoch)[step * loader.batch_size + sample])
+                    where = f"sample {sample} of the loader's arrays"
+                    if np.isfinite(loader.arrays[place][sample]).all():
+                        cure = "transform"
+                what = "targets" if place == len(batch) - 1 else "inputs"
+                which = f"array {place}, " if len(batch) > 2 else ""
+                return (f"the {what} of {name.format(step + 1)} are not finite themselves: mend the {cure} "
+                        f"({which}{where})")
+    return None
 
 
 def _key(i: int, callback: Callback) -> str:

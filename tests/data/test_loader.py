@@ -55,6 +55,18 @@ def test_an_epoch_holds_every_sample_once(count, batch_size, shuffle, drop_last,
         assert (np.diff(labels) == 1).all()
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_its_order_and_all_samples_in_the_order_of_the_arrays(shuffle, drop_last):
+    loader = data.DataLoader(arrays(11), 4, shuffle=shuffle, drop_last=drop_last, transform=noise, seed=3)
+    for epoch in range(2):
+        labels = np.concatenate([labels for _, labels in loader.epoch(epoch)])
+        np.testing.assert_array_equal(loader.order(epoch), labels)
+        np.testing.assert_array_equal(
+            np.concatenate([labels for _, labels in loader.in_order().epoch(epoch)]), np.arange(11))
+    assert (loader.shuffle, loader.drop_last) == (shuffle, drop_last)
+
+
 def test_the_order_is_the_generators():
     order = random.generator(7, "shuffle", 3).permutation(20)
     loader = data.DataLoader(arrays(20), 20, seed=7)
@@ -226,10 +238,17 @@ def test_refused_values(changes, message):
         data.DataLoader(**{"arrays": arrays(10), "batch_size": 2, **changes})
 
 
-@pytest.mark.parametrize("given", [np.ones(3), ([1, 2], [3, 4]), (np.ones(2), [3, 4])])
+@pytest.mark.parametrize("given", [np.ones(3), ([1, 2], [3, 4]), (np.ones(2), [3, 4]), data.digits(), None, 3])
 def test_refused_types(given):
     with pytest.raises(TypeError, match="arrays: expected a Split or a tuple of NumPy arrays, got "):
         data.DataLoader(given, 2)
+
+
+@pytest.mark.parametrize("size", [2.5, "64", None, True])
+def test_a_batch_size_is_an_integer(size):
+    with pytest.raises(TypeError, match=f"batch_size: expected an integer, got {size!r}"):
+        data.DataLoader(arrays(3), size)
+    assert len(data.DataLoader(arrays(3), np.int64(2))) == 2
 
 
 @pytest.mark.parametrize(

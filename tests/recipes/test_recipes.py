@@ -6,7 +6,7 @@ import json
 import signal
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -248,6 +248,131 @@ def test_inputs_that_are_damaged_are_refused(run_dir: Path, tmp_path: Path, chan
     recipe.run_dir = tmp_path
     with pytest.raises(ValueError, match=r"config\.json: expected under inputs the classes, shape, .* that this CNN"):
         recipe.evaluate()
+
+
+# --- data sets and models of one's own ---
+
+
+def images(count: int, *shape: int, classes: int = 10) -> Split:
+    labels = np.arange(count) % classes
+    return Split(np.random.default_rng(0).integers(0, 255, (count, *shape), np.uint8), labels)
+
+
+@dataclass
+class Own(recipes.FullyConnected):
+    """A small network with batch normalization, on the data set that the test gives."""
+
+    name: ClassVar[str] = "own"
+    needs: ClassVar[str] = "nothing"
+    takes: ClassVar[str] = "1 s"
+    shape: ClassVar[tuple[int, ...]] = (1, 4, 4)
+    given: ClassVar[Dataset]
+
+    hidden: tuple[int, ...] = (4,)
+    batch_norm: bool = True
+    epochs: int = 1
+
+    def dataset(self) -> Dataset:
+        return self.given
+
+
+@dataclass
+class OwnLinear(recipes.SVMCifar10):
+    given: ClassVar[Dataset]
+
+    def dataset(self) -> Dataset:
+        return self.given
+
+
+NAMES = tuple("abcdefghij")
+
+
+@pytest.mark.parametrize(("dataset", "message"), [
+    (Dataset(images(40, 1, 4, 4), images(20, 1, 5, 5), NAMES, "own"), r"one size and dtype .* \(20, 1, 5, 5\)"),
+    (Dataset(images(40, 1, 4, 4), images(20, 3, 4, 4), NAMES, "own"), r"one size and dtype .* \(20, 3, 4, 4\)"),
+    (Dataset(images(40, 4, 4), images(20, 4, 4), NAMES, "own"), r"images \(N, C, H, W\)"),
+    (Dataset(images(40, 1, 4, 4), images(20, 1, 4, 4), NAMES[:9], "own"), "train labels from 0 to 8, .* got 0 to 9"),
+    (Dataset(images(40, 1, 4, 4, classes=9), images(20, 1, 4, 4), NAMES[:9], "own"), "test labels from 0 to 8"),
+    (Dataset(images(40, 1, 4, 4), images(0, 1, 4, 4), NAMES, "own"), "test labels from 0 to 9, .* got none"),
+    (Dataset(images(40, 1, 4, 4), images(20, 1, 4, 4), (*NAMES, "k"), "own"), "gives scores, 10, got 11: a, b, .*k"),
+    (Dataset(images(40, 1, 4, 4, classes=9), images(20, 1, 4, 4, classes=9), NAMES[:9], "own"), "scores, 10, got 9"),
+    (Dataset(images(40, 2, 4, 4), images(20, 2, 4, 4), NAMES, "own"), r"shape \(2, 4, 4\) do not fit this Fully"),
+])
+def test_a_data_set_that_does_not_fit_is_refused_before_anything_is_written(
+        dataset: Dataset, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for recipe in (Own(), OwnLinear(), OwnLinear(factors=(1.0,))):
+        monkeypatch.setattr(type(recipe), "given", dataset, raising=False)
+        expected = message if isinstance(recipe, Own) else "do not fit this" if "scores" in message else message
+        with pytest.raises(ValueError, match=f"dataset: .*{expected}"):
+            recipe.run()
+        assert list(Path().iterdir()) == []
+
+
+def test_a_run_is_evaluated_on_data_like_those_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Own, "given", Dataset(images(60, 1, 4, 4), images(20, 1, 4, 4), NAMES, "own"), raising=False)
+    recipe = Own()
+    recipe.run()
+    recipe.evaluate()
+    for other in (Dataset(images(40, 1, 2, 8), images(20, 1, 2, 8), NAMES, "own"),
+                  Dataset(images(40, 1, 4, 4), images(20, 1, 4, 4), NAMES[::-1], "own")):
+        monkeypatch.setattr(Own, "given", other)
+        with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 4, 4\) of the classes a, b,.* was"):
+            recipe.evaluate()
+
+
+def test_images_that_cannot_be_drawn_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset(images(60, 4, 2, 2), images(20, 4, 2, 2), NAMES, "own")
+    monkeypatch.setattr(Own, "given", dataset, raising=False)
+    monkeypatch.setattr(Own, "shape", (4, 2, 2))
+    Own().run()
+    assert {path.name for path in Path("runs/own-1").iterdir()} == FILES - {"samples.png"}
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 6, 7, 10, 35, 36, 37])
+def test_no_batch_size_ends_a_run(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 37 images, which leave a single one for the last batch or not."""
+    monkeypatch.setattr(Own, "given", Dataset(images(41, 1, 4, 4), images(20, 1, 4, 4), NAMES, "own"), raising=False)
+    trainer, *_ = Own(batch_size=batch_size).fit(progress=False)
+    left_out = 37 % batch_size == 1
+    assert trainer.history.records[0]["step"] == 37 // batch_size + (37 % batch_size > 1)
+    assert left_out or trainer._state.updates == -(-37 // batch_size)
+
+
+def test_batches_of_one_image_that_cannot_be_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Own, "given", Dataset(images(41, 1, 4, 4), images(20, 1, 4, 4), NAMES, "own"), raising=False)
+    with pytest.raises(ValueError, match="batch_size: expected at least 2, since this FullyConnectedNet cannot be tra"):
+        Own(batch_size=1).run()
+    assert list(Path().iterdir()) == []
+    trainer, *_ = Own(batch_size=1, batch_norm=False).fit(progress=False)
+    assert trainer.history.records[0]["step"] == 37
+
+
+# --- folders as text ---
+
+
+def test_folders_may_be_text(tmp_path: Path) -> None:
+    recipe = recipes.CNN(run_dir="a/b", data_dir=str(tmp_path), epochs=1)      # type: ignore[arg-type]
+    assert (recipe.run_dir, recipe.data_dir) == (Path("a/b"), tmp_path)
+    recipe.data_dir = "nowhere"                                                 # type: ignore[assignment]
+    with pytest.raises(FileNotFoundError, match="data_dir: expected a folder, but there is none at nowhere"):
+        recipe.run()
+    recipe.data_dir = str(tmp_path)                                             # type: ignore[assignment]
+    recipe.run()
+    recipe = recipes.CNN(run_dir="a/b", resume=True, epochs=2)                  # type: ignore[arg-type]
+    recipe.run()
+    assert len(training.History.read("a/b")) == 2
+    recipes.load("a/b").evaluate()
+    assert training.write_report("a/b", training.Evaluation(0.5)) == Path("a/b/report.html")
+    for name in ("run_dir", "data_dir"):
+        with pytest.raises(TypeError, match=f"{name}: expected a path, got int"):
+            recipes.CNN(**{name: 3})                                            # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_recipe_takes_folders_as_text(recipe: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="data_dir: expected a folder, but there is none at nowhere"):
+        recipe(run_dir="run", data_dir="nowhere").run()
+    assert list(Path().iterdir()) == []
 
 
 # --- the other recipes, on small data ---

@@ -14,14 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from fastnn import nn, recipes
+from fastnn import data, nn, recipes
 from fastnn.data import Dataset, Split
 from fastnn.recipes import RECIPES, Range, sweeps
 from fastnn.recipes.base import arguments
@@ -74,6 +74,19 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of a sweep's workers."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def test_a_study_may_be_text_and_its_data_set_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = recipes.Sweep(recipes.CNN(epochs=2), study="folder/study.db")     # type: ignore[arg-type]
+    assert sweep.study == Path("folder/study.db")
+    sweep.check()
+    with pytest.raises(TypeError, match="study: expected a path, got int"):
+        recipes.Sweep(recipes.CNN(), study=3)                                  # type: ignore[arg-type]
+    digits = data.digits()
+    monkeypatch.setattr(recipes.CNN, "dataset", lambda self: replace(digits, classes=(*digits.classes, "10")))
+    with pytest.raises(ValueError, match="dataset: expected as many classes as this CNN gives scores, 10, got 11"):
+        sweep.run()
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- real sweeps ---

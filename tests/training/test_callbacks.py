@@ -1,3 +1,6 @@
+import fractions
+import json
+
 import numpy as np
 import pytest
 
@@ -94,6 +97,72 @@ def test_accuracies_shall_rise():
     assert len(history) == 4
 
 
+@pytest.mark.parametrize(("monitor", "mode", "rises"), [
+    *((f"val_{name}", "auto", True) for name in ("accuracy", "acc", "f1", "f1_macro", "auc", "recall", "precision@5")),
+    ("top5-accuracy", "auto", True), ("ROC_AUC", "auto", True),
+    *((f"val_{name}", "auto", False) for name in ("loss", "error", "top5_error", "perplexity", "rmse", "mae")),
+    ("val_cost", "min", False), ("val_cost", "max", True), ("val_accuracy", "min", False), ("val_loss", "max", True),
+])
+def test_whether_a_figure_shall_rise_or_fall(monitor, mode, rises):
+    for values, epochs in (([1, 2, 3, 2, 2, 2], 5 if rises else 3), ([3, 2, 1, 2, 2, 2], 3 if rises else 5)):
+        stopping = training.EarlyStopping(2, monitor=monitor, mode=mode, restore_best=True)
+        scripted = Scripted(monitor, values)
+        run = trainer(scripted, stopping)
+        assert len(run.fit(loader(), epochs=6)) == epochs
+        np.testing.assert_array_equal(run.model[1].weight.data, scripted.weights[epochs - 3])
+
+
+@pytest.mark.parametrize("monitor", ["val_score", "lr", "val_glossary", "accuracy_loss", "error_of_f1", "step"])
+def test_a_name_that_does_not_decide_is_an_error_before_training(monitor):
+    with pytest.raises(ValueError, match=f"mode: expected min or max, since the name {monitor} does not say whether"):
+        training.EarlyStopping(2, monitor=monitor)
+    assert training.EarlyStopping(2, monitor=monitor, mode="max").mode == "max"
+
+
+def test_an_epoch_without_a_value_is_no_improvement():
+    values = [0.1, 0.2, None, None, 0.3]
+    assert len(trainer(Scripted("f1", values), training.EarlyStopping(2, monitor="f1")).fit(loader(), epochs=5)) == 4
+
+
+NUMBERS = [1, 0.5, True, np.float16(0.5), np.float32(0.5), np.float64(0.5), np.longdouble(0.5), np.int8(-3),
+           np.uint64(2**63), np.bool_(True), np.array(0.5, np.float32), np.array(3), np.array(False),
+           fractions.Fraction(1, 2), None]
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+def test_figures_are_written_as_plain_numbers(tmp_path, value):
+    history = trainer(Scripted("figure", [value]), run_dir=tmp_path).fit(loader(), epochs=1)
+    written = json.loads((tmp_path / "metrics.jsonl").read_text())["figure"]
+    assert type(written) in (int, float, type(None))
+    assert written == history.records[0]["figure"] == (None if value is None else value)
+    assert training.load(tmp_path / "last.safetensors")[1]["state"]["records"] == history.records
+    assert training.History.read(tmp_path).records == history.records
+
+
+@pytest.mark.parametrize("name", ["figure", "train_loss", "lr"])
+@pytest.mark.parametrize(("value", "error", "message"), [
+    *((value, ValueError, "(nan|-?inf|1000.*): expected a finite number, or None where it has no value")
+      for value in (float("nan"), np.float32(np.inf), np.array(-np.inf), np.float64("nan"), 10**400)),
+    *((value, TypeError, ".*: expected a number, or None where there is none")
+      for value in ("0.5", np.ones(1), np.ones(2), [0.5], {"a": 1}, 1j, np.complex64(1), np.str_("1"), object(),
+                    np.datetime64("2020-01-01", "ns"), np.timedelta64(1, "ns"), np.array("x"), b"1")),
+], ids=repr)
+def test_what_is_no_figure_is_named_with_its_callback(tmp_path, name, value, error, message):
+    """At once: no later callback sees it, and nothing of the epoch is written."""
+    notes = Notes()
+    run = trainer(Scripted(name, [1, value]), notes, run_dir=tmp_path)
+    with pytest.raises(error, match=f"^Scripted gave the record of epoch 2 the figure {name} = {message}"):
+        run.fit(loader(), epochs=3)
+    assert [call for call, *_ in notes.calls].count("on_epoch_end") == 1
+    assert len(training.History.read(tmp_path)) == 1
+    assert training.load(tmp_path / "last.safetensors")[1]["state"]["epoch"] == 1
+
+
+def test_a_figure_without_a_name():
+    with pytest.raises(TypeError, match="Scripted gave the record of epoch 1 a figure named 3: expected a string"):
+        trainer(Scripted(3, [1])).fit(loader(), epochs=1)
+
+
 def test_the_best_weights_come_back_on_request():
     for restore in (False, True):
         scripted = Scripted("val_loss", [3, 1, 2, 2, 2])
@@ -143,6 +212,7 @@ def test_a_figure_that_is_not_measured_is_named():
 @pytest.mark.parametrize(("options", "message"), [
     ({"patience": 0}, "patience: expected at least 1 epoch, got 0"),
     ({"patience": 1, "min_delta": -1}, "min_delta: expected at least 0, got -1"),
+    ({"patience": 1, "mode": "maximum"}, "mode: expected one of auto, min, max, got 'maximum'"),
 ])
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

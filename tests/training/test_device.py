@@ -72,8 +72,9 @@ def test_a_step_does_not_wait(nothing_waits: Any) -> None:
 def test_copies_do_not_grow_with_the_number_of_steps() -> None:
     copies = []
     for batch_size in (4, 2, 1):
-        run = trainer("cuda")
-        run.model = nn.Sequential(nn.Linear(3, 2)).to(np.float64).to("cuda")
+        model = nn.Sequential(nn.Linear(3, 2)).to(np.float64)
+        run = training.Trainer(model, nn.CrossEntropyLoss(), optim.AdamW(model.parameters(), 0.05), device="cuda",
+                               progress=False)
         before = _cuda.xp.copies_to_host
         run.fit(loader(X[:4], batch_size), loader(X[:4], batch_size), epochs=1)
         copies.append(_cuda.xp.copies_to_host - before)

@@ -112,6 +112,42 @@ def test_the_figures_are_the_evaluations(run_dir):
         assert figure in words
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"classes": ("a",)}, "names: expected 2, one a class, got 1"),
+    ({"images": np.zeros((2, 1, 4, 4), np.uint8)}, r"images: expected the 3 images that were evaluated, .* \(2, 1, 4"),
+    ({"images": np.zeros((3, 2, 4, 4), np.uint8)}, r"images: .* of shape \(N, 1 or 3, H, W\), got shape \(3, 2, 4, 4"),
+])
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, options, message):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 0.5}\n')
+    labels = np.array([0, 1, 1])
+    evaluation = training.Evaluation(0.5, 1.0, training.confusion_matrix(labels, labels), labels, labels)
+    with pytest.raises(ValueError, match=message):
+        training.write_report(tmp_path, evaluation, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_numbers_of_any_kind_are_reported(tmp_path):
+    evaluation = training.Evaluation(np.float32(0.5), np.float32(0.25))
+    training.write_report(tmp_path, evaluation, figures={"f1": np.float32(0.5), "k": 3}, tables={"T": [["a"], [0.5]]})
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["loss"], results["accuracy"]) == (0.5, 0.25)
+    assert results["figures"] == {"test accuracy": "25.00 %", "test loss": "0.5000", "f1": "0.5", "k": "3"}
+
+
+def test_a_shuffled_evaluation_has_the_order_of_the_images(tmp_path):
+    """Each image is drawn with its own prediction."""
+    shown = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    run = training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1), progress=False)
+    transform = data.Normalize(0.3, 0.4, DIGITS.scale)
+    for options in ({"shuffle": True}, {"shuffle": True, "drop_last": True, "seed": 4}, {"shuffle": False}):
+        evaluation = run.evaluate(data.DataLoader(DIGITS.test, 100, transform=transform, **options))
+        shown.append((evaluation.labels, evaluation.predictions))
+        np.testing.assert_array_equal(evaluation.labels, DIGITS.test.labels)
+        np.testing.assert_array_equal(evaluation.predictions, shown[0][1])
+        training.write_report(tmp_path, evaluation, images=DIGITS.test.images)
+
+
 def test_a_report_shows_what_there_is(tmp_path):
     training.write_report(tmp_path, training.Evaluation(float("nan")), title="bare", evaluated="validation")
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "results.json"}

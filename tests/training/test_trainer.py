@@ -75,21 +75,21 @@ def test_a_run_is_the_loop_that_its_text_promises():
 
 
 def test_losses_are_means_over_samples_not_over_batches():
-    run = trainer(lr=1e-12)
-    run.model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    run = trainer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), lr=1e-12)
     history = run.fit(loader(40, 32), loader(40, 32), epochs=1)
     whole = run.evaluate(loader(40, 40))
     assert history["train_loss"][0] == pytest.approx(whole.loss, rel=1e-6)
     assert history["val_loss"][0] == pytest.approx(whole.loss, rel=1e-6)
 
 
-def test_an_evaluation_has_the_loaders_order_and_changes_nothing():
+def test_an_evaluation_has_the_order_of_the_data_and_changes_nothing():
     run = trainer()
     before = weights(run.model)
-    order = [labels for _, labels in loader(seed=3).epoch(0)]
-    for _ in range(2):      # the same epoch each time
-        evaluation = run.evaluate(loader(seed=3))
-        np.testing.assert_array_equal(evaluation.labels, np.concatenate(order))
+    expected = run.model(TRANSFORM(DIGITS.train.images[:96], None)).argmax(1)
+    for options in ({}, {"shuffle": False}, {"batch_size": 40, "drop_last": True}, {"seed": 3}):
+        evaluation = run.evaluate(loader(**options))
+        np.testing.assert_array_equal(evaluation.labels, DIGITS.train.labels[:96])
+        np.testing.assert_array_equal(evaluation.predictions, expected)
     assert evaluation.accuracy == (evaluation.predictions == evaluation.labels).mean()
     np.testing.assert_array_equal(
         evaluation.confusion, training.confusion_matrix(evaluation.labels, evaluation.predictions, 10))
@@ -439,6 +439,283 @@ def test_an_ignored_sigint_stays_ignored():
         signal.signal(signal.SIGINT, previous)
 
 
+# --- a loss with parameters of its own ---
+
+
+class Temperature(nn.Module):
+    """Cross-entropy of scores times a learned factor; a buffer counts its batches in training."""
+
+    buffers = ("batches",)
+
+    def __init__(self, factor=2.0):
+        self.factor = nn.Parameter(np.array(factor, np.float32))
+        self.batches = np.zeros((), np.float32)
+
+    def forward(self, scores, labels, *, training=True):
+        factor = self.factor.data
+        loss, loss_backward = nn.CrossEntropyLoss().forward(factor * scores, labels)
+        if training:
+            self.batches = self.batches + np.float32(1)
+
+        def backward(grad=1.0):
+            grad = loss_backward(grad)
+            self.factor.accumulate((grad * scores).sum())
+            return factor * grad
+
+        return loss, backward
+
+
+def tempered(seed=0, factor=2.0, **options):
+    model, loss = net(seed=seed), Temperature(factor)
+    optimizer = optim.Adam([*model.parameters(), *loss.parameters()], 0.01)
+    return training.Trainer(model, loss, optimizer, progress=False, **options)
+
+
+def test_parameters_of_a_loss_are_trained_with_the_models():
+    run = tempered(clip_norm=0.1, clip_value=0.05)
+    run.loss.factor.grad = np.array(1000, np.float32)           # from before: it is zeroed
+    run.fit(loader(), loader(), epochs=2)
+
+    model, loss = net(), Temperature()
+    learned = [*model.parameters(), *loss.parameters()]
+    optimizer = optim.Adam(learned, 0.01)
+    for epoch in range(2):
+        for step, (images, labels) in enumerate(loader().epoch(epoch)):
+            with random.at_step(0, epoch, step):
+                scores, backward = model.forward(images, training=True)
+                _, loss_backward = loss.forward(scores, labels)
+                backward(loss_backward(), input_grad=False)
+            optim.clip_grad_value_(learned, 0.05)
+            optim.clip_grad_norm_(learned, 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_equal(weights(run.model), weights(model))
+    assert_equal(weights(run.loss), weights(loss))
+    assert loss.factor.data != 2
+    assert run.loss.batches == 6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.parametrize("hook", ["on_step_end", "on_validation_end"])
+def test_a_run_with_such_a_loss_resumes_to_the_same_bits(tmp_path, hook):
+    whole = tempered(callbacks=[training.EarlyStopping(9, restore_best=True)])
+    whole.fit(loader(), loader(), epochs=3)
+    with pytest.raises(training.Interrupted):
+        tempered(run_dir=tmp_path, callbacks=[training.EarlyStopping(9, restore_best=True), PressCtrlC(hook, 2)]).fit(
+            loader(), loader(), epochs=3)
+    run = tempered(5, 7.0, run_dir=tmp_path, callbacks=[training.EarlyStopping(9, restore_best=True)])
+    run.fit(loader(), loader(), epochs=3, resume=True)
+    assert_equal(weights(run.model), weights(whole.model))
+    assert_equal(weights(run.loss), weights(whole.loss))
+    tensors = [training.load(tmp_path / name)[0] for name in ("last.safetensors", "best.safetensors")]
+    assert all({"loss.factor", "loss.batches"} <= part.keys() for part in tensors)
+
+    other = tempered(5, 7.0, run_dir=tmp_path)                  # what cannot be loaded leaves both as they were
+    other.loss.further = nn.Linear(1, 1)
+    before = weights(other.model), weights(other.loss)
+    with pytest.raises(training.CheckpointError, match=r"missing: further\.weight"):
+        other.fit(loader(), epochs=4, resume=True)
+    assert_equal(weights(other.model), before[0])
+    assert_equal(weights(other.loss), before[1])
+
+
+def test_what_is_not_finite_in_a_loss_is_named():
+    class Broken(training.Callback):
+        def __init__(self, where):
+            self.where = where
+
+        def on_gradients(self, trainer):
+            if self.where == "buffer":
+                trainer.loss.batches = np.float32(np.inf)
+            else:
+                trainer.loss.factor.grad = np.array(np.nan, np.float32)
+
+    for where, message in (("buffer", "batches of the loss is not finite"), ("gradient", "factor of the loss is not")):
+        with pytest.raises(training.DivergedError, match=message):
+            tempered(callbacks=[Broken(where)]).fit(loader(32), epochs=1)
+
+    class Infinite(Temperature):
+        def forward(self, scores, labels, *, training=True):
+            loss, backward = super().forward(scores, labels, training=training)
+            self.factor.accumulate(np.array(np.inf, np.float32))
+            return loss, backward
+
+    run = tempered()
+    run.loss.__class__ = Infinite
+    with pytest.raises(training.DivergedError, match="the gradient by factor of the loss is not finite"):
+        run.fit(loader(32), epochs=1)
+
+
+# --- what an optimizer holds ---
+
+
+def test_parameters_that_are_not_trained_are_no_secret(capsys):
+    model, other = net(), net()
+    for strange in ([*other.parameters()], [*model.parameters(), other[1].weight]):
+        with pytest.raises(ValueError, match=r"optimizer: .* of this Sequential or of the loss, got .* are of neither"):
+            training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(strange, 0.1))
+    run = trainer(model)
+    run.model = other
+    with pytest.raises(ValueError, match="got 4 of 4 that are of neither; build it with model"):
+        run.fit(loader(), epochs=1)
+
+    run = trainer(net())
+    run.optimizer.param_groups.append(run.optimizer.param_groups[0])
+    with pytest.raises(ValueError, match="optimizer: expected each parameter once, got one in two places"):
+        run.fit(loader(), epochs=1)
+
+    run = trainer(net())
+    for parameter in run.model.parameters():
+        parameter.requires_grad = False
+    assert run.evaluate(loader()).accuracy is not None
+    with pytest.raises(ValueError, match="optimizer: expected a parameter that is learned, but all that it holds"):
+        run.fit(loader(), epochs=1)
+
+    model, loss = net().to(np.float64).to("cpu").to(np.float32), Temperature()
+    before = weights(model)
+    part = training.Trainer(model, loss, optim.SGD(model[4].parameters(), 0.1))
+    part.fit(loader(), epochs=1)
+    assert "not trained, since the optimizer does not hold them: 1.weight, 1.bias, factor of the loss\n" in (
+        capsys.readouterr().out)
+    changed = {name for name, array in weights(model).items() if (array != before[name]).any()}
+    assert changed == {"4.weight", "4.bias"}
+    model[1].weight.requires_grad = model[1].bias.requires_grad = loss.factor.requires_grad = False
+    part.fit(loader(), epochs=1)
+    assert "not trained" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (lambda model, optimizer: (model, nn.CrossEntropyLoss, optimizer), "loss: expected a Module, got the class Cross"),
+    (lambda model, optimizer: (model, optimizer, nn.CrossEntropyLoss()), "loss: expected a Module, got SGD"),
+    (lambda model, optimizer: (model.forward, nn.MSELoss(), optimizer), "model: expected a Module, got method"),
+    (lambda model, optimizer: (model, nn.MSELoss(), optim.SGD), "optimizer: expected an Optimizer, got the class SGD"),
+])
+def test_what_a_trainer_is_made_of(arguments, message):
+    model = net()
+    with pytest.raises(TypeError, match=message):
+        training.Trainer(*arguments(model, optim.SGD(model.parameters(), 0.1)))
+    with pytest.raises(TypeError, match="callbacks: expected a Callback, got the class WeightHistograms itself"):
+        trainer(callbacks=[training.WeightHistograms])
+
+
+# --- what is said before the first step ---
+
+
+def normalizing(features=64):
+    with random.seeded(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(features, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+
+
+def deep(size):
+    """Batch normalization of images, at the end of one pixel each where they have 2 x 2."""
+    with random.seeded(0):
+        return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.Flatten(),
+                             nn.Linear(4 * (size // 2) ** 2, 10))
+
+
+class Plain:
+    """A loader of one's own."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __len__(self):
+        return len(self.loader)
+
+    def epoch(self, epoch, start_step=0):
+        return self.loader.epoch(epoch, start_step)
+
+
+@pytest.mark.parametrize("wrap", [lambda loader: loader, Plain])
+@pytest.mark.parametrize(("model", "size", "count", "batch_size", "message"), [
+    (normalizing, 8, 65, 32, r"its last batch, 3 of 3, has a single .*; leave it out \(drop_last=True\), or give an"),
+    (normalizing, 8, 5, 1, "give another batch_size"),
+    (normalizing, 8, 1, 8, "its only batch has a single sample, .*; give more samples"),
+    (lambda: deep(2), 2, 65, 32, "its last batch, 3 of 3, has a single sample"),
+    (lambda: deep(4), 4, 65, 32, None),
+    (net, 8, 65, 32, None),
+    (normalizing, 8, 66, 32, None),
+])
+def test_a_single_sample_that_cannot_be_normalized(tmp_path, wrap, model, size, count, batch_size, message):
+    images = np.random.default_rng(0).standard_normal((count, 1, size, size)).astype(np.float32)
+    batches = wrap(data.DataLoader((images, DIGITS.train.labels[:count]), batch_size))
+    for folder in (None, tmp_path / "run"):
+        run = trainer(model(), run_dir=folder)
+        before = weights(run.model)
+        if message is None:
+            assert len(run.fit(batches, epochs=1)) == 1
+            continue
+        with pytest.raises(ValueError, match=f"train_loader: .*{message}"):
+            run.fit(batches, epochs=1)
+        assert_equal(weights(run.model), before)
+        assert not list(tmp_path.iterdir())
+
+
+def test_validation_takes_a_single_sample():
+    assert trainer(normalizing()).fit(loader(64), loader(1, 1), epochs=1).records[0]["val_loss"] > 0
+
+
+@pytest.mark.parametrize("given", [
+    (DIGITS.train.images, DIGITS.train.labels), [DIGITS.train.images, DIGITS.train.labels], DIGITS.train,
+    DIGITS.train.images, DIGITS, iter([1]), None, 3])
+def test_what_is_no_loader(given):
+    message = "expected a fastnn.data.DataLoader, or another object with .*; data.DataLoader.* makes one of NumPy"
+    with pytest.raises(TypeError, match=f"train_loader: {message}"):
+        trainer().fit(given, epochs=1)
+    with pytest.raises(TypeError, match=f"^loader: {message}"):
+        trainer().evaluate(given)
+    if given is not None:
+        with pytest.raises(TypeError, match=f"validation_loader: {message}"):
+            trainer().fit(loader(), given, epochs=1)
+
+
+@pytest.mark.peers
+def test_torchs_loader_is_none():
+    torch = pytest.importorskip("torch.utils.data")
+    with pytest.raises(TypeError, match=r"train_loader: expected a fastnn.data.DataLoader, .* got torch\.utils\.data"):
+        trainer().fit(torch.DataLoader([1, 2, 3], 2), epochs=1)
+
+
+IMAGES, LABELS = np.zeros((8, 1, 8, 8), np.float32), np.arange(8)
+
+
+@pytest.mark.parametrize(("arrays", "message"), [
+    ((np.zeros((8, 3, 8, 8), np.float32), LABELS), r"expected 64 features .* got shape \(4, 192\)"),
+    ((np.zeros((8, 1, 9, 9), np.float32), LABELS), "expected 64 features"),
+    ((IMAGES.astype(np.float64), LABELS), "float64"),
+    ((IMAGES, LABELS + 5), "loader: expected labels from 0 to 9, as many as the model gives scores, got 5 to 12"),
+    ((IMAGES, LABELS - 1), "loader: expected labels from 0 to 9, .* got -1 to 6"),
+    ((IMAGES, np.zeros((8, 3), np.float32)), "labels: expected"),
+    ((IMAGES,), "loader: expected batches that are tuples of the model's inputs and the targets, got 1"),
+    ((IMAGES, IMAGES, LABELS), "takes|argument"),
+])
+def test_data_that_do_not_fit_are_refused_before_the_first_step(tmp_path, arrays, message):
+    run = trainer(run_dir=tmp_path / "run")
+    before = weights(run.model)
+    wrong = data.DataLoader(arrays, 4, shuffle=False)
+    for loaders, name in (((wrong, None), "train_loader"), ((loader(), wrong), "validation_loader")):
+        with pytest.raises((TypeError, ValueError), match=message) as caught:
+            run.fit(*loaders, epochs=1)
+        assert f"of {name}, tried before the first step" in caught.value.__notes__[-1]
+        assert not list(tmp_path.iterdir())
+        assert_equal(weights(run.model), before)
+
+
+def test_what_is_tried_before_the_first_step_leaves_no_trace():
+    """Neither in running statistics, nor in a loss, nor in what is drawn."""
+    model = normalizing()
+    with random.seeded(0):
+        reference = normalizing()
+    run = training.Trainer(model, Temperature(), optim.SGD(model.parameters(), 0.1), progress=False)
+    before = weights(model), weights(run.loss)
+    run._train_loader, run._steps_per_epoch = loader(), 3
+    run._check_model(loader(), loader())
+    assert_equal(weights(model), before[0])
+    assert_equal(weights(run.loss), before[1])
+    assert_equal(weights(reference), before[0])
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 # --- what diverges ---
 
 
@@ -481,18 +758,132 @@ def test_a_gradient_that_is_not_finite_is_named():
     assert_equal(weights(run.model), before)
 
 
-def test_inputs_that_are_not_finite_are_blamed():
+def test_data_that_are_not_finite_are_blamed():
     images, labels = next(loader(batch_size=96).epoch(0))
-    images[3, 0, 2, 2] = np.nan
-    with pytest.raises(training.DivergedError, match="the inputs of this batch are not finite themselves"):
-        trainer().fit(data.DataLoader((images, labels), 32), epochs=1)
+    images[40, 0, 2, 2] = np.nan
+    sick = data.DataLoader((images, labels), 32)
+    with pytest.raises(training.DivergedError, match=r"the inputs of this batch are not finite themselves: mend the "
+                                                     r"data \(sample 40 of the loader's arrays\)"):
+        trainer().fit(sick, epochs=1)
+    with pytest.raises(training.DivergedError, match=r"the validation loss is nan in epoch 1 after 3 of 3 steps .*: "
+                                                     r"the inputs of validation batch 2 are .* \(sample 40 of the"):
+        trainer().fit(loader(), sick, epochs=1)
+    with pytest.raises(training.DivergedError, match=r"the inputs of validation batch \d are .* \(sample \d+ of it\)"):
+        trainer().fit(loader(), Plain(sick), epochs=1)
+
+    def spoil(batch, rng):
+        return np.where(batch > 1, np.inf, batch).astype(np.float32)
+
+    with pytest.raises(training.DivergedError, match=r"the inputs of this batch .*: mend the transform"):
+        trainer().fit(data.DataLoader((images[:32], labels[:32]), 32, transform=spoil), epochs=1)
+
+    x = np.ones((4, 2), np.float32)
+    y = np.array([[1], [2], [np.inf], [3]], np.float32)
+    model = TwoInputs()
+    run = training.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), 0.1), progress=False)
+    with pytest.raises(training.DivergedError, match=r"the targets .*: mend the data \(array 2, sample 2 of the load"):
+        run.fit(data.DataLoader((np.ones((4, 3), np.float32), np.ones((4, 4), np.float32), y + 0 * x), 4), epochs=1)
 
 
-def test_a_validation_loss_that_is_not_finite_stops_the_run():
+def test_a_model_that_overflows_in_validation_alone_is_not_blamed_on_the_data():
     images, labels = next(loader(batch_size=96).epoch(0))
-    images[3, 0, 2, 2] = np.nan
-    with pytest.raises(training.DivergedError, match="the validation loss is nan in epoch 1 after 3 of 3 steps"):
-        trainer().fit(loader(), data.DataLoader((images, labels), 32), epochs=1)
+    run = trainer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(10, 10)))
+    with np.errstate(all="ignore"), pytest.raises(training.DivergedError, match=r"the validation loss .* lower lear"):
+        run.fit(loader(), data.DataLoader((images * np.float32(1e38), labels), 32), epochs=1)
+
+
+class Spoil(training.Callback):
+    """Breaks something in the last step of the second epoch."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_step_end(self, trainer, loss):
+        if trainer._state.updates == 6:
+            self.what(trainer)
+
+
+def spoil_parameter(trainer):
+    trainer.model[1].weight.data[0, 0] = np.nan
+
+
+def spoil_statistics(trainer):
+    trainer.model[2].running_var = trainer.model[2].running_var * np.float32(np.inf)
+
+
+def spoil_moment(trainer):
+    trainer.optimizer._states[0]["exp_avg_sq"][0, 0] = np.inf
+
+
+def spoil_size(trainer):
+    for parameter in trainer.model.parameters():
+        parameter.data *= np.float32(1e30)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize(("what", "message"), [
+    (spoil_parameter, r"1\.weight is not finite"),
+    (spoil_statistics, r"2\.running_var is not finite"),
+    (spoil_moment, r"the optimizer's exp_avg_sq for 1\.weight is not finite"),
+    (spoil_size, r"the loss of the last batch is (nan|inf) after its update,"),
+])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_a_last_step_breaks_is_not_saved(tmp_path, device, validated, what, message):
+    """Whatever it is, the checkpoint before stays, and the message says so; without a folder, too, it is an error."""
+    def run(what, **options):
+        model = normalizing()
+        return training.Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 0.01), progress=False,
+                                device=device, callbacks=[Spoil(what)], **options)
+
+    fit = {"validation_loader": loader(), "epochs": 2} if validated else {"epochs": 2}
+
+    class Keep(training.Callback):
+        def on_epoch_begin(self, trainer, epoch):
+            if epoch == 1:
+                self.files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    broken, keep = run(what, run_dir=tmp_path), Keep()
+    broken.callbacks.append(keep)
+    with pytest.raises(training.DivergedError, match=f"^{message} in epoch 2 after 3 of 3 steps .*: try a") as caught:
+        broken.fit(loader(), **fit)
+    assert str(caught.value).endswith(f"{tmp_path / 'last.safetensors'} is as it was")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == keep.files
+    if what is not spoil_size:
+        with pytest.raises(training.DivergedError, match=message):
+            run(what).fit(loader(), **fit)
+    resumed, whole = run(lambda trainer: None, run_dir=tmp_path), run(lambda trainer: None)
+    resumed.fit(loader(), **fit, resume=True)
+    whole.fit(loader(), **fit)
+    assert_equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_rate_that_is_far_too_high_leaves_the_first_checkpoint(tmp_path):
+    for place, (count, epochs) in enumerate([(32, 1), (32, 2), (96, 1)]):
+        run = trainer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(10, 10)), lr=1e30,
+                      run_dir=tmp_path / str(place))
+        before = weights(run.model)
+        with np.errstate(all="ignore"), pytest.raises(training.DivergedError, match="is as it was"):
+            run.fit(loader(count), epochs=epochs)
+        tensors, metadata = training.load(tmp_path / str(place) / "last.safetensors")
+        assert_equal(training.checkpoint.part(tensors, "model"), before)
+        assert metadata["state"]["epoch"] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+def test_what_a_step_breaks_is_not_saved_on_ctrl_c(tmp_path):
+    run = trainer(run_dir=tmp_path, callbacks=[Spoil(spoil_parameter), PressCtrlC("on_step_end", 6)])
+    with pytest.raises(training.DivergedError, match=r"1\.weight is not finite in epoch 2 after 3 of 3 steps"):
+        run.fit(loader(), epochs=3)
+    assert training.load(tmp_path / "last.safetensors")[1]["state"]["epoch"] == 1
+
+
+def test_weights_that_are_not_finite_from_the_start(tmp_path):
+    run = trainer(run_dir=tmp_path / "run")
+    run.model[4].bias.data[3] = np.inf
+    with pytest.raises(ValueError, match=r"model: expected finite weights to begin with, but 4\.bias is not finite"):
+        run.fit(loader(), epochs=1)
+    assert not list(tmp_path.iterdir())
 
 
 # --- wrong arguments, and what is shown ---
