@@ -6,14 +6,15 @@ import json
 import math
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 _JSON_LIMIT = 1 << 24       # bytes of a JSON file
 _DIGITS = 40                # of a whole number: more than 128 bits need
 
 
-def open_file(path: str | os.PathLike[str], what: str) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], what: str) -> BufferedReader:
     """Open a file to be read; `what` it should be is said where it is none.
 
     Raises

@@ -47,6 +47,7 @@ def nothing_waits() -> Callable[[Callable[[], object]], None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true",
                      help="fail where a comparison with a peer, a test on real data or in a browser is skipped")
+    parser.addoption("--mutations", type=int, default=25, help="how many damaged files of each format are tried")
     parser.addoption("--capability", help="compile the CUDA kernels to PTX for this compute capability, such as 9.0")
 
 

@@ -32,7 +32,7 @@ def _unzipped(path: str | os.PathLike[str], what: str) -> Iterator[tuple[BinaryI
     """Open a file, through gzip where it is a gzip stream; yield it, its size on the disk and whether it is zipped."""
     with open_file(path, what) as file:
         size = os.fstat(file.fileno()).st_size
-        zipped = file.peek(2)[:2] == b"\x1f\x8b"      # type: ignore[attr-defined]
+        zipped = file.peek(2)[:2] == b"\x1f\x8b"
         if not zipped:
             yield file, size, False
             return
@@ -273,16 +273,16 @@ def _unpickled(raw: bytes) -> Any:
         if name not in _CIFAR_OPCODES:
             raise ValueError(f"it asks for {name}, which no CIFAR-10 batch holds")
         if name == "GLOBAL":
-            named = tuple(argument.split(" ", 1))
+            named = tuple(_checked(argument, str).split(" ", 1))
             if named not in _CIFAR_GLOBALS:
                 raise ValueError(f"it asks for {'.'.join(named):.80}, which no CIFAR-10 batch holds")
             stack.append(named)
         elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
+            memo[_checked(argument, int)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[_checked(argument, int)])
         elif name in ("BINSTRING", "SHORT_BINSTRING"):
-            stack.append(argument.encode("latin-1"))
+            stack.append(_checked(argument, str).encode("latin-1"))
         elif name.startswith("BININT"):
             stack.append(argument)
         elif name in ("NONE", "NEWTRUE", "NEWFALSE"):

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._files import open_file, parse_json
 from fastnn.nn import Module
 from fastnn.training._extra import require
 
@@ -103,16 +104,28 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     ...     training.load(Path(folder, "bias"))
     ({'bias': array([0., 0.])}, {})
     """
+    return _read(path, tensors=True)
+
+
+def _read(path: str | os.PathLike[str], tensors: bool) -> tuple[Tensors, dict[str, Any]]:
     safetensors = require("safetensors", "reading a checkpoint")
-    if not Path(path).is_file():
-        raise CheckpointError(f"{os.fspath(path)}: expected a checkpoint, but there is no such file")
+    try:
+        open_file(path, "a checkpoint").close()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (it is no dict)
+            metadata = parse_json((file.metadata() or {}).get(_METADATA, "{}"), _METADATA, "metadata")
+            names = file.keys() if tensors else []
+            return {name: file.get_tensor(name) for name in names}, metadata
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{os.fspath(path)}: expected a checkpoint (a safetensors file), but this file is "
                               f"truncated or something else: {error}") from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what was saved with the tensors of a file, without reading these; errors are those of `load`."""
+    return _read(path, tensors=False)[1]
 
 
 def load_model(path: str | os.PathLike[str], model: Module) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def test_a_foreign_file_is_named(tmp_path, contents):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "nothing", tmp_path):
-        with pytest.raises(training.CheckpointError, match="there is no such file"):
+    for path, what in ((tmp_path / "nothing", "there is no such file"), (tmp_path, "it is a folder")):
+        with pytest.raises(training.CheckpointError, match=f"expected a checkpoint, but {what}"):
             training.load(path)
 
 
