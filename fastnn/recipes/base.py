@@ -254,8 +254,7 @@ def check_types(recipe: type, options: Mapping[str, Any], path: Path) -> None:
     hints = get_type_hints(recipe)
     for name, value in options.items():
         if not _is(value, hints[name]):
-            hint = getattr(hints[name], "__name__", str(hints[name])) if isinstance(hints[name], type) else hints[name]
-            raise ValueError(f"{path}: expected {name} to be {hint}, as the run had it, got {value!r:.100}")
+            raise ValueError(f"{path}: expected {_said(hints[name])} as {name}, got {value!r:.100}")
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -268,6 +267,18 @@ def _is(value: Any, hint: Any) -> bool:
     if kind is tuple:
         return isinstance(value, list) and all(_is(item, inner[0]) for item in value)
     return type(value) in {float: (float, int), Path: (str,)}.get(hint, (hint,))
+
+
+def _said(hint: Any) -> str:
+    """A type in words."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if kind in (Union, UnionType):
+        return " or ".join(map(_said, inner))
+    if kind is tuple:
+        return f"a list of {_said(inner[0])}"
+    return {type(None): "null", Path: "a path"}.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
