@@ -71,6 +71,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true",
                      help="fail where a comparison with a peer, a test on real data or in a browser is skipped")
+    parser.addoption("--mutations", type=int, default=25, help="how many damaged files of each format are tried")
     parser.addoption("--capability", help="compile the CUDA kernels to PTX for this compute capability, such as 9.0")
     parser.addoption("--random-calls", type=int, default=1500, help="how many random calls of kernels are judged")
     parser.addoption("--seed", type=int, default=0, help="which random calls these are")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastnn._files import read_json
 from fastnn.recipes import RECIPES
 from fastnn.recipes.base import CONFIG, RESULTS, RUNS, read_config
 from fastnn.training.checkpoint import replace_file
@@ -38,7 +38,7 @@ def results(runs: Path = RUNS, /, write: Path | None = None) -> None:
             continue
         try:
             name, row = read(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"passed over: {error}", file=sys.stderr)
             continue
         newest[name] = max(newest.get(name, (0.0, row)), (path.stat().st_mtime, row))
@@ -55,14 +55,17 @@ def results(runs: Path = RUNS, /, write: Path | None = None) -> None:
 def read(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the recipe of the run that left these results, and its row."""
     try:
-        config, found = read_config(path.parent), json.loads(path.read_bytes())
+        config, found = read_config(path.parent), read_json(path, "the results of a run")
         name, figures, minutes = config["recipe"], found["figures"], found["minutes"]
+        if not all(isinstance(text, str) and text.isprintable() for text in
+                   (found["command"], found["machine"], *figures.values())):
+            raise TypeError
         headline = RECIPES[name].headline
         ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
                          for figure in headline if figure in figures)
         return name, (name, RECIPES[name].reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}",
                       f"`{found['command']}`", found["machine"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path.parent}: expected a finished run of this version, with its configuration, figures, "
                          "command and machine, got something else") from error
 

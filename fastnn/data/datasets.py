@@ -11,6 +11,7 @@ given and lacks the files, that is an error and nothing is downloaded.
 from __future__ import annotations
 
 import hashlib
+import io
 import operator
 import os
 from collections.abc import Iterable, Sequence
@@ -21,11 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.data.download import CIFAR10_BATCHES, SOURCES, check_sha256, fetch, fetch_cifar10_batches
+from fastnn._files import open_file
+from fastnn.data.download import BATCH_LIMIT, CIFAR10_BATCHES, SOURCES, check_sha256, fetch, fetch_cifar10_batches
 from fastnn.data.formats import read_bytes, read_cifar_batch, read_csv, read_idx
 from fastnn.random import generator
 
 _DIGITS = tuple("0123456789")
+_DIGITS_SHA256 = "d27328d43981b0196cf0f7985c141a82e6e92e13fdcc3636b5bd21d691864885"
 _FASHION = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -128,7 +131,9 @@ def digits() -> Dataset:
            [ 0,  0, 13, 15, 10, 15,  5,  0],
            [ 0,  3, 15,  2,  0, 11,  8,  0]], dtype=uint8)
     """
-    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
+    path = Path(__file__).with_name("digits.npz")
+    check_sha256(raw := path.read_bytes(), _DIGITS_SHA256, str(path))
+    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
         images, labels, test = file["images"][:, None], file["labels"].astype(np.int64), file["test"]
     held_out = np.zeros(len(labels), bool)
     held_out[test] = True
@@ -204,8 +209,8 @@ def fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 def cifar10(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Return CIFAR-10: colour photographs of 32x32 pixels (Krizhevsky, 2009).
 
-    The batches are pickles; each is checked against its published SHA-256, and is read by an
-    unpickler that admits nothing but what they hold.
+    The batches are pickles; each is checked against its published SHA-256, and is read opcode by
+    opcode, without running anything and admitting nothing but what they hold.
 
     Parameters
     ----------
@@ -238,7 +243,7 @@ def cifar10(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     if paths is None:
         contents = fetch_cifar10_batches().items()
     else:
-        contents = ((str(path), read_bytes(path)) for path in paths)
+        contents = ((str(path), read_bytes(path, BATCH_LIMIT)) for path in paths)
     batches = []
     for (name, raw), digest in zip(contents, CIFAR10_BATCHES.values(), strict=True):
         check_sha256(raw, digest, name)
@@ -392,5 +397,6 @@ def _read_original(name: str, path: Path) -> NDArray[Any]:
     except ValueError as error:
         if path.name not in SOURCES[name].sha256:
             raise
-        got = hashlib.sha256(path.read_bytes()).hexdigest()
+        with open_file(path, "an IDX file") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
         raise ValueError(f"{error}. Expected SHA-256 {SOURCES[name].sha256[path.name]}, got {got}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ SOURCES = {
     ),
 }
 
+BATCH_LIMIT = 1 << 25       # bytes: each batch of CIFAR-10 has 31 million
 CIFAR10_BATCHES = {
     "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
     "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
@@ -142,10 +144,13 @@ def fetch_cifar10_batches() -> dict[str, bytes]:
     (archive,) = fetch("cifar10")
     members = {f"cifar-10-batches-py/{name}": name for name in CIFAR10_BATCHES}
     contents = {}
-    with tarfile.open(archive, "r|gz") as tar:
-        for member in tar:
-            if member.name in members and (file := tar.extractfile(member)):
-                contents[members[member.name]] = file.read()
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                if member.name in members and member.size <= BATCH_LIMIT and (file := tar.extractfile(member)):
+                    contents[members[member.name]] = file.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive}: expected a whole archive, got a damaged one ({error}); fetch it again") from error
     if missing := CIFAR10_BATCHES.keys() - contents.keys():
         raise ValueError(f"{archive}: expected the batches of CIFAR-10, got none named {', '.join(sorted(missing))}")
     return {name: contents[name] for name in CIFAR10_BATCHES}

@@ -46,10 +46,14 @@ class Optimizer:
     def __init__(self, params: Iterable[Parameter] | Iterable[Group], **options: Any) -> None:
         self.param_groups = _groups(params, options)
         self._states: dict[int, dict[str, Array]] = {}      # by the place of the parameter
+        self.check()
+
+    def check(self) -> None:
+        """Raise a TypeError or ValueError where an option of a group is of the wrong kind or out of range."""
         nothing = np.empty(0)
         for group in self.param_groups:
             as_float("lr", group["lr"], 0)
-            self._update(nothing, nothing, self._state(nothing, group), group, group["lr"])     # checks the options
+            self._update(nothing, nothing, self._state(nothing, group), group, group["lr"])     # the kernel checks
 
     def step(self, factor: float = 1.0) -> None:
         """Update each parameter that has a gradient and is not frozen.

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 import llvmlite.binding
 
 from fastnn import kernels
+from fastnn._files import read_json
 from fastnn.kernels import _cuda
 from fastnn.recipes.space import Space
 from fastnn.training._folder import check_free, hold
@@ -28,7 +30,7 @@ RUNS = Path("runs")
 CONFIG, RESULTS = "config.json", "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
-_CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
+CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 
@@ -87,7 +89,7 @@ class Recipe(ABC):
         with Interrupts(at_once=True), ExitStack() as self._held:
             self.experiment()
             assert self.run_dir is not None
-            results = json.loads((self.run_dir / RESULTS).read_bytes())
+            results = read_json(self.run_dir / RESULTS, "the results of a run")
             # Of a run in several parts, this one has seen the last alone.
             results |= {"command": self.command(), "machine": machine(self.device),
                         "minutes": None if resumed else (time.perf_counter() - begin) / 60}
@@ -131,7 +133,7 @@ class Recipe(ABC):
             self.run_dir = saved.run_dir
             for field in fields(self):
                 ours, theirs = getattr(self, field.name), getattr(saved, field.name)
-                if ours != theirs and field.name not in _CHANGEABLE:
+                if ours != theirs and field.name not in CHANGEABLE:
                     raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
                                      f"begun, got {ours}; leave it out, or begin a new run")
         if self.run_dir is not None:
@@ -259,26 +261,56 @@ def load(run_dir: str | os.PathLike[str]) -> Any:
     """
     from fastnn.recipes import RECIPES
 
-    config = read_config(run_dir)
+    config, path = read_config(run_dir), Path(run_dir, CONFIG)
     try:
         recipe = RECIPES[config["recipe"]]
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
+        check_types(recipe, options, path)
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                                   for name, value in options.items()}
         if values["data_dir"] is not None:
             values["data_dir"] = Path(values["data_dir"])
         return recipe(**values, run_dir=Path(run_dir))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{Path(run_dir, CONFIG)}: expected what a run of one of {', '.join(RECIPES)} wrote, got "
+        raise ValueError(f"{path}: expected what a run of one of {', '.join(RECIPES)} wrote, got "
                          f"{config!r:.200}") from error
 
 
-def read_config(run_dir: str | os.PathLike[str]) -> Any:
+def check_types(recipe: type, options: Mapping[str, Any], path: Path) -> None:
+    """Raise a ValueError where an option from a file is not of the type that the recipe's field has."""
+    hints = get_type_hints(recipe)
+    for name, value in options.items():
+        if not _is(value, hints[name]):
+            raise ValueError(f"{path}: expected {_said(hints[name])} as {name}, got {value!r:.100}")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of the type that a field's annotation names."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in inner)
+    if kind in (Union, UnionType):
+        return any(_is(value, choice) for choice in inner)
+    if kind is tuple:
+        return isinstance(value, list) and all(_is(item, inner[0]) for item in value)
+    return type(value) in {float: (float, int), Path: (str,)}.get(hint, (hint,))
+
+
+def _said(hint: Any) -> str:
+    """A type in words."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if kind in (Union, UnionType):
+        return " or ".join(map(_said, inner))
+    if kind is tuple:
+        return f"a list of {_said(inner[0])}"
+    return {type(None): "null", Path: "a path"}.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what config.json says of a run."""
     path = Path(run_dir, CONFIG)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{os.fspath(run_dir)}: expected the folder of a run, but there is no {CONFIG} in it")
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON that a run wrote, got something else: {error}") from error
+    return read_json(path, "the configuration of a run")

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
-from fastnn.recipes.base import CONFIG, Recipe, check_above_0, read_config
-from fastnn.recipes.image_file import read_image
+from fastnn.recipes.base import CHANGEABLE, CONFIG, Recipe, check_above_0, read_config
+from fastnn.recipes.image_file import MAX_PIXELS, read_image
+from fastnn.training.checkpoint import read_metadata
 from fastnn.training.metrics import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BEST = "best.safetensors"
+BEST, LAST = "best.safetensors", "last.safetensors"
 
 _BATCH = 500                                # images in a batch that is only evaluated
 
@@ -69,6 +72,8 @@ class ImageClassifier(Recipe):
 
     validation: ClassVar[float] = 0.1
     label_smoothing: ClassVar[float] = 0.1
+    varying: ClassVar[tuple[str, ...]] = ()
+    """Options in which the best checkpoint may differ from the run's."""
 
     @abstractmethod
     def dataset(self) -> data.Dataset:
@@ -107,8 +112,25 @@ class ImageClassifier(Recipe):
         check_above_0("lr", self.lr)
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay}")
+        if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
+            self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
         if self.track:
             training.tracker(self.track)        # says what is not installed
+
+    def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:
+        """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
+
+        That is seen before the model is made, which has no other size than its weights.
+        """
+        saved = metadata.get("config")
+        if not isinstance(saved, dict):
+            raise training.CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one "
+                                           "without")
+        for name, value in json.loads(json.dumps(self.config())).items():
+            if name in saved and name not in (*CHANGEABLE, *self.varying) and value != saved[name]:
+                raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
+                                 f"{path.name} was written, got {value!r:.100}; mend it, or take the run from its copy")
+        return saved
 
     def experiment(self) -> None:
         trainer, dataset, normalize = self.fit()
@@ -239,11 +261,12 @@ class ImageClassifier(Recipe):
     def trained(self) -> tuple[nn.Module, Any]:
         """Return the best model of the run in run_dir, and what config.json says of its inputs."""
         assert self.run_dir is not None
+        path = self.run_dir / BEST
+        saved = self.check_saved(read_metadata(path), path)
         model = self.model()
-        training.load_model(self.run_dir / BEST, model)
-        config = read_config(self.run_dir)
-        inputs = config.get("inputs") if isinstance(config, dict) else None
-        if not _fits(inputs, model):
+        training.load_model(path, model)
+        inputs = read_config(self.run_dir).get("inputs")
+        if inputs != saved.get("inputs") or not _fits(inputs, model):
             raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs the classes, shape, scale, mean and std "
                              f"of the images that this {type(model).__name__} was trained on, got {inputs!r:.200}")
         return model, inputs
@@ -253,11 +276,13 @@ def _fits(inputs: Any, model: nn.Module) -> bool:
     """Whether what config.json says of the inputs can be used with the model."""
     try:
         channels, height, width = inputs["shape"]
+        if not 0 < channels * height * width <= MAX_PIXELS:
+            return False
         pixels = np.zeros((1, channels, height, width), np.uint8)
         scores = model(data.to_float(pixels, inputs["mean"], inputs["std"], scale=inputs["scale"]))
-        return (len(scores[0]) == len(inputs["classes"]) and all(isinstance(name, str) for name in inputs["classes"])
+        return (len(scores[0]) == len(inputs["classes"]) and all(name.isprintable() for name in inputs["classes"])
                 and bool(np.isfinite(scores).all()))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         return False
 
 

@@ -48,6 +48,8 @@ class LinearClassifier(ImageClassifier):
     factors: tuple[float, ...] = (0.3, 1.0, 3.0)
     """The grid: learning rate and decay are multiplied by each of these. 1 alone trains once."""
 
+    varying: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "factors")
+
     initial_loss: ClassVar[float]
     """The loss of equal scores."""
 

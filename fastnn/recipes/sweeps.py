@@ -29,12 +29,13 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn import kernels, random, training
+from fastnn._files import open_file
 from fastnn.recipes.base import RUNS, as_path, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
 from fastnn.training._interrupts import SIGNALS, Interrupts
-from fastnn.training.metrics import Record, percent
+from fastnn.training.metrics import Record, is_number, percent
 
 STUDY, TRIALS = "study.db", "trials"
 
@@ -44,6 +45,7 @@ _PATIENCE = 60                              # seconds to wait for the file while
 _RETRIES = 3                                # of a trial whose workers die
 _GIVE_UP = 3                                # by how many failures may exceed results
 _ELSEWHERE = ("data_dir", "track", "device")    # options that do not decide what a trial gives, but for rounding
+_ENDS = "diverged", "error"                 # what a trial's attributes say of how it ended
 _SHOWN = 10                                 # trials in the table of the best
 
 
@@ -117,8 +119,9 @@ class Sweep:
                              "file as study, and it goes on")
         recipe.check()
         if self.study is not None:
-            _check_file(self.study)
-            if not self.study.exists() and (self.study.parent / TRIALS).exists():
+            if self.study.exists():
+                self._check_study(_read(self.study, self.space))
+            elif (self.study.parent / TRIALS).exists():
                 raise FileExistsError(f"study: the trials of another study lie in {self.study.parent}; give a file in "
                                       "another folder")
         # Where the data set has to be downloaded, one process does.
@@ -130,7 +133,8 @@ class Sweep:
         with Interrupts(at_once=True), _quiet():
             file = self._open_folder()
             study = _open(file, self.recipe.epochs)
-            self._check_study(study)
+            if "sweep" not in study.user_attrs:
+                study.set_user_attr("sweep", self._options())
             known = study.get_trials(deepcopy=False)
             print(f"{self.recipe.name}: a sweep for the best validation accuracy, {self.trials} trials by "
                   f"{self.workers} worker{'s' if self.workers > 1 else ''}")
@@ -154,12 +158,10 @@ class Sweep:
                           "another") from error
         return self.study
 
-    def _check_study(self, study: Any) -> None:
-        """Begin the study, or see that it was begun with this recipe, these options and this space."""
+    def _check_study(self, theirs: dict[str, str] | None) -> None:
+        """Raise an error unless a study was begun with this recipe, these options and this space."""
         ours = self._options()
-        theirs = study.user_attrs.get("sweep")
         if theirs is None:
-            study.set_user_attr("sweep", ours)
             return
         if theirs["recipe"] != ours["recipe"]:
             raise ValueError(f"study: expected a study of {ours['recipe']}, but {self.study} is one of "
@@ -392,6 +394,8 @@ class _Lock:
         except sqlite3.OperationalError as error:
             raise OSError(f"study: another process holds {self._path} for longer than {_PATIENCE} s, suspended perhaps "
                           f"({error}); end it, then do the same again") from error
+        except sqlite3.Error as error:
+            raise OSError(f"study: {self._path} cannot be locked ({error}); if it is damaged, delete it") from error
 
     def release(self) -> None:
         self._connection.execute("ROLLBACK")
@@ -400,21 +404,65 @@ class _Lock:
 # --- the file ---
 
 
-def _check_file(file: Path) -> None:
-    """Raise an error where a file that is there holds no study, before Optuna makes its tables in it."""
-    if not file.exists():
-        return
+def _read(file: Path, space: Space) -> dict[str, str] | None:
+    """Return the options of a study's trials; raise an error where its file holds none or is damaged.
+
+    Nothing is written: Optuna would make its tables in any database, and sees what is wrong with one late.
+    """
     what = f"study: expected the file of a study that fastnn sweep wrote, but {file} is"
-    if not file.is_file():
-        raise ValueError(f"{what} no file")
+    try:
+        open_file(file, "the file of a study").close()
+    except OSError as error:
+        raise ValueError(f"{what} no file, or cannot be opened ({error})") from error
     try:
         with closing(_connect(file)) as connection:
-            tables = {name for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            names = {name for name, in connection.execute("SELECT study_name FROM studies")} if tables else {_NAME}
+            (state,), = connection.execute("PRAGMA integrity_check(1)")
+            if state != "ok":
+                raise ValueError(f"{what} damaged ({' '.join(str(state).split()):.200})")
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table'").fetchone():
+                return None
+            names = [name for name, in connection.execute("SELECT study_name FROM studies")]
     except sqlite3.Error as error:
         raise ValueError(f"{what} none ({error})") from error
-    if names - {_NAME}:
-        raise ValueError(f"{what} Optuna's study {', '.join(sorted(names))}")
+    if names and names != [_NAME]:
+        raise ValueError(f"{what} Optuna's study {', '.join(map(str, names)):.80}")
+    if not names:
+        return None
+    optuna = require("optuna", "a sweep", "sweep")
+    try:
+        with _quiet(), closing(_connect(file)) as connection:
+            storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: connection})
+            study = optuna.load_study(study_name=_NAME, storage=storage)
+            options = study.user_attrs.get("sweep")
+            known = study.get_trials()
+            storage.engine.dispose()
+        _check_trials(known, options, space)
+        return options
+    except RuntimeError as error:
+        raise ValueError(f"{what} of another version of Optuna: {error}") from error
+    except Exception as error:              # a database with other values in it raises nearly anything
+        why = " ".join(str(error).split())
+        raise ValueError(f"{what} damaged ({why:.200}); take a copy of it, or give another file") from error
+
+
+def _check_trials(trials: Sequence[Any], options: Any, space: Space) -> None:
+    """Raise a ValueError unless trials of these options have the values that a sweep gives them."""
+    if options is None and not trials:
+        return
+    if not isinstance(options, dict) or not all(isinstance(text, str) for text in (options.get("recipe"),
+                                                                                  *options.values())):
+        raise ValueError(f"expected the options of its trials as text, got {options!r:.100}")
+    for trial in _results(trials):
+        accuracies = [*trial.intermediate_values.values(), *([trial.value] if trial.state.name == "COMPLETE" else [])]
+        if not all(is_number(value) and 0 <= value <= 1 for value in accuracies):
+            raise ValueError(f"expected accuracies from 0 to 1 of trial {trial.number}, got {accuracies!r:.100}")
+        if trial.duration is None or not all(isinstance(trial.user_attrs.get(name, ""), str) for name in _ENDS):
+            raise ValueError(f"expected to know how trial {trial.number} ended")
+        if all(options.get(name) == f"searched: {_text(choice)}" for name, choice in space.items()):
+            for name, choice in space.items():      # else it is another sweep's, which is said by itself
+                if trial.distributions[name] != _distribution(choice) or not _holds(choice, trial.params[name]):
+                    raise ValueError(f"expected {name} of trial {trial.number} to be {_text(choice)}, got "
+                                     f"{trial.params[name]!r:.40} of {trial.distributions[name]}")
 
 
 def _connect(file: Path) -> sqlite3.Connection:
@@ -494,6 +542,19 @@ def _suggest(trial: Any, space: Space) -> dict[str, Any]:
         else:
             drawn[name] = trial.suggest_categorical(name, [_label(value) for value in choice])
     return _values(drawn, space)
+
+
+def _distribution(choice: Any) -> Any:
+    """What Optuna holds of how `_suggest` draws an option."""
+    distributions = require("optuna", "a sweep", "sweep").distributions
+    if not isinstance(choice, Range):
+        return distributions.CategoricalDistribution([_label(value) for value in choice])
+    kind = distributions.IntDistribution if choice.draws_integers else distributions.FloatDistribution
+    return kind(choice.low, choice.high, log=choice.log)
+
+
+def _holds(choice: Any, value: Any) -> bool:
+    return choice.low <= value <= choice.high if isinstance(choice, Range) else True     # Optuna counts choices
 
 
 def _values(params: Mapping[str, Any], space: Space) -> dict[str, Any]:

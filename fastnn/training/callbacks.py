@@ -233,4 +233,9 @@ class WeightHistograms(Callback):
         return {"ranges": np.stack(self.ranges), "counts": np.stack(self.counts)} if self.counts else {}
 
     def load_state_dict(self, state: Tensors) -> None:
-        self.ranges, self.counts = list(state["ranges"]), list(state["counts"])
+        ranges, counts = state["ranges"], state["counts"]
+        times_and_layers = counts.shape[:2]
+        if counts.shape != (*times_and_layers, self.bins) or ranges.shape != (*times_and_layers, 2):
+            raise ValueError(f"expected ranges of shape (times, layers, 2) and counts of (times, layers, {self.bins}), "
+                             f"got {ranges.shape} and {counts.shape}")
+        self.ranges, self.counts = list(ranges), list(counts)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._files import open_file, parse_json
 from fastnn.nn import Module
 from fastnn.training._extra import require
 from fastnn.training._lock import grasp, locked
@@ -24,6 +25,7 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 _METADATA = "fastnn"
 _PART = ".part"
 _HEAD = 512             # bytes from which it is seen what a file is
+_WHOLE = 1 << 62
 
 _DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
            "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8"}
@@ -139,27 +141,18 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     ({'bias': array([0., 0.])}, {})
     """
     path, safetensors = Path(path), require("safetensors", "reading a checkpoint")
-    try:
-        if not path.is_file():
-            raise CheckpointError(f"{path}: expected a checkpoint, but {_no_file(path)}")
-        with open(path, "rb") as file:
-            head = file.read(_HEAD)
-            # What is told from its beginning, and may be large, is not read.
-            raw = b"" if (foreign := _foreign(path, head)) else head + file.read()
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a checkpoint, but it cannot be read ({error.strerror})") from error
-    if foreign:
-        raise CheckpointError(f"{path}: expected a checkpoint (a safetensors file), but {foreign}")
+    raw = _read(path)
     try:
         tensors = {name: _decoded(name, **entry) for name, entry in safetensors.deserialize(raw)}
-        text = _header(raw).get("__metadata__", {}).get(_METADATA, "{}")
-        metadata: dict[str, Any] = json.loads(text)
-        if not isinstance(metadata, dict):
-            raise ValueError(f"its metadata are {text:.100}, not an object of JSON")
-    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: expected a checkpoint (a safetensors file), but this file is "
-                              f"{_truncated(raw) or f'damaged: {error}'}") from error
-    return tensors, metadata
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise _damaged(path, raw, error) from error
+    return tensors, _metadata(path, raw)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what was saved with the tensors of a file, without reading these; errors are those of `load`."""
+    path = Path(path)
+    return _metadata(path, _read(path, header=True))
 
 
 class Loaded(dict[str, Any]):
@@ -312,12 +305,10 @@ def unwritable(path: Path, error: OSError) -> CheckpointError:
 # --- what a file is that is no checkpoint ---
 
 
-def _no_file(path: Path) -> str:
-    """Say what lies under a path that is no file."""
-    if not path.is_dir():
-        return "there is no such file" + (": it is a device or a pipe" if path.exists() else "")
-    inside = sorted(file.name for file in path.iterdir() if file.suffix == ".safetensors")
-    return "there is no such file: it is a folder" + (f", which holds {', '.join(inside[:5])}: give one" * bool(inside))
+def _inside(path: Path) -> str:
+    """Say which checkpoints lie in a folder."""
+    inside = sorted(file.name for file in path.iterdir() if file.suffix == ".safetensors") if path.is_dir() else []
+    return f", which holds {', '.join(inside[:5])}: give one" if inside else ""
 
 
 def _foreign(path: Path, head: bytes) -> str | None:
@@ -342,9 +333,39 @@ def _json(path: Path) -> str:
             f"{' ...' * (len(parts) > 5)}: give load_state_dict the tensors of all of them in one dict")
 
 
-def _header(raw: bytes) -> Any:
+def _read(path: Path, header: bool = False) -> bytes:
+    """Return what a file of tensors holds, or its header alone."""
+    try:
+        with open_file(path, "a checkpoint") as file:
+            head = file.read(_HEAD)
+            # What is told from its beginning, and may be large, is not read.
+            if foreign := _foreign(path, head):
+                raise CheckpointError(f"{path}: expected a checkpoint (a safetensors file), but {foreign}")
+            end = 8 + int.from_bytes(head[:8], "little") if header else _WHOLE
+            return head + file.read(max(0, min(end, os.fstat(file.fileno()).st_size) - len(head)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{error}{_inside(path)}") from error
+
+
+def _header(raw: bytes) -> dict[str, Any]:
     length = int.from_bytes(raw[:8], "little")
-    return json.loads(raw[8:8 + length])
+    return parse_json(raw[8:8 + length], "its header", "names and places of tensors")
+
+
+def _metadata(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        texts = _header(raw).get("__metadata__", {})
+        text = texts.get(_METADATA, "{}") if isinstance(texts, dict) else texts
+        if not isinstance(text, str):
+            raise ValueError(f"its metadata are {text!r:.100}, not a text")
+        return parse_json(text, _METADATA, "metadata")
+    except ValueError as error:
+        raise _damaged(path, raw, error) from error
+
+
+def _damaged(path: Path, raw: bytes, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: expected a checkpoint (a safetensors file), but this file is "
+                           f"{_truncated(raw) or f'damaged: {error}'}")
 
 
 def _truncated(raw: bytes) -> str | None:

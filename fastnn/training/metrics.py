@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 import numbers
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._files import parse_json, read_file
+
 Record: TypeAlias = dict[str, Any]
+
+_LIMIT = 1 << 26            # bytes of metrics.jsonl: some 250,000 epochs
+_FIGURES = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds",
+            "images_per_second")
 
 
 def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -319,19 +324,30 @@ class History:
         ValueError
             If its metrics.jsonl is damaged.
         """
-        path = Path(run_dir, "metrics.jsonl")
-        contents = path.read_bytes() if path.exists() else b""
+        path = os.path.join(run_dir, "metrics.jsonl")
+        contents = read_file(path, "the figures of a run", _LIMIT) if os.path.lexists(path) else b""
         whole_lines = contents.split(b"\n")[:-1]    # what follows the last line feed, a killed run may have left
-        records = []
-        for number, line in enumerate(whole_lines, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}: expected lines of JSON that a run wrote, got {line!r:.100} in line {number}")
-            records.append(record)
-        return cls(records)
+        what = "lines that a run wrote"
+        records = [parse_json(line, f"{path}, line {number}", what) for number, line in enumerate(whole_lines, 1)]
+        return cls([checked_record(record, f"{path}, line {number}") for number, record in enumerate(records, 1)])
+
+
+def checked_record(record: Any, where: str) -> Record:
+    """Return the figures of an epoch that came from a file, or raise a ValueError that says what is wrong with them."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: expected the figures of an epoch, got {record!r:.100}")
+    for name in _FIGURES:
+        value = record.get(name)
+        if value is not None and not is_number(value):
+            raise ValueError(f"{where}: expected a number or null as {name}, got {value!r:.100}")
+    return record
+
+
+def is_number(value: Any, kind: type = float) -> bool:
+    """Whether a value that came from JSON is a finite number; with `kind` int, a whole one from 0 on."""
+    if kind is int:
+        return type(value) is int and value >= 0
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _check_pairs(labels: NDArray[Any], predictions: NDArray[Any]) -> None:

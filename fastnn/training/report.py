@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
+from fastnn._files import read_json
 from fastnn.training import plots
 from fastnn.training.checkpoint import replace_file
 from fastnn.training.metrics import Evaluation, History, class_names, commonest_confusions, per_class, percent
@@ -113,7 +114,7 @@ def write_report(
     folder = Path(run_dir)
     history = History.read(folder)
     config_path = folder / "config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
+    config = read_json(config_path, "the configuration of a run") if config_path.exists() else {}
 
     if evaluation is not None and evaluation.confusion is not None:
         classes = class_names(evaluation.confusion, classes)

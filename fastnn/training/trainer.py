@@ -30,7 +30,15 @@ from fastnn.training._interrupts import Interrupts, Signalled
 from fastnn.training._progress import Progress
 from fastnn.training.callbacks import Callback
 from fastnn.training.checkpoint import CheckpointError, load, part, replace_file, save, unwritable
-from fastnn.training.metrics import Evaluation, History, Record, as_figure, confusion_matrix
+from fastnn.training.metrics import (
+    Evaluation,
+    History,
+    Record,
+    as_figure,
+    checked_record,
+    confusion_matrix,
+    is_number,
+)
 
 LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
 
@@ -106,6 +114,31 @@ class _State:
     loss_sum: Any = 0.0                     # a number; on a GPU an array there, between two looks at it
     correct: Any = 0                        # the same, or None: the task is no classification
     seconds: float = 0.0
+
+    @classmethod
+    def read(cls, saved: Any, steps_per_epoch: int) -> _State:
+        """Return the state that a checkpoint holds, or raise a ValueError that says what is wrong with it."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(saved, dict) or saved.keys() - names:
+            raise ValueError(f"expected {', '.join(sorted(names))}, got {saved!r:.100}")
+        state = cls(**saved)
+        for name, kind in (("epoch", int), ("updates", int), ("step", int), ("samples", int), ("loss_sum", float),
+                           ("correct", int), ("seconds", float)):
+            value = getattr(state, name)
+            if not is_number(value, kind) and (name, value) != ("correct", None):
+                raise ValueError(f"expected a {kind.__name__} as {name}, got {value!r:.100}")
+        for name, length in (("best", 2), ("records", state.epoch)):
+            value = getattr(state, name)
+            if not (isinstance(value, list) and len(value) == length) and (name, value) != ("best", None):
+                raise ValueError(f"expected a list of {length} as {name}, got {value!r:.100}")
+        if not all(map(is_number, state.best or ())):
+            raise ValueError(f"expected numbers as best, got {state.best!r:.100}")
+        for number, record in enumerate(state.records, 1):
+            checked_record(record, f"record {number}")
+        if state.updates != state.epoch * steps_per_epoch + state.step or state.step > steps_per_epoch:
+            raise ValueError(f"expected as many updates as {state.epoch} epochs of {steps_per_epoch} steps and "
+                             f"{state.step} more have, got {state.updates}")
+        return state
 
     def next_epoch(self) -> None:
         self.epoch += 1
@@ -744,6 +777,7 @@ class Trainer:
             # JSON makes lists of tuples, as of betas.
             group.update({name: tuple(value) if isinstance(value, list) else value
                           for name, value in options.items() if name != "params"})
+        self.optimizer.check()
 
     def _load(self, path: Path) -> None:
         """Take up everything from a checkpoint, or nothing."""
@@ -754,15 +788,19 @@ class Trainer:
             if metadata.get(name) != ours:
                 raise CheckpointError(f"{path}: expected a run with {name} {ours!r}, as this one has, got one with "
                                       f"{metadata.get(name)!r}; resume it with what it was started with")
+        try:
+            state = _State.read(metadata["state"], self._steps_per_epoch)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged: of where the run stands, {error}") from error
         weights = [(module, module.state_dict()) for module in (self.model, self.loss)]
         groups = [dict(group) for group in self.optimizer.param_groups]
         attributes = [(owner, _attributes(owner)) for owner in (self.optimizer, *self.callbacks)]
         what = f"a checkpoint of another model or optimizer than this {metadata['model']} and {metadata['optimizer']}"
         try:
-            state = _State(**metadata["state"])
-            for name, tensor in part(tensors, "model").items():
-                if name in weights and tensor.dtype != weights[name].dtype:     # it would end with other bits
-                    raise ValueError(f"expected {name} in {weights[name].dtype}, got {tensor.dtype}")
+            for prefix, (_, own) in zip(("model", "loss"), weights):
+                for name, tensor in part(tensors, prefix).items():
+                    if name in own and tensor.dtype != own[name].dtype:         # it would end with other bits
+                        raise ValueError(f"expected {name} in {own[name].dtype}, got {tensor.dtype}")
             self.model.load_state_dict(part(tensors, "model"))
             self.loss.load_state_dict(part(tensors, "loss"))
             # Before the state, since they decide which arrays it has; runs from before they were kept have none.

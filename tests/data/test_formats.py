@@ -2,6 +2,7 @@ import gzip
 import os
 import pickle
 import pickletools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,6 +56,41 @@ def test_read_idx_refuses_any_other_length(array, cut, idx_bytes, tmp_path_facto
 def test_read_idx_refuses_a_header_that_promises_too_much(tmp_path):
     (tmp_path / "file").write_bytes(bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(10))
     with pytest.raises(ValueError, match=r"\(4294967295, 4294967295, 4294967295\).*got 26: the file is truncated"):
+        data.read_idx(tmp_path / "file")
+
+
+def test_a_zipped_file_is_read_no_further_than_its_header_allows(tmp_path, idx_bytes):
+    whole = idx_bytes(np.arange(10))
+    (tmp_path / "bomb").write_bytes(gzip.compress(whole + bytes(200 << 20), 1))
+    (tmp_path / "promise").write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + b"\x7f\xff\xff\xff" * 3 + bytes(10)))
+    (tmp_path / "rows").write_bytes(gzip.compress(b"1," * (50 << 20), 1))
+    for name, read, message in [
+        ("bomb", data.read_idx, r"expected 18 bytes for the header's shape \(10,\) .*, got more: the file is too long"),
+        ("promise", data.read_idx, "the file is truncated"),
+        ("rows", data.read_csv, "line 1: expected at most 1,000,000 lines of fewer than 16,384 characters"),
+        ("rows", lambda path: formats.read_bytes(path, 1000), "expected at most 1,000 bytes, got more"),
+    ]:
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("dimensions", "message"), [
+    (0, "1 to 32 dimensions, got 0"), (255, "1 to 32 dimensions, got 255"),
+    (32, r"shape \(4294967295, 4294967295, 4294967295, ...\) of 32 dimensions and dtype uint8, got 132"),
+])
+def test_a_header_of_many_dimensions_is_said_shortly(tmp_path, dimensions, message):
+    (tmp_path / "file").write_bytes(bytes([0, 0, 8, dimensions]) + b"\xff" * 4 * dimensions)
+    with pytest.raises(ValueError, match=message) as error:
+        data.read_idx(tmp_path / "file")
+    assert len(str(error.value)) < 600
+
+
+def test_an_empty_array_beyond_every_index(tmp_path):
+    (tmp_path / "file").write_bytes(bytes([0, 0, 8, 4]) + bytes(4) + b"\xff" * 12)
+    with pytest.raises(ValueError, match="is no array's"):
         data.read_idx(tmp_path / "file")
 
 
@@ -180,6 +216,39 @@ def test_batches_of_wrong_shape_are_refused(cifar_bytes, shape, labels):
         formats.read_cifar_batch(cifar_bytes(np.zeros(shape, np.uint8), labels), "batch")
 
 
+@pytest.mark.parametrize("code", [b"M8", b"m8", b"O8", b"V8", b"S1", b"f8", b"i1", b"u2", b"u1,u1", b"b"])
+def test_arrays_of_another_dtype_are_refused(cifar_bytes, code):
+    raw = cifar_bytes(np.zeros((2, 3072), np.uint8), [1, 2]).replace(b"U\x02u1", b"U" + bytes([len(code)]) + code)
+    with pytest.raises(ValueError, match=f"expected rows of uint8, got an array of b'{code.decode()}'"):
+        formats.read_cifar_batch(raw, "batch")
+
+
+@pytest.mark.parametrize("inside", [
+    b"]" * 10_000 + b"a" * 9_999, b"]q\x07h\x07a", b")" + b"\x85" * 500_000, b"](K\x01K\x02]ae", b"N", b"}",
+    b"](K\x01U\x012e", b"](K\x01J\xff\xff\xff\xffe", b"](K\x01K\x0ae", b"](K\x01\x88e", b"](K\x01K\x02e0", b"(((((",
+])
+def test_labels_that_are_no_list_of_small_numbers_are_refused(cifar_bytes, inside):
+    raw = cifar_bytes(np.zeros((2, 3072), np.uint8), [1, 2])
+    labels = b"](K\x01K\x02e"
+    assert raw.count(labels) == 1
+    with pytest.raises(ValueError, match="batch: expected a CIFAR-10 batch") as error:
+        formats.read_cifar_batch(raw.replace(labels, inside), "batch")
+    assert len(str(error.value)) < 300
+
+
+def test_the_labels_of_cifar_100(cifar_bytes):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)
+    raw = cifar_bytes(pixels, [99, 0, 42]).replace(b"U\x06labels", b"U\x0bfine_labels")
+    images, labels = formats.read_cifar_batch(raw, "train", labels="fine_labels")
+    np.testing.assert_array_equal(images.reshape(3, 3072), pixels)
+    assert labels.tolist() == [99, 0, 42]
+    assert images.flags.writeable
+    with pytest.raises(ValueError, match="there is no b'coarse_labels'"):
+        formats.read_cifar_batch(raw, "train", labels="coarse_labels")
+    with pytest.raises(ValueError, match="labels: expected one of labels, fine_labels, coarse_labels, got 'data'"):
+        formats.read_cifar_batch(raw, "train", labels="data")
+
+
 @given(cut=st.floats(0, 0.999))
 def test_truncated_batches_are_refused(cifar_bytes, cut):
     raw = cifar_bytes(np.zeros((2, 3072), np.uint8), [1, 2])
@@ -188,8 +257,9 @@ def test_truncated_batches_are_refused(cifar_bytes, cut):
 
 
 @pytest.mark.real_data
-def test_the_unpickler_admits_no_more_than_the_batches_name(data_dir):
+def test_what_is_admitted_is_what_the_batches_hold(data_dir):
     folder = next(data_dir.glob("**/cifar-10-batches-py"))
     raw = (folder / "test_batch").read_bytes()
-    named = {tuple(argument.split()) for code, argument, _ in pickletools.genops(raw) if code.name == "GLOBAL"}
-    assert named == formats._CIFAR_GLOBALS.keys()
+    held = list(pickletools.genops(raw))
+    assert {tuple(argument.split()) for code, argument, _ in held if code.name == "GLOBAL"} == formats._CIFAR_GLOBALS
+    assert {code.name for code, _, _ in held} <= formats._CIFAR_OPCODES

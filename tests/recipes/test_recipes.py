@@ -119,8 +119,8 @@ def test_a_recipe_comes_back_from_its_config(recipe: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("{", "expected JSON that a run wrote"),
-    ("[]", "expected what a run of one of cnn, .* wrote, got"),
+    ("{", "expected the configuration of a run in JSON"),
+    ("[]", r"expected the configuration of a run in JSON, got \[\]"),
     ('{"recipe": "diffusion"}', "expected what a run of one of cnn, .* wrote, got"),
 ])
 def test_a_config_that_is_none(tmp_path: Path, text: str, message: str) -> None:

@@ -389,7 +389,7 @@ def test_a_file_where_none_can_be() -> None:
 def test_a_study_of_another_recipe_other_options_or_another_optuna() -> None:
     file = Path("study.db")
     with sweeps._quiet():
-        recipes.Sweep(Small(), study=file)._check_study(sweeps._open(file, 3))
+        sweeps._open(file, 3).set_user_attr("sweep", recipes.Sweep(Small(), study=file)._options())
     for sweep, message in [
         (recipes.Sweep(recipes.CNN(), study=file), "study: expected a study of cnn, but study.db is one of small;"),
         (recipes.Sweep(Small(epochs=9), study=file), "epochs: expected 3, with which the study study.db was begun"),

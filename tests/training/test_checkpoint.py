@@ -282,9 +282,10 @@ for i in range(60):
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     training.save(tmp_path / "last.safetensors", {})
-    for path, what in ((tmp_path / "nothing", "$"), (tmp_path, ": it is a folder, which holds last.safetensors: give"),
-                       ("/dev/null", ": it is a device or a pipe")):
-        with pytest.raises(training.CheckpointError, match=f"there is no such file{what}"):
+    for path, what in ((tmp_path / "nothing", "there is no such file$"),
+                       (tmp_path, "it is a folder, which holds last.safetensors: give one"),
+                       ("/dev/null", "it is a pipe or a device")):
+        with pytest.raises(training.CheckpointError, match=f"expected a checkpoint, but {what}"):
             training.load(path)
 
 
