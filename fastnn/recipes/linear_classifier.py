@@ -46,7 +46,8 @@ class LinearClassifier(ImageClassifier):
     weight_decay: float = 0.01
 
     factors: tuple[float, ...] = (0.3, 1.0, 3.0)
-    """The grid: learning rate and decay are multiplied by each of these. 1 alone trains once."""
+    """The grid: learning rate and decay are multiplied by each of these, but a decay of 0 is left. 1 alone trains
+    once."""
 
     initial_loss: ClassVar[float]
     """The loss of equal scores."""

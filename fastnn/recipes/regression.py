@@ -74,6 +74,12 @@ class Regression(Recipe):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
+    def check_data_dir(self) -> None:
+        super().check_data_dir()
+        if self.data_dir is not None:
+            raise ValueError(f"data_dir: expected none, since {self.name} reads no data set, got {self.data_dir}; "
+                             "leave it out")
+
     def numbers(self) -> list[int]:
         """Return the numbers of samples."""
         return [int(n) for n in np.logspace(1, 3, self.points).round()]
