@@ -42,35 +42,36 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
         if not (path.parent / CONFIG).exists():             # that of a sweep
             continue
         try:
-            found.append((path.stat().st_mtime, read(path)))
+            found.append((path.stat().st_mtime, *read(path)))
         except ValueError as error:
             print(f"passed over: {error}", file=sys.stderr)
     if not found:
         raise FileNotFoundError(f"{runs}: expected finished runs in it, folders with a {RESULTS}, but there is none; "
                                 "\"fastnn train\" makes one")
     found.sort(key=lambda run: run[0])
-    rows = [row for _, row in found]
     heads: tuple[str, ...] = ("recipe", "reported", "ours", "minutes", "command", "machine", "run")
     if latest:
-        rows, heads = [row[:-1] for row in {row[0]: row for row in rows}.values()], heads[:-1]
+        heads, found = heads[:-1], list({run[1]: run for run in found}.values())
     places = {name: place for place, name in enumerate(RECIPES)}
-    rows.sort(key=lambda row: places.get(row[0], len(places)))
+    found.sort(key=lambda run: places.get(run[1], len(places)))
+    rows = [row[: len(heads)] for *_, row in found]
     page = _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _table(heads, rows))
     if write:
         replace_file(write, page.encode())
     print(page.removeprefix(_HEAD), end="")
 
 
-def read(path: Path) -> tuple[str, ...]:
-    """Return the row of the run that left these results."""
+def read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the recipe of the run that left these results, or the class of one of somebody's own, and its row."""
     try:
         config, found = read_config(path.parent), json.loads(path.read_bytes())
         name, figures, minutes = config["recipe"], found["figures"], found["minutes"]
         recipe = Recipe if "class" in config else RECIPES[name]
         ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
                          for figure in found.get("headline", recipe.headline) if figure in figures)
-        return (config.get("class", name), recipe.reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}",
-                f"`{found['command']}`", found["machine"], os.fspath(path.parent))
+        return config.get("class", name), (
+            name, recipe.reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
+            found["machine"], os.fspath(path.parent))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.parent}: expected a finished run of this version, with its configuration, figures, "
                          "command and machine, got something else") from error

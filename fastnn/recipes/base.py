@@ -276,9 +276,9 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
         elif name != recipe.name or (name in RECIPES and own is None) != (RECIPES.get(name) is recipe):
             raise ValueError(f"run_dir: expected a run of {called(recipe)}, but {run_dir} holds one of {own or name}")
         if recipe is None:
-            raise ValueError(f"{run_dir}: expected a run of one of {', '.join(RECIPES)}, got one of {own}, whose code "
-                             f"is not imported unasked; if you trust it, add --recipe {shlex.quote(own)}, or in Python "
-                             "give load the class")
+            raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is not "
+                             f"imported unasked; if you trust it, add --recipe {shlex.quote(own)}, or in Python give "
+                             "load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                                   for name, value in options.items()}

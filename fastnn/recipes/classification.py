@@ -198,14 +198,17 @@ class ImageClassifier(Recipe):
         Files that cannot be read are named and passed over, and are an error at the end.
         """
         model, inputs = self._best()
-        if inputs["shape"][0] not in (1, 3):
+        channels, height, width = inputs["shape"]
+        if channels not in (1, 3):
             raise ValueError(f"{self.run_dir}: expected the run of a model of images, which have 1 or 3 channels, got "
-                             f"one of {inputs['shape'][0]}")
+                             f"one of {channels}")
+        if channels == 1 and "invert_above" not in inputs:
+            print(f"{self.run_dir}: the run does not say how light its images are at the edge, as those of earlier "
+                  "versions; no image is inverted", file=sys.stderr)
         read, unread = [], []
         for file in files:
             try:
-                image, notes = read_image(file, *inputs["shape"], scale=inputs["scale"],
-                                          invert_above=inputs.get("invert_above"))
+                image, notes = read_image(file, channels, height, width, inputs["scale"], inputs.get("invert_above"))
                 read.append((os.fspath(file), image, notes))
             except (OSError, ValueError) as error:
                 if len(files) == 1:

@@ -63,7 +63,7 @@ class Regression(Recipe):
     """Trainings for each number, each on samples and from weights of its own."""
 
     updates: int = 1000
-    """Steps of each training."""
+    """Steps of each training, rounded up to whole passes through its samples."""
 
     batch_size: int = 64
     """Samples in an update, or all where there are fewer."""
