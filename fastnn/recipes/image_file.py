@@ -21,16 +21,16 @@ _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANS
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS, _ORIENTATION = 0, 262, 258, 274      # tags of TIFF and EXIF
 
 
-def read_image(path: str | os.PathLike[str], channels: int, height: int, width: int,
-               scale: int = 255, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], list[str]]:
+def read_image(path: str | os.PathLike[str], channels: int, height: int, width: int, scale: int = 255,
+               invert_above: float | None = 127, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], list[str]]:
     """Read an image file, whatever its format and size.
 
     What is transparent is put on white or on black, whichever is further from what is drawn, so that neither black nor
     white ink vanishes. 16 bits are brought to 8; where the format names no largest value, as with 32 bits and floats,
     the image is refused. Of several frames the first counts; a camera's orientation is followed, a colour profile is
     not. Colours become gray where one channel is asked for, and what is not of the right shape gets a margin of the
-    colour that its edge has. The gray data sets show light strokes on black: a gray image that is light at its edge is
-    inverted.
+    colour that its edge has. The gray data sets of the package show light strokes on black: a gray image that is light
+    at its edge is inverted.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
         The size to bring it to.
     scale : int, default 255
         What white becomes: the largest value of the data set's pixels.
+    invert_above : float or None, default 127
+        A gray image whose edge is lighter than this, on a scale from 0 to 255, is inverted; None inverts no image.
     max_pixels : int, default 2**26
         The most pixels to decode, which take about 12 bytes each for a moment. A JPEG of more is decoded at a half, a
         quarter or an eighth of its size.
@@ -83,7 +85,7 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
         notes.append(f"brought from {image.width}x{image.height} to {width}x{height} pixels")
         image = _fit(image, width, height, edge)
     pixels = np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-    if channels == 1 and edge[0] > 127:
+    if channels == 1 and invert_above is not None and edge[0] > invert_above:
         notes.append("inverted, since its background is light")
         pixels = 255 - pixels
     return np.rint(pixels * (scale / 255)).astype(np.uint8), notes
@@ -182,6 +184,19 @@ def _opaque(image: Any) -> tuple[Any, list[str]]:
     framed = pillow.new(mode, image.size, ground)
     framed.paste(image.convert(mode), mask=image.getchannel("A"))
     return framed, [f"put on {ground}, since it is transparent"]
+
+
+def inverted_above(images: NDArray[np.uint8], scale: int) -> float | None:
+    """How light the edge of a gray image is, from 0 to 255, if it shows the reverse of these images.
+
+    None where that cannot be told: these are colours, or more than 1 % of them are not dark at the edge themselves.
+    """
+    if images.shape[1] != 1:
+        return None
+    gray = images[:, 0]
+    edges = np.concatenate([gray[:, 0], gray[:, -1], gray[:, :, 0], gray[:, :, -1]], axis=1)
+    lightness = np.median(edges, axis=1) * (255 / scale)
+    return max(127.0, float(lightness.max())) if np.quantile(lightness, 0.99) < 64 else None
 
 
 def _edge(pixels: NDArray[np.uint8]) -> tuple[int, ...]:

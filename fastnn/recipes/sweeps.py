@@ -30,7 +30,7 @@ from urllib.parse import quote
 
 from fastnn import kernels, random, training
 from fastnn._files import open_file
-from fastnn.recipes.base import RUNS, as_path, numbers
+from fastnn.recipes.base import RUNS, as_path, called, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
@@ -44,7 +44,7 @@ _HEARTBEAT, _GRACE = 2, 10                  # seconds between heartbeats, and af
 _PATIENCE = 60                              # seconds to wait for the file while others write
 _RETRIES = 3                                # of a trial whose workers die
 _GIVE_UP = 3                                # by how many failures may exceed results
-_ELSEWHERE = ("data_dir", "track", "device")    # options that do not decide what a trial gives, but for rounding
+_ELSEWHERE = ("class", "data_dir", "track", "device")   # do not decide what a trial gives, but for rounding
 _ENDS = "diverged", "error"                 # what a trial's attributes say of how it ended
 _SHOWN = 10                                 # trials in the table of the best
 
@@ -110,6 +110,9 @@ class Sweep:
             raise ValueError(f"recipe: expected one with a search space, but {recipe.name} has none")
         if unknown := recipe.space.keys() - {field.name for field in fields(recipe)}:
             raise ValueError(f"space: expected fields of {recipe.name}, got {', '.join(sorted(unknown))}")
+        if "<locals>" in called(type(recipe)) or called(type(recipe)).startswith("__main__:"):
+            raise ValueError(f"recipe: expected a class at the top of a module or script, which workers can import, "
+                             f"got {called(type(recipe))}")
         if not self.space:
             raise ValueError(f"recipe: expected options that are searched, but all of {', '.join(recipe.space)} are "
                              "fixed; leave one out")
@@ -411,9 +414,12 @@ def _read(file: Path, space: Space) -> dict[str, str] | None:
     """
     what = f"study: expected the file of a study that fastnn sweep wrote, but {file} is"
     try:
-        open_file(file, "the file of a study").close()
+        with open_file(file, "the file of a study") as opened:
+            head = opened.read(16)
     except OSError as error:
         raise ValueError(f"{what} no file, or cannot be opened ({error})") from error
+    if head not in (b"", b"SQLite format 3\0"):            # SQLite takes a short text for an empty database
+        raise ValueError(f"{what} none (file is not a database)")
     try:
         with closing(_connect(file)) as connection:
             (state,), = connection.execute("PRAGMA integrity_check(1)")

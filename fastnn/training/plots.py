@@ -1,13 +1,17 @@
 """The pictures of a run: each function returns a matplotlib figure, and `png` its bytes.
 
-Figures are made without pyplot, so no window opens and nothing is kept once they are dropped.
+Figures are made without pyplot, so no window opens and nothing is kept once they are dropped. Names are drawn as they
+are, in one line, and cut off where they are long; characters that matplotlib's font lacks are drawn as their numbers
+(``rcParams["font.family"]`` may name further fonts).
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from fastnn.training._extra import require
 from fastnn.training.metrics import History, class_names
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 _BLUE, _ORANGE, _RED, _INK, _FAINT = "#2563a8", "#e07b1a", "#c62f2f", "#26303a", "#d9dee3"
 _CYCLE = (_BLUE, _ORANGE, "#2e8b57", "#8a4fa3", _RED, "#7a6a53")
 _STYLES = ("-", "--", ":")                   # once all colours are taken
+_LITERAL: Any = {"parse_math": False, "usetex": False}      # of texts with names in them, in which $ is a dollar
+_MOST_KEYS = len(_CYCLE) * len(_STYLES)      # of a legend: further lines look like those
 
 
 def png(figure: Figure) -> bytes:
@@ -76,12 +83,12 @@ def curves(history: History) -> Figure:
                                                            for record in history.records)]
     figure, all_axes = _figure(4.6 * len(panels), 3.4, len(panels))
     for axes, name in zip(all_axes, panels):
-        factor = 100 if name == "accuracy" else 1
+        factor, keys = 100 if name == "accuracy" else 1, {}
         for part, prefix, color in (("training", "train", _BLUE), ("validation", "val", _ORANGE)):
             key = f"{prefix}_{name}"
             if any(record.get(key) is not None for record in history.records):
-                _line(axes, history["epoch"], factor * history[key], color, part)
-        _epochs(axes, name + (" (%)" if name == "accuracy" else ""))
+                keys[part] = _line(axes, history["epoch"], factor * history[key], color)
+        _epochs(axes, name + (" (%)" if name == "accuracy" else ""), keys)
     return figure
 
 
@@ -109,11 +116,11 @@ def comparison(histories: Mapping[str, History], measure: str = "train_loss", *,
     2
     """
     figure, (axes,) = _figure(6.4, 3.8, 1)
-    for i, (name, history) in enumerate(histories.items()):
-        _line(axes, history["epoch"], history[measure], _CYCLE[i % len(_CYCLE)], name, _STYLES[i // len(_CYCLE) % 3])
+    keys = {name: _line(axes, history["epoch"], history[measure], color, style)
+            for (name, history), (style, color) in zip(histories.items(), _looks())}
     if log:
         axes.set_yscale("log")
-    _epochs(axes, measure.replace("train_", "training ").replace("val_", "validation ").replace("_", " "))
+    _epochs(axes, measure.replace("train_", "training ").replace("val_", "validation ").replace("_", " "), keys)
     return figure
 
 
@@ -146,11 +153,11 @@ def optimization_history(numbers: Sequence[int], values: Sequence[float], comple
     figure, (axes,) = _figure(6.4, 3.8, 1)
     x, y, whole = np.array(numbers), np.array(values, float), np.array(complete, bool)
     best = np.fmax.accumulate(np.where(whole, y, np.nan))
-    axes.step(x, best, where="post", color=_BLUE, linewidth=1.2, label="best so far")
-    axes.scatter(x[whole], y[whole], s=26, color=_BLUE, label="complete")
+    keys: dict[str, Any] = {"best so far": axes.step(x, best, where="post", color=_BLUE, linewidth=1.2)[0],
+                            "complete": axes.scatter(x[whole], y[whole], s=26, color=_BLUE)}
     if not whole.all():
-        axes.scatter(x[~whole], y[~whole], s=26, color=_ORANGE, marker="x", label="given up early")
-    _style(axes, "trial", label)
+        keys["given up early"] = axes.scatter(x[~whole], y[~whole], s=26, color=_ORANGE, marker="x")
+    _style(axes, "trial", label, keys)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
@@ -176,8 +183,9 @@ def importances(shares: Mapping[str, float]) -> Figure:
     """
     figure, (axes,) = _figure(6.4, 0.9 + 0.42 * len(shares), 1)
     names = sorted(shares, key=lambda name: shares[name])
-    bars = axes.barh(names, [shares[name] for name in names], color=_BLUE, height=0.6)
+    bars = axes.barh(range(len(names)), [shares[name] for name in names], color=_BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=4, color=_INK)
+    _ticks(axes.yaxis, names)
     _style(axes, "importance", "")
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.1)
@@ -220,13 +228,11 @@ def slices(options: Mapping[str, Sequence[Any]], values: Sequence[float], label:
     for i, (axes, (name, x)) in enumerate(zip(all_axes, options.items())):
         row = any(not isinstance(mark, int | float) or isinstance(mark, bool) for mark in x)
         marks = sorted(set(x), key=str if row else None)
-        places = range(len(marks)) if row else marks
+        places: Sequence[Any] = range(len(marks)) if row else marks
         axes.set_xscale("log" if name in log and not row else "linear")
         axes.scatter([places[marks.index(mark)] for mark in x], values, s=26, color=_BLUE, alpha=0.75, linewidths=0)
         if row or len(marks) < min(6, len(x)):
-            words = [str(mark) for mark in marks]
-            long = sum(map(len, words)) > 28            # they would run into each other
-            axes.set_xticks(places, words, rotation=35 * long, ha="right" if long else "center", rotation_mode="anchor")
+            _ticks(axes.xaxis, map(str, marks), places, turned=sum(len(str(mark)) for mark in marks) > 28)
         elif name in log:
             decades = np.log10(marks[-1] / marks[0])
             axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if decades > 2 else (1, 3)))
@@ -272,9 +278,8 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> 
         for row, column in zip(*np.nonzero(matrix)):
             color = "white" if strength[row, column, 0] > 0.6 else _INK
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=color)
-        axes.set_xticks(range(classes), names, rotation=0 if max(map(len, names)) < 3 else 45,
-                        ha="center" if max(map(len, names)) < 3 else "right", rotation_mode="anchor")
-        axes.set_yticks(range(classes), names)
+        _ticks(axes.xaxis, names, turned=max(map(len, names)) > 2)
+        _ticks(axes.yaxis, names)
         axes.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
@@ -316,7 +321,8 @@ def samples(images: NDArray[Any], labels: NDArray[Any], predictions: NDArray[Any
     chosen = np.concatenate([wrong[: max(most - len(right), most - most // 3)], right])[:most]
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
-    called = [str(i) if names is None else names[i] for i in range(1 + max(labels.max(), predictions.max()))]
+    called = [str(i) if names is None else _name(names[i], 15)
+              for i in range(1 + max(labels.max(), predictions.max()))]
     gap = " " if max(map(len, called)) <= 3 else "\n"
     figure, all_axes = _figure(1.15 * columns, (1.4 if gap == " " else 1.55) * rows, columns, rows)
     for axes in all_axes:
@@ -325,9 +331,9 @@ def samples(images: NDArray[Any], labels: NDArray[Any], predictions: NDArray[Any
         picture = images[i, 0] if images.shape[1] == 1 else images[i].transpose(1, 2, 0)
         axes.imshow(picture, cmap="gray_r", interpolation="nearest")
         if labels[i] == predictions[i]:
-            axes.set_title(called[predictions[i]], fontsize=8, color=_INK)
+            axes.set_title(called[predictions[i]], fontsize=8, color=_INK, **_LITERAL)
         else:
-            axes.set_title(f"{called[predictions[i]]},{gap}not {called[labels[i]]}", fontsize=8, color=_RED)
+            axes.set_title(f"{called[predictions[i]]},{gap}not {called[labels[i]]}", fontsize=8, color=_RED, **_LITERAL)
     return figure
 
 
@@ -356,17 +362,17 @@ def class_accuracies(matrix: NDArray[np.int64], names: Sequence[str] | None = No
     names, classes = class_names(matrix, names), len(matrix)
     shares = 100 * matrix.diagonal() / np.maximum(matrix.sum(1), 1)
     figure, (axes,) = _figure(max(3.6, 0.8 + 0.56 * min(classes, 24)), 3.2, 1)
+    whole = 100 * matrix.trace() / max(1, matrix.sum())
     axes.bar(range(classes), shares, color=_BLUE, width=0.7)
-    axes.axhline(100 * matrix.trace() / max(1, matrix.sum()), color=_ORANGE, linewidth=1.2, label="all classes")
+    line = axes.axhline(whole, color=_ORANGE, linewidth=1.2)
     if classes <= 24:
-        for place, share in enumerate(shares):
-            axes.text(place, share, f"{share:.1f}", ha="center", va="bottom", fontsize=8, color=_INK)
-        long = max(map(len, names)) > 2
-        axes.set_xticks(range(classes), names, rotation=35 if long else 0, ha="right" if long else "center",
-                        rotation_mode="anchor")
-    _style(axes, "", "accuracy (%)")
+        for place, share in enumerate(shares):          # in a row above all bars, where the line does not come
+            axes.text(place, 103, f"{share:.1f}", ha="center", va="bottom", fontsize=8, color=_INK)
+        _ticks(axes.xaxis, names, turned=max(map(len, names)) > 2)
+    axes.set_yticks(range(0, 101, 20))
+    _style(axes, "", "accuracy (%)", {f"all classes: {whole:.1f}": line})
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0, 119)
+    axes.set_ylim(0, 112)
     return figure
 
 
@@ -428,7 +434,7 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
         axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest")
         axes.set_axis_off()
         if names:
-            axes.set_title(names[place], fontsize=8, color=_INK)
+            axes.set_title(_name(names[place], 15), fontsize=8, color=_INK, **_LITERAL)
     return figure
 
 
@@ -467,18 +473,18 @@ def weights(histograms: WeightHistograms, most: int = 6) -> Figure:
     for axes in all_axes[len(names):]:
         axes.set_axis_off()
     for axes, name in zip(all_axes, names):
-        layer = histograms.names.index(name)
+        layer, keys = histograms.names.index(name), {}
         for place, epoch in enumerate(epochs):
             low, high = histograms.ranges[epoch][layer]
             counts = histograms.counts[epoch][layer]
             edges = np.linspace(low, high, len(counts) + 1)
             density = counts / (counts.sum() * max(edges[1] - edges[0], 1e-12))
             shade = 0.2 + 0.8 * (place + 1) / len(epochs)
-            axes.plot((edges[1:] + edges[:-1]) / 2, density, linewidth=1.3, label=f"epoch {epoch}",
-                      color=tuple(1 - shade * (1 - _rgb(_BLUE))))
+            keys[f"epoch {epoch}"], = axes.plot((edges[1:] + edges[:-1]) / 2, density, linewidth=1.3,
+                                                color=tuple(1 - shade * (1 - _rgb(_BLUE))))
         _style(axes, "weight", "density")
-        axes.set_title(name, fontsize=9, color=_INK)
-        axes.legend(frameon=False, fontsize=7, handlelength=1).set_visible(axes is all_axes[0])
+        axes.set_title(_name(name, 40), fontsize=9, color=_INK, **_LITERAL)
+    figure.legend(keys.values(), keys, loc="outside upper center", ncols=most, frameon=False, fontsize=8)
     return figure
 
 
@@ -507,9 +513,10 @@ def lines(series: Mapping[str, Sequence[ArrayLike]], x_label: str, y_label: str,
     'log'
     """
     figure, (axes,) = _figure(6.4, 3.8, 1)
-    for i, (name, (x, y, *deviation)) in enumerate(series.items()):
-        x, y, color = np.asarray(x), np.asarray(y), _CYCLE[i % len(_CYCLE)]
-        _line(axes, x, y, color, name)
+    keys = {}
+    for (name, (x, y, *deviation)), (style, color) in zip(series.items(), _looks()):
+        x, y = np.asarray(x), np.asarray(y)
+        keys[name] = _line(axes, x, y, color, style)
         if deviation:
             low = y - np.asarray(deviation[0])
             axes.fill_between(x, np.maximum(low, y / 10) if log_y else low, y + np.asarray(deviation[0]), color=color,
@@ -520,7 +527,7 @@ def lines(series: Mapping[str, Sequence[ArrayLike]], x_label: str, y_label: str,
     if log_y and any(np.any(np.asarray(y) > 0) for _, y, *_ in series.values()):
         axes.set_yscale("log")
         _plain_numbers(axes.yaxis)
-    _style(axes, x_label, y_label)
+    _style(axes, x_label, y_label, keys)
     return figure
 
 
@@ -557,12 +564,12 @@ def table(rows: Sequence[str], columns: Sequence[str], shares: NDArray[Any], row
         text = "-" if np.isnan(shares[row, column]) else f"{100 * shares[row, column]:.1f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=9,
                   color="white" if spread[row, column] > 0.6 else _INK)
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
+    _ticks(axes.xaxis, columns, turned=max(map(len, columns)) > 10)
+    _ticks(axes.yaxis, rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(column_label)
-    axes.set_ylabel(row_label)
+    axes.set_xlabel(_name(column_label), **_LITERAL)
+    axes.set_ylabel(_name(row_label), **_LITERAL)
     return figure
 
 
@@ -571,13 +578,18 @@ def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[F
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, label: str, style: str = "-") -> None:
-    axes.plot(x, y, style, color=color, label=label, linewidth=1.8, marker="o" if len(x) < 30 else None, markersize=3)
+def _looks() -> Iterator[tuple[str, str]]:
+    """Styles and colours of lines, one after another."""
+    return itertools.cycle(itertools.product(_STYLES, _CYCLE))
 
 
-def _epochs(axes: Axes, label: str) -> None:
+def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, style: str = "-") -> Artist:
+    return axes.plot(x, y, style, color=color, linewidth=1.8, marker="o" if len(x) < 30 else None, markersize=3)[0]
+
+
+def _epochs(axes: Axes, label: str, keys: Mapping[str, Artist]) -> None:
     axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
-    _style(axes, "epoch", label)
+    _style(axes, "epoch", label, keys)
 
 
 def _plain_numbers(axis: Axis) -> None:
@@ -588,16 +600,50 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _style(axes: Axes, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+def _style(axes: Axes, x_label: str, y_label: str, keys: Mapping[str, Artist] | None = None) -> None:
+    axes.set_xlabel(_name(x_label), **_LITERAL)
+    axes.set_ylabel(_name(y_label), **_LITERAL)
     axes.grid(color=_FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.tick_params(colors=_INK, length=0)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
+    if keys:
+        _legend(axes, dict(list(keys.items())[:_MOST_KEYS]))
+
+
+def _legend(axes: Axes, keys: Mapping[str, Artist]) -> None:
+    """Say outside of the axes, where nothing is drawn, what is what: above them in a row, else beside them."""
+    names = [_name(name, 40) for name in keys]
+    place: Any = ({"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(keys)} if sum(map(len, names)) <= 40
+                  else {"loc": "upper left", "bbox_to_anchor": (1, 1)})
+    # Legends leave out what has no label, or one that begins with an underscore.
+    legend = axes.legend(keys.values(), ["-"] * len(keys), frameon=False, fontsize=9, borderaxespad=0.2, **place)
+    for text, name in zip(legend.get_texts(), names):
+        text.set(text=name, **_LITERAL)
+
+
+def _ticks(axis: Axis, names: Iterable[str], places: Sequence[float] | None = None, *, turned: bool = False) -> None:
+    """Write names along an axis, by default at 0, 1, ..."""
+    called = [_name(name) for name in names]
+    way: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    axis.set_ticks(range(len(called)) if places is None else places, called, **way, **_LITERAL)
+
+
+def _name(text: str, most: int = 24) -> str:
+    """Return a text as a picture shows it: in one line of so many characters, all of which the font has."""
+    manager = require("matplotlib.font_manager", "drawing")
+    families = manager.FontProperties().get_family()
+    known: set[int] = set().union(*(_characters(manager.findfont(manager.FontProperties(family=[name])))
+                                    for name in families))
+    line = "".join(char if ord(char) in known else char.encode("unicode_escape").decode()
+                   for char in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+@functools.cache
+def _characters(font: str) -> frozenset[int]:
+    return frozenset(require("matplotlib.font_manager", "drawing").get_font(font).get_charmap())
 
 
 def _rgb(color: str) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import os
@@ -39,6 +40,7 @@ dl.figures dd { font-size: 1.45rem; font-weight: 600; margin: 0; font-variant-nu
 figure { margin: 0; }
 img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 .scroll { overflow-x: auto; }
+h1, h2, dd, td, th { overflow-wrap: anywhere; unicode-bidi: plaintext; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: #66717c; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e8ebee; vertical-align: top; }
@@ -85,8 +87,8 @@ def write_report(
     figures : mapping of str to str or number, optional
         Further final figures.
     pictures : mapping of str to matplotlib figure, optional
-        Further pictures by their headings. Each is also written as a PNG file named after its heading, up
-        to a colon.
+        Further pictures by their headings. Each is also written as a PNG file named after the letters a to z and digits
+        of its heading, up to a colon; numbered, where another picture has that name.
     tables : mapping of str to rows, optional
         Further tables by their headings; the cells are text, and those of the first row name the columns.
 
@@ -121,9 +123,13 @@ def write_report(
         if images is not None:
             _check_images(images, evaluation)
     sections: list[str] = []
+    files: set[str] = set()
 
     def show(heading: str, name: str, figure: Figure) -> None:
         contents = plots.png(figure)
+        numbered = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+        name = next(free for free in numbered if free not in files)
+        files.add(name)
         replace_file(folder / f"{name}.png", contents)
         source = f"data:image/png;base64,{base64.b64encode(contents).decode()}"
         # A width in CSS pixels, so that a letter in a picture is as large as one beside it.
@@ -140,7 +146,8 @@ def write_report(
         if images is not None:
             show("Samples", "samples", _samples(images, evaluation, classes))
     for heading, figure in (pictures or {}).items():
-        show(heading, re.sub(r"[^a-z0-9]+", "-", heading.partition(":")[0].lower()).strip("-"), figure)
+        name = re.sub(r"[^a-z0-9]+", "-", heading.partition(":")[0].lower())[:100].strip("-")
+        show(heading, name or "picture", figure)
     for heading, (heads, *rows) in (tables or {}).items():
         cells = [[escape(str(cell)) for cell in row] for row in rows]
         sections.append(f"<h2>{escape(heading)}</h2>\n" + _table([escape(head) for head in heads], cells))
@@ -157,7 +164,7 @@ def write_report(
                "figures": final}
     replace_file(folder / "results.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     page = _page(title or folder.resolve().name, final, sections)
-    replace_file(folder / "report.html", page.encode())
+    replace_file(folder / "report.html", page.encode(errors="backslashreplace"))    # names of files may be no text
     return folder / "report.html"
 
 

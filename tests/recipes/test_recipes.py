@@ -78,7 +78,7 @@ def test_a_set_that_is_not_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_learning_rates_that_are_none() -> None:
-    with pytest.raises(ValueError, match=r"lrs: expected learning rates above 0, got \(0.1, 0.0\)"):
+    with pytest.raises(ValueError, match=r"lrs: expected learning rates above 0, each once, got \(0.1, 0.0\)"):
         OverfitCheck(lrs=(0.1, 0.0)).run()
 
 
@@ -316,7 +316,7 @@ def test_a_run_is_evaluated_on_data_like_those_it_was_trained_on(monkeypatch: py
     for other in (Dataset(images(40, 1, 2, 8), images(20, 1, 2, 8), NAMES, "own"),
                   Dataset(images(40, 1, 4, 4), images(20, 1, 4, 4), NAMES[::-1], "own")):
         monkeypatch.setattr(Own, "given", other)
-        with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 4, 4\) of the classes a, b,.* was"):
+        with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 4, 4\) of the classes a, b,"):
             recipe.evaluate()
 
 

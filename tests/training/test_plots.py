@@ -121,6 +121,84 @@ def test_samples_of_few_colour_images():
     pixels(figure)
 
 
+# --- names as people give them ---
+
+NAMES = (r"$\frac{$", "_hidden", "$a$", r"a\$b", "", "two\nlines", "x" * 300, "שלום", "猫", "👩‍👧", "\x00\x1b[31m",
+         "\udcff", "<b>&", "%s {0}")
+SHOWN = (r"$\frac{$", "_hidden", "$a$", r"a\$b", "", "two lines", "x" * 14 + "…", "שלום", r"\u732b", r"\x00\x1b[31m",
+         r"\udcff", "<b>&", "%s {0}")
+COUNT = len(NAMES)
+SHARES = np.random.default_rng(0).random((COUNT, COUNT))
+IMAGES = np.zeros((COUNT, 1, 4, 4), np.uint8)
+
+
+def histograms():
+    found = training.WeightHistograms(bins=3)
+    found.names, found.counts, found.ranges = list(NAMES[:6]), [np.ones((6, 3), int)], [np.tile([-1.0, 1.0], (6, 1))]
+    return found
+
+
+@pytest.mark.parametrize(("figure", "shown"), [
+    (lambda: plots.confusion((100 * SHARES).astype(int), NAMES), SHOWN),
+    (lambda: plots.class_accuracies((100 * SHARES).astype(int), NAMES), SHOWN),
+    (lambda: plots.samples(IMAGES, np.arange(COUNT), np.arange(COUNT), NAMES), SHOWN),
+    (lambda: plots.images(IMAGES, NAMES, columns=7), SHOWN),
+    (lambda: plots.filters(IMAGES, NAMES), SHOWN),
+    (lambda: plots.comparison({name: training.History(RECORDS) for name in NAMES}, log=True), SHOWN),
+    (lambda: plots.lines({name: ([1, 2], [1, i + 1]) for i, name in enumerate(NAMES)}, *NAMES[:2], log_x=True), SHOWN),
+    (lambda: plots.table(NAMES, NAMES, SHARES, *NAMES[:2]), SHOWN),
+    (lambda: plots.importances({name: 1 / COUNT for name in NAMES}), SHOWN),
+    (lambda: plots.slices({NAMES[0]: NAMES, NAMES[1]: NAMES}, SHARES[0], NAMES[2]), SHOWN),
+    (lambda: plots.optimization_history([0, 1], [1, 2], [True, False], NAMES[0]), SHOWN[:1]),
+    (lambda: plots.weights(histograms()), SHOWN[:6]),
+], ids=["confusion", "class_accuracies", "samples", "images", "filters", "comparison", "lines", "table", "importances",
+        "slices", "optimization_history", "weights"])
+def test_names_are_drawn_as_they_are(figure, shown):
+    figure = figure()
+    pixels(figure)                          # warns of no character that the font lacks, nor of axes without room
+    texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_parse_math")) if text.get_visible()]
+    for name in shown:
+        assert any(text.get_text().startswith(name.removesuffix("…")) for text in texts), name
+    for text in texts:
+        assert not (text.get_parse_math() and any(name in text.get_text() for name in SHOWN if name)), text
+
+
+def test_pictures_of_hundreds_of_classes_and_lines():
+    names = [f"a long name of class {i}" for i in range(300)]
+    matrix = np.eye(300, dtype=int)
+    for figure in (plots.confusion(matrix, names), plots.class_accuracies(matrix, names),
+                   plots.comparison({name: training.History(RECORDS) for name in names})):
+        pixels(figure)
+
+
+@pytest.mark.parametrize("shares", [(0.97, 0.985), (0.0, 0.02), (1.0, 1.0), (0.0, 1.0)])
+def test_numbers_of_classes_keep_clear_of_bars_line_and_legend(shares):
+    right = np.rint(np.linspace(*shares, 10) * 1000).astype(int)
+    matrix = np.diag(right)
+    matrix[np.arange(10), (np.arange(10) + 1) % 10] = 1000 - right
+    figure = plots.class_accuracies(matrix)
+    pixels(figure)
+    (axes,) = figure.axes
+    drawn = [axes.lines[0].get_window_extent(), *(bar.get_window_extent() for bar in axes.patches),
+             axes.get_legend().get_window_extent()]
+    numbers = [text.get_window_extent() for text in axes.texts]
+    assert len(numbers) == 10
+    assert not any(number.overlaps(other) for number in numbers for other in drawn)
+
+
+def test_legends_lie_where_nothing_is_drawn():
+    history = training.History(RECORDS)
+    for figure in (plots.curves(history), plots.comparison({"a": history, "b": history}),
+                   plots.comparison({f"learning rate 0.{i}, some momentum": history for i in range(9)}),
+                   plots.lines({"a": ([1, 2], [1, 2])}, "x", "y")):
+        pixels(figure)
+        for axes in figure.axes:
+            legend, inside = axes.get_legend().get_window_extent(), axes.get_window_extent()
+            assert not (legend.overlaps(inside) and inside.x0 + 1 < legend.x1 and legend.x0 < inside.x1 - 1
+                        and inside.y0 + 1 < legend.y1 and legend.y0 < inside.y1 - 1)
+            assert not any(legend.overlaps(other.get_window_extent()) for other in figure.axes if other is not axes)
+
+
 def test_drawing_keeps_no_figure_open():
     import subprocess
     import sys

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -166,6 +167,26 @@ def test_figures_that_are_missing_are_dashes(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["seconds"] == 2
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
     training.write_report(tmp_path)
+
+
+def test_any_names_do(tmp_path):
+    names = [r"$\frac{$", "_hidden", "<script>", "two\nlines", "猫", "\udcff"]
+    labels, folder = np.arange(6), tmp_path / os.fsdecode(b"run \xff")
+    folder.mkdir()
+    evaluation = training.Evaluation(0.1, 1.0, np.eye(6, dtype=np.int64), labels, labels)
+    history = training.History([{"epoch": 1, "train_loss": 0.5}])
+    headings = ["Curves", "curves: again", "$", "猫", "x" * 900, "confusion"]
+    training.write_report(folder, evaluation, classes=names, images=np.zeros((6, 1, 4, 4), np.uint8),
+                          pictures={heading: plots.comparison({name: history for name in names})
+                                    for heading in headings},
+                          figures={name: name for name in names}, tables={name: [names, names] for name in names})
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    for name in names[:-1]:
+        assert {tag for tag, text in page.texts if text == name} >= {"h2", "dt", "dd", "th", "td"}, name
+    pictures = {"confusion", "classes", "samples", "curves", "curves-2", "picture", "picture-2", "x" * 100,
+                "confusion-2"}
+    assert {path.name for path in folder.iterdir()} == {*(f"{name}.png" for name in pictures), "report.html",
+                                                        "results.json"}
 
 
 def test_images_that_were_not_evaluated_are_refused(tmp_path):
