@@ -146,7 +146,7 @@ def test_figures_are_written_as_plain_numbers(tmp_path, value):
     *((value, TypeError, ".*: expected a number, or None where there is none")
       for value in ("0.5", np.ones(1), np.ones(2), [0.5], {"a": 1}, 1j, np.complex64(1), np.str_("1"), object(),
                     np.datetime64("2020-01-01", "ns"), np.timedelta64(1, "ns"), np.array("x"), b"1")),
-], ids=repr)
+])
 def test_what_is_no_figure_is_named_with_its_callback(tmp_path, name, value, error, message):
     """At once: no later callback sees it, and nothing of the epoch is written."""
     notes = Notes()

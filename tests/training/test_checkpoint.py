@@ -91,7 +91,7 @@ def in_memory(write, *args, **options):
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of git-lfs.*git lfs pull"),
     (b"\n<!DOCTYPE html><html><title>404</title></html>", "is a page of HTML"),
     (b"<html><body>Not found</body></html>", "is a page of HTML"),
-    (gzip.compress(bytes(100)), "is compressed by gzip"),
+    (gzip.compress(bytes(100), mtime=0), "is compressed by gzip"),
     (b"GGUF\x03\0\0\0" + bytes(100), "is GGUF"),
     (b'{"metadata": {}, "weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}',
      "is the index of one in 2 parts, model-1-of-2.safetensors, model-2-of-2.safetensors: give"),
