@@ -50,12 +50,11 @@ def draw(name: str, image: tuple, filters: tuple, dtype: Any, **options: Any) ->
     return [x, weight, rng.standard_normal(y.shape[1]).astype(dtype), rng.standard_normal(y.shape).astype(dtype)]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("name", "image", "filters", "options"), WALK)
-def test_costs_do_not_grow_with_a_number(name: str, image: tuple, filters: tuple, options: Any, dtype: Any) -> None:
-    """Without this, 355 MB for 4 x 4 pixels with padding and dilation 2,000, and more than there is beyond."""
+def test_costs_do_not_grow_with_a_number(name: str, image: tuple, filters: tuple, options: Any) -> None:
+    """Scratch with the zeros around 4 x 4 pixels takes 355 MB at padding and dilation 2,000."""
     for n in FAR:
-        arrays = draw(name, image, filters, dtype, **options(n))
+        arrays = draw(name, image, filters, np.float32, **options(n))
         for algorithm in ({}, {"algorithm": "direct"}) if name == "conv2d" else ({},):
             expected = run(name, *[a.astype(np.float64) for a in arrays], target="naive", **options(n))
             run(name, *arrays, **options(n), **algorithm)           # compiles
@@ -63,7 +62,7 @@ def test_costs_do_not_grow_with_a_number(name: str, image: tuple, filters: tuple
             found = run(name, *arrays, **options(n), **algorithm)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-            assert_close(found, expected, dtype=dtype, gradient=True, what=f"{name} {options(n)}")
+            assert_close(found, expected, dtype=np.float32, gradient=True, what=f"{name} {options(n)}")
             assert peak < 1 << 20
 
 
