@@ -547,7 +547,8 @@ def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target
     Notes
     -----
     Some 25 operations an element; two are read and one is written. The sum of C terms is formed in float64: for the
-    given y, |error| <= eps (|result| + 2 exp(y) |sum|) + 1.1e-16 C exp(y) (sum of |grad_output|).
+    given y, |error| <= eps (|result| + 2 exp(y) |sum|) + 1.1e-16 C exp(y) (sum of |grad_output|). On "cpu" an exp(y)
+    that would be denormal counts as 0.
 
     Examples
     --------

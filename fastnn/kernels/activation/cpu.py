@@ -240,9 +240,9 @@ def _log_softmax_backward(block: int, grad_output: Array, y: Array, room: float,
         terms[i] = exp(logarithms[i])
     for n in range(len(rows)):
         grads, result = grad_output[rows.start + n], part[n]
-        total = -row_gaps(grads, 0.0, room)
+        total, back = -row_gaps(grads, 0.0, room), 1 / room
         for i in range(result.size):
-            result[i] = (room * np.float64(grads[i]) - result[i] * total) / room
+            result[i] = (room * np.float64(grads[i]) - result[i] * total) * back
     finish(part, part_of_rows(block, grad_x))
 
 

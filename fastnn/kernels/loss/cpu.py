@@ -68,15 +68,18 @@ def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_sm
 
 
 @inlined_helper
-def _excess(margin: float, score: float, right: float) -> float:
-    """margin + score - right, in which what rounding takes from the difference is added again.
+def _difference(a: float, b: float) -> tuple[float, float]:
+    """a - b as rounded, and what it lost, by Knuth's sum of two; that is NaN where the first is not finite."""
+    gap = a - b
+    share = gap - a
+    return gap, (a - (gap - share)) - (b + share)
 
-    (Knuth's sum of two: whatever the numbers are, the sign is right, and almost all digits.)
-    """
-    gap = score - right
-    share = gap - score
-    lost = (score - (gap - share)) - (right + share)
-    return (margin + gap) + (lost if lost == lost else 0.0)         # NaN for an infinite gap, which loses nothing
+
+@inlined_helper
+def _excess(margin: float, score: float, right: float) -> float:
+    """margin + score - right to almost all digits, however large the scores are."""
+    gap, lost = _difference(score, right)
+    return (margin + gap) + (lost if lost == lost else 0.0)
 
 
 @block_kernel(writes="losses", typed_by="x")
@@ -98,9 +101,11 @@ def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
         scores, result, label, grad = x[n], part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
-        right, inside = np.float64(scores[label]), 0
+        bound, lost = _difference(np.float64(scores[label]), margin)
+        at_bound, inside = lost >= 0, 0                 # whether a score that is the bound as rounded lies below it
         for c in range(scores.size):
-            counts = (c != label) & (not _excess(margin, np.float64(scores[c]), right) <= 0)
+            score = np.float64(scores[c])
+            counts = (c != label) & (not (score < bound) | ((score == bound) & at_bound))
             result[c] = grad if counts else 0.0
             inside += counts
         result[label] = -inside * grad if inside else 0.0

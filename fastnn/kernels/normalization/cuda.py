@@ -183,8 +183,8 @@ def _scaled(real: Any) -> Any:
             if i < x.size:
                 value = _on_line(values[j], lines[0, c], lines[1, c], lines[2, c], lines[3, c])
                 if math.isnan(lines[2, c]):
-                    left, right = _factors(stats[1, c], np.float64(weight[c]) if weighted else 1.0)
-                    value = real(_odd_value(np.float64(values[j]), stats[0, c], left, right, np.float64(lines[3, c])))
+                    a, b = _factors(stats[1, c], np.float64(weight[c]) if weighted else 1.0)
+                    value = real(_odd_value(np.float64(values[j]), stats[0, c], a, b, np.float64(lines[3, c])))
                 y[i] = floor if value < floor else value
             c, within = _next(c + step, within + left, length, channels)
 
