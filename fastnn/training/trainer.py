@@ -433,11 +433,11 @@ class Trainer:
     def _check_labels(self, loader: Loader, scores: Any, targets: Any) -> None:
         """Ask the loss about the least and the largest label of all, since only it knows which it takes."""
         if _is_classification(scores, targets) and isinstance(loader, DataLoader):
-            for label in int(loader.arrays[-1].min()), int(loader.arrays[-1].max()):
-                # On a GPU a label that is out of range gives NaN.
-                if math.isnan(float(self.loss.forward(scores, targets * 0 + label, training=False)[0])):
-                    raise ValueError(f"labels: expected those that the loss takes for {scores.shape[1]} scores, got "
-                                     f"{label}, for which it is nan")
+            low, high = int(loader.arrays[-1].min()), int(loader.arrays[-1].max())
+            losses = [self.loss.forward(scores, targets * 0 + label, training=False)[0] for label in (low, high)]
+            if math.isnan(float(losses[0] + losses[1])):        # a GPU's answer to a label that is out of range
+                raise ValueError(f"labels: expected those that the loss takes for {scores.shape[1]} scores, got {low} "
+                                 f"to {high}, for which it is nan")
 
     @contextmanager
     def _trial(self, name: str, loader: Loader, step: int) -> Iterator[tuple[Sequence[Any], Any]]:

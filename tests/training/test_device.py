@@ -154,7 +154,7 @@ def test_labels_out_of_range_are_refused_before_the_first_step() -> None:
     for label in (-1, 2):
         wrong = data.DataLoader((X, np.where(np.arange(8) == 0, label, LABELS)), 4, shuffle=False)
         for loaders in ((wrong, None), (loader(), wrong)):
-            with pytest.raises(ValueError, match=f"labels: expected those that .* for 2 scores, got {label}"):
+            with pytest.raises(ValueError, match=f"labels: expected those that .* for 2 scores, got .*{label}"):
                 trainer("cuda").fit(*loaders, epochs=1)
 
 
