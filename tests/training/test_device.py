@@ -169,6 +169,25 @@ def test_data_that_are_not_finite_are_blamed(monkeypatch: pytest.MonkeyPatch) ->
         trainer("cuda").fit(loader(), loader(x), epochs=1)
 
 
+@pytest.mark.parametrize(("what", "message"), [
+    (lambda run: run.model[0].weight.data.fill(np.nan), r"0\.weight is not finite"),
+    (lambda run: run.model[1].running_var.fill(np.inf), r"1\.running_var is not finite"),
+    (lambda run: run.optimizer._states[0]["exp_avg"].fill(np.nan), r"the optimizer's exp_avg for 0\.weight is not fin"),
+    (lambda run: run.model[4].weight.data.fill(1e308), r"the loss of the last batch is (nan|inf) after its update,"),
+])
+def test_what_a_last_step_breaks_is_not_saved(what: Any, message: str, tmp_path: Path) -> None:
+    class Spoil(training.Callback):
+        def on_step_end(self, trainer: training.Trainer, loss: Any) -> None:
+            if trainer._state.updates == 4:
+                what(trainer)
+
+    trainer("cuda", tmp_path).fit(loader(), epochs=1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with pytest.raises(training.DivergedError, match=f"^{message}.* in epoch 2 after 2 of 2 steps"):
+        trainer("cuda", tmp_path, callbacks=[Spoil()]).fit(loader(), epochs=2, resume=True)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
 # --- checkpoints ---
 
 
