@@ -450,7 +450,7 @@ class Trainer:
             raise ValueError(f"model: expected finite weights to begin with, but {broken} is not finite")
         with self._trial("train_loader", train_loader, len(train_loader) - 1) as (inputs, targets):
             try:
-                scores, _ = self.model.forward(*inputs, training=True)
+                scores = self.model.forward(*inputs, training=True)[0]
             except ValueError as error:
                 if len(targets) > 1:
                     raise
@@ -464,13 +464,23 @@ class Trainer:
                     what, cure = "only batch has", "give more samples"
                 raise ValueError(f"train_loader: its {what} a single sample, on which the model cannot be trained, as "
                                  f"with batch normalization ({error}); {cure}") from error
-            _check_labels("train_loader", train_loader, scores, targets)
             self.loss.forward(scores, targets)
+            self._check_labels(train_loader, scores, targets)
         if validation_loader is not None:
             with self._trial("validation_loader", _in_order(validation_loader), 0) as (inputs, targets):
                 scores = self.model(*inputs)
-                _check_labels("validation_loader", validation_loader, scores, targets)
                 self.loss.forward(scores, targets, training=False)
+                self._check_labels(validation_loader, scores, targets)
+
+    def _check_labels(self, loader: Loader, scores: Any, targets: Any) -> None:
+        """Ask the loss about the least and the largest label of all, since only it knows which it takes."""
+        if _is_classification(scores, targets) and isinstance(loader, DataLoader):
+            low, high = int(loader.arrays[-1].min()), int(loader.arrays[-1].max())
+            losses = [self.loss.forward(scores, targets * 0 + label, training=False)[0] for label in (low, high)]
+            # A GPU's answer to a label that is out of range; scores that are not finite are another matter.
+            if math.isnan(float(losses[0] + losses[1])) and np.isfinite(kernels.to_host(scores)).all():
+                raise ValueError(f"labels: expected those that the loss takes for {scores.shape[1]} scores, got {low} "
+                                 f"to {high}, for which it is nan")
 
     @contextmanager
     def _trial(self, name: str, loader: Loader, step: int) -> Iterator[tuple[Sequence[Any], Any]]:
@@ -479,7 +489,7 @@ class Trainer:
                    for _, module in owner.named_modules() for name, array in module._own_buffers()]
         try:
             with closing(loader.epoch(0, step)) as batches:
-                *inputs, targets = self._placed(next(batches))
+                *inputs, targets = self._placed(next(batches, ()))
             with random.at_step(self.seed, 0, step):
                 yield inputs, targets
         except (TypeError, ValueError) as error:
@@ -589,8 +599,9 @@ class Trainer:
         """Name an array that is not finite, of the model, the loss or the optimizer's state."""
         arrays = [*self.model._arrays(), *((f"{name} of the loss", array) for name, array in self.loss._arrays())]
         names, held = {id(parameter): name for name, parameter in self._learned()}, self._held()
-        arrays += [(f"the optimizer's {state} for {names[id(held[place])]}", array)
-                   for place, states in self.optimizer._states.items() for state, array in states.items()]
+        arrays += [(f"the optimizer's {state} for {names.get(id(parameter), place)}", array)
+                   for place, parameter in enumerate(held)
+                   for state, array in self.optimizer._states.get(place, {}).items()]
         arrays = [(name, array) for name, array in arrays if array.dtype.kind == "f"]
         # On a GPU sums, finite as long as all of an array is, are waited for once.
         sums = sum(array.sum(dtype=np.float64) for _, array in arrays if _cuda.is_device(array))
@@ -640,6 +651,8 @@ class Trainer:
             return Evaluation(loss)
         all_labels = kernels.to_host(np.concatenate(labels)).astype(np.int64)
         all_predictions = kernels.to_host(np.concatenate(predictions))
+        if math.isfinite(loss) and (all_labels.min() < 0 or all_labels.max() >= classes):
+            return Evaluation(loss)             # a loss that takes such labels takes the scores for something else
         confusion = confusion_matrix(all_labels, all_predictions, classes)
         return Evaluation(loss, float(confusion.trace() / samples), confusion, all_labels, all_predictions)
 
@@ -848,16 +861,6 @@ def _check_loader(name: str, loader: Any) -> None:
 
 def _in_order(loader: Loader) -> Loader:
     return loader.in_order() if isinstance(loader, DataLoader) else loader
-
-
-def _check_labels(name: str, loader: Loader, scores: Any, targets: Any) -> None:
-    """Raise ValueError where a label has no score: of all that are known, those of a batch else."""
-    if _is_classification(scores, targets):
-        labels = loader.arrays[-1] if isinstance(loader, DataLoader) else kernels.to_host(targets)
-        low, high, classes = int(labels.min()), int(labels.max()), scores.shape[1]
-        if low < 0 or high >= classes:
-            raise ValueError(f"{name}: expected labels from 0 to {classes - 1}, as many as the model gives scores, got "
-                             f"{low} to {high}")
 
 
 def _fault(loader: Loader, name: str, epoch: int, start: int, count: int | None) -> str | None:

@@ -296,7 +296,7 @@ NAMES = tuple("abcdefghij")
     (Dataset(images(40, 1, 4, 4), images(0, 1, 4, 4), NAMES, "own"), "test labels from 0 to 9, .* got none"),
     (Dataset(images(40, 1, 4, 4), images(20, 1, 4, 4), (*NAMES, "k"), "own"), "gives scores, 10, got 11: a, b, .*k"),
     (Dataset(images(40, 1, 4, 4, classes=9), images(20, 1, 4, 4, classes=9), NAMES[:9], "own"), "scores, 10, got 9"),
-    (Dataset(images(40, 2, 4, 4), images(20, 2, 4, 4), NAMES, "own"), r"shape \(2, 4, 4\) do not fit this Fully"),
+    (Dataset(images(40, 2, 4, 4), images(20, 2, 4, 4), NAMES, "own"), r"shape \(2, 4, 4\) do not fit this"),
 ])
 def test_a_data_set_that_does_not_fit_is_refused_before_anything_is_written(
         dataset: Dataset, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +316,7 @@ def test_a_run_is_evaluated_on_data_like_those_it_was_trained_on(monkeypatch: py
     for other in (Dataset(images(40, 1, 2, 8), images(20, 1, 2, 8), NAMES, "own"),
                   Dataset(images(40, 1, 4, 4), images(20, 1, 4, 4), NAMES[::-1], "own")):
         monkeypatch.setattr(Own, "given", other)
-        with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 4, 4\) of the classes a, b,"):
+        with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 4, 4\) of the classes a, b"):
             recipe.evaluate()
 
 

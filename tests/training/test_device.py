@@ -117,6 +117,77 @@ def test_a_regression() -> None:
     assert results[1] == pytest.approx(results[0], rel=1e-10)
 
 
+class Temperature(nn.Module):
+    """Cross-entropy of scores times a learned factor."""
+
+    def __init__(self) -> None:
+        self.factor = nn.Parameter(np.array([2.0]))
+
+    def forward(self, scores: Any, labels: Any, *, training: bool = True) -> Any:
+        factor = self.factor.data
+        loss, loss_backward = nn.CrossEntropyLoss().forward(factor * scores, labels)
+
+        def backward(grad: float = 1.0) -> Any:
+            grad = loss_backward(grad)
+            self.factor.accumulate((grad * scores).sum().reshape(1))
+            return factor * grad
+
+        return loss, backward
+
+
+def test_a_loss_with_parameters(tmp_path: Path) -> None:
+    runs = []
+    for device in ("cpu", "cuda"):
+        with random.seeded(0):
+            model, loss = nn.Linear(3, 2).to(np.float64), Temperature()
+        optimizer = optim.Adam([*model.parameters(), *loss.parameters()], 0.05)
+        runs.append(training.Trainer(model, loss, optimizer, device=device, progress=False, run_dir=tmp_path / device))
+        runs[-1].fit(loader(), loader(), epochs=2)
+    assert _cuda.is_device(runs[1].loss.factor.data)
+    assert_same_model(runs[1].model, runs[0].model, 1e-10)
+    assert_same_model(runs[1].loss, runs[0].loss, 1e-10)
+    saved = training.load(tmp_path / "cuda" / "last.safetensors")[0]["loss.factor"]
+    np.testing.assert_array_equal(saved, runs[1].loss.state_dict()["factor"])
+
+
+def test_labels_out_of_range_are_refused_before_the_first_step() -> None:
+    for label in (-1, 2):
+        wrong = data.DataLoader((X, np.where(np.arange(8) == 0, label, LABELS)), 4, shuffle=False)
+        for loaders in ((wrong, None), (loader(), wrong)):
+            with pytest.raises(ValueError, match=f"labels: expected those that .* for 2 scores, got .*{label}"):
+                trainer("cuda").fit(*loaders, epochs=1)
+
+
+def test_data_that_are_not_finite_are_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "_LOOK", 2)
+    x = X.copy()
+    x[5, 1] = np.nan
+    with pytest.raises(training.DivergedError, match=r"in epoch 1 within steps 3 to 4 of 4 .*: the inputs of batch 3 "
+                                                     r"are not finite themselves: mend the data \(sample 5 of the"):
+        trainer("cuda").fit(loader(x, 2, shuffle=False), epochs=1)
+    with pytest.raises(training.DivergedError, match=r"the inputs of validation batch 2 .* \(sample 5 of the loader's"):
+        trainer("cuda").fit(loader(), loader(x), epochs=1)
+
+
+@pytest.mark.parametrize(("what", "message"), [
+    (lambda run: run.model[0].weight.data.fill(np.nan), r"0\.weight is not finite"),
+    (lambda run: run.model[1].running_var.fill(np.inf), r"1\.running_var is not finite"),
+    (lambda run: run.optimizer._states[0]["exp_avg"].fill(np.nan), r"the optimizer's exp_avg for 0\.weight is not fin"),
+    (lambda run: run.model[4].weight.data.fill(1e308), r"the loss of the last batch is (nan|inf) after its update,"),
+])
+def test_what_a_last_step_breaks_is_not_saved(what: Any, message: str, tmp_path: Path) -> None:
+    class Spoil(training.Callback):
+        def on_step_end(self, trainer: training.Trainer, loss: Any) -> None:
+            if trainer._state.updates == 4:
+                what(trainer)
+
+    trainer("cuda", tmp_path).fit(loader(), epochs=1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with pytest.raises(training.DivergedError, match=f"^{message}.* in epoch 2 after 2 of 2 steps"):
+        trainer("cuda", tmp_path, callbacks=[Spoil()]).fit(loader(), epochs=2, resume=True)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
 # --- checkpoints ---
 
 
