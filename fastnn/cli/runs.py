@@ -81,8 +81,8 @@ def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu")
 def predict(run: Path, files: tuple[Path, ...], /, top: int = 3) -> None:
     """Name what image files show, by the best model of a run.
 
-    A file may have any format and size. It is brought to the size that the model was trained on; for a model of gray
-    images it is made gray, and inverted where its background is light.
+    A file may be a PNG, JPEG, GIF, BMP, TIFF or WebP, among others, of any size. It is brought to the size that the
+    model was trained on; for a model of gray images it is made gray, and inverted where its background is light.
 
     Parameters
     ----------
