@@ -119,9 +119,9 @@ def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu",
 def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | None = None) -> None:
     """Name what image files show, by the best model of a run.
 
-    A file may have any format and size. It is brought to the size that the model was trained on; for a model of gray
-    images it is made gray, and inverted where its background is light and those of the training images are dark. Files
-    that cannot be read are passed over, and end the command with status 2.
+    A file may be a PNG, JPEG, GIF, BMP, TIFF or WebP, among others, of any size. It is brought to the size that the
+    model was trained on; for a model of gray images it is made gray, and inverted where its background is light and
+    those of the training images are dark. Files that cannot be read are passed over, and end the command with status 2.
 
     Parameters
     ----------

@@ -421,6 +421,9 @@ def _read(file: Path, space: Space) -> dict[str, str] | None:
     if head not in (b"", b"SQLite format 3\0"):            # SQLite takes a short text for an empty database
         raise ValueError(f"{what} none (file is not a database)")
     try:
+        if file.with_name(f"{file.name}-journal").exists():     # what a killed process had half written is undone
+            with closing(sqlite3.connect(file, timeout=_PATIENCE)) as connection:
+                connection.execute("SELECT 1 FROM sqlite_master")
         with closing(_connect(file)) as connection:
             (state,), = connection.execute("PRAGMA integrity_check(1)")
             if state != "ok":
@@ -445,7 +448,7 @@ def _read(file: Path, space: Space) -> dict[str, str] | None:
         _check_trials(known, options, space)
         return options
     except RuntimeError as error:
-        raise ValueError(f"{what} of another version of Optuna: {error}") from error
+        raise ValueError(f"study: {file} was written by another version of Optuna: {error}") from error
     except Exception as error:              # a database with other values in it raises nearly anything
         why = " ".join(str(error).split())
         raise ValueError(f"{what} damaged ({why:.200}); take a copy of it, or give another file") from error

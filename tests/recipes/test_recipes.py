@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -246,7 +247,8 @@ def test_inputs_that_are_damaged_are_refused(run_dir: Path, tmp_path: Path, chan
     changed = change(config)
     (tmp_path / "config.json").write_text(json.dumps(changed if changed == [config] else config))
     recipe.run_dir = tmp_path
-    with pytest.raises(ValueError, match=r"config\.json: expected under inputs the classes, shape, .* that this CNN"):
+    with pytest.raises(ValueError, match=r"config\.json: expected (under inputs the classes, shape, .* that this CNN|"
+                                         r"the configuration of a run in JSON, got \[)"):
         recipe.evaluate()
 
 
@@ -373,6 +375,24 @@ def test_every_recipe_takes_folders_as_text(recipe: Any) -> None:
     with pytest.raises(FileNotFoundError, match="data_dir: expected a folder, but there is none at nowhere"):
         recipe(run_dir="run", data_dir="nowhere").run()
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"epochs": "2"}, "expected int as epochs, got '2'"), ({"epochs": True}, "expected int as epochs, got True"),
+    ({"lr": None}, "expected float as lr, got None"), ({"data": 3}, "expected one of 'digits', .* as data, got 3"),
+    ({"data_dir": 4}, "expected a path or null as data_dir, got 4"), ({"track": []}, "expected .* or null as track, "),
+    ({"batch_size": 10**30}, "expected batch_size 64, with which best.safetensors was written, got 1000000"),
+    ({"data": "mnist"}, "expected data 'digits', with which best.safetensors was written, got 'mnist'")])
+def test_options_that_are_damaged_are_refused(run_dir: Path, tmp_path: Path, options: Any, message: str) -> None:
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **options}))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+        recipes.load(folder).evaluate()
+    with pytest.raises(ValueError, match=rf"config\.json: {message.replace('best', 'last')}"):
+        replace(recipes.load(folder), resume=True).run()
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
 
 
 # --- the other recipes, on small data ---

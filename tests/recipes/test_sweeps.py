@@ -376,6 +376,39 @@ def test_a_lock_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     lock._connection.close()
 
 
+def test_a_study_whose_worker_was_killed_while_it_wrote() -> None:
+    sweep = recipes.Sweep(Small(), study=Path("study.db"))
+    with sweeps._quiet():
+        sweeps._open(Path("study.db"), 3).set_user_attr("sweep", sweep._options())
+    code = """
+import os, sqlite3
+connection = sqlite3.connect("study.db", isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE studies SET study_name = 'half'")
+connection.execute("CREATE TABLE large (x)")
+connection.executemany("INSERT INTO large VALUES (?)", [(bytes(3000),)] * 200)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert Path("study.db-journal").stat().st_size
+    sweep.check()
+    assert not Path("study.db-journal").exists()
+
+
+def test_a_study_with_a_damaged_page_is_refused_as_it_is() -> None:
+    sweep = recipes.Sweep(Small(), study=Path("study.db"))
+    with sweeps._quiet():
+        sweeps._open(Path("study.db"), 3).set_user_attr("sweep", sweep._options())
+    whole = Path("study.db").read_bytes()
+    for place in range(4096, len(whole), 4096):
+        damaged = whole[:place] + b"\xff" * 2000 + whole[place + 2000:]
+        Path("study.db").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"^study: expected the file of a study that fastnn sweep .*$"):
+            sweep.run()
+        assert Path("study.db").read_bytes() == damaged
+
+
 def test_a_file_where_none_can_be() -> None:
     Path("trials").mkdir()
     with pytest.raises(FileExistsError, match="study: the trials of another study lie in"):
