@@ -308,8 +308,8 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
             raise ValueError(f"run_dir: expected a run of {called(recipe)}, but {run_dir} holds one of {own or name}")
         if recipe is None:
             raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is "
-                             f"not imported unasked; if you trust it, add --recipe {shlex.quote(str(own))}, or in Python "
-                             "give load the class")
+                             f"not imported unasked; if you trust it, add --recipe {shlex.quote(str(own))}, or in "
+                             "Python give load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         check_types(recipe, options, path)
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
