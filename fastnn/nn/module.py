@@ -430,7 +430,9 @@ def _cast(value: Any, like: Array) -> Array:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(like.dtype)
-        lost = np.isfinite(array) & ~np.isfinite(cast) if like.dtype in FLOATS else array != cast
+        # Floating-point numbers are rounded; whole ones are taken where nothing is lost, which codes for others are not.
+        rounded = like.dtype in FLOATS and array.dtype.kind not in "biu"
+        lost = np.isfinite(array) & ~np.isfinite(cast) if rounded else array != cast
     if lost.any():
         raise ValueError(f"expected {like.dtype}, got {array[lost][0]} in {array.dtype}, which it cannot hold")
     return cast
