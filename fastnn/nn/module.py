@@ -430,7 +430,7 @@ def _cast(value: Any, like: Array) -> Array:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(like.dtype)
-        # Floating-point numbers are rounded; whole ones are taken where nothing is lost, which codes for others are not.
+        # Numbers are rounded, but whole ones are taken only where nothing is lost: they may be the bits of others.
         rounded = like.dtype in FLOATS and array.dtype.kind not in "biu"
         lost = np.isfinite(array) & ~np.isfinite(cast) if rounded else array != cast
     if lost.any():
