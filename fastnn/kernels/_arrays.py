@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -246,6 +246,8 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> A
     """
     if out is None:
         return empty_beside(x, shape, dtype)
+    if not (isinstance(out, np.ndarray) or _cuda.is_device(out)):
+        raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
     check_side("out", out, "x", x)
     if out.dtype != dtype:
         raise TypeError(f"out: expected {np.dtype(dtype)}, got {out.dtype}")
@@ -264,6 +266,23 @@ def deliver(result: Array, out: Array | None) -> Array:
     return out
 
 
+def own_memory(values: Iterable[Any]) -> bool:
+    """Whether all arrays among these are NumPy's, writable and contiguous, and own their memory: then none share any.
+
+    This is what `check_written` need not look at.
+    """
+    arrays = []
+    for value in values:
+        if type(value) is _ndarray:
+            flags = value.flags
+            if not (flags.owndata and flags.carray):
+                return False
+            arrays.append(id(value))
+        elif type(value) not in _NO_ARRAYS:
+            return False
+    return len(set(arrays)) == len(arrays)
+
+
 def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
     """Raise unless the arrays that a kernel writes, by name, may be written and share memory with nothing else.
 
@@ -271,15 +290,12 @@ def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
     An array is not written where two of its own elements share memory either. Absent ones are None.
     """
     places: dict[str, Array] = {}
-    apart = True                            # as arrays that own their memory are, unless one is there twice
     for name, value in given.items():
         if type(value) is not _ndarray:
             if type(value) in _NO_ARRAYS or not _is_array(value):
                 continue
             value = _cuda.place(value) if _cuda.is_device(view := as_view(name, value)) else view
-        apart = apart and value.flags.owndata
         places[name] = value
-    apart = apart and len({*map(id, places.values())}) == len(places)
     for name in reversed(written):
         value = given.get(name)
         if value is None:
@@ -292,7 +308,7 @@ def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
         if not place.flags.c_contiguous and (how := _folds(place)):
             raise ValueError(f"{name}: expected memory of its own for each element, but one element {how} another: "
                              f"shape {place.shape} with strides {place.strides}")
-        for other, array in () if apart else places.items():
+        for other, array in places.items():
             if other != name and (how := _overlap(place, array)):
                 raise ValueError(f"{name}: expected memory of its own, but it {how} {other}")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import check_written
+from fastnn.kernels._arrays import check_written, own_memory
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
@@ -34,7 +34,8 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            if "out" in kwargs or kwargs.get(when, always):
+            if ((always or (kwargs and ("out" in kwargs or kwargs.get(when))))
+                    and not own_memory((*args, *kwargs.values()))):
                 check(args, kwargs)
             return function(*args, **kwargs)
         except _cuda.ForeignArray:

@@ -119,15 +119,15 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         _check_several(x)
         if eps == 0:
             raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
-    updates = training and running_mean is not None
-    if updates:
-        _check_updatable(*given)
+    updated = training and running_mean is not None
+    if updated and _cuda.is_device(x):
+        _check_contiguous(running_mean=given[0], running_var=given[1])
     y = output(out, x.shape, x.dtype, x)
     stats = empty_beside(x, (2, *channels), np.float64) if of_batch or return_stats else None
     implementation(__name__, target, x).batch_norm(
         x, running_mean, running_var, weight, bias, of_batch, momentum, eps, relu, stats, y)
     y = deliver(y, out)
-    if updates and (running_mean is not given[0] or running_var is not given[1]):
+    if updated and (running_mean is not given[0] or running_var is not given[1]):
         given[0][...], given[1][...] = running_mean, running_var        # those were written that are contiguous
     return (y, stats[0], stats[1]) if stats is not None and return_stats else y
 
@@ -234,7 +234,7 @@ def _check_several(x: Array) -> None:
         raise ValueError(f"x: expected more than one value a channel to take statistics of, got shape {x.shape}")
 
 
-def _check_updatable(running_mean: Any, running_var: Any) -> None:
-    for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-        if _cuda.is_device(array) and not array.flags.c_contiguous:
+def _check_contiguous(**arrays: Any) -> None:
+    for name, array in arrays.items():
+        if not array.flags.c_contiguous:
             raise ValueError(f"{name}: expected a C-contiguous array, which training updates")
