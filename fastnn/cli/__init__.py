@@ -6,13 +6,14 @@ mode, it ends in a traceback.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.util
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -33,6 +34,11 @@ def main() -> None:
     # This process is ours. Where others use the cores too, OpenMP threads that spin while they wait make each kernel
     # wait for the scheduler, and training several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:          # closed: the first file that is opened would take its place
+            setattr(sys, name, open(os.devnull, "w"))       # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")   # names that the terminal's encoding lacks
     try:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
@@ -40,7 +46,6 @@ def main() -> None:
         print("\nfastnn: stopped", file=sys.stderr)
         status = 130
     except BrokenPipeError:                 # the reader has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
         if sys.flags.dev_mode or not _is_users_mistake(error):
@@ -48,12 +53,18 @@ def main() -> None:
         notes = getattr(error, "__notes__", ())     # where it was: the layer of the model, say
         print("; ".join([f"fastnn: {error}", *notes]), file=sys.stderr)
         status = 2
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:                     # what is left in the buffer would be an error again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
 
 
 def _is_users_mistake(error: Exception) -> bool:
     """Whether the error is one that says what was wrong with the input, a file or the disk."""
-    if isinstance(error, ValueError | OSError) or (isinstance(error, ModuleNotFoundError) and error.name is None):
+    if (isinstance(error, ValueError | OSError | MemoryError | OverflowError)
+            or (isinstance(error, ModuleNotFoundError) and error.name is None)):
         return True
     from fastnn import training
     from fastnn.kernels._cuda import CudaUnavailableError
@@ -79,7 +90,7 @@ def _run(arguments: Sequence[str]) -> int:
 
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(_deferred(list_recipes))
-    for command in (train_with(arguments[2:]), sweep_with(arguments[1:]), evaluate, predict, results, bench, gradcheck,
+    for command in (train_with(arguments[1:]), sweep_with(arguments[1:]), evaluate, predict, results, bench, gradcheck,
                     warmup, doctor):
         app.command(_deferred(command))
     call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), arguments or ["--help"])
@@ -115,5 +126,18 @@ def _sentence(page: str) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in page.splitlines()[1:-1]]
     kept = (line.strip() for line in lines if not line.startswith(" " * 9) and line.strip() != "[...]")
     paragraphs = (text.strip() for text in re.split("─+|-{9,}", " ".join(kept)))
-    return "; ".join(text for text in paragraphs if text and
-                     not text.startswith(("Argument helptext", "For full helptext")))
+    sentence = "; ".join(text for text in paragraphs if text and
+                         not text.startswith(("Argument helptext", "For full helptext")))
+    # Of a word that is not known, what follows it and options like those are no mistakes.
+    sentence = re.sub(r"(Unrecognized) or misplaced (options: \S+) \(applied.*?(; |$)", r"\1 \2\3", sentence)
+    if match := re.match(r"Unrecognized options: ([^-\s]\S*?)(?:,.*?)?; Available subcommands: ([^;]*)", sentence):
+        return match[0] + meant(match[1], match[2].split(", "))
+    if match := re.search(r"invalid choice '(.*?)' .*Expected one of \((.*?)\)", sentence):
+        return sentence.removesuffix(".") + meant(match[1], re.findall("'(.*?)'", match[2]))
+    return sentence
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """What an error adds that says that a word is none of these names: the one that is most like it."""
+    close = difflib.get_close_matches(word.lower(), names, 1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -3,72 +3,82 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastnn.recipes import RECIPES
+from fastnn.recipes import RECIPES, Recipe
 from fastnn.recipes.base import CONFIG, RESULTS, RUNS, read_config
 from fastnn.training.checkpoint import replace_file
 
 _HEAD = """\
 # Results
 
-What the recipes reach, on the whole test sets where the cell says nothing else. `fastnn results --write FILE` writes
-this page from what the runs left in their folders; nobody edits it. "Reported" is what others got with the same system.
+What the recipes reach, on the whole test sets where the cell says nothing else. `fastnn results --latest --write
+FILE` writes this page from what the runs left in their folders; nobody edits it. "Reported" is what others got with the
+same system.
 
 """
 
 
-def results(runs: Path = RUNS, /, write: Path | None = None) -> None:
-    """Make a table of the newest finished run of each recipe: reported, ours, minutes, command, machine.
+def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = None) -> None:
+    """Make a table of all finished runs: recipe, reported, ours, minutes, command, machine, folder.
 
     Parameters
     ----------
     runs : Path
         Folder that holds the runs' folders.
+    latest : bool
+        Only the newest run of each recipe, without its folder.
     write : Path
         Write the table to this Markdown file too.
     """
-    if write and not write.parent.is_dir():
-        raise FileNotFoundError(f"write: expected a file in a folder, but there is no folder {write.parent}")
-    newest: dict[str, tuple[float, tuple[str, ...]]] = {}
+    if write and (write.is_dir() or not write.parent.is_dir()):
+        raise FileNotFoundError("write: expected a file in a folder, but "
+                                + (f"{write} is one" if write.is_dir() else f"there is no folder {write.parent}"))
+    found = []
     for path in runs.glob(f"*/{RESULTS}"):
         if not (path.parent / CONFIG).exists():             # that of a sweep
             continue
         try:
-            name, row = read(path)
+            found.append((path.stat().st_mtime, *read(path)))
         except ValueError as error:
             print(f"passed over: {error}", file=sys.stderr)
-            continue
-        newest[name] = max(newest.get(name, (0.0, row)), (path.stat().st_mtime, row))
-    rows = [newest[name][1] for name in RECIPES if name in newest]
-    if not rows:
+    if not found:
         raise FileNotFoundError(f"{runs}: expected finished runs in it, folders with a {RESULTS}, but there is none; "
                                 "\"fastnn train\" makes one")
-    page = _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _table(rows))
+    found.sort(key=lambda run: run[0])
+    heads: tuple[str, ...] = ("recipe", "reported", "ours", "minutes", "command", "machine", "run")
+    if latest:
+        heads, found = heads[:-1], list({run[1]: run for run in found}.values())
+    places = {name: place for place, name in enumerate(RECIPES)}
+    found.sort(key=lambda run: places.get(run[1], len(places)))
+    rows = [row[: len(heads)] for *_, row in found]
+    page = _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _table(heads, rows))
     if write:
         replace_file(write, page.encode())
     print(page.removeprefix(_HEAD), end="")
 
 
 def read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the recipe of the run that left these results, and its row."""
+    """Return the recipe of the run that left these results, or the class of one of somebody's own, and its row."""
     try:
         config, found = read_config(path.parent), json.loads(path.read_bytes())
         name, figures, minutes = config["recipe"], found["figures"], found["minutes"]
-        headline = RECIPES[name].headline
+        recipe = Recipe if "class" in config else RECIPES[name]
         ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
-                         for figure in headline if figure in figures)
-        return name, (name, RECIPES[name].reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}",
-                      f"`{found['command']}`", found["machine"])
+                         for figure in found.get("headline", recipe.headline) if figure in figures)
+        return config.get("class", name), (
+            name, recipe.reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
+            found["machine"], os.fspath(path.parent))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.parent}: expected a finished run of this version, with its configuration, figures, "
                          "command and machine, got something else") from error
 
 
-def _table(rows: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    heads = "recipe", "reported", "ours", "minutes", "command", "machine"
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
     yield heads
     yield tuple("---:" if head == "minutes" else "---" for head in heads)
-    yield from rows
+    for row in rows:
+        yield tuple(" ".join(cell.replace("|", r"\|").split()) for cell in row)

@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, Union
+from typing import Annotated, Any, Union
 
 import tyro
 
 from fastnn import recipes
-from fastnn.cli import parsed
-from fastnn.recipes import RECIPES, ImageClassifier
-from fastnn.recipes.base import Device
-
-AnyRecipe: TypeAlias = Union[tuple(         # type: ignore[valid-type] # noqa: UP007
-    Annotated[recipe, tyro.conf.subcommand(name, prefix_name=False)] for name, recipe in RECIPES.items())]
+from fastnn.cli import meant, parsed
+from fastnn.recipes import RECIPES, ImageClassifier, Recipe
+from fastnn.recipes.base import Device, called
 
 _DEFAULT = recipes.CNN()
+
+
+def any_recipe(words: Sequence[str]) -> Any:
+    """Return the type of which tyro makes a subcommand a recipe.
+
+    Among them is one of somebody's own, where a word that is no option or its value names it.
+    """
+    own = {word: recipe_called(word) for option, word in zip(("", *words), words)
+           if ":" in word and not word.startswith("-") and not option.startswith("-")}
+    return Union[tuple(Annotated[recipe, tyro.conf.subcommand(name, prefix_name=False)]     # noqa: UP007
+                       for name, recipe in (RECIPES | own).items())]
+
+
+def recipe_called(word: str) -> type[Recipe]:
+    """Return a recipe by its name, or import one of somebody's own: MODULE:CLASS or FILE.py:CLASS."""
+    if word in RECIPES:
+        return RECIPES[word]
+    place, colon, name = word.rpartition(":")
+    if not colon:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, or for one of your own MODULE:CLASS or "
+                         f"FILE.py:CLASS, got {word!r}{meant(word, RECIPES)}")
+    folder, file = os.path.split(place) if place.endswith(".py") else ("", place)
+    sys.path.insert(0, os.path.abspath(folder))         # which the processes of a sweep inherit
+    try:
+        module = importlib.import_module(file.removesuffix(".py"))
+        found: Any = functools.reduce(getattr, name.split("."), module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"recipe: {word} cannot be imported: {type(error).__name__}: {error}") from error
+    if folder and os.path.dirname(os.path.abspath(str(module.__file__))) != os.path.abspath(folder):
+        raise ValueError(f"recipe: expected a file whose name is not that of another module, got {place}, but "
+                         f"{module.__name__} is {module.__file__}")
+    if not (isinstance(found, type) and issubclass(found, Recipe) and not inspect.isabstract(found)
+            and isinstance(getattr(found, "name", None), str)):
+        raise ValueError("recipe: expected a class that derives from fastnn.recipes.Recipe, has a name and all methods "
+                         f"that are asked for, got {word}")
+    return found
 
 
 def list_recipes() -> None:
@@ -35,33 +71,35 @@ def list_recipes() -> None:
 
 
 def train_with(arguments: Sequence[str]) -> Callable[..., int]:
-    """Return the command "train"; `arguments` is what follows the recipe's name on the command line."""
-    def train(recipe: AnyRecipe = _DEFAULT) -> int:
+    """Return the command "train"; `arguments` is what follows it on the command line."""
+    def train(recipe: Any = _DEFAULT) -> int:
         """Run a recipe: train a model, measure it, and keep the run in a folder.
 
+        One of your own is called MODULE:CLASS or FILE.py:CLASS.
         Ctrl-C saves the run before it stops; the command that is printed then goes on with it.
         """
         chosen: Any = recipe
         if chosen.resumes:
             # The options that the run was begun with are the defaults of this command line.
             cli = functools.partial(tyro.cli, type(chosen), default=chosen.resumed(),
-                                    prog=f"fastnn train {chosen.name}")
-            chosen = replace(parsed(cli, arguments), resume=True)
+                                    prog=f"fastnn train {called(type(chosen))}")
+            chosen = replace(parsed(cli, arguments[1:]), resume=True)
         try:
             chosen.run()
         except KeyboardInterrupt:
             folder = chosen.run_dir if hasattr(chosen, "resume") else None
             if folder is None or not any(folder.rglob("last.safetensors")):
                 raise
-            command = shlex.join(["fastnn", "train", chosen.name, "--run-dir", str(folder), "--resume"])
+            command = shlex.join(["fastnn", "train", called(type(chosen)), "--run-dir", str(folder), "--resume"])
             print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
             return 130
         return 0
 
+    train.__annotations__["recipe"] = any_recipe(arguments[:1])
     return train
 
 
-def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu") -> None:
+def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu", recipe: str | None = None) -> None:
     """Measure the best model of a run on the test images: confusion matrix, accuracy of each class, confusions.
 
     Parameters
@@ -72,17 +110,20 @@ def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu")
         Folder in which the data sets lie, if it is not the one that the run was begun with.
     device : {"cpu", "cuda"}
         Where to compute, whatever the model was trained on.
+    recipe : str
+        MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    recipe = _classifier(run)
-    recipe.data_dir, recipe.device = data_dir or recipe.data_dir, device
-    recipe.evaluate()
+    classifier = _classifier(run, recipe)
+    classifier.data_dir, classifier.device = data_dir or classifier.data_dir, device
+    classifier.evaluate()
 
 
-def predict(run: Path, files: tuple[Path, ...], /, top: int = 3) -> None:
+def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | None = None) -> None:
     """Name what image files show, by the best model of a run.
 
     A file may have any format and size. It is brought to the size that the model was trained on; for a model of gray
-    images it is made gray, and inverted where its background is light.
+    images it is made gray, and inverted where its background is light and those of the training images are dark. Files
+    that cannot be read are passed over, and end the command with status 2.
 
     Parameters
     ----------
@@ -92,18 +133,19 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3) -> None:
         Image files.
     top : int
         How many classes to print, the likeliest first.
+    recipe : str
+        MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    recipe = _classifier(run)
     if not files:
         raise ValueError("files: expected at least one image file after the run's folder, got none")
     if top < 1:
         raise ValueError(f"top: expected at least 1, got {top}")
-    recipe.predict(files, top)
+    _classifier(run, recipe).predict(files, top)
 
 
-def _classifier(run: Path) -> ImageClassifier:
-    recipe = recipes.load(run)
-    if not isinstance(recipe, ImageClassifier):
+def _classifier(run: Path, recipe: str | None) -> ImageClassifier:
+    found = recipes.load(run, None if recipe is None else recipe_called(recipe))
+    if not isinstance(found, ImageClassifier):
         raise ValueError(f"{run}: expected the run of a recipe that keeps a trained classifier, got one of "
-                         f"{recipe.name}, which keeps its figures alone")
-    return recipe
+                         f"{found.name}, which keeps its figures alone")
+    return found

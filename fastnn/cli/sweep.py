@@ -11,17 +11,18 @@ from typing import Any
 import tyro
 
 from fastnn import recipes
-from fastnn.cli.runs import AnyRecipe
-from fastnn.recipes.base import arguments
+from fastnn.cli.runs import any_recipe
+from fastnn.recipes.base import arguments, called
 
 
 def sweep_with(words: Sequence[str]) -> Callable[..., int]:
-    """Return the command "sweep"; `words` is what follows the recipe's name on the command line."""
-    def sweep(recipe: AnyRecipe, trials: int = 30, workers: int = 1, study: Path | None = None) -> int:
+    """Return the command "sweep"; `words` is what follows it on the command line."""
+    def sweep(recipe: Any, trials: int = 30, workers: int = 1, study: Path | None = None) -> int:
         """Search the options with which a recipe reaches its best validation accuracy.
 
         Each trial trains with options drawn from the recipe's search space; those that are given here are fixed. Poor
         trials are given up early. After Ctrl-C, or when it was killed, the same command with the study's file goes on.
+        A recipe of your own is called MODULE:CLASS or FILE.py:CLASS.
 
         Parameters
         ----------
@@ -44,9 +45,10 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
             options = {**chosen.changed(), **{name: getattr(chosen, name) for name in whole.fixed},
                        **({"track": chosen.track} if chosen.track else {}),
                        "trials": trials, "workers": workers, "study": whole.study}
-            command = shlex.join(["fastnn", "sweep", chosen.name, *arguments(options)])
+            command = shlex.join(["fastnn", "sweep", called(type(chosen)), *arguments(options)])
             print(f"\nfastnn: stopped; to go on, run\n    {command}", file=sys.stderr)
             return 130
         return 0
 
+    sweep.__annotations__["recipe"] = any_recipe(words)
     return tyro.conf.configure(tyro.conf.CascadeSubcommandArgs)(sweep)

@@ -7,12 +7,13 @@ import math
 import os
 import re
 import shlex
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import llvmlite.binding
 
@@ -77,7 +78,7 @@ class Recipe(ABC):
         assert self.run_dir is not None
         results = json.loads((self.run_dir / RESULTS).read_bytes())
         # Of a run in several parts, this one has seen the last alone.
-        results |= {"command": self.command(), "machine": machine(self.device),
+        results |= {"command": self.command(), "machine": machine(self.device), "headline": self.headline,
                     "minutes": None if resumed else (time.perf_counter() - begin) / 60}
         replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
 
@@ -88,7 +89,7 @@ class Recipe(ABC):
     def command(self) -> str:
         """Return the command line that does the experiment again."""
         options = {name: value for name, value in self.changed().items() if name != "data_dir"}
-        return shlex.join(["fastnn", "train", self.name, *arguments(options)])
+        return shlex.join(["fastnn", "train", called(type(self)), *arguments(options)])
 
     def changed(self) -> dict[str, Any]:
         """Return the options that are not the default, but for those of a single run."""
@@ -104,10 +105,13 @@ class Recipe(ABC):
         """Return what config.json holds of the recipe, and `load` reads."""
         options = {name: os.fspath(value) if isinstance(value, Path) else value
                    for name, value in asdict(self).items() if name not in ("run_dir", "resume")}
-        return {"recipe": self.name, **options}
+        own = {"class": called(type(self))} if called(type(self)) != self.name else {}
+        return {"recipe": self.name, **own, **options}
 
     def check(self) -> None:
         """Raise an error where an option cannot be obeyed, before anything is written; find the run to resume."""
+        if Path(self.name).name != self.name:
+            raise ValueError(f"name: expected one that a folder can have, got {self.name!r}")
         for name in ("seed", "epochs", "batch_size"):
             value, least = getattr(self, name, 1), int(name != "seed")
             if value < least:
@@ -152,10 +156,7 @@ class Recipe(ABC):
                 raise FileNotFoundError(f"resume: expected a run of {self.name} under {RUNS.absolute()}, but there is "
                                         "none; give its folder as run_dir, or begin one without resume")
             run_dir = RUNS / f"{self.name}-{max(taken)}"
-        saved = load(run_dir)
-        if type(saved) is not type(self):
-            raise ValueError(f"run_dir: expected a run of {self.name}, but {run_dir} holds one of {saved.name}")
-        return saved
+        return cast(Recipe, load(run_dir, type(self)))
 
     def open_run_dir(self) -> Path:
         """Make the run's folder where it is not there yet, and return it."""
@@ -198,7 +199,7 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
 
 def numbers(name: str) -> list[int]:
     """Return the numbers of the folders NAME-N under runs/."""
-    names = (re.fullmatch(rf"{name}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
+    names = (re.fullmatch(rf"{re.escape(name)}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
     return [int(match[1]) for match in names if match]
 
 
@@ -208,20 +209,55 @@ def machine(device: Device = "cpu") -> str:
     return f"{_cuda.gpu()}; {host}" if device == "cuda" else host
 
 
-def load(run_dir: str | os.PathLike[str]) -> Any:
+def called(recipe: type[Recipe]) -> str:
+    """Return what the command line calls a recipe: its name, and one of somebody's own MODULE:CLASS or FILE.py:CLASS.
+
+    The file it is for a class of a script or of another module that lies in no package.
+    """
+    from fastnn.recipes import RECIPES
+
+    if RECIPES.get(recipe.name) is recipe:
+        return recipe.name
+    module = sys.modules.get(recipe.__module__)
+    return f"{_place(module) if module else recipe.__module__}:{recipe.__qualname__}"
+
+
+def _place(module: Any) -> str:
+    names = getattr(module, "__dict__", {})
+    if names.get("__file__") and not names.get("__package__"):
+        return os.path.abspath(names["__file__"])
+    return str(names["__spec__"].name if names.get("__spec__") else names.get("__name__"))
+
+
+def _imported(place: str, name: str) -> type[Recipe] | None:
+    """Return the recipe's class, where its module is imported."""
+    for module in [module for module in list(sys.modules.values()) if _place(module) == place]:
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, "__dict__", {}).get(part)
+        if isinstance(found, type) and issubclass(found, Recipe):
+            return found
+    return None
+
+
+def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) -> Any:
     """Return the recipe of a run, with the options that it was begun with.
 
     Parameters
     ----------
     run_dir : str or path-like
         The run's folder.
+    recipe : type, optional
+        The recipe's class; needed where it is one of somebody's own whose module is not imported. No code is imported
+        because a run names it.
 
     Raises
     ------
     FileNotFoundError
         If there is no run in the folder.
     ValueError
-        If its config.json is damaged, or of a recipe that this version of fastnn does not have.
+        If its config.json is damaged, or of another recipe, or of one that is neither of this version of fastnn nor
+        imported.
 
     Examples
     --------
@@ -234,14 +270,22 @@ def load(run_dir: str | os.PathLike[str]) -> Any:
 
     config = read_config(run_dir)
     try:
-        recipe = RECIPES[config["recipe"]]
+        name, own = config["recipe"], config.get("class")
+        if recipe is None:
+            recipe = _imported(*own.rpartition(":")[::2]) if own else RECIPES[name]
+        elif name != recipe.name or (name in RECIPES and own is None) != (RECIPES.get(name) is recipe):
+            raise ValueError(f"run_dir: expected a run of {called(recipe)}, but {run_dir} holds one of {own or name}")
+        if recipe is None:
+            raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is not "
+                             f"imported unasked; if you trust it, add --recipe {shlex.quote(own)}, or in Python give "
+                             "load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                                   for name, value in options.items()}
         if values["data_dir"] is not None:
             values["data_dir"] = Path(values["data_dir"])
         return recipe(**values, run_dir=Path(run_dir))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{Path(run_dir, CONFIG)}: expected what a run of one of {', '.join(RECIPES)} wrote, got "
                          f"{config!r:.200}") from error
 

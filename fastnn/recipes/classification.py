@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
 from fastnn.recipes.base import CONFIG, Recipe, check_above_0, read_config
-from fastnn.recipes.image_file import read_image
+from fastnn.recipes.image_file import inverted_above, read_image
 from fastnn.training.metrics import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEST = "best.safetensors"
+_BATCH = 500                                # images that are evaluated at once
 
 
 @dataclass
@@ -150,7 +152,8 @@ class ImageClassifier(Recipe):
         mean, std = self.statistics(train.images, dataset.scale)
         normalize = data.Normalize(mean, std, dataset.scale)
         inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
-                  "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist()}
+                  "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist(),
+                  "invert_above": inverted_above(train.images, dataset.scale)}
         train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
                                        transform=data.Compose([*self.augmentation(), normalize]))
 
@@ -176,48 +179,98 @@ class ImageClassifier(Recipe):
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
         self.check_device()
         self.check_data_dir()
-        model, inputs = self.trained()
+        model, inputs = self._best()
         dataset = self.dataset()
+        shape, classes = dataset.test.images.shape[1:], len(dataset.classes)
+        if shape != tuple(inputs["shape"]) or classes != len(inputs["classes"]):
+            raise ValueError(f"{self.run_dir}: expected images of shape {tuple(inputs['shape'])} in "
+                             f"{len(inputs['classes'])} classes, as the run was trained on, but {dataset.name} has "
+                             f"shape {shape} and {classes} classes now")
+        self._check_scores(model, inputs)
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
         evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 
     def predict(self, files: Sequence[str | os.PathLike[str]], top: int = 3) -> None:
-        """Print the likeliest classes of image files by the best model of the run in run_dir."""
-        model, inputs = self.trained()
+        """Print the likeliest classes of image files by the best model of the run in run_dir.
+
+        Files that cannot be read are named and passed over, and are an error at the end.
+        """
+        model, inputs = self._best()
         channels, height, width = inputs["shape"]
-        read = [read_image(file, channels, height, width, inputs["scale"]) for file in files]
-        images = data.to_float(np.stack([image for image, _ in read]), inputs["mean"], inputs["std"],
-                               scale=inputs["scale"])
-        probabilities = kernels.softmax(model(images))
-        for file, (_, notes), row in zip(files, read, probabilities):
-            likeliest = np.argsort(-row, kind="stable")[:top]
-            answers = ", ".join(f"{inputs['classes'][i]} {100 * row[i]:.1f} %" for i in likeliest)
-            print(f"{os.fspath(file)}: {answers}" + (f"  ({'; '.join(notes)})" if notes else ""))
+        if channels not in (1, 3):
+            raise ValueError(f"{self.run_dir}: expected the run of a model of images, which have 1 or 3 channels, got "
+                             f"one of {channels}")
+        if channels == 1 and "invert_above" not in inputs:
+            print(f"{self.run_dir}: the run does not say how light its images are at the edge, as those of earlier "
+                  "versions; no image is inverted", file=sys.stderr)
+        read, unread = [], []
+        for file in files:
+            try:
+                image, notes = read_image(file, channels, height, width, inputs["scale"], inputs.get("invert_above"))
+                read.append((os.fspath(file), image, notes))
+            except (OSError, ValueError) as error:
+                if len(files) == 1:
+                    raise
+                unread.append(os.fspath(file))
+                print(f"passed over: {error}", file=sys.stderr, flush=True)
+        if read:
+            self._check_scores(model, inputs)
+        for start in range(0, len(read), _BATCH):
+            part = read[start : start + _BATCH]
+            images = data.to_float(np.stack([image for _, image, _ in part]), inputs["mean"], inputs["std"],
+                                   scale=inputs["scale"])
+            for (file, _, notes), row in zip(part, kernels.softmax(model(images))):
+                likeliest = np.argsort(-row, kind="stable")[:top]
+                answers = ", ".join(f"{inputs['classes'][i]} {100 * row[i]:.1f} %" for i in likeliest)
+                print(f"{file}: {answers}" + (f"  ({'; '.join(notes)})" if notes else ""))
+        if unread:
+            raise ValueError(f"files: {len(unread)} of {len(files)} could not be read: {', '.join(unread)}")
 
     def trained(self) -> tuple[nn.Module, Any]:
         """Return the best model of the run in run_dir, and what config.json says of its inputs."""
+        model, inputs = self._best()
+        self._check_scores(model, inputs)
+        return model, inputs
+
+    def _best(self) -> tuple[nn.Module, Any]:
+        """The same, checked as far as it goes without the kernels, which may have to be compiled."""
         assert self.run_dir is not None
         model = self.model()
         training.load_model(self.run_dir / BEST, model)
         config = read_config(self.run_dir)
         inputs = config.get("inputs") if isinstance(config, dict) else None
-        if not _fits(inputs, model):
-            raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs the classes, shape, scale, mean and std "
-                             f"of the images that this {type(model).__name__} was trained on, got {inputs!r:.200}")
+        if not _describes_images(inputs):
+            raise self._inputs_error(model, inputs)
         return model, inputs
 
+    def _check_scores(self, model: nn.Module, inputs: Any) -> None:
+        """Raise ValueError where the model cannot be used on such inputs."""
+        pixels = np.zeros((1, *inputs["shape"]), np.uint8)
+        try:
+            scores = model(data.to_float(pixels, inputs["mean"], inputs["std"], scale=inputs["scale"]))
+            fits = scores.shape == (1, len(inputs["classes"])) and bool(np.isfinite(scores).all())
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise self._inputs_error(model, inputs)
 
-def _fits(inputs: Any, model: nn.Module) -> bool:
-    """Whether what config.json says of the inputs can be used with the model."""
+    def _inputs_error(self, model: nn.Module, inputs: Any) -> ValueError:
+        assert self.run_dir is not None
+        return ValueError(f"{self.run_dir / CONFIG}: expected under inputs the classes, shape, scale, mean and std of "
+                          f"the images that this {type(model).__name__} was trained on, got {inputs!r:.200}")
+
+
+def _describes_images(inputs: Any) -> bool:
+    """Whether config.json says of the inputs what is needed to read images."""
     try:
-        channels, height, width = inputs["shape"]
-        pixels = np.zeros((1, channels, height, width), np.uint8)
-        scores = model(data.to_float(pixels, inputs["mean"], inputs["std"], scale=inputs["scale"]))
-        return (len(scores[0]) == len(inputs["classes"]) and all(isinstance(name, str) for name in inputs["classes"])
-                and bool(np.isfinite(scores).all()))
-    except (KeyError, TypeError, ValueError):
+        numbers = [inputs["mean"], inputs["std"], inputs["scale"], inputs.get("invert_above") or 0]
+        return (len(inputs["shape"]) == 3 and all(type(length) is int and length > 0 for length in inputs["shape"])
+                and all(np.isfinite(np.asarray(number, np.float64)).all() for number in numbers)
+                and 0 < inputs["scale"] <= 255 and not isinstance(inputs.get("invert_above"), str | list)
+                and isinstance(inputs["classes"], list) and all(isinstance(name, str) for name in inputs["classes"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 
@@ -226,7 +279,7 @@ def _histograms(trainer: training.Trainer) -> training.WeightHistograms:
 
 
 def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:
-    return data.DataLoader(part, 500, shuffle=False, transform=transform)
+    return data.DataLoader(part, _BATCH, shuffle=False, transform=transform)
 
 
 def _print_evaluation(evaluation: training.Evaluation, classes: Sequence[str]) -> None:

@@ -36,6 +36,12 @@ class CNN(ImageClassifier):
     data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
     """Data set. The digits lie in the package; the others are found as data_dir says."""
 
+    def check_data_dir(self) -> None:
+        super().check_data_dir()
+        if self.data == "digits" and self.data_dir is not None:
+            raise ValueError(f"data_dir: expected none with the digits, which lie in the package, got {self.data_dir}; "
+                             "leave it out, or give data as mnist or fashion-mnist")
+
     def dataset(self) -> Dataset:
         return load(self.data.replace("-", "_"), self.data_dir)
 

@@ -69,6 +69,10 @@ class FullyConnected(ImageClassifier):
         super().check()
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden: expected at least 1 unit a layer, got {self.hidden}")
+        for name, off in (("activation", FullyConnected.activation), ("batch_norm", False), ("dropout", 0.0)):
+            if not self.hidden and getattr(self, name) != off:
+                raise ValueError(f"{name}: expected {off} where there is no hidden layer that it could change, got "
+                                 f"{getattr(self, name)}; give layers as hidden")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, got {self.dropout}")
 

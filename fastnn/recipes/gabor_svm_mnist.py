@@ -41,7 +41,7 @@ class GaborSVMMnist(Recipe):
     """Numbers of training images."""
 
     updates: int = 6000
-    """Steps of each machine."""
+    """Steps of each machine, rounded to whole passes through its images, of which there is at least one."""
 
     orientations: int = 8
     """Directions of the filters."""

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from fastnn.training._extra import require
 
 
-def read_image(path: str | os.PathLike[str], channels: int, height: int, width: int,
-               scale: int = 255) -> tuple[NDArray[np.uint8], list[str]]:
+def read_image(path: str | os.PathLike[str], channels: int, height: int, width: int, scale: int = 255,
+               invert_above: float | None = 127) -> tuple[NDArray[np.uint8], list[str]]:
     """Read an image file, whatever its format and size.
 
     Transparent parts become white, colours gray where one channel is asked for, and what is not of the right shape
-    gets a margin of the colour that its edge has. The gray data sets show light strokes on black: a gray image that
-    is light at its edge is inverted.
+    gets a margin of the colour that its edge has. The gray data sets of the package show light strokes on black: a gray
+    image that is light at its edge is inverted.
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
         The size to bring it to.
     scale : int, default 255
         What white becomes: the largest value of the data set's pixels.
+    invert_above : float or None, default 127
+        A gray image whose edge is lighter than this, on a scale from 0 to 255, is inverted; None inverts no image.
 
     Returns
     -------
@@ -76,7 +78,7 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
         notes.append(f"brought from {image.width}x{image.height} to {width}x{height} pixels")
         image = _fit(image, width, height, edge)
     pixels = np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-    if channels == 1 and edge[0] > 127:
+    if channels == 1 and invert_above is not None and edge[0] > invert_above:
         notes.append("inverted, since its background is light")
         pixels = 255 - pixels
     return np.rint(pixels * (scale / 255)).astype(np.uint8), notes
@@ -92,6 +94,19 @@ def _open(path: str | os.PathLike[str]) -> Any:
             return require("PIL.ImageOps", "reading an image").exif_transpose(image)
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise ValueError(f"{os.fspath(path)}: expected an image file, but it cannot be read as one: {error}") from error
+
+
+def inverted_above(images: NDArray[np.uint8], scale: int) -> float | None:
+    """How light the edge of a gray image is, from 0 to 255, if it shows the reverse of these images.
+
+    None where that cannot be told: these are colours, or more than 1 % of them are not dark at the edge themselves.
+    """
+    if images.shape[1] != 1:
+        return None
+    gray = images[:, 0]
+    edges = np.concatenate([gray[:, 0], gray[:, -1], gray[:, :, 0], gray[:, :, -1]], axis=1)
+    lightness = np.median(edges, axis=1) * (255 / scale)
+    return max(127.0, float(lightness.max())) if np.quantile(lightness, 0.99) < 64 else None
 
 
 def _edge(pixels: NDArray[np.uint8]) -> tuple[int, ...]:

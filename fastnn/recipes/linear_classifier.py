@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Fitted: TypeAlias = tuple[training.Trainer, data.Dataset, data.Normalize]
+_ONE = (1.0,)
 _LR, _STEPS = 0.001, 10             # of the first steps, drawn for inputs that are scaled and such that are not
 
 
@@ -75,19 +76,24 @@ class LinearClassifier(ImageClassifier):
 
     def cells(self) -> list[LinearClassifier]:
         """Return the recipes of the grid: one a rate and decay."""
-        return [replace(self, lr=_rounded(self.lr * rate), weight_decay=_rounded(self.weight_decay * decay),
-                        factors=(1.0,)) for rate, decay in product(self.factors, repeat=2)]
+        return [replace(self, lr=lr, weight_decay=decay, factors=_ONE) for lr, decay in product(*self.axes())]
+
+    def axes(self) -> list[list[float]]:
+        """Return the learning rates and the weight decays of the grid."""
+        return [list(dict.fromkeys(_rounded(option * factor) for factor in self.factors))
+                for option in (self.lr, self.weight_decay)]
 
     def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
             dataset: data.Dataset | None = None) -> _Fitted:
-        if len(self.factors) == 1:
+        if self.factors == _ONE:
             return super().fit(callbacks=callbacks, progress=progress, dataset=dataset)
         self.check()
         dataset = self.dataset() if dataset is None else dataset
         run_dir = self.open_run_dir()
         before = read_config(run_dir) if (run_dir / CONFIG).exists() else {}
         self.write_config(**{name: value for name, value in before.items() if name == "inputs"})
-        print(f"{self.name}: a grid of {len(self.factors)} learning rates x {len(self.factors)} weight decays")
+        rates, decays = self.axes()
+        print(f"{self.name}: a grid of {len(rates)} learning rates x {len(decays)} weight decays")
         print(f"run folder: {run_dir}", flush=True)
         cells = self.cells()
         fitted: dict[int, _Fitted] = {}
@@ -113,7 +119,7 @@ class LinearClassifier(ImageClassifier):
         return fitted[best]
 
     def figures(self) -> dict[str, str]:
-        if len(self.factors) == 1:
+        if self.factors == _ONE:
             return {}
         best = self.cells()[int(np.nanargmax(self.grid))]
         return {"learning rate": f"{best.lr:g}", "weight decay": f"{best.weight_decay:g}"}
@@ -121,9 +127,8 @@ class LinearClassifier(ImageClassifier):
     def pictures(self, model: nn.Module, dataset: data.Dataset) -> dict[str, Figure]:
         weight = model.state_dict()["1.weight"].reshape(-1, 3, 32, 32)
         pictures = {"Templates": training.plots.filters(weight, dataset.classes)}
-        if len(self.factors) > 1:
-            rates, decays = ([f"{_rounded(option * factor):g}" for factor in self.factors]
-                             for option in (self.lr, self.weight_decay))
+        if self.factors != _ONE:
+            rates, decays = ([f"{option:g}" for option in axis] for axis in self.axes())
             pictures["Validation accuracy over the grid (%)"] = training.plots.table(
                 rates, decays, self.grid.reshape(len(rates), len(decays)), "learning rate", "weight decay")
         return pictures | self.first_steps(dataset)

@@ -47,10 +47,15 @@ class OverfitCheck(Recipe):
     lrs: tuple[float, ...] = (0.01, 0.1)
     """The learning rates that are compared."""
 
+    def check(self) -> None:
+        super().check()
+        if not self.lrs or len(set(self.lrs)) < len(self.lrs) or not all(0 < lr < math.inf for lr in self.lrs):
+            raise ValueError(f"lrs: expected learning rates above 0, each once, got {self.lrs}")
+        if not 1 <= self.images < 50_000:
+            raise ValueError(f"images: expected from 1 to 49,999, got {self.images}")
+
     def experiment(self) -> None:
         self.check()
-        if not self.lrs or not all(0 < lr < math.inf for lr in self.lrs):
-            raise ValueError(f"lrs: expected learning rates above 0, got {self.lrs}")
         train = data.cifar10(self.data_dir).train
         normalize = data.Normalize(data.channel_statistics(train.images)[0], 1)
         part = data.split(train, self.images, self.seed)[1]

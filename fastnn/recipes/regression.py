@@ -63,7 +63,7 @@ class Regression(Recipe):
     """Trainings for each number, each on samples and from weights of its own."""
 
     updates: int = 1000
-    """Steps of each training."""
+    """Steps of each training, rounded up to whole passes through its samples."""
 
     batch_size: int = 64
     """Samples in an update, or all where there are fewer."""
@@ -73,6 +73,12 @@ class Regression(Recipe):
         for name, least in (("points", 2), ("trials", 1), ("updates", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+    def check_data_dir(self) -> None:
+        super().check_data_dir()
+        if self.data_dir is not None:
+            raise ValueError(f"data_dir: expected none, since {self.name} reads no data set, got {self.data_dir}; "
+                             "leave it out")
 
     def numbers(self) -> list[int]:
         """Return the numbers of samples."""

@@ -28,7 +28,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn import kernels, random, training
-from fastnn.recipes.base import RUNS, numbers
+from fastnn.recipes.base import RUNS, called, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
@@ -41,7 +41,7 @@ _HEARTBEAT, _GRACE = 2, 10                  # seconds between heartbeats, and af
 _PATIENCE = 60                              # seconds to wait for the file while others write
 _RETRIES = 3                                # of a trial whose workers die
 _GIVE_UP = 3                                # by how many failures may exceed results
-_ELSEWHERE = ("data_dir", "track", "device")    # options that do not decide what a trial gives, but for rounding
+_ELSEWHERE = ("class", "data_dir", "track", "device")   # do not decide what a trial gives, but for rounding
 _SHOWN = 10                                 # trials in the table of the best
 
 
@@ -103,6 +103,9 @@ class Sweep:
             raise ValueError(f"recipe: expected one with a search space, but {recipe.name} has none")
         if unknown := recipe.space.keys() - {field.name for field in fields(recipe)}:
             raise ValueError(f"space: expected fields of {recipe.name}, got {', '.join(sorted(unknown))}")
+        if "<locals>" in called(type(recipe)) or called(type(recipe)).startswith("__main__:"):
+            raise ValueError(f"recipe: expected a class at the top of a module or script, which workers can import, "
+                             f"got {called(type(recipe))}")
         if not self.space:
             raise ValueError(f"recipe: expected options that are searched, but all of {', '.join(recipe.space)} are "
                              "fixed; leave one out")

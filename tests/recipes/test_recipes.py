@@ -77,7 +77,7 @@ def test_a_set_that_is_not_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_learning_rates_that_are_none() -> None:
-    with pytest.raises(ValueError, match=r"lrs: expected learning rates above 0, got \(0.1, 0.0\)"):
+    with pytest.raises(ValueError, match=r"lrs: expected learning rates above 0, each once, got \(0.1, 0.0\)"):
         OverfitCheck(lrs=(0.1, 0.0)).run()
 
 
