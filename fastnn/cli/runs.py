@@ -46,12 +46,11 @@ def recipe_called(word: str) -> type[Recipe]:
     sys.path.insert(0, os.path.abspath(folder))         # which the processes of a sweep inherit
     try:
         module = importlib.import_module(file.removesuffix(".py"))
+        if file.endswith(".py") and not os.path.samefile(str(module.__file__), place):
+            raise ImportError(f"{module.__name__} is another module's name, that of {module.__file__}")
         found: Any = functools.reduce(getattr, name.split("."), module)
     except (Exception, SystemExit) as error:
         raise ValueError(f"recipe: {word} cannot be imported: {type(error).__name__}: {error}") from error
-    if folder and os.path.dirname(os.path.abspath(str(module.__file__))) != os.path.abspath(folder):
-        raise ValueError(f"recipe: expected a file whose name is not that of another module, got {place}, but "
-                         f"{module.__name__} is {module.__file__}")
     if not (isinstance(found, type) and issubclass(found, Recipe) and not inspect.isabstract(found)
             and isinstance(getattr(found, "name", None), str)):
         raise ValueError("recipe: expected a class that derives from fastnn.recipes.Recipe, has a name and all methods "

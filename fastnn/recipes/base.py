@@ -75,7 +75,9 @@ class Recipe(ABC):
         begin = time.perf_counter()
         resumed = self.resumes
         self.experiment()
-        assert self.run_dir is not None
+        if self.run_dir is None or not (self.run_dir / RESULTS).is_file():
+            raise FileNotFoundError(f"experiment: expected that of {self.name} to leave a {RESULTS} in its run folder, "
+                                    "as write_report does, but there is none")
         results = json.loads((self.run_dir / RESULTS).read_bytes())
         # Of a run in several parts, this one has seen the last alone.
         results |= {"command": self.command(), "machine": machine(self.device), "headline": self.headline,
@@ -276,9 +278,9 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
         elif name != recipe.name or (name in RECIPES and own is None) != (RECIPES.get(name) is recipe):
             raise ValueError(f"run_dir: expected a run of {called(recipe)}, but {run_dir} holds one of {own or name}")
         if recipe is None:
-            raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is not "
-                             f"imported unasked; if you trust it, add --recipe {shlex.quote(own)}, or in Python give "
-                             "load the class")
+            raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is "
+                             f"not imported unasked; if you trust it, add --recipe {shlex.quote(own)}, or in Python "
+                             "give load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                                   for name, value in options.items()}

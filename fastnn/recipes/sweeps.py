@@ -397,6 +397,9 @@ def _check_file(file: Path) -> None:
     what = f"study: expected the file of a study that fastnn sweep wrote, but {file} is"
     if not file.is_file():
         raise ValueError(f"{what} no file")
+    with file.open("rb") as opened:
+        if opened.read(16) not in (b"", b"SQLite format 3\0"):       # SQLite takes a short text for an empty database
+            raise ValueError(f"{what} none (file is not a database)")
     try:
         with closing(_connect(file)) as connection:
             tables = {name for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

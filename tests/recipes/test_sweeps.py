@@ -313,13 +313,15 @@ def test_a_space_of_unknown_fields() -> None:
 
 def test_a_file_that_holds_no_such_study() -> None:
     Path("text.db").write_text("no database, and long enough for SQLite to see that it is none " * 20)
+    Path("short.db").write_text("notes")
     Path("folder.db").mkdir()
     with sqlite3.connect("other.db") as connection:
         connection.execute("CREATE TABLE notes (text)")
     connection.close()
     optuna.create_study(storage="sqlite:///optuna.db", study_name="mine")
-    contents = {name: Path(name).read_bytes() for name in ("text.db", "other.db", "optuna.db")}
-    for name, message in [("text.db", r"text.db is none \(file is not a database\)"), ("folder.db", "is no file"),
+    contents = {name: Path(name).read_bytes() for name in ("text.db", "short.db", "other.db", "optuna.db")}
+    for name, message in [("short.db", r"short.db is none \(file is not a database\)"),
+                          ("text.db", r"text.db is none \(file is not a database\)"), ("folder.db", "is no file"),
                           ("other.db", "other.db is none .no such table: studies."),
                           ("optuna.db", "optuna.db is Optuna's study mine")]:
         with pytest.raises(ValueError, match=f"study: expected the file of a study that fastnn sweep .*{message}"):
