@@ -17,14 +17,30 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipes.CNN(epochs=1, run_dir=folder / "cnn-1").run()
     recipes.CNN(epochs=2, seed=3, run_dir=folder / "cnn-2").run()
     recipes.Regression(points=2, trials=1, updates=20, run_dir=folder / "regression-1").run()
+    (folder / "mine-1").mkdir()
+    (folder / "mine-1/config.json").write_text('{"recipe": "mine", "class": "mine.py:Mine"}')
+    (folder / "mine-1/results.json").write_text(json.dumps({
+        "figures": {"score": "7", "time": "1 s"}, "headline": ["score"], "minutes": 1.0, "machine": "m",
+        "command": "fastnn train mine.py:Mine --name 'a | b'"}))
     (folder / "sweep-cnn-1").mkdir()
     (folder / "sweep-cnn-1/results.json").write_text("{}")
     return folder
 
 
-def test_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results(runs, write=tmp_path / "results.md")
-    head, rule, cnn, regression = capsys.readouterr().out.splitlines()
+    head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| recipe | reported | ours | minutes | command | machine | run |"
+    assert [row.split(" | ")[0] for row in rows] == ["| cnn", "| cnn", "| regression", "| mine"]
+    assert [row.split(" | ")[-1] for row in rows] == [
+        f"{runs / name} |" for name in ("cnn-1", "cnn-2", "regression-1", "mine-1")]
+    assert (tmp_path / "results.md").read_text().endswith("\n".join([head, rule, *rows]) + "\n")
+
+
+def test_with_latest_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: Path,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    results(runs, latest=True, write=tmp_path / "results.md")
+    head, rule, cnn, regression, mine = capsys.readouterr().out.splitlines()
     assert head == "| recipe | reported | ours | minutes | command | machine |"
     found = json.loads((runs / "cnn-2/results.json").read_text())
     assert cnn == (f"| cnn | - | {found['figures']['test accuracy']} | {found['minutes']:.1f} | "
@@ -33,7 +49,8 @@ def test_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: Path, capsys:
     assert "cured, n = 1000: " in regression
     page = (tmp_path / "results.md").read_text()
     assert page.startswith("# Results\n")
-    assert page.endswith("\n".join([head, rule, cnn, regression]) + "\n")
+    assert page.endswith("\n".join([head, rule, cnn, regression, mine]) + "\n")
+    assert mine.startswith("| mine | - | score: 7 | 1.0 | `fastnn train mine.py:Mine --name 'a \\| b'` |")
 
 
 def test_the_command_of_a_row_gives_the_run_again(runs: Path, tmp_path: Path) -> None:
@@ -64,5 +81,7 @@ def test_results_that_are_damaged(tmp_path: Path, text: str, capsys: pytest.Capt
 
 
 def test_a_file_in_no_folder(runs: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"write: expected a file in a folder, but .* is one"):
+        results(runs, write=runs)
     with pytest.raises(FileNotFoundError, match="write: expected a file in a folder, but there is no folder nowhere"):
         results(runs, write=Path("nowhere/results.md"))

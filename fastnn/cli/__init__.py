@@ -12,6 +12,7 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
@@ -34,6 +35,7 @@ def main() -> None:
     # This process is ours. Where others use the cores too, OpenMP threads that spin while they wait make each kernel
     # wait for the scheduler, and training several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns))    # tyro never ends where there are 5
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:          # closed: the first file that is opened would take its place
             setattr(sys, name, open(os.devnull, "w"))       # noqa: SIM115
