@@ -181,12 +181,12 @@ class ImageClassifier(Recipe):
         self.check_data_dir()
         model, inputs = self._best()
         dataset = self.dataset()
+        self._check_scores(model, inputs)
         shape, classes = dataset.test.images.shape[1:], len(dataset.classes)
         if shape != tuple(inputs["shape"]) or classes != len(inputs["classes"]):
             raise ValueError(f"{self.run_dir}: expected images of shape {tuple(inputs['shape'])} in "
                              f"{len(inputs['classes'])} classes, as the run was trained on, but {dataset.name} has "
                              f"shape {shape} and {classes} classes now")
-        self._check_scores(model, inputs)
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
         evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)

@@ -174,15 +174,20 @@ def test_bad_files_are_named_and_the_others_predicted(capsys: pytest.CaptureFixt
         recipe.predict([Path("gone.png")])
     with pytest.raises(ValueError, match=r"^files: 2 of 2 could not be read: bad\.png, gone\.png"):
         recipe.predict([Path("bad.png"), Path("gone.png")])
+    Path("run/best.safetensors").unlink()
+    for use in recipe.evaluate, lambda: recipe.predict(good):
+        with pytest.raises((OSError, ValueError, RuntimeError), match=r"best\.safetensors"):
+            use()
+
+
+def test_a_data_set_that_is_another_now_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Strokes(run_dir=Path("run"), epochs=1)
+    recipe.fit(progress=False)
     other = strokes()
     monkeypatch.setattr(Strokes, "dataset", lambda _: Dataset(other.train, other.test, tuple("abcde"), "other"))
     with pytest.raises(ValueError, match=r"run: expected images of shape \(1, 8, 8\) in 4 classes, .* but other has "
                                          r"shape \(1, 8, 8\) and 5 classes now"):
         recipe.evaluate()
-    Path("run/best.safetensors").unlink()
-    for use in recipe.evaluate, lambda: recipe.predict(good):
-        with pytest.raises((OSError, ValueError, RuntimeError), match=r"best\.safetensors"):
-            use()
 
 
 @pytest.mark.real_data
