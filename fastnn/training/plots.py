@@ -595,7 +595,8 @@ def _epochs(axes: Axes, label: str, keys: Mapping[str, Artist]) -> None:
 def _plain_numbers(axis: Axis) -> None:
     """Let a logarithmic axis say 1, 2, 5, 10, ... instead of powers."""
     ticker = require("matplotlib.ticker", "drawing")
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 
@@ -615,8 +616,12 @@ def _style(axes: Axes, x_label: str, y_label: str, keys: Mapping[str, Artist] | 
 def _legend(axes: Axes, keys: Mapping[str, Artist]) -> None:
     """Say outside of the axes, where nothing is drawn, what is what: above them in a row, else beside them."""
     names = [_name(name, 40) for name in keys]
-    place: Any = ({"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(keys)} if sum(map(len, names)) <= 40
-                  else {"loc": "upper left", "bbox_to_anchor": (1, 1)})
+    if sum(map(len, names)) <= 40:
+        place: Any = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(keys)}
+    else:
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        figure: Any = axes.figure
+        figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.07 * max(map(len, names)))      # the axes stay as wide
     # Legends leave out what has no label, or one that begins with an underscore.
     legend = axes.legend(keys.values(), ["-"] * len(keys), frameon=False, fontsize=9, borderaxespad=0.2, **place)
     for text, name in zip(legend.get_texts(), names):

@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -184,6 +185,21 @@ def test_numbers_of_classes_keep_clear_of_bars_line_and_legend(shares):
     numbers = [text.get_window_extent() for text in axes.texts]
     assert len(numbers) == 10
     assert not any(number.overlaps(other) for number in numbers for other in drawn)
+
+
+@pytest.mark.parametrize("most", [2, 60, 50_000, 1e9])
+def test_logarithmic_axes_have_numbers_beside_each_other(most):
+    x = np.geomspace(1, most, 5)
+    names = [f"machine {i} with a long name" for i in range(3)]
+    figure = plots.lines({name: (x, x) for name in names}, "x", "y", log_x=True, log_y=True)
+    pixels(figure)
+    (axes,) = figure.axes
+    for axis in axes.xaxis, axes.yaxis:
+        low, high = sorted(axis.get_view_interval())
+        labels = [label.get_window_extent() for place, label in zip(axis.get_majorticklocs(), axis.get_ticklabels())
+                  if low <= place <= high]
+        assert len(labels) >= 2
+        assert not any(left.overlaps(right) for left, right in itertools.pairwise(labels))
 
 
 def test_legends_lie_where_nothing_is_drawn():
