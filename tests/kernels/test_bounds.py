@@ -26,7 +26,7 @@ Wide = np.longdouble
 pytestmark = [pytest.mark.skipif(np.finfo(Wide).maxexp < 4096, reason="no numbers wider than float64"),
               pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 DTYPES = [np.float32, np.float64]
-DRAWS = 8 if config.DISABLE_JIT else 60
+DRAWS = 8 if config.DISABLE_JIT else 40
 U = Wide(2) ** -53
 
 

@@ -31,29 +31,33 @@ def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Ar
 def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_budget: int, distances: Array,
         indices: Array) -> None:
     _nearest(queries, points, algorithm, memory_budget, distances, indices)
-    odd = np.empty(len(queries), np.bool_)
-    _finish(len(odd), queries, points, squared, distances, indices, odd, work=distances.size)
-    if odd.any():
-        for row in np.flatnonzero(odd):
-            _rank_again(queries[row:row + 1], points, squared, memory_budget, distances[row], indices[row])
+    odd = np.empty(len(queries) + 1, np.int64)
+    _finish(1, queries, points, squared, distances, indices, odd, work=0)
+    for row in odd[1:odd[0] + 1] if odd[0] else ():
+        _rank_again(queries[row:row + 1], points, squared, memory_budget, distances[row], indices[row])
 
 
-@block_kernel(writes="distances odd")
+@block_kernel(writes="distances odd", typed_by="queries")
 def _finish(block: int, queries: Array, points: Array, squared: bool, distances: Array, indices: Array,
             odd: Array) -> None:
-    """Take the roots of a query's squares, and say whether some left the range of their dtype."""
-    least, odd[block] = range_of(queries)[0], False
-    for rank in range(distances.shape[1]):
-        square = distances[block, rank]
-        if square == np.inf:
-            odd[block] = True
-        elif square < least:                        # of two different points, which look like one?
-            x, y = queries[block], points[indices[block, rank]]
-            for d in range(x.size):
-                if x[d] != y[d]:
-                    odd[block] = True
-        if not squared:
-            distances[block, rank] = np.sqrt(square)
+    """Take the roots of squares; list the queries of which some left the range of their dtype, behind their number."""
+    least, count = range_of(queries)[0], 0
+    for row in range(len(queries)):
+        left = False
+        for rank in range(distances.shape[1]):
+            square = distances[row, rank]
+            if square == np.inf:
+                left = True
+            elif square < least:                    # of two different points, which look like one?
+                x, y = queries[row], points[indices[row, rank]]
+                for d in range(x.size):
+                    left |= x[d] != y[d]
+            if not squared:
+                distances[row, rank] = np.sqrt(square)
+        if left:
+            count += 1
+            odd[count] = row
+    odd[0] = count
 
 
 def _rank_again(query: Array, points: Array, squared: bool, memory_budget: int, distances: Array,

@@ -14,7 +14,7 @@ from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._jit import block_kernel, helper
 from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import ROWS, product_tile, square_row, square_tile, tile_columns
-from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable
+from fastnn.kernels._vectors import STREAMED, row_range, store_past_caches, streamable
 from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries
 
 _SLAB = 8                   # panels of points of a block; twice as many of up to half of DEPTH dimensions
@@ -37,6 +37,12 @@ def _squared_lengths(block: int, x: Array, lengths: Array) -> None:
 def range_of(x: Array) -> tuple[float, float]:
     """Return between which squares of distances, but for inf, nothing that counts was lost; the roots of both."""
     return (2.0**-100, 2.0**-50) if x.itemsize == 4 else (2.0**-960, 2.0**-480)
+
+
+@helper
+def _any_beyond(values: Array, least: float) -> bool:
+    smallest, largest = row_range(values)
+    return smallest < least or largest == np.inf
 
 
 @helper
@@ -96,18 +102,17 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                     for j in range(values.size):
                         both = length + lengths[j]
                         square = both - 2 * np.float64(values[j])
-                        square = square if (both >= small) & (abs(square) < np.inf) else np.nan
+                        square = square if (both >= small) & (abs(square) < np.inf) else np.inf
                         values[j] = 0.0 if square < 0 else square
                 if not squared:
                     for j in range(values.size):
                         values[j] = math.sqrt(values[j])
-                beyond = False
-                for j in range(values.size):
-                    beyond |= (values[j] < least) | (values[j] == np.inf) | (by_products & (values[j] != values[j]))
-                if beyond:
-                    for j in range(values.size):
-                        if values[j] < least or values[j] == np.inf or (by_products and values[j] != values[j]):
-                            values[j] = _apart(queries[q, :, i], points[left + j], squared)
+                if _any_beyond(values, least):
+                    for begin in range(0, values.size, width):
+                        for j in range(begin, min(begin + width, values.size) if _any_beyond(
+                                values[begin : begin + width], least) else begin):
+                            if values[j] < least or values[j] == np.inf:
+                                values[j] = _apart(queries[q, :, i], points[left + j], squared)
                 if distances.nbytes < STREAMED:
                     for j in range(values.size):
                         result[j] = values[j]

@@ -148,7 +148,7 @@ def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str =
     Notes
     -----
     loss[n] = sum over c != label of max(0, margin + x[n, c] - x[n, label]): C times torch's `multi_margin_loss`, but
-    NaN stays NaN, where torch turns it into 0. Ten operations a score, each read once. Weston and Watkins, "Support
+    NaN stays NaN, where torch turns it into 0. Five operations a score, each read once. Weston and Watkins, "Support
     vector machines for multi-class pattern recognition" (ESANN 1999). Formed in float64, each term without cancellation
     however large the scores are: |error| <= (eps + 1.1e-16 C) |loss|; a sum or a mean of N rows adds 1.1e-16 N of
     itself.
@@ -194,7 +194,7 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
 
     Notes
     -----
-    Ten operations a score, each read and written once. Who comes within the margin is found exactly.
+    Five operations a score, each read and written once. Who comes within the margin is found exactly.
     |error| <= 2 eps |result|.
 
     Examples

@@ -67,29 +67,27 @@ def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_sm
 # --- hinge -------------------------------------------------------------------------------------------------
 
 
-@inlined_helper
-def _difference(a: float, b: float) -> tuple[float, float]:
-    """a - b as rounded, and what it lost, by Knuth's sum of two; that is NaN where the first is not finite."""
-    gap = a - b
-    share = gap - a
-    return gap, (a - (gap - share)) - (b + share)
+@helper
+def _bound(right: float, margin: float) -> tuple[float, float]:
+    """Return right - margin and what rounding took from it, by Knuth's sum of two.
 
-
-@inlined_helper
-def _excess(margin: float, score: float, right: float) -> float:
-    """margin + score - right to almost all digits, however large the scores are."""
-    gap, lost = _difference(score, right)
-    return (margin + gap) + (lost if lost == lost else 0.0)
+    Taken from a score one after the other, they leave margin + score - right: its sign, and almost all of its digits.
+    """
+    bound = right - margin
+    share = bound - right
+    lost = (right - (bound - share)) - (margin + share)
+    return bound, lost if lost == lost else 0.0         # NaN for an infinite bound
 
 
 @block_kernel(writes="losses", typed_by="x")
 def _hinge_loss(block: int, x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
     use_widest_vectors()
-    terms, least = np.empty(x.shape[1]), unit * margin
+    terms = np.empty(x.shape[1])
     for n in rows_of_block(block, x):
-        scores, right = x[n], unit * np.float64(x[n, max(0, labels[n])])
+        scores = x[n]
+        bound, lost = _bound(unit * np.float64(x[n, max(0, labels[n])]), unit * margin)
         for c in range(scores.size):
-            excess = _excess(least, unit * np.float64(scores[c]), right)
+            excess = (unit * np.float64(scores[c]) - bound) - lost
             terms[c] = 0.0 if excess <= 0 else excess
         terms[labels[n]] = 0
         losses[n] = row_sum(terms)
@@ -101,11 +99,10 @@ def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
         scores, result, label, grad = x[n], part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
-        bound, lost = _difference(np.float64(scores[label]), margin)
-        at_bound, inside = lost >= 0, 0                 # whether a score that is the bound as rounded lies below it
+        bound, lost = _bound(np.float64(scores[label]), margin)
+        inside = 0
         for c in range(scores.size):
-            score = np.float64(scores[c])
-            counts = (c != label) & (not (score < bound) | ((score == bound) & at_bound))
+            counts = (c != label) & (not (np.float64(scores[c]) - bound) - lost <= 0)
             result[c] = grad if counts else 0.0
             inside += counts
         result[label] = -inside * grad if inside else 0.0

@@ -104,12 +104,15 @@ def _right_score(x: Array, labels: Array, n: int, columns: int) -> tuple[int, fl
 
 
 @cuda.jit(device=True)
-def _excess(margin: float, score: float, right: float) -> float:
-    """Return margin + score - right, in which what rounding takes from the difference is added again."""
-    gap = score - right
-    share = gap - score
-    lost = (score - (gap - share)) - (right + share)
-    return (margin + gap) + (0.0 if math.isnan(lost) else lost)
+def _bound(right: float, margin: float) -> tuple[float, float]:
+    """Return right - margin and what rounding took from it, by Knuth's sum of two.
+
+    Taken from a score one after the other, they leave margin + score - right: its sign, and almost all of its digits.
+    """
+    bound = right - margin
+    share = bound - right
+    lost = (right - (bound - share)) - (margin + share)
+    return bound, 0.0 if math.isnan(lost) else lost     # NaN for an infinite bound
 
 
 @functools.cache
@@ -121,9 +124,10 @@ def _hinge_loss(real: Any, group: int) -> Any:
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(x)
         label, right = _right_score(x, labels, n, columns)
+        bound, lost = _bound(unit * right, unit * margin)
         total = 0.0
         for c in range(lane, columns, group):
-            excess = _excess(unit * margin, unit * np.float64(x[n, c]), unit * right)
+            excess = (unit * np.float64(x[n, c]) - bound) - lost
             if c != label and not excess <= 0:
                 total += excess
         total = row_total(parts, total)
@@ -146,10 +150,11 @@ def _hinge_loss_backward(real: Any, group: int) -> Any:
         label, right = _right_score(x, labels, n, columns)
         valid = label >= 0 and label < columns
         grad = grad_losses[n * step] if valid else real(_NAN)
+        bound, lost = _bound(right, margin)
         inside = 0.0
         for c in range(lane, columns, group):
             if c != label:
-                counts = not _excess(margin, np.float64(x[n, c]), right) <= 0
+                counts = not (np.float64(x[n, c]) - bound) - lost <= 0
                 grad_x[n, c] = grad if counts else zero
                 if counts:
                     inside += 1.0

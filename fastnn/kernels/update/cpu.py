@@ -10,6 +10,7 @@ import numpy as np
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._elementwise import chunk, chunks
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
+from fastnn.kernels._vectors import row_max_size
 
 
 @helper
@@ -20,12 +21,11 @@ def _limits(real: Any, itemsize: int, eps: float) -> tuple[Any, Any]:
 
 
 @helper
-def _any_beyond(parameter: Array, grad: Array, decay: Any, small: Any, large: Any) -> bool:
-    beyond = False
-    for i in range(grad.size):
-        g = abs(grad[i] + decay * parameter[i] if decay != 0 else grad[i])
-        beyond |= not (small <= g) & (g < large)
-    return beyond
+def _all_within(parameter: Array, grad: Array, decay: Any, small: Any, large: Any) -> bool:
+    """Whether no gradient is beyond these limits, as far as can be told at once."""
+    if small > 0 or not row_max_size(grad) < large / 2:
+        return False
+    return decay == 0 or abs(decay) * row_max_size(parameter) < large / 2
 
 
 @inlined_helper
@@ -62,7 +62,7 @@ def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffe
     rate, old, new, least = real(lr), real(alpha), real(1 - alpha), real(eps)
     decay, keep = real(weight_decay), real(momentum)
     small, large = _limits(real, parameter.itemsize, eps)
-    if not _any_beyond(parameter, grad, decay, small, large):
+    if _all_within(parameter, grad, decay, small, large):
         for i in range(parameter.size):
             g = grad[i]
             if decay != 0:
@@ -96,7 +96,7 @@ def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq:
     step, old1, new1, old2, new2 = real(rate), real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
     correction, least, decay, kept = real(root), real(eps), real(penalty), real(shrink)
     small, large = _limits(real, parameter.itemsize, eps)
-    if not _any_beyond(parameter, grad, decay, small, large):
+    if _all_within(parameter, grad, decay, small, large):
         for i in range(parameter.size):
             g = grad[i]
             if decay != 0:
