@@ -235,6 +235,8 @@ def draw_images(draw: Draw) -> tuple[list[int], list[int], int]:
     taps = [draw.random.choice((1, 2, 3, 3, 3, 4, 5)) for _ in range(2)]
     if draw.chance(0.6):
         taps[1] = taps[0]
+    if draw.planted:                                    # the naive version judges it
+        inputs, outputs, image[1], image[2:] = 1, 1, groups, [min(size, 5) for size in image[2:]]
     filters = [outputs * groups, inputs + draw.chance(0.02), *taps]
     if draw.chance(0.02):
         groups = draw.random.randint(-1, 4)
@@ -557,7 +559,7 @@ def judge_batch_norm(call: Call, eps: Any) -> list[Truth]:
     axes, spread = over_channels(x)
     n, u = len(x) * math.prod(x.shape[2:]), 2.0**-53
     of_batch = options["training"] or running_mean is None
-    if of_batch and (not len(x) or (n < 2 and x.size)):
+    if of_batch and (not len(x) or x.size < 2 * x.shape[1]):
         raise ValueError("x")
     mean, var = (x.mean(axes), x.var(axes)) if of_batch else (running_mean, running_var)
     scale = 1 / np.sqrt(var + options["eps"])
@@ -611,7 +613,7 @@ def judge_batch_norm_backward(call: Call, eps: Any) -> list[Truth]:
     axes, spread = over_channels(x)
     n, u = len(x) * math.prod(x.shape[2:]), 2.0**-53
     training = call.kwargs.get("training", True)
-    if training and (not len(x) or (n < 2 and x.size)):
+    if training and (not len(x) or x.size < 2 * x.shape[1]):
         raise ValueError("x")
     z = (x - spread(mean)) * spread(invstd)
     w = np.ones_like(mean) if weight is None else weight
@@ -1103,7 +1105,8 @@ def check_call(name: str, draw: Draw) -> str | None:
     """Run one call; return what is wrong with it, if anything is."""
     row, family = KERNELS[name], FAMILIES[name]
     held = SimpleNamespace(call=lambda *args, **kwargs: Call(args, kwargs))
-    call = eval(draw.text("call"), {"np": np, "kernels": held})
+    with np.errstate(all="ignore"):
+        call = eval(draw.text("call"), {"np": np, "kernels": held})
     finfo = np.finfo(np.float64 if draw.dtype == "f8" else np.float32)
     exact = Call(tuple(wide(a) for a in call.args), {k: v if k == "out" else wide(v) for k, v in call.kwargs.items()})
     before = [array.tobytes() for array in call.arrays()]
