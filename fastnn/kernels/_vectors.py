@@ -156,6 +156,10 @@ def _value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return a
 
 
+def _nothing(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    return builder.fmul(a, ir.Constant(a.type, [0.0] * a.type.count))
+
+
 def _double_value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return _double(builder, a)
 
@@ -202,6 +206,9 @@ if config.DISABLE_JIT:
     def _sums_above(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
         return _sums(_above_python(a, b, constants), b, constants)
 
+    def _nothings(a: Array, b: Array, constants: tuple) -> float:
+        return 0.0 if np.isfinite(a).all() else np.nan
+
     def _max(a: Array, b: Array, constants: tuple) -> float:
         return max((value for value in a if value == value), default=a.dtype.type(-np.inf))
 else:
@@ -210,6 +217,7 @@ else:
     _products = _fold(0.0, _shifted_product, _add)
     _sums = _fold(0.0, _value_and_product, _add, results=2)
     _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
+    _nothings = _fold(0.0, _nothing, _add, double=False)
     _max = _fold(float("-inf"), _value, _larger, double=False)
 
 
@@ -250,6 +258,12 @@ def row_sums_above(a: Array, b: Array, mean: float, line: tuple[float, ...]) -> 
 def row_max(row: Array) -> float:
     """Return the largest element of a row; NaN are passed over."""
     return _max(row, row, ())
+
+
+@helper
+def is_finite(row: Array) -> bool:
+    """Return whether all elements of a row are finite."""
+    return _nothings(row, row, ()) == 0
 
 
 # --- writing past the caches -------------------------------------------------------------------------------
