@@ -164,6 +164,10 @@ def _negative_and_value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return builder.fneg(a), a
 
 
+def _nothing(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    return builder.fmul(a, ir.Constant(a.type, [0.0] * a.type.count))
+
+
 def _double_value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return _double(builder, a)
 
@@ -217,6 +221,9 @@ if config.DISABLE_JIT:
     def _sums_above(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
         return _sums(_above_python(a, b, constants), b, constants)
 
+    def _nothings(a: Array, b: Array, constants: tuple) -> float:
+        return 0.0 if np.isfinite(a).all() else np.nan
+
     def _max(a: Array, b: Array, constants: tuple) -> float:
         return max((value for value in a if value == value), default=a.dtype.type(-np.inf))
 
@@ -232,6 +239,7 @@ else:
     _products = _fold(0.0, _shifted_product, _add)
     _sums = _fold(0.0, _value_and_product, _add, results=2)
     _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
+    _nothings = _fold(0.0, _nothing, _add, double=False)
     _max = _fold(float("-inf"), _value, _larger, double=False)
     _max_size = _fold(float("-inf"), _size, _larger, double=False)
     _range = _fold(float("-inf"), _negative_and_value, _larger, double=False, results=2)
@@ -293,6 +301,12 @@ def row_range(row: Array) -> tuple[float, float]:
     """Return the smallest and the largest element of a row; NaN are passed over."""
     negative, largest = _range(row, row, ())
     return -negative, largest
+
+
+@helper
+def is_finite(row: Array) -> bool:
+    """Return whether all elements of a row are finite."""
+    return _nothings(row, row, ()) == 0
 
 
 # --- writing past the caches -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.kernels._arrays import Array
 from fastnn.kernels._jit import block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import draft, exceeds_caches, finish, row_sum
+from fastnn.kernels._vectors import draft, exceeds_caches, finish, is_finite, row_sum
 from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
 from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
 from fastnn.kernels.pooling.naive import SCALE, Pair
@@ -59,7 +59,8 @@ def _cut(y: Array, cells: int) -> tuple[int, int, int]:
 # --- means -------------------------------------------------------------------------------------------------
 
 # Where the windows of rows and of columns begin and end, the factors of their divisors, what columns' windows have in
-# common (kernel, stride and padding of a small kernel, or zeros), and how many windows a cell is in at most.
+# common (kernel, stride and padding of a small kernel, or zeros), and how much larger than the largest gradient of a
+# result a cell's gradient can be.
 Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float]
 
 
@@ -76,7 +77,7 @@ def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pai
     if divisor is not None:
         lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
     common = (kernel[1], min(stride[1], sizes[1] + 2), padding[1]) if kernel[1] <= _UNROLLED else (0, 0, 0)
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _most(cells)
+    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _gain(cells, lengths)
 
 
 @lru_cache(64)
@@ -84,21 +85,22 @@ def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> Plan:
     """As `_windows`, where the windows are shares of the rows and columns."""
     cells = [np.array([np.arange(count) * size // count, -(-np.arange(1, count + 1) * size // count)])
              for size, count in zip(sizes, counts)]
-    heights, widths = (np.diff(c, axis=0)[0].astype(dtype) for c in cells)
+    lengths = [np.diff(c, axis=0)[0] for c in cells]
     width = sizes[1] // counts[1]
     common = (width, width, 0) if width <= _UNROLLED and sizes[1] == width * counts[1] else (0, 0, 0)
-    return cells[0], cells[1], heights, widths, common, _most(cells)
+    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _gain(cells, lengths)
 
 
-def _most(cells: list[Array]) -> float:
-    """How many windows a cell is in at most: those before window i, and it, that do not end where it begins."""
-    rows, columns = (float(np.max(np.arange(1, begin.size + 1) - np.searchsorted(end, begin, "right")))
-                     for begin, end in cells)
-    return rows * columns
+def _gain(cells: list[Array], lengths: list[Array]) -> float:
+    """How many windows a cell is in at most, over the smallest divisor."""
+    gain = 1.0
+    for (begin, end), length in zip(cells, lengths):        # of the windows up to one, those that end after it begins
+        gain *= np.max(np.arange(1, begin.size + 1) - np.searchsorted(end, begin, "right")) / np.min(length)
+    return float(gain)
 
 
 def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                     common: tuple[int, int, int], most: float, y: Array) -> None:
+                     common: tuple[int, int, int], gain: float, y: Array) -> None:
     x, y = _images(x), _images(y)
     if y.shape[1] == y.shape[2] == 1 and (rows[1, 0] - rows[0, 0], columns[1, 0] - columns[0, 0]) == x.shape[1:]:
         x = x.reshape(len(x), x.shape[1] * x.shape[2])
@@ -111,18 +113,27 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
 
 
 def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                    common: tuple[int, int, int], most: float, grad_x: Array) -> None:
+                    common: tuple[int, int, int], gain: float, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, most, group,
+    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain, group,
             exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 
 
 @block_kernel(writes="y", typed_by="x")
 def _average_images(block: int, x: Array, divisor: float, group: int, y: Array) -> None:
     """The means of whole images."""
-    for n in range(block * group, min(len(x), block * group + group)):
+    first, end = block * group, min(len(x), block * group + group)
+    for n in range(first, end):
         y[n] = row_sum(x[n]) / divisor
+    if not is_finite(y[first:end]):
+        _average_images_again(x[first:end], divisor, y[first:end])
+
+
+@helper
+def _average_images_again(x: Array, divisor: float, y: Array) -> None:
+    """The means that are not finite, of smaller cells."""
+    for n in range(len(x)):
         if not np.isfinite(y[n]):
             total = 0.0
             for value in x[n]:
@@ -161,17 +172,17 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
     sums, totals = padded[pad:pad + width], np.empty(count, x.dtype)
     for n in range(first_image, min(first_image + group, len(x))):
         for i in range(first, min(first + band, y.shape[1])):
-            top, end = max(0, rows[0, i]), rows[1, i]
-            if end - top == 2:
+            top, bottom = max(0, rows[0, i]), rows[1, i]
+            if bottom - top == 2:
                 for w in range(width):
                     sums[w] = x[n, top, w] + x[n, top + 1, w]
-            elif end - top == 3:
+            elif bottom - top == 3:
                 for w in range(width):
                     sums[w] = x[n, top, w] + x[n, top + 1, w] + x[n, top + 2, w]
             else:
                 for w in range(width):
                     sums[w] = x[n, top, w]
-                for h in range(top + 1, end):
+                for h in range(top + 1, bottom):
                     for w in range(width):
                         sums[w] += x[n, h, w]
             if (kernel == 2) & (stride == 2):           # constants, for which the compiler makes vector loads
@@ -186,12 +197,14 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
             else:
                 for j in range(count):
                     totals[j] = _total(sums, max(0, columns[0, j]), columns[1, j] - columns[0, j])
-            lost = False
             for j in range(count):
-                lost |= totals[j] - totals[j] != 0
                 y[n, i, j] = totals[j] / (heights[i] * widths[j])
-            if lost:
-                _average_again(x[n, top:end], columns, heights[i], widths, y[n, i])
+    last_image, last = min(first_image + group, len(x)), min(first + band, y.shape[1])
+    begin, end = (first_image * y.shape[1] + first) * count, ((last_image - 1) * y.shape[1] + last) * count
+    if not is_finite(y.reshape(-1)[begin:end]):         # one image, where not all of its rows are in a block
+        for n in range(first_image, last_image):
+            for i in range(first, last):
+                _average_again(x[n, max(0, rows[0, i]):rows[1, i]], columns, heights[i], widths, y[n, i])
 
 
 @helper
@@ -214,7 +227,7 @@ def _spread_again(grad_output: Array, rows: Array, columns: Array, heights: Arra
 
 @block_kernel(writes="grad_x", typed_by="grad_x")
 def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
-            stride: int, pad: int, most: float, group: int, streamed: bool, grad_x: Array) -> None:
+            stride: int, pad: int, gain: float, group: int, streamed: bool, grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
     result = draft(part, streamed)
@@ -222,16 +235,13 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
     before = kernel                                     # zeros on both sides of a row of windows
     shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)
     padded = np.empty(pad + width + 1, grad_x.dtype)
-    spread = padded[pad:pad + width]
-    windows = grad_x.dtype.type(most)
+    spread, largest = padded[pad:pad + width], np.finfo(grad_x.dtype).max
     for n in range(len(result)):
-        image, filled, lost = result[n], 0, False
+        image, filled = result[n], 0
         for i in range(grad_output.shape[1]):
             grads = grad_output[block * group + n, i]
             for j in range(count):
-                share = grads[j] / (heights[i] * widths[j])
-                lost |= share * windows - share * windows != 0      # the sum of so many may be too large
-                shares[before + j] = share
+                shares[before + j] = grads[j] / (heights[i] * widths[j])
             if (kernel == 2) & (stride == 2):
                 for q in range(padded.size // 2):
                     padded[2 * q] = padded[2 * q + 1] = shares[before + q]
@@ -262,6 +272,6 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
         for h in range(filled, grad_x.shape[1]):
             for w in range(width):
                 image[h, w] = 0
-        if lost:
+        if gain > 1 and not np.abs(grad_output[block * group + n]).max() < largest / gain:
             _spread_again(grad_output[block * group + n], rows, columns, heights, widths, image)
     finish(result, part)
