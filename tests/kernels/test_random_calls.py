@@ -583,7 +583,7 @@ def judge_batch_norm(call: Call, eps: Any) -> list[Truth]:
         new = (running_mean, running_var)
         if options["training"]:
             share = options["momentum"]
-            batch = mean, var * (n / (n - 1))
+            batch = mean, var * (n / max(1, n - 1))
             new = tuple((1 - share) * old + share * one for old, one in zip(new, batch))
             size = tuple(abs((1 - share) * old) + abs(share * one) for old, one in
                          zip((running_mean, running_var), (np.abs(x).mean(axes), batch[1] + u * n * mean**2)))
@@ -826,19 +826,19 @@ def reduced(losses: Array, bound: Array, reduction: str, eps: Any) -> list[Truth
     return [(total, np.where(abs(total) > 0.99 * eps.max, np.inf, size))]
 
 
-def rows_of(name: str, call: Call) -> tuple[Array, str, dict[str, Any]]:
-    options = dict(call.kwargs)
-    reduction = options.pop("reduction", "mean")
-    reference(name, Call(call.args, {**options, "reduction": reduction}))          # refuses what is refused
-    return reference(name, Call(call.args, {**options, "reduction": "none"})), reduction, options
-
-
 def judge_cross_entropy(call: Call, eps: Any) -> list[Truth]:
-    losses, reduction, _ = rows_of("cross_entropy", call)
-    if not losses.size:
-        raise ValueError("x")
-    bound = 2 * eps.eps * (np.abs(losses) + 2 + math.log(call.args[0].shape[1]))
-    return reduced(losses, bound, reduction, eps)
+    """The formula, the largest score of a row taken off first; PyTorch's errs by more where scores are large."""
+    x, labels = call.args
+    smoothing, reduction = call.kwargs.get("label_smoothing", 0.0), call.kwargs.get("reduction", "mean")
+    right_scores(x, labels)
+    behind = x.max(1, keepdims=True) - x
+    losses = (np.log(np.exp(-behind).sum(1)) + (1 - smoothing) * right_scores(behind, labels)[:, 0]
+              + smoothing * behind.mean(1))
+    peer = reference("cross_entropy", Call((x, labels), {**call.kwargs, "reduction": "none"}))
+    far = np.abs(peer - losses) > 1e-9 * (np.abs(losses) + np.abs(x).max(1) + 1)
+    assert not (far & np.isfinite(peer) & np.isfinite(losses)).any(), "PyTorch differs from the formula"
+    losses = np.where(np.isfinite(losses), losses, peer)
+    return reduced(losses, 2 * eps.eps * (np.abs(losses) + 2 + math.log(x.shape[1])), reduction, eps)
 
 
 def judge_hinge_loss(call: Call, eps: Any) -> list[Truth]:
@@ -964,13 +964,14 @@ def judge_pairwise_l2(call: Call, eps: Any) -> list[Truth]:
     if call.kwargs.get("algorithm") == "gemm":
         lengths = np.sqrt((x**2).sum(1)[:, None] * (y**2).sum(1))
         bound = eps.eps * (terms + 2) * lengths + eps.eps * square
-        square = np.where(np.isfinite(lengths), square, np.nan)
     bound = 2 * bound + d * eps.smallest_subnormal
+    if call.kwargs.get("algorithm") == "gemm":          # infinite coordinates give NaN or inf, as products do
+        square, bound = np.where(np.isfinite(lengths), square, np.nan), np.where(np.isfinite(lengths), bound, -1)
     if call.kwargs.get("squared"):
         return [(square, bound)]
     root = np.sqrt(square)
-    return [(root, np.maximum(np.sqrt(square + bound) - root, root - np.sqrt(np.maximum(square - bound, 0)))
-             + eps.eps * root)]
+    off = np.maximum(np.sqrt(square + bound) - root, root - np.sqrt(np.maximum(square - bound, 0)))
+    return [(root, np.where(bound < 0, bound, off + eps.eps * root))]
 
 
 def draw_knn(draw: Draw) -> None:
@@ -1171,6 +1172,7 @@ def disagreement(got: Any, truth: Any, bound: Any, dtype: str | None) -> str | N
     with np.errstate(all="ignore"):
         off = np.abs(got.astype(np.float64) - truth.astype(np.float64))
         same = (got == truth) | (np.isnan(got) & np.isnan(truth)) if got.dtype.kind == "f" else got == truth
+        same |= (np.asarray(bound) < 0) & ~np.isfinite(got)         # which of the values that are not finite is free
         wrong = ~(same | (off <= bound) | (np.isinf(bound) & np.isfinite(truth)))
     if not wrong.any():
         return None
@@ -1193,6 +1195,7 @@ def run(count: int, seed: int) -> list[str]:
     return failures
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")     # torch's
 def test_random_calls(request: pytest.FixtureRequest) -> None:
     count, seed = request.config.getoption("--random-calls"), request.config.getoption("--seed")
     failures = run(count, seed)
