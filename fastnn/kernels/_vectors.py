@@ -156,10 +156,6 @@ def _value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return a
 
 
-def _size(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", a, ir.Constant(a.type, [0.0] * a.type.count)), builder.fneg(a), a)
-
-
 def _negative_and_value(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return builder.fneg(a), a
 
@@ -227,9 +223,6 @@ if config.DISABLE_JIT:
     def _max(a: Array, b: Array, constants: tuple) -> float:
         return max((value for value in a if value == value), default=a.dtype.type(-np.inf))
 
-    def _max_size(a: Array, b: Array, constants: tuple) -> float:
-        return _max(abs(a), b, constants)
-
     def _range(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
         return _max(-a, b, constants), _max(a, b, constants)
 else:
@@ -241,7 +234,6 @@ else:
     _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
     _nothings = _fold(0.0, _nothing, _add, double=False)
     _max = _fold(float("-inf"), _value, _larger, double=False)
-    _max_size = _fold(float("-inf"), _size, _larger, double=False)
     _range = _fold(float("-inf"), _negative_and_value, _larger, double=False, results=2)
 
 
@@ -288,12 +280,6 @@ def row_sums_above(a: Array, b: Array, mean: float, line: tuple[float, ...]) -> 
 def row_max(row: Array) -> float:
     """Return the largest element of a row; NaN are passed over."""
     return _max(row, row, ())
-
-
-@helper
-def row_max_size(row: Array) -> float:
-    """Return the largest magnitude of a row, -inf for none; NaN are passed over."""
-    return _max_size(row, row, ())
 
 
 @helper

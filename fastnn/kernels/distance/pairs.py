@@ -16,6 +16,7 @@ from fastnn.kernels._matrix import pack_rows, panels
 from fastnn.kernels._simd import ROWS, product_tile, square_row, square_tile, tile_columns
 from fastnn.kernels._vectors import STREAMED, row_range, store_past_caches, streamable
 from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries
+from fastnn.kernels.distance.select import passing
 
 _SLAB = 8                   # panels of points of a block; twice as many of up to half of DEPTH dimensions
 _GROUP, _LARGEST = 16, 32   # query panels of a block where they are few, and at most
@@ -37,12 +38,6 @@ def _squared_lengths(block: int, x: Array, lengths: Array) -> None:
 def range_of(x: Array) -> tuple[float, float]:
     """Return between which squares of distances, but for inf, nothing that counts was lost; the roots of both."""
     return (2.0**-100, 2.0**-50) if x.itemsize == 4 else (2.0**-960, 2.0**-480)
-
-
-@helper
-def _any_beyond(values: Array, least: float) -> bool:
-    smallest, largest = row_range(values)
-    return smallest < least or largest == np.inf
 
 
 @helper
@@ -107,12 +102,13 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                 if not squared:
                     for j in range(values.size):
                         values[j] = math.sqrt(values[j])
-                if _any_beyond(values, least):
+                smallest, largest = row_range(values)
+                if smallest < least or largest == np.inf:
                     for begin in range(0, values.size, width):
-                        for j in range(begin, min(begin + width, values.size) if _any_beyond(
-                                values[begin : begin + width], least) else begin):
-                            if values[j] < least or values[j] == np.inf:
-                                values[j] = _apart(queries[q, :, i], points[left + j], squared)
+                        if largest == np.inf or passing(total, i * line + begin, totals.dtype.type(least)):
+                            for j in range(begin, min(begin + width, values.size)):
+                                if values[j] < least or values[j] == np.inf:
+                                    values[j] = _apart(queries[q, :, i], points[left + j], squared)
                 if distances.nbytes < STREAMED:
                     for j in range(values.size):
                         result[j] = values[j]

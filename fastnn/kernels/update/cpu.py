@@ -8,24 +8,17 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._elementwise import chunk, chunks
+from fastnn.kernels._elementwise import CHUNK, chunk, chunks
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import row_max_size
+from fastnn.kernels._vectors import row_max
+
+_PART = 1024            # elements after which it is seen whether a square overflowed: what it came of is still at hand
 
 
 @helper
-def _limits(real: Any, itemsize: int, eps: float) -> tuple[Any, Any]:
-    """Return between which magnitudes a gradient has a square that counts beside eps and does not overflow."""
-    small, large = (2.0**-50, 2.0**60) if itemsize == 4 else (2.0**-450, 2.0**500)
-    return real(0 if eps > small else small), real(large)
-
-
-@helper
-def _all_within(parameter: Array, grad: Array, decay: Any, small: Any, large: Any) -> bool:
-    """Whether no gradient is beyond these limits, as far as can be told at once."""
-    if small > 0 or not row_max_size(grad) < large / 2:
-        return False
-    return decay == 0 or abs(decay) * row_max_size(parameter) < large / 2
+def _least_counts(itemsize: int, eps: float) -> bool:
+    """Return whether squares that are too small for their dtype count beside eps."""
+    return eps <= (2.0**-50 if itemsize == 4 else 2.0**-450)
 
 
 @inlined_helper
@@ -56,64 +49,83 @@ def _sgd(block: int, parameter: Array, grad: Array, buffer: Array, lr: float, mo
 @block_kernel(writes="parameter square_avg buffer", typed_by="parameter")
 def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffer: Array, lr: float, alpha: float,
              eps: float, weight_decay: float, momentum: float) -> None:
-    parameter, grad = chunk(block, parameter), chunk(block, grad)
-    square_avg, buffer = chunk(block, square_avg), chunk(block, buffer)
     real = parameter.dtype.type
     rate, old, new, least = real(lr), real(alpha), real(1 - alpha), real(eps)
-    decay, keep = real(weight_decay), real(momentum)
-    small, large = _limits(real, parameter.itemsize, eps)
-    if _all_within(parameter, grad, decay, small, large):
-        for i in range(parameter.size):
-            g = grad[i]
+    decay, keep, least_counts = real(weight_decay), real(momentum), _least_counts(parameter.itemsize, eps)
+    before = np.empty(_PART, grad.dtype)
+    for begin in range(block * CHUNK, min(block * CHUNK + CHUNK, parameter.size), _PART):
+        p, b = parameter[begin:begin + _PART], buffer[begin:begin + _PART]
+        s, grads = square_avg[begin:begin + _PART], grad[begin:begin + _PART]
+        if least_counts:                                # roots without squares, of all
+            for i in range(p.size):
+                g = grads[i]
+                if decay != 0:
+                    g += decay * p[i]
+                change = g / (_root(old, s[i], new, g) + least)
+                s[i] = old * s[i] + new * g * g
+                if b.size:
+                    b[i] = change = keep * b[i] + change
+                p[i] -= rate * change
+            continue
+        for i in range(p.size):
+            g = grads[i]
             if decay != 0:
-                g += decay * parameter[i]
-            square_avg[i] = old * square_avg[i] + new * g * g
-            change = g / (np.sqrt(square_avg[i]) + least)
-            if buffer.size:
-                buffer[i] = change = keep * buffer[i] + change
-            parameter[i] -= rate * change
-        return
-    for i in range(parameter.size):
-        g = grad[i]
-        if decay != 0:
-            g += decay * parameter[i]
-        square = old * square_avg[i] + new * g * g
-        length = np.sqrt(square) if small <= abs(g) < large else _root(old, square_avg[i], new, g)
-        square_avg[i] = square
-        change = g / (length + least)
-        if buffer.size:
-            buffer[i] = change = keep * buffer[i] + change
-        parameter[i] -= rate * change
+                g += decay * p[i]
+            before[i] = s[i]
+            s[i] = old * s[i] + new * g * g
+            change = g / (np.sqrt(s[i]) + least)
+            if b.size:
+                b[i] = change = keep * b[i] + change
+            p[i] -= rate * change
+        if row_max(s) == np.inf:                        # where the change was 0
+            for i in range(p.size):
+                if s[i] == np.inf:
+                    g = grads[i]
+                    if decay != 0:
+                        g += decay * (p[i] + rate * b[i] if b.size else p[i])
+                    change = g / (_root(old, before[i], new, g) + least)
+                    if b.size:
+                        b[i] += change
+                    p[i] -= rate * change
 
 
 @block_kernel(writes="parameter exp_avg exp_avg_sq", typed_by="parameter")
 def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, rate: float, beta1: float,
           beta2: float, root: float, eps: float, penalty: float, shrink: float) -> None:
     """`rate` and `root` hold the corrections of the bias; `penalty` and `shrink` are the two kinds of weight decay."""
-    parameter, grad = chunk(block, parameter), chunk(block, grad)
-    exp_avg, exp_avg_sq = chunk(block, exp_avg), chunk(block, exp_avg_sq)
     real = parameter.dtype.type
     step, old1, new1, old2, new2 = real(rate), real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
     correction, least, decay, kept = real(root), real(eps), real(penalty), real(shrink)
-    small, large = _limits(real, parameter.itemsize, eps)
-    if _all_within(parameter, grad, decay, small, large):
-        for i in range(parameter.size):
-            g = grad[i]
+    least_counts = _least_counts(parameter.itemsize, eps)
+    before = np.empty(_PART, grad.dtype)
+    for begin in range(block * CHUNK, min(block * CHUNK + CHUNK, parameter.size), _PART):
+        p, grads = parameter[begin:begin + _PART], grad[begin:begin + _PART]
+        m, v = exp_avg[begin:begin + _PART], exp_avg_sq[begin:begin + _PART]
+        if least_counts:                                # roots without squares, of all
+            for i in range(p.size):
+                g = grads[i]
+                if decay != 0:
+                    g += decay * p[i]
+                length = _root(old2, v[i], new2, g)
+                m[i] = old1 * m[i] + new1 * g
+                v[i] = old2 * v[i] + new2 * g * g
+                p[i] = kept * p[i] - step * (m[i] / (length / correction + least))
+            continue
+        for i in range(p.size):
+            g = grads[i]
             if decay != 0:
-                g += decay * parameter[i]
-            exp_avg[i] = old1 * exp_avg[i] + new1 * g
-            exp_avg_sq[i] = old2 * exp_avg_sq[i] + new2 * g * g
-            parameter[i] = kept * parameter[i] - step * (exp_avg[i] / (np.sqrt(exp_avg_sq[i]) / correction + least))
-        return
-    for i in range(parameter.size):
-        g = grad[i]
-        if decay != 0:
-            g += decay * parameter[i]
-        exp_avg[i] = old1 * exp_avg[i] + new1 * g
-        square = old2 * exp_avg_sq[i] + new2 * g * g
-        length = np.sqrt(square) if small <= abs(g) < large else _root(old2, exp_avg_sq[i], new2, g)
-        exp_avg_sq[i] = square
-        parameter[i] = kept * parameter[i] - step * (exp_avg[i] / (length / correction + least))
+                g += decay * p[i]
+            before[i] = v[i]
+            m[i] = old1 * m[i] + new1 * g
+            v[i] = old2 * v[i] + new2 * g * g
+            p[i] = kept * p[i] - step * (m[i] / (np.sqrt(v[i]) / correction + least))
+        if row_max(v) == np.inf:                        # where the step was 0
+            for i in range(p.size):
+                if v[i] == np.inf:
+                    g = grads[i]
+                    if decay != 0:
+                        g += decay * p[i]
+                    p[i] -= step * (m[i] / (_root(old2, before[i], new2, g) / correction + least))
 
 
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
