@@ -98,7 +98,7 @@ class Draw:
     def rng(self) -> str:
         return f"np.random.default_rng({self.random.randrange(1 << 20)})"
 
-    def floats(self, *shape: int, reach: int | None = None, positive: bool = False, like: str = "") -> str:
+    def floats(self, *shape: int, reach: int | None = None) -> str:
         """An array of floats in any layout; `reach` bounds the exponents of ten of magnitudes."""
         dtype = self.dtype
         kind = self.random.randrange(12)
@@ -112,8 +112,6 @@ class Draw:
             text = f"{text} * np.{'float32' if dtype == 'f4' else 'float64'}(1e{scale})"
         elif self.chance(0.1):
             text = f"{text} + np.{'float32' if dtype == 'f4' else 'float64'}({self.random.choice((3, 100, -1000))})"
-        if positive:
-            text = f"abs({text})"
         if self.planted and self.chance(0.5) and shape:
             value = self.random.choice(("np.nan", "np.inf", "-np.inf"))
             text = f"np.where({self.rng()}.random({wide}) < 0.1, {value}, {text})"
