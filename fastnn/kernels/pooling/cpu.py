@@ -59,8 +59,9 @@ def _cut(y: Array, cells: int) -> tuple[int, int, int]:
 # --- means -------------------------------------------------------------------------------------------------
 
 # Where the windows of rows and of columns begin and end, the factors of their divisors, what columns' windows have in
-# common (kernel, stride and padding of a small kernel, or zeros), and how many windows a cell is in at most.
-Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float]
+# common (kernel, stride and padding of a small kernel, or zeros), how many windows a cell is in at most, and whether
+# there is one window, of all cells.
+Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float, bool]
 
 
 @lru_cache(64)
@@ -76,7 +77,7 @@ def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pai
     if divisor is not None:
         lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
     common = (kernel[1], min(stride[1], sizes[1] + 2), padding[1]) if kernel[1] <= _UNROLLED else (0, 0, 0)
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _most(cells)
+    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, *_extent(cells, sizes)
 
 
 @lru_cache(64)
@@ -87,20 +88,21 @@ def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> Plan:
     heights, widths = (np.diff(c, axis=0)[0].astype(dtype) for c in cells)
     width = sizes[1] // counts[1]
     common = (width, width, 0) if width <= _UNROLLED and sizes[1] == width * counts[1] else (0, 0, 0)
-    return cells[0], cells[1], heights, widths, common, _most(cells)
+    return cells[0], cells[1], heights, widths, common, *_extent(cells, sizes)
 
 
-def _most(cells: list[Array]) -> float:
-    """How many windows a cell is in at most: those before window i, and it, that do not end where it begins."""
+def _extent(cells: list[Array], sizes: Pair) -> tuple[float, bool]:
+    """How many windows a cell is in at most: those before window i, and it, that do not end where it begins; and
+    whether there is one window, of all cells."""
     rows, columns = (float(np.max(np.arange(1, begin.size + 1) - np.searchsorted(end, begin, "right")))
                      for begin, end in cells)
-    return rows * columns
+    return rows * columns, all(c.tolist() == [[0], [size]] for c, size in zip(cells, sizes))
 
 
 def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                     common: tuple[int, int, int], most: float, y: Array) -> None:
+                     common: tuple[int, int, int], most: float, whole: bool, y: Array) -> None:
     x, y = _images(x), _images(y)
-    if y.shape[1] == y.shape[2] == 1 and (rows[1, 0] - rows[0, 0], columns[1, 0] - columns[0, 0]) == x.shape[1:]:
+    if whole:
         x = x.reshape(len(x), x.shape[1] * x.shape[2])
         group = 1 + _CELLS // x.shape[1]
         _average_images(-(-len(x) // group), x, float(heights[0]) * float(widths[0]), group, y.reshape(len(y)),
@@ -111,7 +113,7 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
 
 
 def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                    common: tuple[int, int, int], most: float, grad_x: Array) -> None:
+                    common: tuple[int, int, int], most: float, whole: bool, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
     _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, most, group,
