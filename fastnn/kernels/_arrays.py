@@ -302,21 +302,21 @@ def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
             continue
         if not (isinstance(value, _ndarray) or _cuda.is_device(value)):
             raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
-        place = places[name]
+        place = places.pop(name)            # each pair is compared once
         if not place.flags.writeable:
             raise ValueError(f"{name}: expected a writable array, got a read-only one")
         if not place.flags.c_contiguous and (how := _folds(place)):
             raise ValueError(f"{name}: expected memory of its own for each element, but one element {how} another: "
                              f"shape {place.shape} with strides {place.strides}")
         for other, array in places.items():
-            if other != name and (how := _overlap(place, array)):
+            if how := _overlap(place, array):
                 raise ValueError(f"{name}: expected memory of its own, but it {how} {other}")
 
 
 def _overlap(a: Array, b: Array) -> str:
     """Say how two arrays share memory; nothing where they do not."""
     try:
-        return "overlaps with" if np.shares_memory(a, b, max_work=10_000) else ""  # type: ignore[arg-type]
+        return "overlaps with" if np.shares_memory(a, b, 10_000) else ""  # type: ignore[arg-type]
     except np.exceptions.TooHardError:      # no slices of arrays are so hard, but windows by as_strided may be
         return "may overlap, which takes too long to find out, with"
 

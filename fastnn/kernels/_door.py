@@ -34,7 +34,7 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            if ((always or (kwargs and ("out" in kwargs or kwargs.get(when))))
+            if ((always or (kwargs and ("out" in kwargs or (when and kwargs.get(when)))))
                     and not own_memory((*args, *kwargs.values()))):
                 check(args, kwargs)
             return function(*args, **kwargs)

@@ -502,10 +502,10 @@ def inference(x: float, mean: float, var: float, weight: float, bias: float) -> 
     return of("batch_norm", [[x]], [mean], [var], [weight], [bias], eps=0.0)
 
 
-def update(name: str, grad: float, states: int, **options: Any) -> Callable[..., Any]:
-    """The step from 1 of a parameter, in units of the learning rate."""
+def update(name: str, grad: float, states: int, state: float = 0, **options: Any) -> Callable[..., Any]:
+    """The step from 0 of a parameter, in units of the learning rate."""
     def call(dtype: Any, target: str) -> Array:
-        arrays = [np.full(1, value, dtype) for value in (0, grad, *[0] * states)]
+        arrays = [np.full(1, value, dtype) for value in (0, grad, *[state] * states)]
         if target == "cuda":
             arrays = [fastnn.to_device(array) for array in arrays]
         getattr(kernels, name)(*arrays, *([None] if name == "rmsprop_update" else []), lr=1.0, **options,
@@ -544,6 +544,8 @@ REACHED: list[tuple[str, Any, Callable[..., Any], Any]] = [
     ("the slope of gelu", 32, of("gelu_backward", [1.0, 1, 1], [3e38, -3e38, 1e20], "tanh"), [1, 0, 1]),
     ("the slope of gelu", 64, of("gelu_backward", [1.0, 1, 1], [1e308, -1e308, 1e160], "tanh"), [1, 0, 1]),
     ("gelu", 32, of("gelu", [3e38, -3e38, 1e20], "tanh"), [3e38, 0, 1e20]),
+    ("gelu", 64, of("gelu", [1.7e308, -1e308, 1e160], "tanh"), [1.7e308, 0, 1e160]),
+    ("gelu", 64, of("gelu", [1.7e308, -1e308, 1e160]), [1.7e308, 0, 1e160]),
     ("a constant channel", 32, norm([2, 2, 2], 1e20, 3.0, eps=1e-45), [3] * 3),
     ("a constant channel", 64, norm([0.1, 0.1, 0.1], 1e20, 3.0, eps=1e-45), [3] * 3),
     ("a constant channel", 64, norm([1e308] * 4, 1e20, 3.0), [3] * 4),
@@ -569,6 +571,7 @@ REACHED: list[tuple[str, Any, Callable[..., Any], Any]] = [
     ("a large gradient", 64, update("adam_update", 1e200, 2, step=1), [-1]),
     ("a small gradient", 32, update("adam_update", 1e-30, 2, step=1, eps=0.0), [-1]),
     ("a small gradient", 64, update("adam_update", 1e-200, 2, step=1, eps=0.0), [-1]),
+    ("a large mean of gradients", 32, update("adam_update", 0, 2, 1e38, step=1), [-9e38 / 9.99e40**0.5]),
     ("a large gradient", 32, update("rmsprop_update", 1e30, 1, alpha=0.75), [-2]),
     ("a large gradient", 64, update("rmsprop_update", -1e200, 1, alpha=0.75), [2]),
     ("a small gradient", 32, update("rmsprop_update", 1e-30, 1, alpha=0.75, eps=0.0), [-2]),

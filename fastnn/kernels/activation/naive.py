@@ -54,9 +54,9 @@ def gelu(x: Array, approximate: str, y: Array) -> None:
     for i in range(x.size):
         v = float(x[i])
         if approximate == "none":
-            y[i] = v * math.erfc(-v / math.sqrt(2)) / 2
+            y[i] = v * (math.erfc(-v / math.sqrt(2)) / 2)
         else:
-            y[i] = v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))) / 2
+            y[i] = v * ((1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))) / 2)
 
 
 def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:

@@ -31,11 +31,10 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
                indices: Array | None) -> None:
-    reach, across = (min((k - 1) * d, size) for k, d, size in zip(kernel, dilation, x.shape[2:]))
-    if reach * x.shape[3] + across >= 1 << 31:
+    height, width = x.shape[2:]
+    if min((kernel[0] - 1) * dilation[0], height) * width + min((kernel[1] - 1) * dilation[1], width) >= 1 << 31:
         naive.max_pool2d(x, kernel, stride, padding, dilation, y, indices)     # a place in a window has 32 bits
     elif y.size:
-        height, width = x.shape[2:]
         # A larger stride would find the same windows.
         step_h, step_w = min(stride[0], height + 2 * padding[0]), min(stride[1], width + 2 * padding[1])
         rows = max(1, _CELLS // (step_h * width))

@@ -41,5 +41,5 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
             g = g + weight_decay * parameter[i]
         exp_avg[i] = beta1 * exp_avg[i] + (1 - beta1) * g
         exp_avg_sq[i] = square = beta2 * np.longdouble(exp_avg_sq[i]) + (1 - beta2) * np.longdouble(g) ** 2
-        mean = exp_avg[i] / (1 - beta1**step)
-        parameter[i] -= lr * grad.dtype.type(mean / (np.sqrt(square / (1 - beta2**step)) + eps))
+        mean = np.longdouble(exp_avg[i]) / (1 - beta1**step)
+        parameter[i] -= grad.dtype.type(lr * mean / (np.sqrt(square / (1 - beta2**step)) + eps))
