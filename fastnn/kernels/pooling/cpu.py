@@ -59,15 +59,9 @@ def _cut(y: Array, cells: int) -> tuple[int, int, int]:
 # --- means -------------------------------------------------------------------------------------------------
 
 # Where the windows of rows and of columns begin and end, the factors of their divisors, what columns' windows have in
-<<<<<<< HEAD
-# common (kernel, stride and padding of a small kernel, or zeros), and how much larger than the largest gradient of a
-# result a cell's gradient can be.
-Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float]
-=======
-# common (kernel, stride and padding of a small kernel, or zeros), how many windows a cell is in at most, and whether
-# there is one window, of all cells.
+# common (kernel, stride and padding of a small kernel, or zeros), how much larger than the largest gradient of a result
+# a cell's gradient can be, and whether there is one window, of all cells.
 Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float, bool]
->>>>>>> r1
 
 
 @lru_cache(64)
@@ -83,11 +77,8 @@ def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pai
     if divisor is not None:
         lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
     common = (kernel[1], min(stride[1], sizes[1] + 2), padding[1]) if kernel[1] <= _UNROLLED else (0, 0, 0)
-<<<<<<< HEAD
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _gain(cells, lengths)
-=======
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, *_extent(cells, sizes)
->>>>>>> r1
+    heights, widths = (length.astype(dtype) for length in lengths)
+    return cells[0], cells[1], heights, widths, common, _gain(cells, lengths), _is_whole(cells, sizes)
 
 
 @lru_cache(64)
@@ -98,8 +89,8 @@ def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> Plan:
     lengths = [np.diff(c, axis=0)[0] for c in cells]
     width = sizes[1] // counts[1]
     common = (width, width, 0) if width <= _UNROLLED and sizes[1] == width * counts[1] else (0, 0, 0)
-<<<<<<< HEAD
-    return cells[0], cells[1], lengths[0].astype(dtype), lengths[1].astype(dtype), common, _gain(cells, lengths)
+    heights, widths = (length.astype(dtype) for length in lengths)
+    return cells[0], cells[1], heights, widths, common, _gain(cells, lengths), _is_whole(cells, sizes)
 
 
 def _gain(cells: list[Array], lengths: list[Array]) -> float:
@@ -110,23 +101,13 @@ def _gain(cells: list[Array], lengths: list[Array]) -> float:
     return float(gain)
 
 
-def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                     common: tuple[int, int, int], gain: float, y: Array) -> None:
-=======
-    return cells[0], cells[1], heights, widths, common, *_extent(cells, sizes)
-
-
-def _extent(cells: list[Array], sizes: Pair) -> tuple[float, bool]:
-    """How many windows a cell is in at most: those before window i, and it, that do not end where it begins; and
-    whether there is one window, of all cells."""
-    rows, columns = (float(np.max(np.arange(1, begin.size + 1) - np.searchsorted(end, begin, "right")))
-                     for begin, end in cells)
-    return rows * columns, all(c.tolist() == [[0], [size]] for c, size in zip(cells, sizes))
+def _is_whole(cells: list[Array], sizes: Pair) -> bool:
+    """Whether there is one window, of all cells."""
+    return all(c.tolist() == [[0], [size]] for c, size in zip(cells, sizes))
 
 
 def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                     common: tuple[int, int, int], most: float, whole: bool, y: Array) -> None:
->>>>>>> r1
+                     common: tuple[int, int, int], gain: float, whole: bool, y: Array) -> None:
     x, y = _images(x), _images(y)
     if whole:
         x = x.reshape(len(x), x.shape[1] * x.shape[2])
@@ -139,11 +120,7 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
 
 
 def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-<<<<<<< HEAD
-                    common: tuple[int, int, int], gain: float, grad_x: Array) -> None:
-=======
-                    common: tuple[int, int, int], most: float, whole: bool, grad_x: Array) -> None:
->>>>>>> r1
+                    common: tuple[int, int, int], gain: float, whole: bool, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
     _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain, group,
