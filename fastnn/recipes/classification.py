@@ -240,11 +240,11 @@ class ImageClassifier(Recipe):
         model, inputs = self._best()
         dataset = self.dataset()
         self._check_scores(model, inputs)
-        self.check_dataset(dataset, model)
         if (list(dataset.test.images.shape[1:]), list(dataset.classes)) != (inputs["shape"], inputs["classes"]):
             raise ValueError(f"dataset: expected images of shape {tuple(inputs['shape'])} of the classes "
                              f"{', '.join(inputs['classes'])}, on which the run in {self.run_dir} was trained, got "
                              f"shape {dataset.test.images.shape[1:]} and {', '.join(map(str, dataset.classes))}")
+        self.check_dataset(dataset, model)
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
         evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)
