@@ -14,6 +14,14 @@ _JSON_LIMIT = 1 << 24       # bytes of a JSON file
 _DIGITS = 40                # of a whole number: more than 128 bits need
 
 
+def as_path(name: str, value: Any) -> Path | None:
+    """Return what is given as a path, text or None as a Path or None."""
+    try:
+        return None if value is None else Path(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
+
+
 def open_file(path: str | os.PathLike[str], what: str) -> BufferedReader:
     """Open a file to be read; `what` it should be is said where it is none.
 

@@ -28,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_row_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results(runs, write=tmp_path / "results.md")
+    results(str(runs), write=str(tmp_path / "results.md"))       # type: ignore[arg-type]
     head, rule, *rows = capsys.readouterr().out.splitlines()
     assert head == "| recipe | reported | ours | minutes | command | machine | run |"
     assert [row.split(" | ")[0] for row in rows] == ["| cnn", "| cnn", "| regression", "| mine"]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastnn._files import read_json
+from fastnn._files import as_path, read_json
 from fastnn.recipes import RECIPES, Recipe
 from fastnn.recipes.base import CONFIG, RESULTS, RUNS, read_config
 from fastnn.training.checkpoint import replace_file
@@ -34,6 +34,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     write : Path
         Write the table to this Markdown file too.
     """
+    runs, write = Path(runs), as_path("write", write)
     if write and (write.is_dir() or not write.parent.is_dir()):
         raise FileNotFoundError("write: expected a file in a folder, but "
                                 + (f"{write} is one" if write.is_dir() else f"there is no folder {write.parent}"))

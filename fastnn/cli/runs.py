@@ -134,10 +134,6 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | N
     recipe : str
         MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    if not files:
-        raise ValueError("files: expected at least one image file after the run's folder, got none")
-    if top < 1:
-        raise ValueError(f"top: expected at least 1, got {top}")
     _classifier(run, recipe).predict(files, top)
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
@@ -20,8 +21,9 @@ from typing import Any, ClassVar, Literal, TypeAlias, Union, cast, get_args, get
 import llvmlite.binding
 
 from fastnn import kernels
-from fastnn._files import read_json
+from fastnn._files import as_path, read_json
 from fastnn.kernels import _cuda
+from fastnn.kernels._arrays import as_int
 from fastnn.recipes.space import Space
 from fastnn.training._folder import check_free, hold
 from fastnn.training._interrupts import Interrupts
@@ -88,6 +90,7 @@ class Recipe(ABC):
         begin = time.perf_counter()
         resumed = self.resumes
         with Interrupts(at_once=True), ExitStack() as self._held:
+            self._held.callback(setattr, self, "_held", None)   # what opens the folder later lets go of it by itself
             self.experiment()
             if self.run_dir is None or not (self.run_dir / RESULTS).is_file():
                 raise FileNotFoundError(f"experiment: expected that of {self.name} to leave a {RESULTS} in its run "
@@ -129,9 +132,8 @@ class Recipe(ABC):
         if Path(self.name).name != self.name:
             raise ValueError(f"name: expected one that a folder can have, got {self.name!r}")
         for name in ("seed", "epochs", "batch_size"):
-            value, least = getattr(self, name, 1), int(name != "seed")
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
+            if hasattr(self, name):
+                setattr(self, name, as_int(name, getattr(self, name), int(name != "seed")))
         self.check_device()
         self.check_data_dir()
         if self.resumes:
@@ -155,7 +157,9 @@ class Recipe(ABC):
         return _cuda.DEVICES[self.device](array)
 
     def check_device(self) -> None:
-        """Raise an error where the device is not there."""
+        """Raise an error where there is no such device."""
+        if self.device not in get_args(Device):
+            raise ValueError(f"device: expected one of {', '.join(get_args(Device))}, got {self.device!r}")
         if self.device == "cuda":
             _cuda.require()
 
@@ -201,19 +205,11 @@ class Recipe(ABC):
             replace_file(path, contents)
 
 
-def as_path(name: str, value: Any) -> Path | None:
-    """Return what is given as a path, text or None as a Path or None."""
-    try:
-        return None if value is None else Path(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
-
-
 def check_above_0(name: str, *values: float) -> None:
-    """Raise ValueError unless the values are finite and above 0."""
+    """Raise ValueError unless the values are finite numbers above 0."""
     for value in values:
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}: expected a number above 0, got {value}")
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise ValueError(f"{name}: expected a number above 0, got {value!r}")
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:

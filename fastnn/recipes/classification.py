@@ -9,6 +9,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
+from fastnn.kernels._arrays import as_int
 from fastnn.recipes.base import CHANGEABLE, CONFIG, Recipe, check_above_0, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata
@@ -111,8 +113,8 @@ class ImageClassifier(Recipe):
     def check(self) -> None:
         super().check()
         check_above_0("lr", self.lr)
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay}")
+        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
+            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay!r}")
         if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
             self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
         if self.track:
@@ -238,21 +240,25 @@ class ImageClassifier(Recipe):
         model, inputs = self._best()
         dataset = self.dataset()
         self._check_scores(model, inputs)
-        self.check_dataset(dataset, model)
         if (list(dataset.test.images.shape[1:]), list(dataset.classes)) != (inputs["shape"], inputs["classes"]):
             raise ValueError(f"dataset: expected images of shape {tuple(inputs['shape'])} of the classes "
                              f"{', '.join(inputs['classes'])}, on which the run in {self.run_dir} was trained, got "
                              f"shape {dataset.test.images.shape[1:]} and {', '.join(map(str, dataset.classes))}")
+        self.check_dataset(dataset, model)
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
         evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 
-    def predict(self, files: Sequence[str | os.PathLike[str]], top: int = 3) -> None:
-        """Print the likeliest classes of image files by the best model of the run in run_dir.
+    def predict(self, files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], top: int = 3) -> None:
+        """Print the `top` likeliest classes of an image file, or of several, by the best model of the run in run_dir.
 
-        Files that cannot be read are named and passed over, and are an error at the end.
+        Those of several that cannot be read are named and passed over, and are an error at the end.
         """
+        files = [files] if isinstance(files, str | os.PathLike) else list(files)
+        if not files:
+            raise ValueError("files: expected at least one image file, got none")
+        top = as_int("top", top, 1)
         model, inputs = self._best()
         channels, height, width = inputs["shape"]
         if channels not in (1, 3):

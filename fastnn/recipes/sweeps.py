@@ -29,8 +29,9 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn import kernels, random, training
-from fastnn._files import open_file
-from fastnn.recipes.base import RUNS, as_path, called, numbers
+from fastnn._files import as_path, open_file
+from fastnn.kernels._arrays import as_int
+from fastnn.recipes.base import RUNS, Recipe, called, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 from fastnn.training._extra import require
@@ -104,10 +105,15 @@ class Sweep:
         require("optuna", "a sweep", "sweep")
         recipe = self.recipe
         for name in ("trials", "workers"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+            setattr(self, name, as_int(name, getattr(self, name), 1))
+        if not isinstance(recipe, Recipe):
+            got = f"the class {recipe.__name__} itself" if isinstance(recipe, type) else type(recipe).__name__
+            raise TypeError(f"recipe: expected a recipe, such as recipes.CNN(), got {got}")
         if not recipe.space or not isinstance(recipe, ImageClassifier):
             raise ValueError(f"recipe: expected one with a search space, but {recipe.name} has none")
+        if isinstance(self.fixed, str) or (strange := [name for name in self.fixed if name not in recipe.space]):
+            raise ValueError(f"fixed: expected a list of names from {', '.join(recipe.space)}, got "
+                             f"{self.fixed if isinstance(self.fixed, str) else ', '.join(map(str, strange))}")
         if unknown := recipe.space.keys() - {field.name for field in fields(recipe)}:
             raise ValueError(f"space: expected fields of {recipe.name}, got {', '.join(sorted(unknown))}")
         if "<locals>" in called(type(recipe)) or called(type(recipe)).startswith("__main__:"):

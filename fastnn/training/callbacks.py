@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _FALLS = {"loss", "error", "perplexity", "mse", "rmse", "mae", "nll"}
 _RISES = {"accuracy", "acc", "f1", "auc", "recall", "precision", "iou", "dice", "r2"}
 
-
 _OWNERS = "model", "loss"               # whose weights are those of an epoch
 
 

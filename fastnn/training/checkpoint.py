@@ -172,7 +172,7 @@ class Loaded(dict[str, Any]):
 
 
 def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = True, prefix: str | None = None,
-               skip: Sequence[str] = ()) -> Loaded:
+               skip: str | Sequence[str] = ()) -> Loaded:
     """Give a model the weights and running statistics of a checkpoint, in the model's dtype.
 
     Parameters
@@ -186,8 +186,8 @@ def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = Tr
     prefix : str, optional
         What the names of the model's arrays begin with in the file, as "module." where torch's DataParallel wrote it;
         others are left alone. By default "model." in a checkpoint of `Trainer`, and nothing in other files.
-    skip : sequence of str, optional
-        Names of arrays or of layers that the model keeps as they are, as ["fc"] for a head of its own.
+    skip : str or sequence of str, optional
+        Names of arrays or of layers that the model keeps as they are, as "fc" for a head of its own.
 
     Returns
     -------
@@ -218,6 +218,7 @@ def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = Tr
     if prefix and not state:
         raise ValueError(f"prefix: expected what names in {os.fspath(path)} begin with, such as "
                          f"{next(iter(tensors), 'none')}, got {prefix!r}")
+    skip = [skip] if isinstance(skip, str) else skip
     own = model.state_dict()
     kept = _below(skip, own)
     if unknown := [name for name in skip if not _below([name], {**own, **state})]:

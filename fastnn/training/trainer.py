@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import math
+import numbers
 import os
 import signal
 import time
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 
 import fastnn
 from fastnn import kernels, random
+from fastnn._files import as_path
 from fastnn.data import DataLoader
 from fastnn.kernels import _cuda
+from fastnn.kernels._arrays import as_float, as_int
 from fastnn.nn import Module, Parameter
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fastnn.training._extra import require
@@ -220,17 +223,19 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
+        if isinstance(callbacks, Callback):
+            raise TypeError(f"callbacks: expected a list of them, got {_an(type(callbacks).__name__)}")
         for name, value, kind in (("model", model, Module), ("loss", loss, Module), ("optimizer", optimizer, Optimizer),
                                   *(("callbacks", callback, Callback) for callback in callbacks)):
             if not isinstance(value, kind):
                 got = f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
                 raise TypeError(f"{name}: expected {_an(kind.__name__)}, got {got}")
-        if seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {seed}")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name}: expected a number above 0 or None, got {limit}")
-        if device not in _cuda.DEVICES:
+            if limit is not None and not (isinstance(limit, numbers.Real) and limit > 0):
+                raise ValueError(f"{name}: expected a number above 0 or None, got {limit!r}")
+        if schedule is not None and not callable(schedule):
+            raise TypeError(f"schedule: expected a function of the epochs done, or None, got {schedule!r:.100}")
+        if not isinstance(device, str) or device not in _cuda.DEVICES:
             raise ValueError(f"device: expected one of {', '.join(_cuda.DEVICES)}, got {device!r}")
         self.device = device
         self.model = model.to(device)
@@ -238,8 +243,8 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.callbacks = list(callbacks)
-        self.run_dir = None if run_dir is None else Path(run_dir)
-        self.seed = seed
+        self.run_dir = as_path("run_dir", run_dir)
+        self.seed = as_int("seed", seed, 0)
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.progress = progress
@@ -306,8 +311,7 @@ class Trainer:
         >>> history["train_loss"][-1] < 0.01 * history["train_loss"][0]
         np.True_
         """
-        if epochs < 1:
-            raise ValueError(f"epochs: expected at least 1, got {epochs}")
+        epochs = as_int("epochs", epochs, 1)
         _check_loader("train_loader", train_loader)
         if validation_loader is not None:
             _check_loader("validation_loader", validation_loader)
@@ -319,6 +323,8 @@ class Trainer:
         with self._folder_held(resume):
             if self.run_dir is not None:
                 self._take_up(self.run_dir, resume, epochs)
+            if self.schedule is not None and self._state.epoch < epochs:
+                as_float("schedule", self.schedule(self._state.epoch), 0)
             self._check_model(train_loader, validation_loader)
             if self.run_dir is not None:
                 self._open(self.run_dir)
@@ -709,6 +715,7 @@ class Trainer:
             with hold(self.run_dir) as self._lock:
                 yield
         finally:
+            self._lock = None
             if made:
                 with suppress(OSError):     # one that is not empty stays
                     self.run_dir.rmdir()

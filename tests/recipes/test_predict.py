@@ -180,13 +180,31 @@ def test_bad_files_are_named_and_the_others_predicted(capsys: pytest.CaptureFixt
             use()
 
 
+def test_one_file_and_what_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Strokes(run_dir=Path("run"), epochs=1)
+    recipe.fit(progress=False)
+    (file,) = as_files(recipe.dataset(), 8)[:1]
+    printed = []
+    for files in ([file], file, str(file), iter([file])):
+        capsys.readouterr()
+        recipe.predict(files)                                                   # type: ignore[arg-type]
+        printed.append(capsys.readouterr().out)
+    assert printed == [printed[0]] * 4
+    assert printed[0].startswith(f"{file}: ")
+    with pytest.raises(ValueError, match="files: expected at least one image file, got none"):
+        recipe.predict([])
+    for top, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("3", TypeError)):
+        with pytest.raises(error, match="top: expected"):
+            recipe.predict(file, top)                                           # type: ignore[arg-type]
+
+
 def test_a_data_set_that_is_another_now_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Strokes(run_dir=Path("run"), epochs=1)
     recipe.fit(progress=False)
     other = strokes()
     monkeypatch.setattr(Strokes, "dataset", lambda _: Dataset(other.train, other.test, tuple("abcde"), "other"))
-    with pytest.raises(ValueError, match=r"run: expected images of shape \(1, 8, 8\) in 4 classes, .* but other has "
-                                         r"shape \(1, 8, 8\) and 5 classes now"):
+    with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 8, 8\) of the classes a, b, c, d, on "
+                                         r"which the run in run was trained, got shape \(1, 8, 8\) and a, b, c, d, e"):
         recipe.evaluate()
 
 

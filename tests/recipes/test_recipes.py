@@ -58,6 +58,10 @@ def test_every_recipe_has_the_common_options(recipe: type[recipes.Recipe]) -> No
     ({"data_dir": Path("nowhere")}, FileNotFoundError, "data_dir: expected a folder, but there is none at nowhere"),
     ({"seed": -1}, ValueError, "seed: expected at least 0, got -1"),
     ({"epochs": 0}, ValueError, "epochs: expected at least 1, got 0"),
+    ({"seed": 1.5}, TypeError, "seed: expected an integer, got 1.5"),
+    ({"epochs": "3"}, TypeError, "epochs: expected an integer, got '3'"),
+    ({"batch_size": None}, TypeError, "batch_size: expected an integer, got None"),
+    ({"device": "gpu"}, ValueError, "device: expected one of cpu, cuda, got 'gpu'"),
     ({"resume": True}, FileNotFoundError, "resume: expected a run of .* under .*runs, but there is none"),
     ({"resume": True, "run_dir": Path("nothing")}, FileNotFoundError, "nothing: expected the folder of a run"),
 ])
@@ -347,6 +351,14 @@ def test_batches_of_one_image_that_cannot_be_normalized(monkeypatch: pytest.Monk
     assert list(Path().iterdir()) == []
     trainer, *_ = Own(batch_size=1, batch_norm=False).fit(progress=False)
     assert trainer.history.records[0]["step"] == 37
+
+
+def test_after_a_run_its_folder_is_free() -> None:
+    recipe = recipes.CNN(epochs=1, run_dir=Path("run"))
+    recipe.run()
+    recipe.resume, recipe.epochs = True, 2
+    recipe.fit(progress=False)
+    assert not Path("run/.lock").exists()
 
 
 # --- folders as text ---

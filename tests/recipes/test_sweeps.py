@@ -315,10 +315,15 @@ def test_options_as_arguments() -> None:
     (recipes.Sweep(Small(epochs=0)), "epochs: expected at least 1, got 0"),
     (recipes.Sweep(Small(resume=True)), "resume: expected none in a sweep, whose trials are runs of their own; give"),
     (recipes.Sweep(Small(run_dir=Path("here"))), "run_dir: expected none in a sweep"),
+    (recipes.Sweep(Small(), trials=2.5), "trials: expected an integer, got 2.5"),
+    (recipes.Sweep(Small(), fixed=["lrr"]), "fixed: expected a list of names from .*lr.*, got lrr"),
+    (recipes.Sweep(Small(), fixed="lr"), "fixed: expected a list of names from .*, got lr"),
+    (recipes.Sweep("cnn"), "recipe: expected a recipe, such as .*, got str"),
+    (recipes.Sweep(Small), "recipe: expected a recipe, such as .*, got the class Small itself"),
     (recipes.Sweep(recipes.OverfitCheck()), "recipe: expected one with a search space, but overfit-check has none"),
 ])
 def test_what_cannot_be_done_is_refused_before_anything_is_written(sweep: recipes.Sweep, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         sweep.run()
     assert list(Path().iterdir()) == []
 

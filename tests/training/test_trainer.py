@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import os
@@ -923,10 +924,36 @@ def test_weights_that_are_not_finite_from_the_start(tmp_path):
     ({"seed": -1}, "seed: expected at least 0, got -1"),
     ({"clip_norm": 0}, "clip_norm: expected a number above 0 or None, got 0"),
     ({"clip_value": float("nan")}, "clip_value: expected a number above 0 or None, got nan"),
+    ({"clip_norm": "1"}, "clip_norm: expected a number above 0 or None, got '1'"),
+    ({"seed": 1.5}, "seed: expected an integer, got 1.5"),
+    ({"run_dir": 3}, "run_dir: expected a path, got int"),
+    ({"device": ["cpu"]}, "device: expected one of cpu, cuda"),
+    ({"schedule": 0.1}, "schedule: expected a function of the epochs done, or None, got 0.1"),
+    ({"callbacks": training.EarlyStopping(3)}, "callbacks: expected a list of them, got an EarlyStopping"),
 ])
 def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         trainer(**options)
+
+
+@pytest.mark.parametrize("factor", [None, "1", float("nan"), -1.0])
+def test_what_a_schedule_gives_is_seen_before_anything_is_written(factor, tmp_path):
+    with pytest.raises((TypeError, ValueError), match="schedule: expected a number"):
+        trainer(schedule=lambda epoch: factor, run_dir=tmp_path / "run").fit(loader(), epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_schedule_is_not_asked_about_epochs_that_will_not_be(tmp_path):
+    factors = [1.0, 0.5]
+    for resume in (False, True):
+        run = trainer(schedule=lambda epoch: factors[int(epoch)], run_dir=tmp_path / "run")
+        assert len(run.fit(loader(), epochs=2, resume=resume)) == 2
+
+
+def test_a_trainer_can_be_copied_after_its_run(tmp_path):
+    run = trainer(run_dir=tmp_path / "run")
+    run.fit(loader(), epochs=1)
+    assert_equal(weights(copy.deepcopy(run).model), weights(run.model))
 
 
 def test_a_config_that_json_cannot_hold_is_refused():
@@ -938,6 +965,9 @@ def test_a_config_that_json_cannot_hold_is_refused():
 def test_wrong_arguments_of_fit_are_refused():
     with pytest.raises(ValueError, match="epochs: expected at least 1, got 0"):
         trainer().fit(loader(), epochs=0)
+    for epochs in (2.5, "2", None, True):
+        with pytest.raises(TypeError, match="epochs: expected an integer, got"):
+            trainer().fit(loader(), epochs=epochs)
 
     class Empty:
         def __len__(self):
