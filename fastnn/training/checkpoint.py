@@ -151,7 +151,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     if foreign:
         raise CheckpointError(f"{path}: expected a checkpoint (a safetensors file), but {foreign}")
     try:
-        tensors = {name: _decoded(name, **entry) for name, entry in safetensors.deserialize(raw)}
+        tensors = {name: _decoded(name, **entry) for name, entry in sorted(safetensors.deserialize(raw))}
         text = _header(raw).get("__metadata__", {}).get(_METADATA, "{}")
         metadata: dict[str, Any] = json.loads(text)
         if not isinstance(metadata, dict):
