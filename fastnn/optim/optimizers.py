@@ -87,7 +87,8 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If names, shapes or dtypes do not fit the parameters. Nothing has been changed then.
+            If names or shapes do not fit the parameters, or their dtype cannot hold a value. Nothing has been changed
+            then.
         """
         updated = {name.partition(".")[0] for name in state}
         states = {place: self._state(parameter.data, group)

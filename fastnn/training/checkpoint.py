@@ -143,7 +143,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     path, safetensors = Path(path), require("safetensors", "reading a checkpoint")
     raw = _read(path)
     try:
-        tensors = {name: _decoded(name, **entry) for name, entry in safetensors.deserialize(raw)}
+        tensors = {name: _decoded(name, **entry) for name, entry in sorted(safetensors.deserialize(raw))}
     except (safetensors.SafetensorError, ValueError) as error:
         raise _damaged(path, raw, error) from error
     return tensors, _metadata(path, raw)

@@ -175,6 +175,16 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_run_goes_on_in_its_own_dtype_alone(tmp_path):
+    fit(tmp_path, epochs=1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, dtype="float64"))
+    trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1), run_dir=tmp_path)
+    digits = data.digits()
+    loader = data.DataLoader(data.Split(digits.train.images[:40], digits.train.labels[:40]), 20)
+    with pytest.raises(training.CheckpointError, match=r"expected 1\.bias in float64, got float32"):
+        trainer.fit(loader, epochs=2, resume=True)
+
+
 # --- signals ---
 
 
