@@ -68,7 +68,7 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
     packed, begins = np.empty((slab, min(depth, DEPTH), width), queries.dtype), np.empty(width, np.int64)
     totals = np.empty((last_panel - first_panel if depth > DEPTH else 1, rows, line), queries.dtype)
     small, root = range_of(queries)
-    least = -1.0 if by_products else small if squared else root
+    least = queries.dtype.type(-1.0 if by_products else small if squared else root)
     a, b, c = queries.reshape(-1), packed.reshape(-1), totals.reshape(-1)
     for first in range(0, max(1, depth), DEPTH):
         last = min(first + DEPTH, depth)
@@ -105,7 +105,7 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                 smallest, largest = row_range(values)
                 if smallest < least or largest == np.inf:
                     for begin in range(0, values.size, width):
-                        if largest == np.inf or passing(total, i * line + begin, totals.dtype.type(least)):
+                        if largest == np.inf or passing(total, i * line + begin, least):
                             for j in range(begin, min(begin + width, values.size)):
                                 if values[j] < least or values[j] == np.inf:
                                     values[j] = _apart(queries[q, :, i], points[left + j], squared)

@@ -10,7 +10,6 @@ import numpy as np
 from fastnn.kernels._arrays import EMPTY, Array
 from fastnn.kernels._elementwise import CHUNK, chunk, chunks
 from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import row_max
 
 _PART = 1024            # elements after which it is seen whether a square overflowed: what it came of is still at hand
 
@@ -67,17 +66,19 @@ def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffe
                     b[i] = change = keep * b[i] + change
                 p[i] -= rate * change
             continue
+        overflows = np.int32(0)                         # of 32 bits, as wide as numbers, which loops like
         for i in range(p.size):
             g = grads[i]
             if decay != 0:
                 g += decay * p[i]
             before[i] = s[i]
             s[i] = old * s[i] + new * g * g
+            overflows = np.int32(overflows | np.int32(s[i] == np.inf))
             change = g / (np.sqrt(s[i]) + least)
             if b.size:
                 b[i] = change = keep * b[i] + change
             p[i] -= rate * change
-        if row_max(s) == np.inf:                        # where the change was 0
+        if overflows:                                   # where the change was 0
             for i in range(p.size):
                 if s[i] == np.inf:
                     g = grads[i]
@@ -111,6 +112,7 @@ def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq:
                 v[i] = old2 * v[i] + new2 * g * g
                 p[i] = kept * p[i] - step * (m[i] / (length / correction + least))
             continue
+        overflows = np.int32(0)
         for i in range(p.size):
             g = grads[i]
             if decay != 0:
@@ -118,8 +120,9 @@ def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq:
             before[i] = v[i]
             m[i] = old1 * m[i] + new1 * g
             v[i] = old2 * v[i] + new2 * g * g
+            overflows = np.int32(overflows | np.int32(v[i] == np.inf))
             p[i] = kept * p[i] - step * (m[i] / (np.sqrt(v[i]) / correction + least))
-        if row_max(v) == np.inf:                        # where the step was 0
+        if overflows:                                   # where the step was 0
             for i in range(p.size):
                 if v[i] == np.inf:
                     g = grads[i]
