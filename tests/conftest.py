@@ -68,6 +68,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+# In this order processes compile few kernels twice: one walks over all of them, beside tests that need few.
+_FIRST = ("tests/kernels/test_table.py", "tests/data", "tests/training", "tests/recipes", "tests/test_")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {start: place for place, start in enumerate(_FIRST)}
+    items.sort(key=lambda item: next((places[start] for start in _FIRST if item.nodeid.startswith(start)), len(_FIRST)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true",
                      help="fail where a comparison with a peer, a test on real data or in a browser is skipped")
