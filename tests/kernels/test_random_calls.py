@@ -764,6 +764,8 @@ def judge_softmax_backward(call: Call, eps: Any, log: bool = False) -> list[Trut
         bound = 2 * eps.eps * np.abs(y) * (np.abs(grad) + np.abs(total)) + 2 * rounding
     reach = np.abs(factor) * (np.abs(grad) + size) + np.abs(grad)
     bound = np.where(reach > 0.99 * eps.max, np.inf, 2 * bound + eps.smallest_normal)
+    # Where exp(y) is 0 in float32 alone, its product with inf is NaN there.
+    bound = np.where((np.abs(factor) < eps.smallest_normal) & ~np.isfinite(total), -1, bound)
     return [(truth.reshape(shape), bound.reshape(shape))]
 
 
