@@ -625,8 +625,9 @@ def judge_batch_norm_backward(call: Call, eps: Any) -> list[Truth]:
         means = sizes = (np.zeros_like(x), np.zeros_like(x))
     truth = scale * (grad - means[0] - means[1])
     level = spread((np.abs(x).mean(axes) + np.abs(mean)) * np.abs(invstd))
-    bound = np.abs(scale) * (6 * eps.eps * (np.abs(grad) + np.abs(means[0]) + np.abs(means[1]))
-                             + 4 * (n + 4) * u * (sizes[0] + sizes[1] * (1 + level)))
+    bound = np.abs(scale) * 6 * eps.eps * (np.abs(grad) + np.abs(means[0]) + np.abs(means[1]))
+    if training:
+        bound = bound + np.abs(scale) * 4 * (n + 4) * u * (sizes[0] + sizes[1] * (1 + level))
     total = np.abs(grad).sum(axes), (np.abs(grad) * (np.abs(z) + u / eps.eps * 4 * level)).sum(axes)
     results = [(truth, np.where(np.abs(scale) * (np.abs(grad) + sizes[0] + sizes[1]) > 0.99 * eps.max, np.inf,
                                 bound + 8 * eps.smallest_subnormal * (1 + np.abs(scale))))]
