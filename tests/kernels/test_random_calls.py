@@ -54,6 +54,7 @@ def misses_the_image(given: dict[str, Any]) -> bool:
 DIFFERENCES: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("conv2d", lambda a: a.get("padding") == "same", "torch allows 'same' for stride 1 alone (docstring)"),
     ("pool2d", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
+    ("avg_pool2d", lambda a: (a.get("divisor_override") or 1) < 0, "a divisor is at least 1 (docstring)"),
     ("max_pool2d", misses_the_image, "a window without a cell has no maximum (docstring); torch takes -inf"),
     ("batch_norm", lambda a: 0 in a["x"].shape, "no samples are refused in training, no channels taken (design)"),
     ("conv_transpose2d", lambda a: len(a["x"]) == 0, "torch does not look at output_padding where there are no images"),
@@ -620,10 +621,13 @@ def judge_batch_norm_backward(call: Call, eps: Any) -> list[Truth]:
     means = spread(grad.mean(axes)), z * spread((grad * z).mean(axes))
     sizes = spread(np.abs(grad).mean(axes)), np.abs(z) * spread(np.abs(grad * z).mean(axes))
     scale = spread(w * invstd)
-    truth = scale * (grad - means[0] - means[1]) if training else scale * grad
+    if not training:                                    # the statistics are constants
+        means = sizes = (np.zeros_like(x), np.zeros_like(x))
+    truth = scale * (grad - means[0] - means[1])
     level = spread((np.abs(x).mean(axes) + np.abs(mean)) * np.abs(invstd))
-    bound = np.abs(scale) * (6 * eps.eps * (np.abs(grad) + np.abs(means[0]) + np.abs(means[1]))
-                             + 4 * (n + 4) * u * (sizes[0] + sizes[1] * (1 + level)))
+    bound = np.abs(scale) * 6 * eps.eps * (np.abs(grad) + np.abs(means[0]) + np.abs(means[1]))
+    if training:
+        bound = bound + np.abs(scale) * 4 * (n + 4) * u * (sizes[0] + sizes[1] * (1 + level))
     total = np.abs(grad).sum(axes), (np.abs(grad) * (np.abs(z) + u / eps.eps * 4 * level)).sum(axes)
     results = [(truth, np.where(np.abs(scale) * (np.abs(grad) + sizes[0] + sizes[1]) > 0.99 * eps.max, np.inf,
                                 bound + 8 * eps.smallest_subnormal * (1 + np.abs(scale))))]
@@ -761,6 +765,8 @@ def judge_softmax_backward(call: Call, eps: Any, log: bool = False) -> list[Trut
         bound = 2 * eps.eps * np.abs(y) * (np.abs(grad) + np.abs(total)) + 2 * rounding
     reach = np.abs(factor) * (np.abs(grad) + size) + np.abs(grad)
     bound = np.where(reach > 0.99 * eps.max, np.inf, 2 * bound + eps.smallest_normal)
+    # Where exp(y) is 0 in float32 alone, its product with inf is NaN there.
+    bound = np.where((np.abs(factor) < eps.smallest_normal) & ~np.isfinite(total), -1, bound)
     return [(truth.reshape(shape), bound.reshape(shape))]
 
 
