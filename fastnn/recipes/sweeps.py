@@ -462,7 +462,7 @@ def _read(file: Path, space: Space) -> dict[str, str] | None:
 
 def _check_trials(trials: Sequence[Any], options: Any, space: Space) -> None:
     """Raise a ValueError unless trials of these options have the values that a sweep gives them."""
-    if options is None and not trials:
+    if options is None and not _results(trials):
         return
     if not isinstance(options, dict) or not all(isinstance(text, str) for text in (options.get("recipe"),
                                                                                   *options.values())):

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -320,12 +320,13 @@ class Trainer:
         self._check_optimizer()
         self._start_over()
         self._train_loader, self._steps_per_epoch = train_loader, len(train_loader)
+        if not resume:                      # before there is a folder
+            self._check_run(train_loader, validation_loader, epochs)
         with self._folder_held(resume):
             if self.run_dir is not None:
                 self._take_up(self.run_dir, resume, epochs)
-            if self.schedule is not None and self._state.epoch < epochs:
-                as_float("schedule", self.schedule(self._state.epoch), 0)
-            self._check_model(train_loader, validation_loader)
+            if resume:
+                self._check_run(train_loader, validation_loader, epochs)
             if self.run_dir is not None:
                 self._open(self.run_dir)
             self._call("on_fit_begin")
@@ -443,6 +444,11 @@ class Trainer:
         if stays:
             more = f" and {len(stays) - 5} more" if len(stays) > 5 else ""
             progress.say(f"not trained, since the optimizer does not hold them: {', '.join(stays[:5])}{more}")
+
+    def _check_run(self, train_loader: Loader, validation_loader: Loader | None, epochs: int) -> None:
+        if self.schedule is not None and self._state.epoch < epochs:
+            as_float("schedule", self.schedule(self._state.epoch), 0)
+        self._check_model(train_loader, validation_loader)
 
     def _check_model(self, train_loader: Loader, validation_loader: Loader | None) -> None:
         """See that training and validation will not fail for what can be known before, and leave files.
@@ -697,13 +703,12 @@ class Trainer:
 
     @contextmanager
     def _folder_held(self, resume: bool) -> Iterator[None]:
-        """Hold the run folder, if there is to be one; one made for this goes again where nothing was written."""
+        """Hold the run folder, if there is to be one."""
         if self.run_dir is None:
             yield
             return
         for module in ("safetensors", "matplotlib"):
             require(module, "saving a run")
-        made = not resume and not self.run_dir.exists()
         if not resume:
             try:
                 self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -716,9 +721,6 @@ class Trainer:
                 yield
         finally:
             self._lock = None
-            if made:
-                with suppress(OSError):     # one that is not empty stays
-                    self.run_dir.rmdir()
 
     def _take_up(self, run_dir: Path, resume: bool, epochs: int) -> None:
         """Go on from what lies in the folder, or see that nothing does."""

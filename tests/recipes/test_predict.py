@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fastnn import data, kernels, models, nn, recipes
+from fastnn import data, kernels, models, nn, recipes, training
 from fastnn.data import Dataset, Split
 from fastnn.recipes.image_file import inverted_above, read_image
 
@@ -146,6 +146,8 @@ def test_a_run_that_does_not_say_how_light_its_images_are_inverts_none(capsys: p
     config = json.loads(Path("run/config.json").read_text())
     del config["inputs"]["invert_above"]
     Path("run/config.json").write_text(json.dumps(config))
+    tensors, metadata = training.load("run/best.safetensors")
+    training.save("run/best.safetensors", tensors, {**metadata, "config": config})
     PIL_Image.new("L", (8, 8), 255).save("white.png")
     capsys.readouterr()
     recipe.predict([Path("white.png")], top=4)

@@ -219,7 +219,7 @@ class Small(recipes.ImageClassifier):
 class Broken(Small):
     name: ClassVar[str] = "broken"
 
-    def model(self) -> nn.Module:
+    def make_optimizer(self, model: nn.Module) -> Any:
         raise RuntimeError("no such layer")
 
 

@@ -146,7 +146,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
     (safetensors_file({"a": entry(offsets=("0", "4"))}, bytes(4)), "damaged: "),
     (safetensors_file({"a": [entry()]}, bytes(4)), "damaged: "),
     (safetensors_file(b'{"a": ' * 10_000), "damaged: "),
-    (safetensors_file({"__metadata__": {"fastnn": "[1]"}}), r"damaged: its metadata are \[1\], not an object of JSON"),
+    (safetensors_file({"__metadata__": {"fastnn": "[1]"}}), r"damaged: fastnn: expected metadata in JSON, got \[1\]"),
     (safetensors_file({"__metadata__": {"fastnn": "{"}}), "damaged: "),
     (safetensors_file({"__metadata__": {"fastnn": "[" * 100_000}}), "damaged: "),
     (safetensors_file({"a": entry("F8_E4M3", (4,))}, bytes(4)), "damaged: a is in F8_E4M3, which is not read"),

@@ -210,9 +210,10 @@ def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, 
     for n in rows:
         grads, probabilities, result = grad_output[n], y[n], part[n - rows.start]
         total = row_products(grads, probabilities, 0.0)
+        infinite = not abs(total) < np.inf
         for i in range(result.size):
             p, difference = probabilities[i], grads[i] - total
-            result[i] = p * difference if abs(difference) < np.inf else p * grads[i] - p * total
+            result[i] = p * difference if infinite or abs(difference) < np.inf else p * grads[i] - p * total
     finish(part, part_of_rows(block, grad_x))
 
 

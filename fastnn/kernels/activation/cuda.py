@@ -186,10 +186,11 @@ def _softmax_backward(real: Any, group: int) -> Any:
         for c in range(lane, columns, group):
             products += np.float64(grad_output[n, c]) * np.float64(y[n, c])
         total = row_total(parts, products)
+        infinite = not abs(total) < math.inf
         for c in range(lane, columns, group):
             p, grad = np.float64(y[n, c]), np.float64(grad_output[n, c])
             difference = grad - total
-            grad_x[n, c] = real(p * difference if abs(difference) < math.inf else p * grad - p * total)
+            grad_x[n, c] = real(p * difference if infinite or abs(difference) < math.inf else p * grad - p * total)
 
     return softmax_backward
 

@@ -28,7 +28,7 @@ def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_sm
     for n, grad in enumerate(np.broadcast_to(grad_losses, len(x))):
         e = np.exp(x[n] - x[n].max())
         truth = np.full_like(x[n], label_smoothing / x.shape[1])
-        truth[labels[n]] += 1 - label_smoothing
+        truth[labels[n]] += 1 - np.longdouble(label_smoothing)
         grad_x[n] = grad * (e / e.sum() - truth)
 
 

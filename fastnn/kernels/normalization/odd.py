@@ -96,9 +96,9 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
         small = unit(largest)
         for k in range(samples):
             for i in range((k * channels + c) * length, (k * channels + c + 1) * length):
-                if not value(x[i], mean, left, right, offset) <= floor:
-                    total += small * np.float64(grad_output[i])
-                    product += small * np.float64(grad_output[i]) * value(x[i], mean, invstd, 1.0, 0.0)
+                g = 0.0 if value(x[i], mean, left, right, offset) <= floor else small * np.float64(grad_output[i])
+                total += g
+                product += g * value(x[i], mean, invstd, 1.0, 0.0)          # NaN for 0 times inf, too
         if needs_x:
             left_back, large = factors(left, 1 / small)
             for k in range(samples):
