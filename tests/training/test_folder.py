@@ -196,11 +196,16 @@ def test_a_forked_child_is_ended_by_signals_as_before(tmp_path):
 
     def fork():
         for number in (signal.SIGTERM, signal.SIGHUP):
+            read, write = os.pipe()
             if not (child := os.fork()):
+                os.write(write, b"!")
                 time.sleep(60)
                 os._exit(0)
+            os.read(read, 1)                # Python forgets signals that come while it forks
             os.kill(child, number)
             ended.append(os.WTERMSIG(os.waitpid(child, 0)[1]) == number)
+            os.close(read)
+            os.close(write)
 
     assert len(fit(tmp_path, fork)) == 3
     assert ended == [True, True]
