@@ -849,7 +849,7 @@ def judge_hinge_loss(call: Call, eps: Any) -> list[Truth]:
     x, labels = call.args
     margin, reduction = call.kwargs.get("margin", 1.0), call.kwargs.get("reduction", "mean")
     right = right_scores(x, labels)
-    terms = np.maximum(0, margin + x - right)
+    terms = np.maximum(0, margin + (x - right))          # equal scores keep the margin, however large
     terms[np.arange(len(x)), labels] = 0
     losses = terms.sum(1)
     size = (np.abs(x) + np.abs(right) + abs(margin)).sum(1)
@@ -894,7 +894,7 @@ def judge_hinge_loss_backward(call: Call, eps: Any) -> list[Truth]:
     margin, reduction = call.kwargs.get("margin", 1.0), call.kwargs.get("reduction", "mean")
     right = right_scores(x, labels)
     g = by_rows(grad, len(x), reduction, (len(x),))[:, None]
-    lead = margin + x - right
+    lead = margin + (x - right)
     truth = np.where(lead <= 0, 0.0, g)
     truth[np.arange(len(x)), labels] = 0
     truth[np.arange(len(x)), labels] = -truth.sum(1)
