@@ -36,7 +36,6 @@ from fastnn.kernels._vectors import (
 _SLOPE = 2 * math.sqrt(2 / math.pi)     # of twice the inner line of the tanh form of gelu
 _CUBIC = 0.044715
 _FLAT = 64.0                            # from where on all forms of gelu are 0 or x to rounding
-_SMALL, _LARGE = 2.0**-64, 2.0**64      # times the one no sum of a row overflows, times the other it is the sum again
 
 
 # --- one result an element ---------------------------------------------------------------------------------
