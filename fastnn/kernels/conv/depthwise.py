@@ -123,8 +123,9 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
         empty((slices * filters, band * line + lanes(x)), x.dtype), partial, work=grad_output.size * len(offsets))
     total = grad_weight.reshape(filters, -1)
     total[...] = partial[0]
-    for part in partial[1:]:
-        total += part
+    with np.errstate(all="ignore"):          # NaN and inf travel without a warning
+        for part in partial[1:]:
+            total += part
 
 
 @functools.cache
