@@ -36,6 +36,7 @@ from fastnn.kernels._vectors import (
 _SLOPE = 2 * math.sqrt(2 / math.pi)     # of twice the inner line of the tanh form of gelu
 _CUBIC = 0.044715
 _FLAT = 64.0                            # from where on all forms of gelu are 0 or x to rounding
+_NO_OVERFLOW = 2.0**960                 # below the rounding of the largest number, which a difference leaves finite
 
 
 # --- one result an element ---------------------------------------------------------------------------------
@@ -209,10 +210,13 @@ def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, 
     for n in rows:
         grads, probabilities, result = grad_output[n], y[n], part[n - rows.start]
         total = row_products(grads, probabilities, 0.0)
-        infinite = not abs(total) < np.inf
-        for i in range(result.size):
-            p, difference = probabilities[i], grads[i] - total
-            result[i] = p * difference if infinite or abs(difference) < np.inf else p * grads[i] - p * total
+        if _NO_OVERFLOW <= abs(total) < np.inf:
+            for i in range(result.size):
+                p, difference = probabilities[i], grads[i] - total
+                result[i] = p * difference if abs(difference) < np.inf else p * grads[i] - p * total
+        else:
+            for i in range(result.size):
+                result[i] = probabilities[i] * (grads[i] - total)
     finish(part, part_of_rows(block, grad_x))
 
 

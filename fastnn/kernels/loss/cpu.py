@@ -12,6 +12,8 @@ from fastnn.kernels._jit import block_kernel, helper, inlined_helper
 from fastnn.kernels._math import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
 from fastnn.kernels._vectors import STREAMED, draft, exceeds_caches, finish, row_gaps, row_sum, use_widest_vectors
 
+_ROOM = 2.0**-66                            # less than 1 over twice the elements that a row may have
+
 
 @helper
 def _grad(grad_losses: Array, n: int) -> float:
@@ -22,11 +24,10 @@ def _grad(grad_losses: Array, n: int) -> float:
 
 
 @block_kernel(writes="losses", typed_by="x")
-def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, unit: float, room: float,
-                   losses: Array) -> None:
-    """Differences are taken of scores times unit * room, so that no sum of them overflows."""
+def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
+    """Differences are taken of scores times unit * _ROOM, so that no sum of them overflows."""
     use_widest_vectors()
-    rows, small = rows_of_block(block, x), unit * room
+    rows, small = rows_of_block(block, x), unit * _ROOM
     largest, logs = np.empty(len(rows), x.dtype), np.empty(len(rows))
     log_sum_exp(x, rows, largest, logs)
     for n in rows:
@@ -35,7 +36,7 @@ def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, 
         if label_smoothing > 0:
             even = logarithm + row_gaps(x[n], m, small) / x.shape[1]
             loss = (1 - label_smoothing) * loss + label_smoothing * even
-        losses[n] = loss / room
+        losses[n] = loss / _ROOM
 
 
 @block_kernel(writes="grad_x", typed_by="x")
@@ -54,8 +55,7 @@ def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Ar
 
 
 def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
-    room = 2.0 ** (-2 - x.shape[1].bit_length())
-    _cross_entropy(row_blocks(x), x, labels, label_smoothing, unit, room, losses, work=x.size)
+    _cross_entropy(row_blocks(x), x, labels, label_smoothing, unit, losses, work=x.size)
 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,

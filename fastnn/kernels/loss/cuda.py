@@ -20,6 +20,7 @@ from fastnn.kernels._maps import run_map
 from fastnn.kernels._rows import block_size, exp_sum, place, row_sum, run_rows
 
 _NAN = math.nan
+_ROOM = 2.0**-66                                # less than 1 over twice the elements that a row may have
 
 
 def _step(grad_losses: Array) -> int:
@@ -36,12 +37,11 @@ def _cross_entropy(real: Any, group: int) -> Any:
     size = block_size(group)
 
     @cuda.jit
-    def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, room: float,
-                      losses: Array) -> None:
+    def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(x)
         largest, total = largest_and_sum(parts, x, n, lane, columns)
-        small = unit * room                             # of scores times this no sum overflows
+        small = unit * _ROOM                            # of scores times this no sum overflows
         m, gaps = small * np.float64(largest), 0.0
         if label_smoothing > 0:
             for c in range(lane, columns, group):
@@ -54,7 +54,7 @@ def _cross_entropy(real: Any, group: int) -> Any:
                 loss = logarithm + (m - small * np.float64(x[n, label]))
                 if label_smoothing > 0:
                     loss = (1.0 - label_smoothing) * loss + label_smoothing * (logarithm + gaps / columns)
-            losses[n] = loss / room
+            losses[n] = loss / _ROOM
 
     return cross_entropy
 
@@ -80,8 +80,7 @@ def _cross_entropy_backward(real: Any, group: int) -> Any:
 
 
 def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
-    room = 2.0 ** (-2 - x.shape[1].bit_length())
-    run_rows(_cross_entropy, x, x, labels, label_smoothing, unit, room, losses)
+    run_rows(_cross_entropy, x, x, labels, label_smoothing, unit, losses)
 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
