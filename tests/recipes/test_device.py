@@ -37,7 +37,8 @@ def test_a_run_can_be_measured_on_either_device(tmp_path: Path, capsys: pytest.C
     on_device.run()
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["machine"].startswith(f"{_cuda.gpu()}; ")
-    assert results["command"] == "fastnn train tiny --device cuda --epochs 2 --batch-size 6"
+    own = f"{Tiny.__module__}:Tiny"
+    assert results["command"] == f"fastnn train {own} --device cuda --epochs 2 --batch-size 6"
     assert json.loads((tmp_path / "config.json").read_text())["device"] == "cuda"
     tests = []
     for device in ("cpu", "cuda"):
