@@ -14,10 +14,10 @@ _JSON_LIMIT = 1 << 24       # bytes of a JSON file
 _DIGITS = 40                # of a whole number: more than 128 bits need
 
 
-def as_path(name: str, value: Any) -> Path | None:
-    """Return what is given as a path, text or None as a Path or None."""
+def as_path(name: str, value: Any) -> Path:
+    """Return what is given as a path or text as a Path."""
     try:
-        return None if value is None else Path(value)
+        return Path(value)
     except TypeError:
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
 

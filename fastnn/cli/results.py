@@ -34,7 +34,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     write : Path
         Write the table to this Markdown file too.
     """
-    runs, write = Path(runs), as_path("write", write)
+    runs, write = as_path("runs", runs), None if write is None else as_path("write", write)
     if write and (write.is_dir() or not write.parent.is_dir()):
         raise FileNotFoundError("write: expected a file in a folder, but "
                                 + (f"{write} is one" if write.is_dir() else f"there is no folder {write.parent}"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Any:
     """Scale all gradients by one factor so that their norm, taken together, is at most `max_norm`.
 
     Pascanu and others, "On the difficulty of training recurrent neural networks" (arXiv:1211.5063), algorithm 1. The
-    factor is min(1, max_norm / (norm + 1e-6)), as in torch; a norm that is not finite leaves no finite gradient.
+    factor is min(1, max_norm / (norm + 1e-6)), as in torch; a gradient that is not finite leaves no finite one.
 
     Parameters
     ----------
@@ -44,19 +44,28 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Any:
     """
     max_norm = as_float("max_norm", max_norm, 0)
     grads = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
-    if any(_cuda.is_device(grad) for _, grad in grads):
-        norm = _cuda.xp.sqrt(sum(_cuda.xp.square(grad, dtype=np.float64).sum() for _, grad in grads))
-        factor = _cuda.xp.minimum(max_norm / (norm + 1e-6), 1.0)
-        for parameter, grad in grads:
-            parameter.grad = grad * factor.astype(grad.dtype)
-        return norm
+    on_device = any(_cuda.is_device(grad) for _, grad in grads)
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = math.sqrt(sum((float(np.square(grad, dtype=np.float64).sum()) for _, grad in grads), 0.0))
-        factor = max_norm / (norm + 1e-6)
-        if not factor >= 1:
+        unit, root = _norm([grad for _, grad in grads], _cuda.xp if on_device else np)
+        factor = max_norm / unit / (root + 1e-6 / unit)
+        if on_device:
+            factor = _cuda.xp.minimum(factor, 1.0)
+        if on_device or not factor >= 1:
             for parameter, grad in grads:
-                parameter.grad = np.asarray(grad * factor)
-    return norm
+                scaled = grad * factor.astype(grad.dtype)
+                parameter.grad = scaled if on_device else np.asarray(scaled)
+        return unit * root if on_device else float(unit * root)
+
+
+def _norm(grads: Sequence[Any], xp: Any) -> tuple[Any, Any]:
+    """Return the norm as a power of two and what is to be multiplied by it: their product may leave float64's range."""
+    unit = np.float64(1)
+    if any(grad.dtype == np.float64 for grad in grads):         # squares of others stay within the range
+        largest = functools.reduce(xp.maximum, [xp.abs(grad).max() for grad in grads if grad.size], unit * 0)
+        exponent = xp.where(xp.isfinite(largest), xp.frexp(largest)[1] - 1, 0)
+        unit = xp.ldexp(1.0, xp.maximum(exponent, -500))
+        grads = [grad.astype(np.float64) / unit for grad in grads]
+    return unit, xp.sqrt(sum((xp.square(grad, dtype=np.float64).sum() for grad in grads), np.float64(0)))
 
 
 def clip_grad_value_(parameters: Iterable[Parameter], value: float) -> None:

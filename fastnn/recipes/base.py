@@ -80,7 +80,8 @@ class Recipe(ABC):
     [cuda13]."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, as_path(name, value) if name in ("run_dir", "data_dir") else value)
+        is_path = name in ("run_dir", "data_dir") and value is not None
+        super().__setattr__(name, as_path(name, value) if is_path else value)
 
     def run(self) -> None:
         """Do the experiment, and note in the run folder how long it took on which machine.
@@ -295,6 +296,8 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
     """
     from fastnn.recipes import RECIPES
 
+    if recipe is not None and not (isinstance(recipe, type) and issubclass(recipe, Recipe)):
+        raise TypeError(f"recipe: expected the class of a recipe, got {recipe!r:.100}")
     config, path = read_config(run_dir), Path(run_dir, CONFIG)
     try:
         name, own = config["recipe"], config.get("class")
@@ -308,11 +311,9 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
                              "Python give load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         check_types(recipe, options, path)
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
-                                  for name, value in options.items()}
-        if values["data_dir"] is not None:
-            values["data_dir"] = Path(values["data_dir"])
-        return recipe(**values, run_dir=Path(run_dir))
+        hints = get_type_hints(recipe)
+        return recipe(**{name: _restored(value, hints[name]) for name, value in options.items()},
+                      run_dir=Path(run_dir))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected what a run of one of {', '.join(RECIPES)} wrote, got "
                          f"{config!r:.200}") from error
@@ -338,6 +339,16 @@ def _is(value: Any, hint: Any) -> bool:
     return type(value) in {float: (float, int), Path: (str,)}.get(hint, (hint,))
 
 
+def _restored(value: Any, hint: Any) -> Any:
+    """A value from JSON as it was before."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return next(_restored(value, choice) for choice in inner if _is(value, choice))
+    if kind is tuple:
+        return tuple(_restored(item, inner[0]) for item in value)
+    return Path(value) if hint is Path else value
+
+
 def _said(hint: Any) -> str:
     """A type in words."""
     kind, inner = get_origin(hint), get_args(hint)
@@ -352,7 +363,7 @@ def _said(hint: Any) -> str:
 
 def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what config.json says of a run."""
-    path = Path(run_dir, CONFIG)
+    path = as_path("run_dir", run_dir) / CONFIG
     if not path.exists():
         raise FileNotFoundError(f"{os.fspath(run_dir)}: expected the folder of a run, but there is no {CONFIG} in it")
     return read_json(path, "the configuration of a run")

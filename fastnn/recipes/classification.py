@@ -185,7 +185,7 @@ class ImageClassifier(Recipe):
                   "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist(),
                   "invert_above": inverted_above(train.images, dataset.scale)}
         train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
-                                       drop_last=len(train) % self.batch_size == 1 < self.batch_size,
+                                       drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train),
                                        transform=data.Compose([*self.augmentation(), normalize]))
 
         run_dir = self.open_run_dir()
@@ -208,6 +208,8 @@ class ImageClassifier(Recipe):
             raise ValueError("dataset: expected images (N, C, H, W) of one size and dtype for training and test, got "
                              f"{train.images.dtype} of shape {train.images.shape} and {test.images.dtype} of shape "
                              f"{test.images.shape}")
+        if not all(isinstance(name, str) for name in dataset.classes):
+            raise TypeError(f"dataset: expected names of classes that are text, got {dataset.classes!r:.100}")
         for name, part in (("train", train), ("test", test)):
             if not len(part) or part.labels.min() < 0 or part.labels.max() >= classes:
                 got = f"{part.labels.min()} to {part.labels.max()}" if len(part) else "none"

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._files import open_file
+from fastnn._files import as_path, open_file
 from fastnn.training._extra import require
 
 MAX_PIXELS = 1 << 26
@@ -74,7 +74,7 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
     >>> image.max(), notes
     (np.uint8(0), ['made gray', 'brought from 64x32 to 8x8 pixels', 'inverted, since its background is light'])
     """
-    image, notes = _decoded(path, max_pixels)
+    image, notes = _decoded(as_path("path", path), max_pixels)
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         if mode == "L":

@@ -93,7 +93,7 @@ class Sweep:
     fixed: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.study = as_path("study", self.study)
+        self.study = None if self.study is None else as_path("study", self.study)
 
     @property
     def space(self) -> Space:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels
+from fastnn.kernels._arrays import as_float, as_int
 from fastnn.training.checkpoint import Tensors, part
 from fastnn.training.metrics import Evaluation, Record
 
@@ -96,9 +98,10 @@ class EarlyStopping(Callback):
 
     Raises
     ------
-    ValueError
-        If `patience` is below 1 or `min_delta` negative, there is no such mode, or the name does not decide; in `fit`,
-        if the figure is not measured.
+    TypeError, ValueError
+        If `patience` is no number from 1 or `min_delta` none from 0, there is no such mode, or the name does not
+        decide; in `fit`, if the figure is not measured: before the first step where no other callback could measure it,
+        after the first epoch otherwise.
 
     Examples
     --------
@@ -109,10 +112,8 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int, min_delta: float = 0.0, monitor: str = "val_loss",
                  restore_best: bool = False, mode: Literal["auto", "min", "max"] = "auto") -> None:
-        if patience < 1:
-            raise ValueError(f"patience: expected at least 1 epoch, got {patience}")
-        if not min_delta >= 0:
-            raise ValueError(f"min_delta: expected at least 0, got {min_delta}")
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor: expected the name of a figure, got {monitor!r:.100}")
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode: expected one of auto, min, max, got {mode!r}")
         words = set(re.split("[^a-z0-9]+", monitor.lower()))
@@ -121,8 +122,8 @@ class EarlyStopping(Callback):
                              "shall fall or rise, got auto")
         self.mode = mode
         self._sign = 1 if mode == "max" or (mode == "auto" and words & _RISES) else -1
-        self.patience = patience
-        self.min_delta = min_delta
+        self.patience = as_int("patience", patience, 1)
+        self.min_delta = as_float("min_delta", min_delta, 0)
         self.monitor = monitor
         self.restore_best = restore_best
         self._forget()
@@ -139,10 +140,8 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         value = record.get(self.monitor)
-        if value is None and self.best is None:
-            measured = ", ".join(name for name, value in record.items() if value is not None)
-            raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, put "
-                             f"the callback that measures it before this one, or monitor one of {measured}")
+        if self.best is None:
+            self.check_measured([name for name, value in record.items() if value is not None])
         if value is not None and (self.best is None or self._sign * (value - self.best) > self.min_delta):
             self.best, self.waited = value, 0
             if self.restore_best:
@@ -151,6 +150,12 @@ class EarlyStopping(Callback):
         else:
             self.waited += 1
         self._stop_if_due(trainer)
+
+    def check_measured(self, figures: Sequence[str]) -> None:
+        """Raise ValueError where what is monitored is not among the figures that are measured."""
+        if self.monitor not in figures:
+            raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, put "
+                             f"the callback that measures it before this one, or monitor one of {', '.join(figures)}")
 
     def _stop_if_due(self, trainer: Trainer) -> None:
         if self.waited >= self.patience:
@@ -201,9 +206,7 @@ class WeightHistograms(Callback):
     """
 
     def __init__(self, bins: int = 40) -> None:
-        if bins < 1:
-            raise ValueError(f"bins: expected at least 1, got {bins}")
-        self.bins = bins
+        self.bins = as_int("bins", bins, 1)
         self._forget()
 
     def _forget(self) -> None:

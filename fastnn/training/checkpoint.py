@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._files import open_file, parse_json
+from fastnn._files import as_path, open_file, parse_json
 from fastnn.nn import Module
 from fastnn.training._extra import require
 from fastnn.training._lock import grasp, locked
@@ -140,7 +140,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     ...     training.load(Path(folder, "bias"))
     ({'bias': array([0., 0.])}, {})
     """
-    path, safetensors = Path(path), require("safetensors", "reading a checkpoint")
+    path, safetensors = as_path("path", path), require("safetensors", "reading a checkpoint")
     raw = _read(path)
     try:
         tensors = {name: _decoded(name, **entry) for name, entry in sorted(safetensors.deserialize(raw))}
@@ -212,6 +212,9 @@ def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = Tr
     ...     training.load_model(path, nn.Linear(3, 2))
     {}
     """
+    path = as_path("path", path)
+    if not isinstance(model, Module):
+        raise TypeError(f"model: expected a Module, got {type(model).__name__}")
     tensors, metadata = load(path)
     prefix = ("model." if "state" in metadata else "") if prefix is None else prefix
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -31,7 +31,7 @@ from fastnn.training._extra import require
 from fastnn.training._folder import RunLock, hold
 from fastnn.training._interrupts import Interrupts, Signalled
 from fastnn.training._progress import Progress
-from fastnn.training.callbacks import Callback
+from fastnn.training.callbacks import Callback, EarlyStopping
 from fastnn.training.checkpoint import CheckpointError, load, part, replace_file, save, unwritable
 from fastnn.training.metrics import (
     Evaluation,
@@ -44,6 +44,10 @@ from fastnn.training.metrics import (
 )
 
 LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
+
+# What the trainer measures itself, in the record of each epoch.
+_FIGURES = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds",
+            "images_per_second")
 
 _LOOK = 50              # steps on a GPU after which their sums are waited for
 
@@ -243,7 +247,7 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.callbacks = list(callbacks)
-        self.run_dir = as_path("run_dir", run_dir)
+        self.run_dir = None if run_dir is None else as_path("run_dir", run_dir)
         self.seed = as_int("seed", seed, 0)
         self.clip_norm = clip_norm
         self.clip_value = clip_value
@@ -448,7 +452,16 @@ class Trainer:
     def _check_run(self, train_loader: Loader, validation_loader: Loader | None, epochs: int) -> None:
         if self.schedule is not None and self._state.epoch < epochs:
             as_float("schedule", self.schedule(self._state.epoch), 0)
+        self._check_monitored(validated=validation_loader is not None)
         self._check_model(train_loader, validation_loader)
+
+    def _check_monitored(self, *, validated: bool) -> None:
+        figures = [name for name in _FIGURES if validated or not name.startswith("val_")]
+        for callback in self.callbacks:
+            if isinstance(callback, EarlyStopping):
+                callback.check_measured(figures)
+            elif not type(callback).__module__.startswith("fastnn."):
+                return                      # it may measure anything for those after it
 
     def _check_model(self, train_loader: Loader, validation_loader: Loader | None) -> None:
         """See that training and validation will not fail for what can be known before, and leave files.

@@ -61,6 +61,18 @@ def test_norm_is_summed_in_float64() -> None:
     assert norm == pytest.approx(1e30 * 1000**0.5)
 
 
+@pytest.mark.parametrize("size", [1e308, 1e200, 1e-200, 5e-324])
+def test_squares_that_leave_the_range(size: float) -> None:
+    parameter = nn.Parameter(np.zeros(2), np.array([size, -size / 4]))
+    grad = parameter.grad
+    norm = optim.clip_grad_norm_([parameter, nn.Parameter(np.zeros(1, np.float32), np.ones(1, np.float32))], 0.5)
+    expected = np.hypot(np.hypot(size, size / 4), 1)
+    assert norm == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_allclose(parameter.grad, 0.5 * (grad / expected), rtol=1e-5)
+    alone = nn.Parameter(np.zeros(2), grad)
+    assert optim.clip_grad_norm_([alone], 0.5) == pytest.approx(np.hypot(size, size / 4), rel=1e-15)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_shows(value: float) -> None:
     parameter = nn.Parameter(np.zeros(2), np.array([value, 1.0]))

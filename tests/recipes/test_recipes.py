@@ -123,6 +123,28 @@ def test_a_recipe_comes_back_from_its_config(recipe: Any, tmp_path: Path) -> Non
     assert recipes.load(tmp_path) == recipe
 
 
+@dataclass
+class Pathy(recipes.CNN):
+    weights: Path | None = None
+    note: str | None = None
+
+
+def test_a_path_comes_back_as_one(tmp_path: Path) -> None:
+    recipe = Pathy(weights=tmp_path / "w", note="text")
+    (tmp_path / "config.json").write_text(json.dumps(recipe.config()))
+    recipe.run_dir = tmp_path
+    assert recipes.load(tmp_path, Pathy) == recipe
+
+
+def test_arguments_in_the_wrong_places() -> None:
+    with pytest.raises(TypeError, match="run_dir: expected a path, got NoneType"):
+        recipes.load(None)                                                      # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="recipe: expected the class of a recipe, got 'cnn'"):
+        recipes.load("runs/cnn-1", "cnn")                                       # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="path: expected a path, got ndarray"):
+        recipes.read_image(np.zeros((8, 8)), 1, 8, 8)                           # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("{", "expected the configuration of a run in JSON"),
     ("[]", r"expected the configuration of a run in JSON, got \[\]"),
@@ -351,6 +373,21 @@ def test_batches_of_one_image_that_cannot_be_normalized(monkeypatch: pytest.Monk
     assert list(Path().iterdir()) == []
     trainer, *_ = Own(batch_size=1, batch_norm=False).fit(progress=False)
     assert trainer.history.records[0]["step"] == 37
+
+
+def test_a_single_image_to_train_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Own, "given", Dataset(images(2, 1, 4, 4), images(20, 1, 4, 4), NAMES, "own"), raising=False)
+    monkeypatch.setattr(Own, "validation", 0.5)
+    with pytest.raises(ValueError, match=r"its only batch has a single sample, .*; give more samples"):
+        Own(batch_size=4).run()
+
+
+def test_names_of_classes_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset(images(41, 1, 4, 4), images(20, 1, 4, 4), (0, 1, 2, 3), "own")       # type: ignore[arg-type]
+    monkeypatch.setattr(Own, "given", dataset, raising=False)
+    with pytest.raises(TypeError, match=r"dataset: expected names of classes that are text, got \(0, 1, 2, 3\)"):
+        Own().run()
+    assert list(Path().iterdir()) == []
 
 
 def test_after_a_run_its_folder_is_free() -> None:

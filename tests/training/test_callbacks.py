@@ -204,18 +204,28 @@ def test_early_stopping_begins_anew_with_a_new_run():
         assert len(history) == 2
 
 
-def test_a_figure_that_is_not_measured_is_named():
+@pytest.mark.parametrize(("callbacks", "steps"), [
+    ([training.EarlyStopping(1)], 0),
+    ([training.WeightHistograms(), training.EarlyStopping(1)], 0),
+    ([training.EarlyStopping(1), Scripted("val_loss", [1])], 0),        # which measures it too late
+    ([Scripted("val_f1", [1]), training.EarlyStopping(1)], 1),          # which might have measured it
+])
+def test_a_figure_that_is_not_measured_is_named(callbacks, steps):
+    run = trainer(*callbacks)
     with pytest.raises(ValueError, match=r"monitor: val_loss is not measured .* monitor one of epoch, .*train_loss"):
-        trainer(training.EarlyStopping(1)).fit(loader(), epochs=1)
+        run.fit(loader(), epochs=1)
+    assert (run._state.updates > 0) == (steps > 0)
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"patience": 0}, "patience: expected at least 1 epoch, got 0"),
-    ({"patience": 1, "min_delta": -1}, "min_delta: expected at least 0, got -1"),
+    ({"patience": 0}, "patience: expected at least 1, got 0"),
+    ({"patience": "3"}, "patience: expected an integer, got '3'"),
+    ({"patience": 1, "min_delta": -1}, "min_delta: expected a number from 0 to inf, got -1"),
+    ({"patience": 1, "monitor": None}, "monitor: expected the name of a figure, got None"),
     ({"patience": 1, "mode": "maximum"}, "mode: expected one of auto, min, max, got 'maximum'"),
 ])
 def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         training.EarlyStopping(**options)
 
 

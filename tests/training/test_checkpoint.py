@@ -221,6 +221,10 @@ def test_a_part_of_a_model_and_another_head(tmp_path):
         training.load_model(tmp_path / "a", model, skip=["model.1", "model.10"])
     with pytest.raises(training.CheckpointError, match="missing: weight, bias; unexpected: "):
         training.load_model(tmp_path / "a", nn.Linear(3, 2), strict=False)      # nothing of it is there
+    with pytest.raises(TypeError, match="model: expected a Module, got str"):
+        training.load_model(tmp_path / "a", "model")                            # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="path: expected a path, got Wrapper"):
+        training.load_model(model, tmp_path / "a")                              # type: ignore[arg-type]
 
 
 # --- writing ---

@@ -138,15 +138,15 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     images as they are needed (as in Chetlur et al., "cuDNN: efficient primitives for deep learning", arXiv:1410.0759),
     and plain loops where filters see one channel. Where zeros around an image would be far more than it and its result,
     the cpu version loops over the taps that meet pixels. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
-    sum |x weight| for each element, on both.
+    sum |x weight| + eps |bias| for each element, on both.
 
     "winograd" is F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5) of Lavin and Gray ("Fast Algorithms for Convolutional Neural
     Networks", CVPR 2016, equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 or 2 x 2
     results and d of 6 x 6 pixels, at the points 0, +-3/4, +-3/2 and infinity. In float32,
-    |error| <= (min(C, 128) + C / 128 + 40) eps |A|^T [sum over c of (|G| |w| |G|^T) * (|B|^T |d| |B|)] |A| for each
-    element, which on normal data is found to be some 1e-6 of the largest one, ten times the error of "direct". Images
-    of which a result is not finite are done again by "direct": NaN and inf reach the results that the formula says, no
-    others.
+    |error| <= (min(C, 128) + C / 128 + 40) eps |A|^T [sum over c of (|G| |w| |G|^T) * (|B|^T |d| |B|)] |A| + eps |bias|
+    for each element, which on normal data is found to be some 1e-6 of the largest one, ten times the error of "direct".
+    Images of which a result is not finite are done again by "direct": NaN and inf reach the results that the formula
+    says, no others.
 
     An image's bits do not depend on the rest of the batch.
 

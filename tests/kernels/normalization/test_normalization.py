@@ -63,10 +63,11 @@ def test_all_ways_through_agree_with_naive(shape: tuple[int, ...], target: str) 
     grad = np.cos(np.arange(x.size)).reshape(shape)
     y, *statistics = kernels.batch_norm(x, None, None, weight, bias, return_stats=True, target=target)
     expected = kernels.batch_norm(x, None, None, weight, bias, return_stats=True, target="naive")
-    assert_close((y, *statistics), expected, factor=4)
+    assert_close((y, *statistics), expected)
     for training in (True, False):
         actual = kernels.batch_norm_backward(grad, x, weight, *statistics, training=training, target=target)
         naive = kernels.batch_norm_backward(grad, x, weight, *expected[1:], training=training, target="naive")
+        # Of two samples the terms all but cancel, which the naive version, in wider numbers, does not feel.
         assert_close(actual, naive, gradient=True, factor=4)
 
 
