@@ -39,7 +39,7 @@ def images_of(given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def both(value: Any) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+    return (value[0], value[-1]) if isinstance(value, tuple) else (value, value)
 
 
 def misses_the_image(given: dict[str, Any]) -> bool:
@@ -84,9 +84,9 @@ class Draw:
         return self.random.randint(max(low, large // 3), large) if self.large else self.random.randint(low, small)
 
     def pair(self, low: int, high: int) -> Any:
-        """An integer, or one for rows and one for columns."""
+        """An integer, alone or in a tuple, or one for rows and one for columns."""
         one, two = self.random.randint(low, high), self.random.randint(low, high)
-        return one if self.chance(0.5) else (one, two)
+        return (one, two) if self.chance(0.5) else (one,) if self.chance(0.1) else one
 
     def option(self, name: str, values: Any, p: float = 0.5) -> Any:
         """Give an option with some probability; return what was given, or None."""
