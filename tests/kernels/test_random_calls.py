@@ -698,6 +698,7 @@ def slope_of(x: Array, negative_slope: float = 0.01) -> Array:
 
 def gelu_slope(x: Array, approximate: str = "none") -> Array:
     if HAS_TORCH:
+        x = np.where(np.isfinite(x), np.clip(x, -1e60, 1e60), x)        # beyond, it is 0 or 1, but torch cubes x
         return gradients("gelu", Call((x,), {"approximate": approximate}), np.ones(x.shape), (0,))[0]
     return KERNELS["gelu_backward"](Call((np.ones(x.shape), x, approximate)), target="naive")
 

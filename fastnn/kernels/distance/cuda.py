@@ -16,6 +16,7 @@ import numpy as np
 
 from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import Array
+from fastnn.kernels._blocks import THREADS, blocks_for
 from fastnn.kernels._cuda import SIMULATED, cuda, launch
 from fastnn.kernels._rows import block_size, place, row_sum, run_rows
 
@@ -138,9 +139,6 @@ def _sums(tile: _Tile) -> Any:
 def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
     real, total, rows, columns, _, products = tile
     height, width, (x_shape, y_shape), sums = tile.height, tile.width, tile.shapes, _sums(tile)
-    floats, single, apart = result is real, np.dtype(real).itemsize == 4, _apart(squared)
-    small = 2.0**-100 if single else 2.0**-960          # the least square of which nothing that counts was lost
-    least = -1.0 if products else small if squared else math.sqrt(small)
 
     @cuda.jit
     def pairs(x: Array, y: Array, dimensions: int, x_lengths: Array, y_lengths: Array, distances: Array) -> None:
@@ -159,22 +157,40 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
                 n = corner_y + j * _WIDE
                 if m < distances.shape[0] and n < distances.shape[1]:
                     if products:
-                        both = x_lengths[m] + y_lengths[n]
-                        square = both - 2.0 * np.float64(totals[i, j])
-                        if not (both >= small and abs(square) < math.inf):
-                            square = _NAN
-                        value = result(0.0 if square < 0.0 else square)
+                        distances[m, n] = result(x_lengths[m] + y_lengths[n] - 2.0 * np.float64(totals[i, j]))
                     else:
                         value = result(totals[i, j])
-                    distances[m, n] = value if squared else result(math.sqrt(value))
-        if floats:                                      # a square may have left the range
-            for m in range(corner_x, min(corner_x + rows, distances.shape[0])):
-                for n in range(corner_y, min(corner_y + width, distances.shape[1]), _WIDE):
-                    value = distances[m, n]
-                    if value < least or value == math.inf or (products and math.isnan(value)):
-                        distances[m, n] = result(apart(x, y, m * dimensions, n * dimensions, dimensions))
+                        distances[m, n] = value if squared else result(math.sqrt(value))
 
     return pairs
+
+
+@functools.cache
+def _mend(result: Any, squared: bool, products: bool) -> Any:
+    """Make the kernel that forms distances again of which a square left the range, and ends those of products.
+
+    Where it is part of the one before, that one's sums do not stay in registers.
+    """
+    apart, zero = _apart(squared), result(0)
+    small = 2.0**-100 if np.dtype(result).itemsize == 4 else 2.0**-960      # from there on nothing that counts is lost
+    least = small if squared else math.sqrt(small)
+
+    @cuda.jit
+    def mend(x: Array, y: Array, dimensions: int, x_lengths: Array, y_lengths: Array, distances: Array) -> None:
+        for m in range(cuda.blockIdx.x, distances.shape[0], cuda.gridDim.x):
+            for n in range(cuda.threadIdx.x, distances.shape[1], THREADS):
+                value = distances[m, n]
+                if products:
+                    left = not (abs(value) < math.inf and x_lengths[m] + y_lengths[n] >= small)
+                else:
+                    left = value < least or value == math.inf
+                if left:
+                    distances[m, n] = result(apart(x, y, m * dimensions, n * dimensions, dimensions))
+                elif products:
+                    value = zero if value < zero else value
+                    distances[m, n] = value if squared else result(math.sqrt(value))
+
+    return mend
 
 
 @functools.cache
@@ -224,8 +240,10 @@ def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Ar
         for points, found in zip((x, y), lengths):
             run_rows(_lengths, points, points, found)
     result: Any = distances.dtype.type
-    launch(_pairs(tile, result, squared), _panels(len(x), tile.height) * _panels(len(y), tile.width), _THREADS,
-           x.reshape(-1), y.reshape(-1), x.shape[1], *lengths, distances)
+    args = x.reshape(-1), y.reshape(-1), x.shape[1], *lengths, distances
+    launch(_pairs(tile, result, squared), _panels(len(x), tile.height) * _panels(len(y), tile.width), _THREADS, *args)
+    if x.dtype != np.uint8:
+        launch(_mend(result, squared, products), blocks_for(len(x), 1), THREADS, *args)
 
 
 # --- nearest neighbours ------------------------------------------------------------------------------------
