@@ -54,6 +54,7 @@ def misses_the_image(given: dict[str, Any]) -> bool:
 DIFFERENCES: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("conv2d", lambda a: a.get("padding") == "same", "torch allows 'same' for stride 1 alone (docstring)"),
     ("pool2d", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
+    ("adaptive", lambda a: 0 in images_of(a)[2:], "no pixels have no mean; for 1 x 1 alone torch gives NaN"),
     ("avg_pool2d", lambda a: (a.get("divisor_override") or 1) < 0, "a divisor is at least 1 (docstring)"),
     ("max_pool2d", misses_the_image, "a window without a cell has no maximum (docstring); torch takes -inf"),
     ("batch_norm", lambda a: 0 in a["x"].shape, "no samples are refused in training, no channels taken (design)"),
@@ -724,10 +725,12 @@ for _name, (_arrays, _options, _judge) in ACTIVATIONS.items():
     FAMILIES[_name] = Family(elementwise(_arrays, not _name.endswith("_backward"), _reach, **_options), _judge)
 
 
-def along_axis(arrays: int) -> Callable[[Draw], None]:
+def along_axis(arrays: int, logs: bool = False) -> Callable[[Draw], None]:
     def draw_call(draw: Draw) -> None:
         shape = draw_shape(draw)
         draw.args = [draw.floats(*shape, reach=None if arrays == 1 else 2) for _ in range(arrays)]
+        if logs:                                        # of probabilities
+            draw.args[1] = f"-np.abs({draw.args[1]})"
         draw.option("axis", lambda: draw.random.randint(-max(1, len(shape)) - draw.chance(0.05),
                                                         max(1, len(shape)) - 1 + draw.chance(0.05)), 0.5)
         if arrays == 1:
@@ -775,7 +778,7 @@ FAMILIES["softmax"] = Family(along_axis(1), judge_softmax)
 FAMILIES["log_softmax"] = Family(along_axis(1), lambda call, eps: judge_softmax(call, eps, True))
 FAMILIES["softmax_backward"] = Family(along_axis(2), judge_softmax_backward)
 FAMILIES["log_softmax_backward"] = Family(
-    along_axis(2), lambda call, eps: judge_softmax_backward(call, eps, True))
+    along_axis(2, logs=True), lambda call, eps: judge_softmax_backward(call, eps, True))
 
 
 def draw_dropout(draw: Draw) -> None:

@@ -129,9 +129,9 @@ def _mse_loss(x: Any, y: Any, option: Any) -> Any:
 
 @inlined_helper
 def _slope(grad: float, x: float, y: float) -> float:
-    """2 grad (x - y), which is taken apart where the difference overflows: nothing cancels then."""
+    """2 grad (x - y), formed of halves where the difference overflows."""
     difference = x - y
-    return 2.0 * (grad * difference if abs(difference) < np.inf else grad * x - grad * y)
+    return 2.0 * (grad * difference) if abs(difference) < np.inf else 4.0 * (grad * (0.5 * x - 0.5 * y))
 
 
 @mapping

@@ -203,10 +203,10 @@ def _mse_loss_backward(real: Any) -> Any:
     def mse_loss_backward(grad_losses: Array, step: int, x: Array, y: Array, grad_x: Array) -> None:
         for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
             grad, a, b = np.float64(grad_losses[i * step]), np.float64(x[i]), np.float64(y[i])
-            product = grad * (a - b)
-            if not abs(a - b) < math.inf:               # nothing cancels then
-                product = grad * a - grad * b
-            grad_x[i] = real(2.0 * product)
+            if abs(a - b) < math.inf:
+                grad_x[i] = real(2.0 * (grad * (a - b)))
+            else:                                       # halves do not overflow
+                grad_x[i] = real(4.0 * (grad * (0.5 * a - 0.5 * b)))
 
     return mse_loss_backward
 

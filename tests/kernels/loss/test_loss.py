@@ -7,6 +7,7 @@ import pytest
 from numba import config
 from scipy import special
 
+import fastnn
 from fastnn import kernels
 
 EPS = float(np.finfo(np.float32).eps)
@@ -188,3 +189,20 @@ def test_a_gradient_that_is_not_finite_travels(grad: float) -> None:
 def test_options_that_do_not_fit_are_refused(call: object, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         call(np.ones((3, 4)), np.array([0, 1, 2]))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("target", ["naive", "cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients_of_mse_loss_by_what_is_not_finite(reduction: str, target: str) -> None:
+    odd = np.array([np.inf, -np.inf, np.nan, 1e308, -1e308, 1.5, -0.0])
+    grad, x, y = (values.ravel() for values in np.meshgrid(odd, odd, odd))
+    if reduction != "none":
+        grad = np.float64(np.inf)
+    wide = grad, x.astype(np.longdouble), y.astype(np.longdouble)
+    with np.errstate(all="ignore"):
+        expected = (2 * (wide[1] - wide[2]) / (x.size if reduction == "mean" else 1) * wide[0]).astype(np.float64)
+    if target == "cuda":
+        grad, x, y = (fastnn.to_device(np.asarray(values)) for values in (grad, x, y))
+    actual = kernels.mse_loss_backward(grad, x, y, reduction=reduction, target=target)
+    np.testing.assert_allclose(fastnn.to_host(actual) if target == "cuda" else actual, expected, rtol=1e-15)
