@@ -8,10 +8,10 @@ another way, or its docstring says that it does not.
 
 from __future__ import annotations
 
-from fastnn.kernels._cuda import to_device, to_host
+from fastnn._device import to_device, to_host
+from fastnn.kernels._cpu.threads import get_num_threads, set_num_threads
 from fastnn.kernels._door import door
-from fastnn.kernels._jit import get_num_threads, set_num_threads
-from fastnn.kernels._pool import clear_pool, set_pool_limit
+from fastnn.kernels._memory import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import (
     add,

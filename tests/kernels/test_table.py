@@ -9,7 +9,7 @@ import pytest
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels import _jit
+from fastnn.kernels._cpu import launch
 from fastnn.testing import KERNELS, Call, Kernel, assert_close, numeric_gradient
 
 ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
@@ -230,7 +230,7 @@ def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch
     for call in row.calls(dtype):
         fastnn.set_num_threads(1)
         expected = run(row, call)
-        monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
+        monkeypatch.setattr(launch, "PARALLEL_WORK", 0)
         for threads in (2, 3, 8):
             fastnn.set_num_threads(threads)
             assert_same_bits(run(row, call), expected)
@@ -240,7 +240,7 @@ def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 def test_concurrent_callers(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
+    monkeypatch.setattr(launch, "PARALLEL_WORK", 0)
     calls = list(row.calls(dtype))
     expected = [run(row, call) for call in calls]
     results: list[list[tuple]] = [[] for _ in range(4)]

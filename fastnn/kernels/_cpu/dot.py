@@ -14,17 +14,16 @@ import platform
 import sys
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._simd import FEATURES
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config
+from fastnn.kernels._cpu.llvm import FEATURES
 
-config: Any = numba.config
 WIDTH = 32                                  # rows of a panel: two tiles, so that each that is loaded is used twice
 WORDS = 16                                  # words of a step
 BYTES = 4 * WORDS                           # of a row in a step

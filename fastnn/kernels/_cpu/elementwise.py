@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable, use_widest_vectors
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, named_after, renamed
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.vectors import STREAMED, store_past_caches, streamable, use_widest_vectors
 
 CHUNK = 8192            # elements of a block
 _STRIP = 128            # elements computed between two bursts of stores past the caches: processors overlap so many
@@ -113,13 +114,3 @@ def _same(block: int, a: Array, b: Array, same: Array) -> None:
     for i in range(left.size):
         differing |= left[i] ^ right[i]
     same[block] = differing == 0
-
-
-def named_after(function: Callable) -> Callable[[Callable], Callable]:
-    """Give functions within others names of their own: compiled code of one name is taken for the same code."""
-    return lambda inner: renamed(inner, function.__module__, f"{function.__qualname__}.{inner.__name__}")
-
-
-def renamed(function: Callable, module: str, name: str) -> Callable:
-    function.__module__, function.__qualname__ = module, name
-    return function

@@ -7,9 +7,12 @@ import functools
 import numpy as np
 from numba.extending import register_jitable
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, named
-from fastnn.kernels._simd import gather_tile, lanes, tile_shape, transpose_tile
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.tiles import gather_tile, tile_shape, transpose_tile
+from fastnn.kernels._memory import empty
 
 _BLOCKS = 16                # so many blocks at least, where the work can be cut so
 _PANELS = 16                # panels of rows of a block at most, whose totals lie in the nearest cache but one

@@ -11,18 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper
-from fastnn.kernels._simd import _BYTES
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config, helper
+from fastnn.kernels._cpu.llvm import BYTES
 
-config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ACCUMULATORS = 4                           # sums that need not wait for each other
 _AHEAD = 1024                               # elements that are fetched before they are needed: hardware stops at pages
@@ -96,7 +94,7 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
     @intrinsic
     def fold(typingctx: Any, a: Any, b: Any, constants: Any) -> Any:
         result = types.float64 if double else a.dtype
-        element, lanes = _elements(result), 8 * _BYTES // result.bitwidth
+        element, lanes = _elements(result), 8 * BYTES // result.bitwidth
         vector = ir.VectorType(element, lanes)
         returned = result if results == 1 else types.UniTuple(result, results)
 
@@ -300,7 +298,7 @@ def is_finite(row: Array) -> bool:
 
 @intrinsic
 def _store_compiled(typingctx: Any, source: Any, target: Any, begin: Any) -> Any:
-    pointer = ir.VectorType(_elements(source.dtype), 8 * _BYTES // source.dtype.bitwidth).as_pointer()
+    pointer = ir.VectorType(_elements(source.dtype), 8 * BYTES // source.dtype.bitwidth).as_pointer()
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args[:2])]
@@ -310,7 +308,7 @@ def _store_compiled(typingctx: Any, source: Any, target: Any, begin: Any) -> Any
             value.align = source.dtype.bitwidth // 8
             there = builder.gep(arrays[1].data, [builder.add(args[2], index)])
             store = builder.store(value, builder.bitcast(there, pointer))
-            store.align = _BYTES
+            store.align = BYTES
             store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
         return context.get_dummy_value()
 
@@ -324,15 +322,15 @@ def _store_python(source: Array, target: Array, begin: int) -> None:
 store_past_caches: Any = _store_python if config.DISABLE_JIT else _store_compiled
 """store_past_caches(source, target, begin): copy whole vectors to target[begin:], whose memory is aligned there.
 
-`_jit` sees to it that all is there when a launch ends.
+`threads.finish_stores` sees to it that all is there when a launch ends.
 """
 
 
 @helper
 def streamable(part: Array) -> tuple[int, int]:
     """Return from where to where a flat part can be written past the caches: whole vectors, at aligned memory."""
-    first = min(part.size, int(-np.intp(part.ctypes.data) % _BYTES) // part.itemsize)
-    return first, part.size - (part.size - first) % (_BYTES // part.itemsize)
+    first = min(part.size, int(-np.intp(part.ctypes.data) % BYTES) // part.itemsize)
+    return first, part.size - (part.size - first) % (BYTES // part.itemsize)
 
 
 @helper

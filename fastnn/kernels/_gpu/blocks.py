@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import SIMULATED, compiler, cuda
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, compiler, cuda
 
 THREADS = 4 if SIMULATED else 256               # of a block, a power of two
 _WIDTH = 2 if SIMULATED else 16                 # sums that stay of a group's numbers after one step: a root of THREADS

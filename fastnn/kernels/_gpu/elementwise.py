@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for
-from fastnn.kernels._cuda import cuda, launch
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for
+from fastnn.kernels._gpu.launch import launch
 
 _AT_ONCE = 4                        # results a thread has under way, so that many loads hide each other's latency
 _CHUNK = _AT_ONCE * THREADS

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import dense
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels._sums import add_parts
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import dense
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.sums import add_parts
 
 SEGMENT = 16 if SIMULATED else 512               # of k
 _PAD = 4                                        # between rows of a piece, which different memory banks then hold
@@ -300,7 +301,7 @@ def product(form: Form, a: Array, b: Array, bias: Array | None, c: Array, number
     tile, run = _plan(c.dtype, m_count, n_count, k_count, groups * phases, free)
     segments = max(1, -(-k_count // SEGMENT))
     parts = -(-segments // run)
-    target = c if parts == 1 else _cuda.xp.empty((parts, c.size), c.dtype)
+    target = c if parts == 1 else _device.xp.empty((parts, c.size), c.dtype)
     small = max(a.size, b.size, target.size) < SMALL and reach < SMALL // 2
     tiles_m, tiles_n = -(-m_count // tile.rows), -(-n_count // tile.columns)
     add = bias is not None and parts == 1

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, group_max, group_sum
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import THREADS, group_max, group_sum
+from fastnn.kernels._gpu.launch import launch
 
 _LEAST, _MOST = (2, THREADS) if SIMULATED else (4, 512)    # threads of a group
 _COLUMNS = 2 if SIMULATED else 8                            # of a thread, as a rule

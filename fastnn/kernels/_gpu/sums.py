@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, block_sum, blocks_for
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import THREADS, block_sum, blocks_for
+from fastnn.kernels._gpu.launch import launch
 
 _RUN = 2 if SIMULATED else 64                   # rows that a thread adds up
 _BLOCKS = 2 if SIMULATED else 132 * 8           # that read channels at the speed of memory
@@ -49,7 +50,7 @@ def sum_rows(rows: Array, dtype: np.dtype) -> Array:
     """Return the sum of a matrix's rows, in float64 and then rounded."""
     while True:
         parts = max(1, -(-len(rows) // _RUN))
-        sums = _cuda.xp.empty((parts, rows.shape[1]), dtype if parts == 1 else np.dtype(np.float64))
+        sums = _device.xp.empty((parts, rows.shape[1]), dtype if parts == 1 else np.dtype(np.float64))
         launch(_sum_rows(np.dtype(np.float64), sums.dtype, False, False), blocks_for(sums.size), THREADS, rows, _RUN, 1,
                sums.reshape(-1), sums.reshape(-1))
         if parts == 1:
@@ -84,6 +85,6 @@ def sum_channels(x: Array) -> Array:
     images, channels = x.shape[:2]
     run = max(1, -(-images * channels // _BLOCKS))
     parts = -(-images // run)
-    sums = _cuda.xp.empty((parts, channels), np.dtype(np.float64))
+    sums = _device.xp.empty((parts, channels), np.dtype(np.float64))
     launch(_sum_channels, parts * channels, THREADS, x.reshape(images, channels, math.prod(x.shape[2:])), run, sums)
     return sum_rows(sums, x.dtype)

@@ -7,19 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
-    Array,
-    as_array,
-    as_float,
-    as_floats,
-    as_int,
-    check_shape,
-    check_side,
-    contiguous,
-    deliver,
-    empty_beside,
-    output,
-)
+from fastnn._checks import Array, as_array, as_float, as_floats, as_int, check_shape, check_side
+from fastnn.kernels._outputs import contiguous, deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _APPROXIMATIONS = ("none", "tanh")
@@ -716,6 +705,17 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
     implementation(__name__, target, grad_output).dropout_backward(
         grad_output.reshape(-1), mask.reshape(-1), p, grad_x.reshape(-1))
     return grad_x
+
+
+def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
+    """Return which elements of x, an array on a GPU, dropout keeps: what a `bits` of NumPy's Philox draws on the host.
+
+    That is `np.random.Generator(bits).random(x.shape, np.float32) >= p` of one that has drawn nothing yet, to the bit.
+    """
+    state: Any = bits.state
+    mask = empty_beside(x, x.shape, np.bool_)
+    implementation(__name__, None, x).dropout_mask(tuple(map(int, state["state"]["key"])), p, mask.reshape(-1))
+    return mask
 
 
 def _elementwise(name: str, out: Array | None, target: str | None, *options: Any, **values: Array) -> Array:

@@ -7,23 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._elementwise import binary, chunks, unary
-from fastnn.kernels._jit import BlockKernel, block_kernel
-from fastnn.kernels._math import (
-    exp,
-    exp_rows,
-    log_sum_exp,
-    part_of_rows,
-    probability,
-    row_blocks,
-    rows_of_block,
-    sigmoids,
-    slope,
-)
-from fastnn.kernels._math import sigmoid as sigmoid_of
-from fastnn.kernels._math import tanh as tanh_of
-from fastnn.kernels._vectors import (
+from fastnn._checks import Array
+from fastnn.kernels._cpu.elementwise import binary, chunks, unary
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.math import exp, probability, sigmoids, slope
+from fastnn.kernels._cpu.math import sigmoid as sigmoid_of
+from fastnn.kernels._cpu.math import tanh as tanh_of
+from fastnn.kernels._cpu.rows import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
+from fastnn.kernels._cpu.vectors import (
     draft,
     exceeds_caches,
     finish,

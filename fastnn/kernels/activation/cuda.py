@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for
-from fastnn.kernels._cuda import cuda, launch
-from fastnn.kernels._maps import run_map
-from fastnn.kernels._rows import block_size, exp_sum, place, row_sum, run_rows
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for
+from fastnn.kernels._gpu.elementwise import run_map
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.rows import block_size, exp_sum, place, row_sum, run_rows
 
 # --- one result an element ---------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 
 def relu(x: Array, y: Array) -> None:

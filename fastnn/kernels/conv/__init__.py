@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
+from fastnn._checks import (
     Array,
     IntPair,
     as_floats,
@@ -23,10 +23,9 @@ from fastnn.kernels._arrays import (
     check_rank_of,
     check_shape,
     check_size,
-    deliver,
     is_relu,
-    output,
 )
+from fastnn.kernels._outputs import deliver, output
 from fastnn.kernels._targets import implementation
 
 Shape: TypeAlias = tuple[int, ...]

@@ -13,9 +13,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import cuda
-from fastnn.kernels._gemm import Form
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.gemm import Form
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry

@@ -14,8 +14,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._simd import FUSED, I64, Vectors, all_lanes, config, data_of, index, lanes, spread_bit
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config
+from fastnn.kernels._cpu.llvm import FUSED, I64, Vectors, all_lanes, data_of, index, lanes, spread_bit
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._elementwise import same_bits
-from fastnn.kernels._matrix import panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.elementwise import same_bits
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._memory import empty
 from fastnn.kernels.conv import direct, is_for_winograd, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 

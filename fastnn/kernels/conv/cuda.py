@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._gemm import Layout, product
-from fastnn.kernels._sums import sum_channels
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn.kernels._gpu.gemm import Layout, product
+from fastnn.kernels._gpu.sums import sum_channels
 from fastnn.kernels.conv import _forms, depthwise_cuda
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     _check(algorithm)
     grad_x = grad_weight = None
     if needs[0]:
-        grad_x = _cuda.xp.empty(x.shape, x.dtype)
+        grad_x = _device.xp.empty(x.shape, x.dtype)
         _spread(grad_output, weight, None, geometry, grad_x)
     if needs[1]:
         grad_weight = _correlate(x, grad_output, weight, geometry)
@@ -52,7 +52,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
                               needs: tuple[bool, bool, bool]) -> Gradients:
     grad_x = grad_weight = None
     if needs[0]:
-        grad_x = _cuda.xp.empty(x.shape, x.dtype)
+        grad_x = _device.xp.empty(x.shape, x.dtype)
         conv2d(grad_output, weight, None, False, geometry, "direct", None, grad_x)
     if needs[1]:
         grad_weight = _correlate(grad_output, x, weight, geometry)
@@ -88,7 +88,7 @@ def _correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) 
     """Return the gradient by the weights."""
     if depthwise_cuda.fits(weight, geometry):
         return depthwise_cuda.correlate(x, grad_output, weight, geometry)
-    grad_weight = _cuda.xp.empty(weight.shape, weight.dtype)
+    grad_weight = _device.xp.empty(weight.shape, weight.dtype)
     groups, pixels = geometry.groups, math.prod(grad_output.shape[2:])
     filters, depth = len(weight) // groups, math.prod(weight.shape[1:])
     product(_forms.correlate(_leaves_image(x, weight, grad_output, geometry)), grad_output, x, None, grad_weight,

@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
-from fastnn.kernels._matrix import DEPTH, panels
-from fastnn.kernels._simd import copy_vector, dot_tile, lanes, stencil_tile
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named, sums_helper
+from fastnn.kernels._cpu.gemm import DEPTH, panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tiles import copy_vector, dot_tile, stencil_tile
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:

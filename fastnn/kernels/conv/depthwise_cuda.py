@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda, _gemm
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, block_sum, blocks_for, dense
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels._sums import sum_rows
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu import gemm
+from fastnn.kernels._gpu.blocks import THREADS, block_sum, blocks_for, dense
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.sums import sum_rows
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -37,7 +39,7 @@ def fits(weight: Array, geometry: Geometry) -> bool:
 def _kind(x: Array, weight: Array, y: Array, geometry: Geometry) -> tuple[Any, ...]:
     """What kernels are compiled for."""
     small = max(x.size, y.size, *((y.shape[2 + axis] + weight.shape[2 + axis]) * max(
-        geometry.stride[axis], geometry.dilation[axis]) + geometry.padding[axis] for axis in (0, 1))) < _gemm.SMALL
+        geometry.stride[axis], geometry.dilation[axis]) + geometry.padding[axis] for axis in (0, 1))) < gemm.SMALL
     return x.dtype, small, weight.shape[2:], geometry.stride
 
 
@@ -147,7 +149,7 @@ def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -
     lines = images * out_y
     run = max(1, min(_TERMS * THREADS // out_x, -(-lines * filters * taps_y // _BLOCKS)))
     parts = max(1, -(-lines // run))
-    sums = _cuda.xp.empty((parts, weight.size), x.dtype)
+    sums = _device.xp.empty((parts, weight.size), x.dtype)
     launch(_correlate(*_kind(x, weight, grad_output, geometry)), parts * filters * taps_y, THREADS, x.reshape(-1),
            grad_output.reshape(-1), *x.shape[1:], *grad_output.shape, *geometry.padding, *geometry.dilation, run,
            sums.reshape(-1))

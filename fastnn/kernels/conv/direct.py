@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, named
-from fastnn.kernels._matrix import DEPTH, pack_columns, pack_rows, panels
-from fastnn.kernels._simd import ROWS, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
-from fastnn.kernels._vectors import row_sum
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, named
+from fastnn.kernels._cpu.gemm import DEPTH, pack_columns, pack_rows, panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, lanes
+from fastnn.kernels._cpu.tiles import gather_tile, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._cpu.vectors import row_sum
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv import depthwise, sparse
 from fastnn.kernels.conv._scratch import fill, layout
 

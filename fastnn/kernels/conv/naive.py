@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry, KeptFilters

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, sums_helper
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import sums_helper
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv import direct
 from fastnn.kernels.conv.sparse import correlate_filter, reach
 

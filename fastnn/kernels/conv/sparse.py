@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel, inlined_helper, sums_helper
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import inlined_helper, sums_helper
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._outputs import EMPTY
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
-from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named, sums_helper
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, VECTORS, lanes
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tiles import tile_columns, transpose_tile, walk_tile
+from fastnn.kernels._memory import empty
 from fastnn.kernels.conv._tiles import PAIRS, PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import transform_tile, transposed
 

@@ -6,18 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
-    FLOATS,
-    Array,
-    as_array,
-    as_int,
-    check_rank,
-    check_side,
-    check_size,
-    deliver,
-    empty_beside,
-    output,
-)
+from fastnn._checks import FLOATS, Array, as_array, as_int, check_rank, check_side, check_size
+from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._dot import BYTES, WIDTH, WORDS, byte_tile, matrix_unit, start_unit, stop_unit, transpose_block
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.dot import BYTES, WIDTH, WORDS, byte_tile, matrix_unit, start_unit, stop_unit, transpose_block
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
 
 GROUP = 16                                  # query panels of a block

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import block_kernel, get_num_threads
-from fastnn.kernels._matrix import panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._memory import empty
 from fastnn.kernels.distance import bytewise, direct, filtered
 from fastnn.kernels.distance.pairs import pairs, range_of
 from fastnn.kernels.distance.select import merge

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels._rows import block_size, place, row_sum, run_rows
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.rows import block_size, place, row_sum, run_rows
 
 _WIDE, _HIGH = (2, 2) if SIMULATED else (16, 8)     # threads of a block: lanes of one row of points, rows
 _THREADS = _WIDE * _HIGH
@@ -219,7 +220,7 @@ def _lengths(real: Any, group: int) -> Any:
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
     products = algorithm == "gemm" and x.dtype != np.uint8
     tile = _tile(x, y, products=products)
-    lengths = [_cuda.xp.empty(len(points) if products else 1, np.float64) for points in (x, y)]
+    lengths = [_device.xp.empty(len(points) if products else 1, np.float64) for points in (x, y)]
     if products:
         for points, found in zip((x, y), lengths):
             run_rows(_lengths, points, points, found)
@@ -401,7 +402,7 @@ def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_bud
         raise ValueError("algorithm: expected 'auto' or 'direct' for target 'cuda', got 'filter'")
     _nearest(queries, points, memory_budget, distances, indices)
     if not squared:
-        _cuda.xp.sqrt(distances, out=distances)
+        _device.xp.sqrt(distances, out=distances)
 
 
 def _nearest(queries: Array, points: Array, memory_budget: int, squares: Array, indices: Array) -> None:
@@ -418,8 +419,8 @@ def _nearest(queries: Array, points: Array, memory_budget: int, squares: Array, 
     if slices == 1:
         launch(kernel, blocks, _THREADS, *args, squares[None], indices[None])
         return
-    part_squares = _cuda.xp.empty((slices, count, k), squares.dtype)
-    part_indices = _cuda.xp.empty((slices, count, k), np.int64)
-    taken = _cuda.xp.empty((slices, count), np.int64)
+    part_squares = _device.xp.empty((slices, count, k), squares.dtype)
+    part_indices = _device.xp.empty((slices, count, k), np.int64)
+    taken = _device.xp.empty((slices, count), np.int64)
     launch(kernel, blocks * slices, _THREADS, *args, part_squares, part_indices)
     launch(_merge(stored), count, _THREADS, part_squares, part_indices, taken, squares, indices)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._dot import BYTES, transpose_block
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import ROWS, square_row, square_tile, tile_columns
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.dot import BYTES, transpose_block
+from fastnn.kernels._cpu.gemm import pack_rows, panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.llvm import ROWS
+from fastnn.kernels._cpu.tiles import square_row, square_tile, tile_columns
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum

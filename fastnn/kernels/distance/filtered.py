@@ -35,11 +35,13 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import FLOATS, Array, empty
-from fastnn.kernels._dot import BYTES, WIDTH, WORDS, float_tile, matrix_unit, start_unit, stop_unit, transpose_block
-from fastnn.kernels._jit import block_kernel, helper, inlined_helper, sums_helper
-from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import tile_columns
+from fastnn._checks import FLOATS, Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, sums_helper
+from fastnn.kernels._cpu.dot import BYTES, WIDTH, WORDS, float_tile, matrix_unit, start_unit, stop_unit, transpose_block
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tiles import tile_columns
+from fastnn.kernels._memory import empty
 from fastnn.kernels.distance import direct
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
 

@@ -10,11 +10,14 @@ import math
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import ROWS, product_tile, square_row, square_tile, tile_columns
-from fastnn.kernels._vectors import STREAMED, row_range, store_past_caches, streamable
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.gemm import pack_rows, panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.llvm import ROWS
+from fastnn.kernels._cpu.tiles import product_tile, square_row, square_tile, tile_columns
+from fastnn.kernels._cpu.vectors import STREAMED, row_range, store_past_caches, streamable
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries
 from fastnn.kernels.distance.select import passing
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastnn.kernels._arrays import Array, as_floats, check_needs, check_rank, check_shape, deliver, output
+from fastnn._checks import Array, as_floats, check_needs, check_rank, check_shape
+from fastnn.kernels._outputs import deliver, output
 from fastnn.kernels._targets import implementation
 
 

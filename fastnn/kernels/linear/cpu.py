@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import block_kernel
-from fastnn.kernels._matrix import multiply, panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.gemm import multiply, panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 
 _FEW, _ROWS = 128, 64       # weights at most, and rows of a block, where launches count more than work
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import (
+from fastnn import _device
+from fastnn._checks import (
     Array,
     as_array,
     as_float,
@@ -19,8 +19,8 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     check_side,
-    empty_beside,
 )
+from fastnn.kernels._outputs import empty_beside
 from fastnn.kernels._targets import implementation
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -339,11 +339,11 @@ def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Ar
         check_shape("grad_output", grads, shape)
         return grads.reshape(-1)
     count = math.prod(shape) if reduction == "mean" else 1
-    if _cuda.is_device(x):
-        if _cuda.is_device(grad_output) and grad_output.ndim == 0:
+    if _device.is_device(x):
+        if _device.is_device(grad_output) and grad_output.ndim == 0:
             return (grad_output.astype(np.float64) / count).astype(dtype).reshape(1)
         if isinstance(grad_output, numbers.Real):
-            return _cuda.xp.full(1, float(grad_output) / count, dtype)
+            return _device.xp.full(1, float(grad_output) / count, dtype)
     if type(grad_output) is not float and (
             np.ndim(grad_output) or not isinstance(grad_output, numbers.Real | np.ndarray)):
         raise TypeError(f"grad_output: expected a number for reduction {reduction!r}, got {grad_output!r}")
@@ -352,7 +352,7 @@ def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Ar
 
 def _reduced(losses: Array, count: float, reduction: str, dtype: Any) -> Any:
     """Return float64 losses, their sum, or that over `count`, in this dtype; what is too large for it becomes inf."""
-    if _cuda.is_device(losses):
+    if _device.is_device(losses):
         total = losses if reduction == "none" else losses.sum()
         return (total / count if reduction == "mean" else total).astype(dtype)
     with np.errstate(over="ignore"):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import (
+from fastnn import _device
+from fastnn._checks import (
     Array,
     as_float,
     as_floats,
@@ -17,12 +17,10 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     check_side,
-    deliver,
-    empty_beside,
     is_relu,
-    output,
 )
 from fastnn.kernels._door import updates
+from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _F64 = np.dtype(np.float64)
@@ -120,7 +118,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         if eps == 0:
             raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
     updated = training and running_mean is not None
-    if updated and _cuda.is_device(x):
+    if updated and _device.is_device(x):
         _check_contiguous(running_mean=given[0], running_var=given[1])
     y = output(out, x.shape, x.dtype, x)
     stats = empty_beside(x, (2, *channels), np.float64) if of_batch or return_stats else None

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._elementwise import mapping, named_after, renamed
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import (
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, named_after, renamed
+from fastnn.kernels._cpu.elementwise import mapping
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.vectors import (
     exceeds_caches,
     row_squares,
     row_sum,
@@ -28,6 +29,7 @@ from fastnn.kernels._vectors import (
     row_sums_above,
     use_widest_vectors,
 )
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.normalization import as_channels, odd
 
 _LONG, _MANY = 64, 16                           # the least run and, for large arrays, channels to go by channel

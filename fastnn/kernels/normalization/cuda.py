@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, either, group_sum, real_of
-from fastnn.kernels._cuda import cuda, launch
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, either, group_sum, real_of
+from fastnn.kernels._gpu.launch import launch
 from fastnn.kernels.normalization import as_channels, odd
 
 _HELD = 8                                       # values of a part that a thread holds
@@ -54,14 +55,14 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
                momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
     channels, real = x.shape[1], real_of(x)
     x, y = as_channels(x), as_channels(y)
-    lines = _cuda.xp.empty((4, channels), x.dtype)
+    lines = _device.xp.empty((4, channels), x.dtype)
     if stats is None:
-        stats = _cuda.xp.empty((2, channels), np.float64)
+        stats = _device.xp.empty((2, channels), np.float64)
     affine = _affine(weight, bias, lines)
     running = either(running_mean, lines[0]), either(running_var, lines[0])
     if of_batch:
         cut = _cut(x.shape)
-        sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
+        sums = _device.xp.empty((2, cut.parts, cut.lines), np.float64)
         launch(_part_statistics(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, x.reshape(-1),
                cut.lines, cut.values, cut.length, cut.repeat, sums)
         columns = _columns_to_combine(cut)
@@ -84,8 +85,8 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
     channels, real = x.shape[1], real_of(x)
     grad_output, x = as_channels(grad_output).reshape(-1), as_channels(x)
     cut, floor = _cut(x.shape), real(0 if relu else math.nan)
-    lines = _cuda.xp.empty((6, channels), x.dtype)
-    sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
+    lines = _device.xp.empty((6, channels), x.dtype)
+    sums = _device.xp.empty((2, cut.parts, cut.lines), np.float64)
     affine = _affine(weight, bias, lines)
     launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
            x.reshape(-1), cut.lines, cut.values, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
+from fastnn._checks import (
     Array,
     IntPair,
     as_array,
@@ -20,11 +20,9 @@ from fastnn.kernels._arrays import (
     check_shape,
     check_side,
     check_size,
-    deliver,
-    empty_beside,
     is_sequence,
-    output,
 )
+from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _PLAIN = {int, type(None)}

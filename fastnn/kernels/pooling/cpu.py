@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import draft, exceeds_caches, finish, is_finite, row_sum
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish, is_finite, row_sum
 from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
 from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
 from fastnn.kernels.pooling.naive import SCALE, Pair

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for, either, group_sum, real_of
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for, either, group_sum, real_of
+from fastnn.kernels._gpu.launch import launch
 from fastnn.kernels.pooling.naive import SCALE, Pair
 
 _SMALL = 64                                     # cells, or windows of a cell, of the largest that are compiled in

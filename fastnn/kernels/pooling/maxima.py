@@ -16,11 +16,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._elementwise import renamed
-from fastnn.kernels._jit import BlockKernel, block_kernel, config, inlined_helper
-from fastnn.kernels._simd import Vectors, data_of, lanes
-from fastnn.kernels._vectors import draft, exceeds_caches, finish
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config, inlined_helper, renamed
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import Vectors, data_of, lanes
+from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 Pair = tuple[int, int]
 Window = tuple[range, range, int]               # rows, columns and the divisor

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, deliver
+from fastnn import _device
+from fastnn._checks import Array, as_float, as_floats, as_int, check_shape
 from fastnn.kernels._door import updates
+from fastnn.kernels._outputs import deliver
 from fastnn.kernels._targets import implementation
 
 
@@ -210,7 +211,7 @@ def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, *
     for key, array in written.items():
         if array is None:
             continue
-        if _cuda.is_device(array) and not array.flags.c_contiguous:
+        if _device.is_device(array) and not array.flags.c_contiguous:
             raise ValueError(f"{key}: expected a C-contiguous array, which the update writes")
         check_shape(key, array, parameter.shape)
     check_shape("grad", gradient, parameter.shape)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._elementwise import CHUNK, chunk, chunks
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper
+from fastnn.kernels._cpu.elementwise import CHUNK, chunk, chunks
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._outputs import EMPTY
 
 _PART = 1024            # elements after which it is seen whether a square overflowed: what it came of is still at hand
 

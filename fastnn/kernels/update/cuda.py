@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for, either, real_of
-from fastnn.kernels._cuda import cuda, launch
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for, either, real_of
+from fastnn.kernels._gpu.launch import launch
 
 _AT_ONCE = 4                                    # elements of each array that a thread has under way
 _TILE = _AT_ONCE * THREADS                      # elements of a block: neighbours go to neighbouring threads

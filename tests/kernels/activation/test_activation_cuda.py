@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 
-@pytest.mark.parametrize("columns", [2, 3, 5, 9, 33, 200] if _cuda.SIMULATED else [2, 33, 257, 1025, 5000, 70001])
+@pytest.mark.parametrize("columns", [2, 3, 5, 9, 33, 200] if _device.SIMULATED else [2, 33, 257, 1025, 5000, 70001])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_rows_of_every_length(name: str, columns: int) -> None:
     """Some threads have no row, others no column."""

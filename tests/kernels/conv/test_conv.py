@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import assert_close
 
 
@@ -171,7 +170,7 @@ def test_targets() -> None:
         pass
 
 
-@pytest.mark.skipif(_cuda.why_not() is None, reason="there is a GPU, or a simulator of one")
+@pytest.mark.skipif(_device.why_not() is None, reason="there is a GPU, or a simulator of one")
 def test_cuda_without_a_gpu_is_one_sentence_that_names_the_extra() -> None:
     x = np.ones((1, 1, 3, 3), np.float32)
     sentence = r'^CUDA cannot be used here \(.*\); it needs an NVIDIA GPU .* pip install "fastnn-kernels\[cuda13\]"'

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fastnn import kernels
-from fastnn.kernels._simd import lanes, tile_shape
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.tiles import tile_shape
 from fastnn.kernels.conv import _geometry, depthwise, direct
 from fastnn.testing import assert_close
 

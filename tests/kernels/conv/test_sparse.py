@@ -10,7 +10,7 @@ import pytest
 
 from fastnn import kernels
 from fastnn.kernels import conv
-from fastnn.kernels._jit import config
+from fastnn.kernels._cpu.compiler import config
 from fastnn.kernels.conv import small
 from fastnn.testing import KERNELS, assert_close
 
