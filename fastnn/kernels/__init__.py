@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from fastnn._device import to_device, to_host
 from fastnn.kernels._cpu.threads import get_num_threads, set_num_threads
-from fastnn.kernels._door import door
 from fastnn.kernels._memory import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import (
@@ -108,7 +107,3 @@ __all__ = [
     "to_host",
     "use_target",
 ]
-
-_NO_KERNELS = {"KeptFilters", "clear_pool", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device",
-               "to_host", "use_target"}
-globals().update({name: door(globals()[name]) for name in __all__ if name not in _NO_KERNELS})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastnn import _device
 from fastnn._checks import check_written, own_memory
@@ -22,7 +22,7 @@ def updates(*names: str, when: str = "") -> Callable[[_Kernel], _Kernel]:
     return mark
 
 
-def door(function: Callable[..., Any]) -> Callable[..., Any]:
+def door(function: _Kernel) -> _Kernel:
     """Let a kernel run once what it writes shares memory with nothing else that was given, on any array on a GPU.
 
     Where the first array on a GPU that came in is of PyTorch or Numba, the results are too; else they are of `xp`. The
@@ -56,7 +56,7 @@ def door(function: Callable[..., Any]) -> Callable[..., Any]:
         check_written((*updated, "out") if kwargs.get(when, always) else ("out",),
                       {**dict(zip(positional, args)), **kwargs})
 
-    return call
+    return cast(_Kernel, call)
 
 
 class _Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import fastnn
 from fastnn import kernels
 from fastnn.kernels._cpu import launch
+from fastnn.kernels._door import door
 from fastnn.testing import KERNELS, Call, Kernel, assert_close, numeric_gradient
 
 ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
@@ -33,6 +35,13 @@ def test_every_public_kernel_is_in_the_table() -> None:
     others = {"use_target", "get_num_threads", "set_num_threads", "clear_pool", "set_pool_limit", "KeptFilters",
               "to_device", "to_host"}
     assert set(KERNELS) == set(kernels.__all__) - others
+
+
+def test_every_public_kernel_passes_the_door_where_it_is_defined() -> None:
+    for name in KERNELS:
+        kernel = getattr(kernels, name)
+        assert kernel.__code__ is door(lambda: None).__code__
+        assert getattr(sys.modules[kernel.__module__], name) is kernel
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastnn._checks import Array, as_array, as_float, as_floats, as_int, check_shape, check_side
+from fastnn.kernels._door import door
 from fastnn.kernels._outputs import contiguous, deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _APPROXIMATIONS = ("none", "tanh")
 
 
+@door
 def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return max(x, 0) of each element; NaN stays NaN, as in torch.
 
@@ -50,6 +52,7 @@ def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
     return _elementwise("relu", out, target, x=x)
 
 
+@door
 def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `relu`: 0 where y <= 0, else grad_output.
 
@@ -86,6 +89,7 @@ def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
     return _elementwise("relu_backward", None, target, grad_output=grad_output, y=y)
 
 
+@door
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x where x > 0 and negative_slope x elsewhere.
 
@@ -125,6 +129,7 @@ def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = No
     return _elementwise("leaky_relu", out, target, as_float("negative_slope", negative_slope), x=x)
 
 
+@door
 def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.01, *,
                         target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `leaky_relu`.
@@ -164,6 +169,7 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
     return _elementwise("leaky_relu_backward", None, target, slope, grad_output=grad_output, x=x)
 
 
+@door
 def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return 1 / (1 + exp(-x)) of each element, without overflow for any x.
 
@@ -202,6 +208,7 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
     return _elementwise("sigmoid", out, target, x=x)
 
 
+@door
 def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `sigmoid`: grad_output y (1 - y).
 
@@ -238,6 +245,7 @@ def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None)
     return _elementwise("sigmoid_backward", None, target, grad_output=grad_output, y=y)
 
 
+@door
 def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the hyperbolic tangent of each element.
 
@@ -275,6 +283,7 @@ def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
     return _elementwise("tanh", out, target, x=x)
 
 
+@door
 def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `tanh`: grad_output (1 - y^2).
 
@@ -311,6 +320,7 @@ def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
     return _elementwise("tanh_backward", None, target, grad_output=grad_output, y=y)
 
 
+@door
 def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x times the probability that a standard normal number is below x.
 
@@ -351,6 +361,7 @@ def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, targe
     return _elementwise("gelu", out, target, approximate, x=x)
 
 
+@door
 def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `gelu`.
 
@@ -389,6 +400,7 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
     return _elementwise("gelu_backward", None, target, approximate, grad_output=grad_output, x=x)
 
 
+@door
 def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return exp(x) over the sum of exp(x) along one axis.
 
@@ -430,6 +442,7 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str |
     return _along_axis("softmax", axis, out, target, x=x)
 
 
+@door
 def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the scores of `softmax`: y (grad_output - sum of grad_output y).
 
@@ -469,6 +482,7 @@ def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: st
     return _along_axis("softmax_backward", axis, None, target, grad_output=grad_output, y=y)
 
 
+@door
 def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the logarithm of `softmax`: x - log(sum of exp(x)) along one axis.
 
@@ -509,6 +523,7 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: s
     return _along_axis("log_softmax", axis, out, target, x=x)
 
 
+@door
 def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the scores of `log_softmax`: grad_output - exp(y) (sum of grad_output).
 
@@ -549,6 +564,7 @@ def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target
     return _along_axis("log_softmax_backward", axis, None, target, grad_output=grad_output, y=y)
 
 
+@door
 def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x + y of two arrays of one shape, which joins the branches of a residual network.
 
@@ -585,6 +601,7 @@ def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = No
     return _elementwise("add", out, target, x=x, y=y)
 
 
+@door
 def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return relu(x + y) of two arrays of one shape in one pass; its gradient is `relu_backward` for both.
 
@@ -621,6 +638,7 @@ def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None
     return _elementwise("add_relu", out, target, x=x, y=y)
 
 
+@door
 def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x mask / (1 - p): what the mask keeps, scaled so that its expectation is x.
 
@@ -666,6 +684,7 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
     return deliver(y, out)
 
 
+@door
 def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `dropout`: grad_output mask / (1 - p).
 

@@ -25,6 +25,7 @@ from fastnn._checks import (
     check_size,
     is_relu,
 )
+from fastnn.kernels._door import door
 from fastnn.kernels._outputs import deliver, output
 from fastnn.kernels._targets import implementation
 
@@ -80,6 +81,7 @@ class KeptFilters:
         return KeptFilters, ()
 
 
+@door
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
            dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
            kept: KeptFilters | None = None, out: Array | None = None, target: str | None = None) -> Array:
@@ -173,6 +175,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     return deliver(y, out)
 
 
+@door
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair | str = 0,
                     dilation: IntPair = 1, groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True),
                     algorithm: str = "auto", target: str | None = None,
@@ -226,6 +229,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     return implementation(__name__, target, x).conv2d_backward(grad_output, x, weight, geometry, needs, algorithm)
 
 
+@door
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair = 0,
                      output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1, out: Array | None = None,
                      target: str | None = None) -> Array:
@@ -287,6 +291,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
     return deliver(y, out)
 
 
+@door
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair = 0,
                               output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1,
                               needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,

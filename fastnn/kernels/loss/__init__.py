@@ -20,12 +20,14 @@ from fastnn._checks import (
     check_shape,
     check_side,
 )
+from fastnn.kernels._door import door
 from fastnn.kernels._outputs import empty_beside
 from fastnn.kernels._targets import implementation
 
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+@door
 def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, reduction: str = "mean",
                   target: str | None = None) -> Any:
     """Return the negative log-likelihood of labels under the softmax of scores.
@@ -75,6 +77,7 @@ def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, redu
     return _reduced(losses, len(x) * unit, reduction, x.dtype)
 
 
+@door
 def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_smoothing: float = 0.0,
                            reduction: str = "mean", target: str | None = None) -> Array:
     """Return the gradient by the scores of `cross_entropy`.
@@ -118,6 +121,7 @@ def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_s
     return grad_x
 
 
+@door
 def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str = "mean",
                target: str | None = None) -> Any:
     """Return how far scores of wrong classes come within a margin of the right one's: the multiclass SVM loss.
@@ -168,6 +172,7 @@ def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str =
     return _reduced(losses, len(x) * unit, reduction, x.dtype)
 
 
+@door
 def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: float = 1.0, reduction: str = "mean",
                         target: str | None = None) -> Array:
     """Return the gradient by the scores of `hinge_loss`.
@@ -212,6 +217,7 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
     return grad_x
 
 
+@door
 def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None = None) -> Any:
     """Return the squares of the differences of two arrays, their mean or their sum.
 
@@ -261,6 +267,7 @@ def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None 
     return _reduced(sums, x.size * unit * unit, reduction, x.dtype)
 
 
+@door
 def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = "mean",
                       target: str | None = None) -> Array:
     """Return the gradient by x of `mse_loss`; the gradient by y is its negative.

@@ -19,13 +19,14 @@ from fastnn._checks import (
     check_side,
     is_relu,
 )
-from fastnn.kernels._door import updates
+from fastnn.kernels._door import door, updates
 from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _F64 = np.dtype(np.float64)
 
 
+@door
 @updates("running_mean", "running_var", when="training")
 def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
                bias: Array | None = None, *, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
@@ -130,6 +131,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     return (y, stats[0], stats[1]) if stats is not None and return_stats else y
 
 
+@door
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
                         training: bool = True, bias: Array | None = None, activation: str | None = None,
                         needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,
