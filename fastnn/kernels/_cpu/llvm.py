@@ -58,7 +58,6 @@ class Vectors:
         self.align = dtype.bitwidth // 8
         self.type = ir.VectorType({32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth], self.lanes)
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-        self.undefined = ir.Constant(self.type, ir.Undefined)
 
     def at(self, data: Any, offset: Any, kind: Any = None) -> Any:
         """Where a vector, of this type or another, lies."""
@@ -86,14 +85,9 @@ class Vectors:
         address = self.builder.bitcast(self.builder.gep(data, [offset]), byte)
         self.builder.call(function, [address, *(ir.Constant(word, n) for n in (0, 3, 1))])   # to read, into all caches
 
-    def spread(self, data: Any, offset: Any) -> Any:
+    def load_broadcast(self, data: Any, offset: Any) -> Any:
         """One element in every lane."""
-        return self.fill(self.builder.load(self.builder.gep(data, [offset])))
-
-    def fill(self, value: Any) -> Any:
-        """A number in every lane."""
-        first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
-        return self.shuffle(first, first, [0] * self.lanes)
+        return broadcast(self.builder, self.builder.load(self.builder.gep(data, [offset])), self.lanes)
 
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
@@ -142,7 +136,8 @@ def all_lanes(builder: ir.IRBuilder, bits: Any) -> Any:
     return builder.icmp_unsigned("==", word, ir.Constant(word.type, (1 << size) - 1))
 
 
-def spread_bit(builder: ir.IRBuilder, bit: Any, lanes: int) -> Any:
-    vector = ir.VectorType(ir.IntType(1), lanes)
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), bit, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+def broadcast(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
+    """A number or bit in every lane."""
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))

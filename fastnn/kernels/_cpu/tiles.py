@@ -26,12 +26,12 @@ from fastnn.kernels._cpu.llvm import (
     ROWS,
     VECTORS,
     Vectors,
+    broadcast,
     data_of,
     index,
     integer_of,
     lanes,
     length_of,
-    spread_bit,
 )
 
 _AHEAD = 32                                 # rows that are asked for before they are used, as they may come from afar
@@ -131,7 +131,8 @@ def _panel_tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, A
 
             def terms(k: Any) -> Iterator[Any]:
                 b_row = [vector.load(b, builder.add(builder.mul(k, index(columns)), index(j))) for j in parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
+                a_row = (vector.load_broadcast(a, builder.add(builder.mul(k, index(rows)), index(i)))
+                         for i in range(rows))
                 return (term(builder, x, y) for x in a_row for y in b_row)
 
             slots = [builder.add(builder.mul(line, index(i)), index(j)) for i in range(rows) for j in parts]
@@ -188,7 +189,8 @@ def gather_tile(rows: int, vectors: int) -> Any:
             def terms(k: Any) -> Iterator[Any]:
                 offset = integer_of(builder, offsets, k)
                 b_row = [vector.load(part, offset) for part in b_parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
+                a_row = (vector.load_broadcast(a, builder.add(builder.mul(k, index(rows)), index(i)))
+                         for i in range(rows))
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
             results = _sums(builder, length_of(context, builder, signature, args, 3), [vector.zero] * (rows * vectors),
@@ -202,7 +204,7 @@ def gather_tile(rows: int, vectors: int) -> Any:
                         slot = i * vectors + v
                         value = builder.fadd(vector.load(start, index(slot * vector.lanes)), results[slot])
                         negative = builder.and_(builder.fcmp_ordered("<", value, vector.zero),
-                                                spread_bit(builder, positive, vector.lanes))
+                                                broadcast(builder, positive, vector.lanes))
                         vector.store(builder.select(negative, vector.zero, value), c_parts[v], at)
             return context.get_dummy_value()
 
@@ -212,15 +214,15 @@ def gather_tile(rows: int, vectors: int) -> Any:
 
 
 @functools.cache
-def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
+def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> Any:
     """Return the tile(a, begins, offsets, b, first, c) of parts x run rows and so many vectors.
 
     c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j], or = with `first`: a is flat and read where
     it lies, its rows in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is
-    (rows, columns). With `spread` the rows of a part lie `lanes` elements from each other instead of one.
+    (rows, columns). With `interleaved` the rows of a part lie `lanes` elements from each other instead of one.
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, first: int, c: Array) -> None:
-        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if spread else 1)).ravel()
+        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if interleaved else 1)).ravel()
         total = np.zeros_like(c)
         with np.errstate(all="ignore"):
             for k, offset in enumerate(offsets):
@@ -244,7 +246,8 @@ def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
                 b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
                 for v in range(vectors):
                     vector.prefetch(b, builder.add(top, index(v * vector.lanes + _AHEAD * columns)))
-                a_row = (vector.spread(part, builder.add(offset, index(r * (vector.lanes if spread else 1))))
+                between = vector.lanes if interleaved else 1
+                a_row = (vector.load_broadcast(part, builder.add(offset, index(r * between)))
                          for part in a_parts for r in range(run))
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
@@ -328,9 +331,9 @@ def stencil_tile(taps: int) -> Any:
             a, offsets, weights, start, positive, c, count = data_of(context, builder, signature, args)
             vector = Vectors(builder, signature.args[5].dtype)
             parts = [builder.gep(a, [integer_of(builder, offsets, index(k))]) for k in range(taps)]
-            factors = [vector.spread(weights, index(k)) for k in range(taps)]
-            start = vector.fill(start)
-            positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), vector.lanes)
+            factors = [vector.load_broadcast(weights, index(k)) for k in range(taps)]
+            start = broadcast(builder, start, vector.lanes)
+            positive = broadcast(builder, builder.icmp_signed("!=", positive, index(0)), vector.lanes)
             with cgutils.for_range_slice(builder, index(0), count, index(vector.lanes), inc=True) as (j, _):
                 total = vector.zero
                 for part, factor in zip(parts, factors):

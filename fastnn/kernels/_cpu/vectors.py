@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, helper
-from fastnn.kernels._cpu.llvm import BYTES
+from fastnn.kernels._cpu.llvm import BYTES, broadcast
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ACCUMULATORS = 4                           # sums that need not wait for each other
@@ -42,12 +42,6 @@ CACHED = max(STREAMED, _last_cache())       # and where it costs a copy
 
 def _elements(dtype: Any) -> Any:
     return {32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
-
-
-def _spread(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
-    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, value, _I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
 
 
 def _load(builder: ir.IRBuilder, array: Any, index: Any, lanes: int, mask: Any) -> Any:
@@ -103,7 +97,7 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
             size = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
 
             def fold_in(index: Any, slots: list, mask: Any = None) -> None:
-                value = term(builder, *[_load(builder, array, index, lanes, mask) for array in arrays], *spread)
+                value = term(builder, *[_load(builder, array, index, lanes, mask) for array in arrays], *numbers)
                 for part, slot in zip(value if results > 1 else (value,), slots):
                     part = part if mask is None else builder.select(mask, part, first)
                     builder.store(combine(builder, builder.load(slot), part), slot)
@@ -120,7 +114,7 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
                 return builder.extract_element(total, _I32(0))
 
             first = ir.Constant(vector, [start] * lanes)
-            spread = [_spread(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
+            numbers = [broadcast(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
             slots = [[cgutils.alloca_once_value(builder, first) for _ in range(results)] for _ in range(_ACCUMULATORS)]
             begin = _I64(0)
             for step in (_ACCUMULATORS * lanes, lanes):
@@ -131,7 +125,7 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
                     for k in range(step // lanes):
                         fold_in(builder.add(index, _I64(k * lanes)), slots[k])
                 begin = end
-            left = _spread(builder, builder.sub(size, begin), lanes)
+            left = broadcast(builder, builder.sub(size, begin), lanes)
             fold_in(begin, slots[0], builder.icmp_signed("<", ir.Constant(left.type, [*range(lanes)]), left))
 
             values = [folded([builder.load(slot) for slot in of_result]) for of_result in zip(*slots)]

@@ -201,7 +201,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     Notes
     -----
     Each of the first two costs as many operations as `conv2d`. Sums over the pixels of finite images run in blocks of
-    at most 512, whose sums are added in a fixed order; the gradient by the bias is summed in float64.
+    at most 512, whose sums are added in a fixed order; the bias gradient is summed in float64.
 
     By "winograd" the gradient by x is a convolution as in `conv2d`, with the same bound. The one by the weights is
     G^T [sum over tiles of (A dy A^T) * (B^T d B)] G, and keeps |error| <= (min(T, 512) + T / 24 + 50) eps

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry, KeptFilters
 
 # Where Winograd's convolution was found to be faster: from so many products for each value transformed; and for the
-# gradient by the weights, whose sums are transformed back at the end, from so many tiles.
+# weight gradient, whose sums are transformed back at the end, from so many tiles.
 _WORTH, _WORTH_OF_WEIGHTS, _TILES = 12.0, 16.0, {3: 16, 5: 1024}
 
 Gradients = tuple[Array | None, Array | None, Array | None]
@@ -62,14 +62,14 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     grad_x = grad_weight = None
     if by_x:
         grad_x = empty(x.shape, x.dtype)
-        again = ~winograd.spread(grad_output, weight, geometry, grad_x)
+        again = ~winograd.input_gradient(grad_output, weight, geometry, grad_x)
         if again.any():
             grad_x[again] = direct.conv2d_backward(grad_output[again], x[again], weight, geometry,
                                                    (True, False, False))[0]
     if by_weight:
         grad_weight = np.empty_like(weight)
         # What is not finite is done once more, directly.
-        by_weight = winograd_weights.correlate(x, grad_output, geometry, grad_weight)
+        by_weight = winograd_weights.weight_gradient(x, grad_output, geometry, grad_weight)
     rest = direct.conv2d_backward(grad_output, x, weight, geometry, (
         needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
     return grad_x if by_x else rest[0], grad_weight if by_weight else rest[1], rest[2]

@@ -1,9 +1,9 @@
-"""Depthwise convolutions, whose filters see one channel each, and their gradients by the weights.
+"""Depthwise convolutions, whose filters see one channel each, and their weight gradients.
 
 There are so few products that a filter is kept in registers and pixels are read as they lie, a row after the other:
-each vector of results is the sum over the taps of a vector of pixels. The gradient by the input is such a convolution
-by the filters turned round. For the one by the weights, vectors of the gradient are multiplied with the pixels that
-each tap reads, in one pass, and the lanes added up in the end.
+each vector of results is the sum over the taps of a vector of pixels. The input gradient is such a convolution by the
+filters turned round. For the weight gradient vectors of the gradient are multiplied with the pixels that each tap
+reads, in one pass, and the lanes added up in the end.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
         empty((workers, band * line + vector), x.dtype), y, y.reshape(-1), work=y.size * len(offsets), workers=workers)
 
 
-def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient by the input, where strides are 1 and there is a filter for each channel."""
+def input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, where strides are 1 and there is a filter for each channel."""
     padding = tuple((size - 1) * step - pad
                     for size, step, pad in zip(weight.shape[2:], geometry.dilation, geometry.padding))
     turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
@@ -109,8 +109,8 @@ def _convolve(taps: int) -> BlockKernel:
     return convolve
 
 
-def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    """Write the gradient by the weights, of shape (filters, 1, rows, columns)."""
+def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
+    """Write the weight gradient, of shape (filters, 1, rows, columns)."""
     height, width = grad_output.shape[2:]
     rows, columns = _taps(grad_weight, geometry)
     line = panels(width, lanes(x)) * lanes(x)
@@ -121,7 +121,7 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     filters = len(grad_weight)
     slices = min(len(x), panels(_BLOCKS, filters))
     partial = np.zeros((slices, filters, len(offsets)), x.dtype)
-    _correlate(len(offsets))(
+    _weight_gradient(len(offsets))(
         slices * filters, x, grad_output, geometry.groups, offsets, *phases, walk, *geometry.stride,
         -geometry.padding[0], -geometry.padding[1], scratch_y, scratch_x, band, line,
         empty((slices * filters, len(phases[0]) * len(phases[1]) * scratch_y * scratch_x + lanes(x)), x.dtype),
@@ -134,15 +134,15 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
 
 
 @functools.cache
-def _correlate(taps: int) -> BlockKernel:
+def _weight_gradient(taps: int) -> BlockKernel:
     """The kernel for filters of so many taps."""
     multiply = dot_tile(taps)
 
     @block_kernel(writes="scratches pixels partial", sums=True)
-    @named("correlate", taps)
-    def correlate(block: int, x: Array, grad_output: Array, groups: int, offsets: Array, phases_y: Array,
-                  phases_x: Array, walk: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int,
-                  scratch_x: int, band: int, line: int, scratches: Array, pixels: Array, partial: Array) -> None:
+    @named("weight_gradient", taps)
+    def weight_gradient(block: int, x: Array, grad_output: Array, groups: int, offsets: Array, phases_y: Array,
+                        phases_x: Array, walk: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int,
+                        scratch_x: int, band: int, line: int, scratches: Array, pixels: Array, partial: Array) -> None:
         """One filter over one slice of the batch."""
         slices, filters = partial.shape[:2]
         cut, f = block // filters, block % filters
@@ -169,7 +169,7 @@ def _correlate(taps: int) -> BlockKernel:
             for j in range(lanes(x)):
                 partial[cut, f, t] += total[t, j]
 
-    return correlate
+    return weight_gradient
 
 
 @sums_helper

@@ -1,8 +1,8 @@
 """Depthwise convolutions on a GPU, whose filters see one channel each: loops over the pixels, bound by memory.
 
 There are too few products for tiles of them. A thread sums a few results that lie below each other, for which it reads
-each weight once; that pixels are read again by their neighbours is for the caches. For the gradient by the weights a
-block of threads sums, for one row of a filter's taps, over some rows of the results, and then these sums are added up.
+each weight once; that pixels are read again by their neighbours is for the caches. For the weight gradient a block of
+threads sums, for one row of a filter's taps, over some rows of the results, and then these sums are added up.
 """
 
 from __future__ import annotations
@@ -99,21 +99,22 @@ def _convolve(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple
     return convolve
 
 
-def spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient by the images, plus a bias."""
-    launch(_spread(*_kind(grad_x, weight, grad_output, geometry), bias is not None), blocks_for(grad_x.size), THREADS,
-           grad_output.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias,
+def input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, plus a bias."""
+    launch(_input_gradient(*_kind(grad_x, weight, grad_output, geometry), bias is not None), blocks_for(grad_x.size),
+           THREADS, grad_output.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias,
            *grad_output.shape[1:], *grad_x.shape, *geometry.padding, *geometry.dilation, grad_x.reshape(-1))
 
 
 @functools.cache
-def _spread(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int], has_bias: bool) -> Any:
+def _input_gradient(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int],
+                    has_bias: bool) -> Any:
     real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def spread(grad_output: Array, weight: Array, bias: Array, filters: int, out_y: int, out_x: int, images: int,
-               channels: int, height: int, width: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
-               grad_x: Array) -> None:
+    def input_gradient(grad_output: Array, weight: Array, bias: Array, filters: int, out_y: int, out_x: int,
+                       images: int, channels: int, height: int, width: int, before_y: int, before_x: int,
+                       spacing_y: int, spacing_x: int, grad_x: Array) -> None:
         grad_output, weight, grad_x = dense(grad_output), dense(weight), dense(grad_x)
         multiple = filters // channels
         bottom, right = index(out_y), index(out_x)
@@ -140,30 +141,30 @@ def _spread(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[i
                 total += bias[c]
             grad_x[index(place)] = total
 
-    return spread
+    return input_gradient
 
 
-def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
-    """Return the gradient by the weights."""
+def weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
+    """Return the weight gradient."""
     (images, filters, out_y, out_x), taps_y = grad_output.shape, weight.shape[2]
     lines = images * out_y
     run = max(1, min(_TERMS * THREADS // out_x, -(-lines * filters * taps_y // _BLOCKS)))
     parts = max(1, -(-lines // run))
     sums = _device.xp.empty((parts, weight.size), x.dtype)
-    launch(_correlate(*_kind(x, weight, grad_output, geometry)), parts * filters * taps_y, THREADS, x.reshape(-1),
+    launch(_weight_gradient(*_kind(x, weight, grad_output, geometry)), parts * filters * taps_y, THREADS, x.reshape(-1),
            grad_output.reshape(-1), *x.shape[1:], *grad_output.shape, *geometry.padding, *geometry.dilation, run,
            sums.reshape(-1))
     return sum_rows(sums, x.dtype).reshape(weight.shape)
 
 
 @functools.cache
-def _correlate(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
+def _weight_gradient(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
     real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def correlate(x: Array, grad_output: Array, channels: int, height: int, width: int, images: int, filters: int,
-                  out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int, run: int,
-                  sums: Array) -> None:
+    def weight_gradient(x: Array, grad_output: Array, channels: int, height: int, width: int, images: int, filters: int,
+                        out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int, run: int,
+                        sums: Array) -> None:
         """One row of a filter's taps, over the rows of one share."""
         x, grad_output = dense(x), dense(grad_output)
         terms = cuda.shared.array(THREADS, real)
@@ -196,4 +197,4 @@ def _correlate(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tupl
             if thread == 0:
                 sums[((part * filters + o) * taps_y + k) * taps_x + tap_x] = found
 
-    return correlate
+    return weight_gradient

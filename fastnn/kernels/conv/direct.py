@@ -6,9 +6,9 @@ for the output positions q, q + 1, ... lies at offset + q, offset + q + 1, ..., 
 positions of the block. So the register tile walks over rows of the scratch as they lie; nothing is copied tap by tap.
 Positions run over rows that are a little longer than the output's, and what falls between these is thrown away.
 
-The gradient by the input is such a convolution too: of the gradient, by the taps that reach the pixels of one phase.
-The gradient by the weights sums over pixels instead: a tile has taps for rows, single elements of the padded image at
-the same distance from each other for all pixels, and filters for columns, which the gradient is put in order by.
+The input gradient is such a convolution too: of the gradient, by the taps that reach the pixels of one phase. The
+weight gradient sums over pixels instead: a tile has taps for rows, single elements of the padded image at the same
+distance from each other for all pixels, and filters for columns, which the gradient is put in order by.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one 
 _JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
 _CUT = 288                  # products with each pixel of a scratch that are worth filling another one
-_SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
+_SUMS = 1 << 16             # elements of the weight gradient that a block sums up
 
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
@@ -64,14 +64,14 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
-            _spread(grad_output, weight, None, geometry, grad_x)
+            _input_gradient(grad_output, weight, None, geometry, grad_x)
         if grad_weight is not None:
-            _correlate(x, grad_output, geometry, grad_weight)
+            _weight_gradient(x, grad_output, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _spread(x, weight, bias, geometry, y)
+    _input_gradient(x, weight, bias, geometry, y)
 
 
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
@@ -83,7 +83,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
         if grad_x is not None:
             conv2d(grad_output, weight, None, False, geometry, grad_x)
         if grad_weight is not None:
-            _correlate(grad_output, x, geometry, grad_weight)
+            _weight_gradient(grad_output, x, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
 
 
@@ -220,14 +220,14 @@ def _merges(width: int, vector: int, images: int) -> bool:
     return width < vector or (images >= _BLOCKS and width % vector > 0)
 
 
-def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
+def _input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, which is the transposed convolution, plus a bias."""
     if geometry.sparse:
-        sparse.spread(grad_output, weight, bias, geometry, grad_x)
+        sparse.input_gradient(grad_output, weight, bias, geometry, grad_x)
         return
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
     if groups == filters and bias is None and geometry.stride == (1, 1) and depthwise.fits(weight):
-        depthwise.spread(grad_output, weight, geometry, grad_x)
+        depthwise.input_gradient(grad_output, weight, geometry, grad_x)
         return
     exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
     if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
@@ -265,18 +265,18 @@ def _reach(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[in
     return dict(sorted(phases.items()))
 
 
-def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
+def _weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
+    """Write the weight gradient: slices of the batch by themselves, then their sum."""
     if geometry.sparse:
-        sparse.correlate(x, grad_output, geometry, grad_weight)
+        sparse.weight_gradient(x, grad_output, geometry, grad_weight)
         return
     if depthwise.fits(grad_weight):
-        depthwise.correlate(x, grad_output, geometry, grad_weight)
+        depthwise.weight_gradient(x, grad_output, geometry, grad_weight)
         return
     groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
-    (stride_y, stride_x), (spread_y, spread_x) = geometry.stride, geometry.dilation
+    (stride_y, stride_x), (dilation_y, dilation_x) = geometry.stride, geometry.dilation
     height, width = grad_output.shape[2:]
-    reach, line = (kernel_y - 1) * spread_y, (width - 1) * stride_x + (kernel_x - 1) * spread_x + 1
+    reach, line = (kernel_y - 1) * dilation_y, (width - 1) * stride_x + (kernel_x - 1) * dilation_x + 1
     filters //= groups
     share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters)))
     slices = min(len(x), panels(_BLOCKS, groups * panels(channels, share)))
@@ -285,7 +285,7 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
                max(1, _SCRATCH // ((filters + tile_columns(x)) * width)))
     scratch_y = (band - 1) * stride_y + reach + 1
     parts, run, vectors, begins, walk = _walk(
-        share, kernel_y, kernel_x, spread_y, spread_x, stride_y, stride_x, scratch_y, line, band, width,
+        share, kernel_y, kernel_x, dilation_y, dilation_x, stride_y, stride_x, scratch_y, line, band, width,
         panels(filters, lanes(x)))
     shares, columns = panels(channels, share), vectors * lanes(x)
     blocks, filter_panels = slices * groups * shares, panels(filters, columns)
@@ -295,7 +295,7 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
                    (blocks, filter_panels, band * width, columns), x.dtype)
     if packed_first:
         _pack_gradient(len(x) * groups * filter_panels, grad_output.reshape(-1), filters, pixels, work=pixels.size)
-    _correlate_slice(parts, run, vectors)(
+    _weight_gradient_slice(parts, run, vectors)(
         blocks, x, grad_output, grad_output.reshape(-1), begins, walk, stride_y, -geometry.padding[0],
         -geometry.padding[1], scratch_y, line, band, share, groups, int(packed_first),
         empty((blocks, share * scratch_y * line + lanes(x)), x.dtype), pixels, totals,
@@ -306,14 +306,14 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
 
 
 @functools.lru_cache(maxsize=256)
-def _walk(channels: int, kernel_y: int, kernel_x: int, spread_y: int, spread_x: int, stride_y: int, stride_x: int,
+def _walk(channels: int, kernel_y: int, kernel_x: int, dilation_y: int, dilation_x: int, stride_y: int, stride_x: int,
           height: int, line: int, band: int, width: int, vectors: int) -> tuple[int, int, int, Array, Array]:
-    """The tile of a gradient by the weights: parts, the run of taps in each, vectors of filters; where the taps of each
+    """The tile of a weight gradient: parts, the run of taps in each, vectors of filters; where the taps of each
     part begin in channels of height x line, and how far from there the pixels of a band lie."""
     tall, vectors = (ROWS, 2) if vectors > 1 else (2 * ROWS, 1)
-    run = kernel_x if spread_x == 1 and kernel_x <= tall else 1
-    taps = np.arange(0, kernel_x, run) * spread_x
-    begins = (np.arange(channels)[:, None, None] * (height * line) + np.arange(kernel_y)[:, None] * (spread_y * line)
+    run = kernel_x if dilation_x == 1 and kernel_x <= tall else 1
+    taps = np.arange(0, kernel_x, run) * dilation_x
+    begins = (np.arange(channels)[:, None, None] * (height * line) + np.arange(kernel_y)[:, None] * (dilation_y * line)
               + taps).ravel()
     parts = min(range(tall // run, max(0, tall // run - 2), -1), key=lambda parts: panels(len(begins), parts) * parts)
     begins = np.resize(begins, panels(len(begins), parts) * parts)
@@ -420,15 +420,15 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
 
 
 @functools.cache
-def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
-    """The kernel of all gradients by weights whose tile has this shape."""
+def _weight_gradient_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all weight gradients whose tile has this shape."""
     multiply = walk_tile(parts, run, tile_vectors)
 
     @block_kernel(writes="scratches pixels totals", sums=True)
-    @named("correlate", f"{parts}x{run}x{tile_vectors}")
-    def correlate(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
-                  stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int, groups: int,
-                  packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
+    @named("weight_gradient", f"{parts}x{run}x{tile_vectors}")
+    def weight_gradient(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
+                        stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int,
+                        groups: int, packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
         """A share of the channels of one group, all its filters, over one slice of the batch."""
         channels, filters = x.shape[1] // groups, grad_output.shape[1] // groups
         shares = (channels + share - 1) // share
@@ -464,7 +464,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
                             multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, at + q : at + end], 0,
                                      total[t, panel])
 
-    return correlate
+    return weight_gradient
 
 
 @block_kernel(writes="packed", typed_by="packed")

@@ -6,8 +6,8 @@ A tile of results y reads 6 x 6 pixels d of each channel, and
     y = A^T [ sum over channels of (G w G^T) * (B^T d B) ] A,
 
 products of 36 numbers one by one (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-equation 12): 36 matrix products over the channels. The gradient by the input is such a convolution of the gradient by
-the filters turned round. The one by the weights is in `winograd_weights`.
+equation 12): 36 matrix products over the channels. The input gradient is such a convolution of the gradient by the
+filters turned round. The weight gradient is in `winograd_weights`.
 
 A block takes some tiles through all steps while they are in its cache; only where many blocks, each of some filters,
 read the same tiles, these are transformed before. Lanes of a vector are channels of pixels, and
@@ -53,8 +53,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
     return _convolve(x, weight, False, packed, bias, relu, geometry.padding, y)
 
 
-def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
-    """Write the gradient by the input; returns for each image whether it is finite."""
+def input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
+    """Write the input gradient; returns for each image whether it is finite."""
     last = weight.shape[2] - 1
     padding = last - geometry.padding[0], last - geometry.padding[1]
     return _convolve(grad_output, weight, True, None, None, False, padding, grad_x)
@@ -235,7 +235,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     a, _, _ = matrices(taps)
     out, load, pack_panel = results_of(taps), tile_loader(taps), _panel_packer(taps)
     transform_sums = transform_tile(a, a)
-    multiply = walk_tile(1, tile_rows, VECTORS, spread=True)
+    multiply = walk_tile(1, tile_rows, VECTORS, interleaved=True)
 
     @block_kernel(writes="packed packed_flat staging transformed totals y result finite")
     @named("convolve", taps, tile_rows)

@@ -35,15 +35,16 @@ _CUTS = 16                                  # so many jobs at least, where the w
 _LEAST_GROUP, _LONGEST_SUM = 24, 512        # tiles that are summed up at once
 
 
-def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
-    """Write the gradient by the weights; returns whether it is finite."""
+def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
+    """Write the weight gradient; returns whether it is finite."""
     (filters, channels), columns, out = grad_weight.shape[:2], tile_columns(x), results_of(grad_weight.shape[2])
     rows = min((ROWS, ROWS - 1), key=lambda rows: panels(filters, rows) * (rows + 1))
     down, across = panels(grad_output.shape[2], out), panels(grad_output.shape[3], out)
     tiles = len(x) * down * across
     width = panels(channels, columns) * columns + panels(filters, rows) * rows
     few = tiles <= _FEW_TILES and tiles * width * PRODUCTS <= _FEW
-    return (_correlate_few if few else _correlate_many)(x, grad_output, geometry, down, across, rows, grad_weight)
+    form = _weight_gradient_few if few else _weight_gradient_many
+    return form(x, grad_output, geometry, down, across, rows, grad_weight)
 
 
 def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple[Array, Array]:
@@ -55,8 +56,8 @@ def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple
 # --- few tiles ---------------------------------------------------------------------------------------------
 
 
-def _correlate_few(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
-                   grad_weight: Array) -> bool:
+def _weight_gradient_few(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
+                         grad_weight: Array) -> bool:
     filters, channels, taps, _ = grad_weight.shape
     vector, columns, workers = lanes(x), tile_columns(x), get_num_threads()
     tiles, x_panels, width = len(x) * down * across, panels(channels, columns), panels(filters, rows) * rows
@@ -159,8 +160,8 @@ def _copy(line: Array, result: Array) -> float:
 # --- many tiles --------------------------------------------------------------------------------------------
 
 
-def _correlate_many(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
-                    grad_weight: Array) -> bool:
+def _weight_gradient_many(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
+                          grad_weight: Array) -> bool:
     filters, channels, taps, _ = grad_weight.shape
     vector, columns, workers, out = lanes(x), tile_columns(x), get_num_threads(), results_of(taps)
     tiles, x_panels, filter_panels = len(x) * down * across, panels(channels, columns), panels(filters, rows)

@@ -30,7 +30,7 @@ def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding:
     if grad_x.size:
         windows = _windows(grad_x.shape[2:], grad_output.shape[2:], kernel, stride, padding, count_include_pad, divisor,
                            grad_x.dtype)
-        _spread_windows(grad_output, *windows, grad_x)
+        _input_gradient(grad_output, *windows, grad_x)
 
 
 def adaptive_avg_pool2d(x: Array, y: Array) -> None:
@@ -42,7 +42,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
     if grad_output.size == 0:
         grad_x[...] = 0
     else:
-        _spread_windows(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
+        _input_gradient(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
 
 
 def _images(array: Array) -> Array:
@@ -120,12 +120,12 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
     _average(blocks, x, rows, columns, heights, widths, *common, group, band, y, work=x.size // 2)
 
 
-def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
+def _input_gradient(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
                     common: tuple[int, int, int], gain: float, whole: bool, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
     group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain, group,
-            exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
+    _input_gradient_of_images(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain,
+                              group, exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 
 
 @block_kernel(writes="y", typed_by="x")
@@ -216,8 +216,8 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
 
 
 @helper
-def _spread_again(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                  image: Array) -> None:
+def _input_gradient_again(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
+                          image: Array) -> None:
     """The cells of an image that are not finite, of smaller gradients."""
     scale = image.dtype.type(SCALE)
     total = np.zeros(image.shape, image.dtype)
@@ -234,16 +234,17 @@ def _spread_again(grad_output: Array, rows: Array, columns: Array, heights: Arra
 
 
 @block_kernel(writes="grad_x", typed_by="grad_x")
-def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
-            stride: int, pad: int, gain: float, group: int, streamed: bool, grad_x: Array) -> None:
-    """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
+def _input_gradient_of_images(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array,
+                              widths: Array, kernel: int, stride: int, pad: int, gain: float, group: int,
+                              streamed: bool, grad_x: Array) -> None:
+    """The transpose of `_average` on a group of images: gradients go over columns first, then over rows."""
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
     result = draft(part, streamed)
     width, count = grad_x.shape[2], grad_output.shape[2]
     before = kernel                                     # zeros on both sides of a row of windows
     shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)
     padded = np.empty(pad + width + 1, grad_x.dtype)
-    spread, largest = padded[pad:pad + width], np.finfo(grad_x.dtype).max
+    row, largest = padded[pad:pad + width], np.finfo(grad_x.dtype).max
     for n in range(len(result)):
         image, filled = result[n], 0
         for i in range(grad_output.shape[1]):
@@ -259,27 +260,27 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
                     padded[2 * q + 1] = shares[before + q]
             elif (kernel == 3) & (stride == 1):
                 for w in range(width):
-                    spread[w] = _total(shares, max(0, before + pad - 2) + w, 3)
+                    row[w] = _total(shares, max(0, before + pad - 2) + w, 3)
             else:
                 for w in range(width):
-                    spread[w] = 0
+                    row[w] = 0
                 for j in range(count):
                     for w in range(max(0, columns[0, j]), columns[1, j]):
-                        spread[w] += shares[before + j]
+                        row[w] += shares[before + j]
             top, end = max(0, rows[0, i]), max(0, rows[1, i])
             for h in range(filled, top):
                 for w in range(width):
                     image[h, w] = 0
             for h in range(top, min(filled, end)):
                 for w in range(width):
-                    image[h, w] += spread[w]
+                    image[h, w] += row[w]
             for h in range(max(top, filled), end):
                 for w in range(width):
-                    image[h, w] = spread[w]
+                    image[h, w] = row[w]
             filled = max(filled, end)
         for h in range(filled, grad_x.shape[1]):
             for w in range(width):
                 image[h, w] = 0
         if gain > 1 and not np.abs(grad_output[block * group + n]).max() < largest / gain:
-            _spread_again(grad_output[block * group + n], rows, columns, heights, widths, image)
+            _input_gradient_again(grad_output[block * group + n], rows, columns, heights, widths, image)
     finish(result, part)

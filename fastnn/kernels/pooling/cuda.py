@@ -224,7 +224,7 @@ def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding:
     window = (*kernel, *stride, *padding)
     reach = [min(-(-k // s), count) for k, s, count in zip(kernel, stride, grad_output.shape[2:])]
     fixed = (*window, *reach) if reach[0] * reach[1] <= _SMALL else None
-    launch(_spread(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
+    launch(_input_gradient(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
            grad_output.reshape(-1), *grad_output.shape[2:], *grad_x.shape[2:], *window, *reach, divisor or 0,
            grad_x.reshape(-1))
 
@@ -236,7 +236,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
         kernel = grad_x.shape[2] // grad_output.shape[2], grad_x.shape[3] // grad_output.shape[3]
         avg_pool2d_backward(grad_output, kernel, kernel, (0, 0), True, None, grad_x)
     else:
-        launch(_spread_shares(real_of(grad_x)), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
+        launch(_input_gradient_of_shares(real_of(grad_x)), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
                *grad_output.shape[2:], *grad_x.shape[2:], grad_x.reshape(-1))
 
 
@@ -328,13 +328,13 @@ def _group_means(real: Any, group: int, shares: bool) -> Any:
 
 
 @functools.cache
-def _spread(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any:
+def _input_gradient(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any:
     known, window = fixed is not None, fixed or (0,) * 8
 
     @cuda.jit
-    def spread(grad_output: Array, rows: int, columns: int, height: int, width: int, tall: int, wide: int,
-               row_stride: int, column_stride: int, above: int, before: int, row_reach: int, column_reach: int,
-               divisor: int, grad_x: Array) -> None:
+    def input_gradient(grad_output: Array, rows: int, columns: int, height: int, width: int, tall: int, wide: int,
+                       row_stride: int, column_stride: int, above: int, before: int, row_reach: int, column_reach: int,
+                       divisor: int, grad_x: Array) -> None:
         """Sum over the windows that hold a cell: at most `row_reach` by `column_reach`, the last of which is known."""
         if known:
             tall, wide, row_stride, column_stride, above, before, row_reach, column_reach = window
@@ -362,13 +362,14 @@ def _spread(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any
             grad_x[cell] = total / scale
             plane, h, w = _carried(plane + more_planes, h + more_rows, w + more_columns, height, width)
 
-    return spread
+    return input_gradient
 
 
 @functools.cache
-def _spread_shares(real: Any) -> Any:
+def _input_gradient_of_shares(real: Any) -> Any:
     @cuda.jit
-    def spread_shares(grad_output: Array, rows: int, columns: int, height: int, width: int, grad_x: Array) -> None:
+    def input_gradient_of_shares(grad_output: Array, rows: int, columns: int, height: int, width: int,
+                                 grad_x: Array) -> None:
         for cell in range(cuda.grid(1), grad_x.size, cuda.gridsize(1)):
             plane, h, w = _split(cell, height, width)
             total, scale = real(0), real(1)
@@ -384,4 +385,4 @@ def _spread_shares(real: Any) -> Any:
                 scale = real(SCALE)             # once more, of smaller gradients
             grad_x[cell] = total / scale
 
-    return spread_shares
+    return input_gradient_of_shares

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, inlined_helper, renamed
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
-from fastnn.kernels._cpu.llvm import Vectors, data_of, lanes
+from fastnn.kernels._cpu.llvm import Vectors, broadcast, data_of, lanes
 from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
@@ -85,14 +85,12 @@ def _window_maxima(stride: int, edge: bool, indexed: bool) -> Any:
             line, none = ir.Constant(narrow, [*range(size)]), ir.Constant(narrow, [-1] * size)
             lowest = ir.Constant(vector.type, [-math.inf] * size)
 
-            def spread(value: Any, ty: Any = narrow) -> Any:
-                value = builder.trunc(value, _I32) if ty == narrow else value
-                first = builder.insert_element(ir.Constant(ty, ir.Undefined), value, _I32(0))
-                return builder.shuffle_vector(first, first, ir.Constant(narrow, [0] * size))
+            def narrowed(value: Any) -> Any:
+                return broadcast(builder, builder.trunc(value, _I32), size)
 
             def inside(first: Any, by: Any) -> Any:
-                at = builder.add(spread(first), builder.mul(line, by))
-                return builder.icmp_unsigned("<", at, spread(width))        # a negative one is huge
+                at = builder.add(narrowed(first), builder.mul(line, by))
+                return builder.icmp_unsigned("<", at, narrowed(width))        # a negative one is huge
 
             def masked(name: str, result: Any, *arguments: Any) -> Any:
                 function = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -132,22 +130,22 @@ def _window_maxima(stride: int, edge: bool, indexed: bool) -> Any:
                 larger = builder.and_(builder.fcmp_unordered(">", value, old), builder.fcmp_ordered("ord", old, old))
                 if edge:                        # the first cell inside, whatever its value
                     larger = builder.or_(larger, builder.and_(builder.icmp_signed("==", place_of_old, none),
-                                                              inside(first, spread(step))))
+                                                              inside(first, narrowed(step))))
                 builder.store(builder.select(larger, value, old), best)
-                builder.store(builder.select(larger, spread(offset), place_of_old), where)
+                builder.store(builder.select(larger, narrowed(offset), place_of_old), where)
 
             def store(value: Any, data: Any, name: str, align: int) -> None:
                 pointer = builder.bitcast(builder.gep(data, [begin]), value.type.as_pointer())
                 if edge:
                     masked(f"llvm.masked.store.{name}.p0", ir.VoidType(), value, pointer, _I32(align),
-                           builder.icmp_signed("<", line, spread(count)))
+                           builder.icmp_signed("<", line, narrowed(count)))
                 else:
                     builder.store(value, pointer).align = align
 
             store(builder.load(best), y, f"v{size}f{8 * vector.align}", vector.align)
             if indexed:
-                at = builder.add(builder.load(where), builder.mul(line, spread(step)))
-                store(builder.add(builder.sext(at, wide), spread(place, wide)), indices, f"v{size}i64", 8)
+                at = builder.add(builder.load(where), builder.mul(line, narrowed(step)))
+                store(builder.add(builder.sext(at, wide), broadcast(builder, place, size)), indices, f"v{size}i64", 8)
             return context.get_dummy_value()
 
         return types.void(x, *[types.intp] * 9, y, types.intp, indices, types.intp), codegen
