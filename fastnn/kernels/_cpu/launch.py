@@ -37,12 +37,11 @@ from numba.extending import intrinsic
 from fastnn.kernels._cpu.cache import DiskCache
 from fastnn.kernels._cpu.compiler import SUMS, address_of_code, call, compiled, config
 from fastnn.kernels._cpu.threads import finish_stores, get_num_threads, run_parallel, state, watch_forks
+from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
 
-# Elementary operations below which handing blocks to threads costs more than it saves.
-PARALLEL_WORK = 40_000
 
 
 class BlockKernel:

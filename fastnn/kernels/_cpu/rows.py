@@ -7,21 +7,19 @@ import numpy as np
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper
 from fastnn.kernels._cpu.math import exp, log
+from fastnn.kernels._cpu.tuning import BLOCK_OF_ROWS, SHORT_ROW
 from fastnn.kernels._cpu.vectors import row_max, row_sum
-
-_SHORT = 64             # elements of a row below which loops over it are too short for vectors
-ROWS = 4096             # elements of a block of rows, or one row: its results fit the L1 cache
 
 
 def row_blocks(x: Array) -> int:
     """Return the number of blocks of rows of a matrix; its shape alone decides."""
-    return -(-x.shape[0] // max(1, ROWS // x.shape[1]))
+    return -(-x.shape[0] // max(1, BLOCK_OF_ROWS // x.shape[1]))
 
 
 @helper
 def rows_of_block(block: int, x: Array) -> range:
     """Return the rows of a block."""
-    count = max(1, ROWS // x.shape[1])
+    count = max(1, BLOCK_OF_ROWS // x.shape[1])
     return range(block * count, min(x.shape[0], (block + 1) * count))
 
 
@@ -38,13 +36,13 @@ def exp_rows(x: Array, rows: range, largest: Array, terms: Array) -> None:
     for n in rows:
         scores, result = x[n], terms[n - rows.start]
         largest[n - rows.start] = shift = row_max(scores)
-        if scores.size >= _SHORT:
+        if scores.size >= SHORT_ROW:
             for i in range(scores.size):
                 result[i] = exp(scores[i] - shift)
         else:
             for i in range(scores.size):
                 result[i] = scores[i] - shift
-    if x.shape[1] < _SHORT:                     # one loop over all rows, which is long enough for vectors
+    if x.shape[1] < SHORT_ROW:                  # one loop over all rows, which is long enough for vectors
         flat = terms.reshape(terms.size)
         for i in range(flat.size):
             flat[i] = exp(flat[i])
@@ -53,18 +51,18 @@ def exp_rows(x: Array, rows: range, largest: Array, terms: Array) -> None:
 @helper
 def log_sum_exp(x: Array, rows: range, largest: Array, logs: Array) -> None:
     """Compute for rows of x the largest element m, and log(sum of exp(x - m)) in float64."""
-    if x.shape[1] <= ROWS:
+    if x.shape[1] <= BLOCK_OF_ROWS:
         terms = np.empty((len(rows), x.shape[1]), x.dtype)
         exp_rows(x, rows, largest, terms)
         for n in range(len(rows)):
             logs[n] = row_sum(terms[n])
     else:
-        strip = np.empty(ROWS, x.dtype)
+        strip = np.empty(BLOCK_OF_ROWS, x.dtype)
         for n in rows:
             largest[n - rows.start] = shift = row_max(x[n])
             total = 0.0
-            for begin in range(0, x.shape[1], ROWS):
-                scores = x[n, begin:begin + ROWS]
+            for begin in range(0, x.shape[1], BLOCK_OF_ROWS):
+                scores = x[n, begin:begin + BLOCK_OF_ROWS]
                 for i in range(scores.size):
                     strip[i] = exp(scores[i] - shift)
                 total += row_sum(strip[:scores.size])

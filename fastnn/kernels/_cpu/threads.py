@@ -22,11 +22,11 @@ from numba.extending import intrinsic
 
 from fastnn.kernels import _memory
 from fastnn.kernels._cpu.compiler import address_of_code, call, compiled, config
+from fastnn.kernels._cpu.tuning import TURNS
 
 _intp: Any = types.intp
 
 _LINE = 16                                  # counters are as far apart as processors fetch memory: they are not shared
-_TURNS = 64                                 # in which a thread takes its blocks: a few of many at a time
 
 
 class State:
@@ -155,7 +155,7 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
     A thread that slept takes up to half a millisecond to wake, and the others shall not wait for its share.
     """
     taken = np.empty(_LINE * threads, np.intp)          # zeros would be a launch of its own
-    some = 1 + blocks // (_TURNS * threads)
+    some = 1 + blocks // (TURNS * threads)
     for part in range(threads):
         taken[_LINE * part] = 0
     for thread in numba.prange(threads):

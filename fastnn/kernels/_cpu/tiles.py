@@ -33,8 +33,7 @@ from fastnn.kernels._cpu.llvm import (
     lanes,
     length_of,
 )
-
-_AHEAD = 32                                 # rows that are asked for before they are used, as they may come from afar
+from fastnn.kernels._cpu.tuning import ROWS_AHEAD
 
 
 @register_jitable
@@ -245,7 +244,7 @@ def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> 
                 offset, top = integer_of(builder, offsets, k), builder.mul(k, index(columns))
                 b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
                 for v in range(vectors):
-                    vector.prefetch(b, builder.add(top, index(v * vector.lanes + _AHEAD * columns)))
+                    vector.prefetch(b, builder.add(top, index(v * vector.lanes + ROWS_AHEAD * columns)))
                 between = vector.lanes if interleaved else 1
                 a_row = (vector.load_broadcast(part, builder.add(offset, index(r * between)))
                          for part in a_parts for r in range(run))

@@ -20,12 +20,9 @@ from numba.extending import intrinsic
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, helper
 from fastnn.kernels._cpu.llvm import BYTES, broadcast
+from fastnn.kernels._cpu.tuning import ACCUMULATORS, DRAFTED, ELEMENTS_AHEAD, STREAMED
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-_ACCUMULATORS = 4                           # sums that need not wait for each other
-_AHEAD = 1024                               # elements that are fetched before they are needed: hardware stops at pages
-_DRAFTED = 1 << 14                          # elements that fit a core's cache
-STREAMED = 1 << 24                          # bytes of an array that is written past the caches where that is free
 
 
 def _last_cache() -> int:
@@ -115,13 +112,13 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
 
             first = ir.Constant(vector, [start] * lanes)
             numbers = [broadcast(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
-            slots = [[cgutils.alloca_once_value(builder, first) for _ in range(results)] for _ in range(_ACCUMULATORS)]
+            slots = [[cgutils.alloca_once_value(builder, first) for _ in range(results)] for _ in range(ACCUMULATORS)]
             begin = _I64(0)
-            for step in (_ACCUMULATORS * lanes, lanes):
+            for step in (ACCUMULATORS * lanes, lanes):
                 end = builder.sub(size, builder.srem(builder.sub(size, begin), _I64(step)))
                 with cgutils.for_range_slice(builder, begin, end, _I64(step), inc=True) as (index, _):
                     for array in arrays if step > lanes else ():
-                        _prefetch(builder, array, builder.add(index, _I64(_AHEAD)), step)
+                        _prefetch(builder, array, builder.add(index, _I64(ELEMENTS_AHEAD)), step)
                     for k in range(step // lanes):
                         fold_in(builder.add(index, _I64(k * lanes)), slots[k])
                 begin = end
@@ -344,7 +341,7 @@ def exceeds_caches(y: Array) -> bool:
 @helper
 def draft(part: Array, streamed: bool) -> Array:
     """Return where a part of an array is written before `finish`: in place, or in memory to be streamed."""
-    return np.empty(part.shape, part.dtype) if streamed and part.size <= _DRAFTED else part
+    return np.empty(part.shape, part.dtype) if streamed and part.size <= DRAFTED else part
 
 
 @helper

@@ -25,6 +25,7 @@ from fastnn._checks import (
     check_size,
     is_relu,
 )
+from fastnn.kernels._cpu.tuning import PADDED_ELEMENTS, PADDED_MULTIPLE
 from fastnn.kernels._door import door
 from fastnn.kernels._outputs import deliver, output
 from fastnn.kernels._targets import implementation
@@ -33,7 +34,6 @@ Shape: TypeAlias = tuple[int, ...]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 WINOGRAD_SIZES = (3, 3), (5, 5)             # of filters
-_MULTIPLE, _FEW = 8, 1 << 17                # of image and result, and elements, that a padded image may always have
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ def _is_sparse(image: Shape, weight: Shape, result: Shape, stride: tuple[int, in
     reached = max(image[1], result[1])
     for axis in (2, 3):
         reached *= (result[axis] - 1) * stride[axis - 2] + (weight[axis] - 1) * dilation[axis - 2] + 1
-    return reached > max(_FEW, _MULTIPLE * (math.prod(image[1:]) + math.prod(result[1:])))
+    return reached > max(PADDED_ELEMENTS, PADDED_MULTIPLE * (math.prod(image[1:]) + math.prod(result[1:])))
 
 
 def _check_filters(x: Shape, weight: Shape, layout: str, groups: int) -> None:

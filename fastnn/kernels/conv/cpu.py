@@ -9,6 +9,7 @@ import numpy as np
 from fastnn._checks import Array
 from fastnn.kernels._cpu.elementwise import same_bits
 from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.tuning import WINOGRAD_PRODUCTS, WINOGRAD_WEIGHT_PRODUCTS, WINOGRAD_WEIGHT_TILES
 from fastnn.kernels._memory import empty
 from fastnn.kernels.conv import direct, is_for_winograd, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
@@ -16,9 +17,6 @@ from fastnn.kernels.conv._tiles import results_of
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry, KeptFilters
 
-# Where Winograd's convolution was found to be faster: from so many products for each value transformed; and for the
-# weight gradient, whose sums are transformed back at the end, from so many tiles.
-_WORTH, _WORTH_OF_WEIGHTS, _TILES = 12.0, 16.0, {3: 16, 5: 1024}
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
@@ -27,7 +25,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
            kept: KeptFilters | None, y: Array) -> None:
     if algorithm == "auto" and small.fits(weight, x, y):
         small.conv2d(x, weight, bias, relu, geometry, y)
-    elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= _WORTH):
+    elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
         packed = None if kept is None else _transformed(weight, kept)
         again = ~winograd.conv2d(x, weight, bias, relu, geometry, y, packed)
         if again.any():
@@ -56,8 +54,9 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     by_x = by_weight = algorithm == "winograd"
     if algorithm == "auto":
         saved = _saved(weight, grad_output, geometry)
-        by_x = saved >= _WORTH
-        by_weight = saved >= _WORTH_OF_WEIGHTS and len(x) * _tiles(weight, grad_output) >= _TILES[weight.shape[2]]
+        by_x = saved >= WINOGRAD_PRODUCTS
+        by_weight = (saved >= WINOGRAD_WEIGHT_PRODUCTS
+                     and len(x) * _tiles(weight, grad_output) >= WINOGRAD_WEIGHT_TILES[weight.shape[2]])
     by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
     grad_x = grad_weight = None
     if by_x:

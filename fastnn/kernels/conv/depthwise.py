@@ -21,6 +21,7 @@ from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.llvm import lanes
 from fastnn.kernels._cpu.threads import get_num_threads
 from fastnn.kernels._cpu.tiles import copy_vector, dot_tile, stencil_tile
+from fastnn.kernels._cpu.tuning import DEPTHWISE_LEAST_SCRATCH, DEPTHWISE_SCRATCH, DEPTHWISE_TAPS, LEAST_BLOCKS
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._scratch import fill, layout
@@ -29,16 +30,13 @@ if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 _BAND = DEPTH               # vectors of pixels at most that are summed up at once, unless a row has more
-_TAPS = 25                  # so many sums stay in registers
-_PIXELS, _FEW_PIXELS = 1 << 12, 1 << 9      # of a block's scratch: at most, and so few that it is not cut further
-_BLOCKS = 16
 
 _copy = copy_vector(1)
 
 
 def fits(weight: Array) -> bool:
     """Whether these are the filters of a depthwise convolution of a size that is done here."""
-    return weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= _TAPS and len(weight) > 1
+    return weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= DEPTHWISE_TAPS and len(weight) > 1
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
@@ -46,8 +44,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
     height, width = y.shape[2:]
     rows, columns = _taps(weight, geometry)
     line = width + max(columns) // geometry.stride[1]
-    bands = panels(height, max(1, min(height, _PIXELS // line)))
-    band = panels(height, max(bands, min(panels(_BLOCKS, len(x) * len(weight)), panels(height * line, _FEW_PIXELS))))
+    bands = panels(height, max(1, min(height, DEPTHWISE_SCRATCH // line)))
+    band = panels(height, max(bands, min(panels(LEAST_BLOCKS, len(x) * len(weight)),
+                                         panels(height * line, DEPTHWISE_LEAST_SCRATCH))))
     scratch_y = band + max(rows) // geometry.stride[0]
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, line)
     workers, vector = get_num_threads(), lanes(x)
@@ -119,7 +118,7 @@ def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weigh
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, scratch_x)
     walk = (np.arange(band)[:, None] * scratch_x + np.arange(0, line, lanes(x))).ravel()
     filters = len(grad_weight)
-    slices = min(len(x), panels(_BLOCKS, filters))
+    slices = min(len(x), panels(LEAST_BLOCKS, filters))
     partial = np.zeros((slices, filters, len(offsets)), x.dtype)
     _weight_gradient(len(offsets))(
         slices * filters, x, grad_output, geometry.groups, offsets, *phases, walk, *geometry.stride,

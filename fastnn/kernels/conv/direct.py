@@ -25,6 +25,7 @@ from fastnn.kernels._cpu.gemm import DEPTH, pack_columns, pack_rows, panels
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, lanes
 from fastnn.kernels._cpu.tiles import gather_tile, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._cpu.tuning import DIRECT_BLOCKS, DIRECT_CUT, DIRECT_SCRATCH, DIRECT_SUMS, LEAST_BLOCKS
 from fastnn.kernels._cpu.vectors import row_sum
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
@@ -34,12 +35,7 @@ from fastnn.kernels.conv._scratch import fill, layout
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_BLOCKS = 16                # so many blocks at least, where the work can be cut so
-_SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
-_JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
-_CUT = 288                  # products with each pixel of a scratch that are worth filling another one
-_SUMS = 1 << 16             # elements of the weight gradient that a block sums up
 
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
@@ -126,7 +122,7 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: boo
     """
     count = filters.shape[1 if places is None else 2]
     plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
-                 places is not None, _SCRATCH)
+                 places is not None, DIRECT_SCRATCH)
     packed = (_pack_turned(filters, geometry.groups, used, plan.tile[0]) if used is not None else
               pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
     source, y = source.reshape(plan.source), y.reshape(plan.y)
@@ -199,25 +195,25 @@ def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int,
     reach = max(rows) // stride[0]
     line = _line(stride[1], columns, left, source[3], width)
     phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
-    cores = panels(_BLOCKS, y[0] * groups)
+    cores = panels(LEAST_BLOCKS, y[0] * groups)
     bands = min(cores, max(1, height * width // (8 * vector)))
     band = max(1, min(-(-height // bands), max(most // (channels * phases * line) - reach, reach // 2 + 1)))
     scratch_y = band + reach
     slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
     tile = tile_shape(count, slots)
     cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)),
-               max(1, count * len(rows) * len(columns) // _CUT))
+               max(1, count * len(rows) * len(columns) // DIRECT_CUT))
     jobs = y[0] * groups * panels(height, band) * cuts
     return _Plan(
         source, y, tile, jobs, layout(channels, stride, rows, columns, scratch_y, line),
         (*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width),
         np.arange(count) * (y[2] * y[3]),
-        (min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
+        (min(jobs, DIRECT_BLOCKS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
 
 
 def _merges(width: int, vector: int, images: int) -> bool:
     """Whether the rows of an image that is not padded count as one long row."""
-    return width < vector or (images >= _BLOCKS and width % vector > 0)
+    return width < vector or (images >= LEAST_BLOCKS and width % vector > 0)
 
 
 def _input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
@@ -278,11 +274,11 @@ def _weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weig
     height, width = grad_output.shape[2:]
     reach, line = (kernel_y - 1) * dilation_y, (width - 1) * stride_x + (kernel_x - 1) * dilation_x + 1
     filters //= groups
-    share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters)))
-    slices = min(len(x), panels(_BLOCKS, groups * panels(channels, share)))
-    share = min(share, panels(channels, panels(_BLOCKS, groups * slices)))
-    band = min(height, max(1, (_SCRATCH // (share * line) - reach) // stride_y, reach // (2 * stride_y)),
-               max(1, _SCRATCH // ((filters + tile_columns(x)) * width)))
+    share = max(1, min(channels, DIRECT_SUMS // (kernel_y * kernel_x * filters)))
+    slices = min(len(x), panels(LEAST_BLOCKS, groups * panels(channels, share)))
+    share = min(share, panels(channels, panels(LEAST_BLOCKS, groups * slices)))
+    band = min(height, max(1, (DIRECT_SCRATCH // (share * line) - reach) // stride_y, reach // (2 * stride_y)),
+               max(1, DIRECT_SCRATCH // ((filters + tile_columns(x)) * width)))
     scratch_y = (band - 1) * stride_y + reach + 1
     parts, run, vectors, begins, walk = _walk(
         share, kernel_y, kernel_x, dilation_y, dilation_x, stride_y, stride_x, scratch_y, line, band, width,

@@ -15,6 +15,7 @@ import numpy as np
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import sums_helper
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.tuning import SMALL_BATCH_PRODUCTS, SMALL_PRODUCTS
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv import direct
@@ -25,13 +26,11 @@ if TYPE_CHECKING:
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
-_PRODUCTS = 1 << 12                         # of filters with one image and its result, at most
-_SUMS = 1 << 14                             # the same of a whole batch, which a block forms the sum of
 
 
 def fits(weight: Array, image: Array, result: Array) -> bool:
     """Whether a convolution from images to results of these shapes is done here."""
-    return weight.size * (image.size + result.size) <= _PRODUCTS * len(image)
+    return weight.size * (image.size + result.size) <= SMALL_PRODUCTS * len(image)
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
@@ -58,7 +57,7 @@ def _backward(kernel: BlockKernel, otherwise: Callable[..., Gradients], grad_out
               geometry: Geometry, needs: tuple[bool, bool, bool]) -> Gradients:
     """The gradients by a kernel; the weight and bias gradients of a large batch are done otherwise."""
     dtype, work = x.dtype, weight.size * x.size
-    if work > _SUMS and (needs[1] or needs[2]):
+    if work > SMALL_BATCH_PRODUCTS and (needs[1] or needs[2]):
         grad_x = _backward(kernel, otherwise, grad_output, x, weight, geometry, (needs[0], False, False))[0]
         return grad_x, *otherwise(grad_output, x, weight, geometry, (False, *needs[1:]))[1:]
     grad_x = empty(x.shape, dtype) if needs[0] else None

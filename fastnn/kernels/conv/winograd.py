@@ -28,6 +28,7 @@ from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, VECTORS, lanes
 from fastnn.kernels._cpu.threads import get_num_threads
 from fastnn.kernels._cpu.tiles import tile_columns, transpose_tile, walk_tile
+from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, WINOGRAD_CACHED_FILTERS, WINOGRAD_SHARERS
 from fastnn.kernels._cpu.vectors import STREAMED
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
@@ -37,10 +38,7 @@ from fastnn.kernels.conv._transforms import put_pixels, transform_tile
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_FEW_FILTERS = 1 << 13                      # filters times channels that stay in the cache when they are transformed
 _CHUNK = 128                                # channels of one running sum, and of filters that a block transforms itself
-_CUTS = 16                                  # so many jobs at least, where the work can be cut so
-_FEW_CUTS = 4                               # so many blocks may as well transform the same tiles each for itself
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
@@ -65,7 +63,7 @@ def pack(weight: Array, backward: bool = False) -> Array:
     results, channels = (weight.shape[1], len(weight)) if backward else weight.shape[:2]
     columns = tile_columns(weight)
     packed = empty((panels(results, columns), PRODUCTS, channels, columns), weight.dtype)
-    cuts = min(channels, panels(_CUTS, len(packed)))
+    cuts = min(channels, panels(LEAST_BLOCKS, len(packed)))
     _pack(weight.shape[2])(len(packed) * cuts, weight.reshape(-1), int(backward), results, cuts, packed,
                            packed.reshape(-1), work=packed.size)
     return packed
@@ -142,11 +140,11 @@ def _plan(x: tuple[int, ...], y: tuple[int, ...], taps: int, vector: int, filter
     tiles = y[0] * panels(y[2], out) * across
     rows = min((ROWS, ROWS * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows + 1))
     groups = panels(tiles, 3 * ROWS)
-    if x[1] * y[1] < _FEW_FILTERS:                  # they stay in the cache, so blocks may as well be small
-        groups = max(groups, min(_CUTS, panels(tiles, rows)))
+    if x[1] * y[1] < WINOGRAD_CACHED_FILTERS:       # they stay in the cache, so blocks may as well be small
+        groups = max(groups, min(LEAST_BLOCKS, panels(tiles, rows)))
     group = panels(panels(tiles, groups), rows) * rows
     groups = panels(tiles, group)
-    cuts = max(1, min(filter_panels // 2, panels(_CUTS, groups)))
+    cuts = max(1, min(filter_panels // 2, panels(LEAST_BLOCKS, groups)))
     channel = np.arange(x[1])
     return _Plan(rows, groups, group, cuts,
                  (places(x[3], out * across + taps - 1, vector), places(y[3], out * across, vector)),
@@ -169,7 +167,7 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
         biases = np.zeros(panels(len(bias), columns) * columns, y.dtype)
         biases[: len(bias)] = bias
     finite, pixels, staging = np.ones(len(x), np.uint8), x.reshape(-1), empty((workers, plan.staged), y.dtype)
-    shared = plan.cuts > _FEW_CUTS                  # so many blocks read the same tiles, which are transformed before
+    shared = plan.cuts > WINOGRAD_SHARERS           # so many blocks read the same tiles, which are transformed before
     chunks = panels(x.shape[1], vector)
     transformed = empty((plan.groups if shared else workers, chunks * PRODUCTS * plan.group * vector), y.dtype)
     if shared:

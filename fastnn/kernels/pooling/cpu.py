@@ -9,12 +9,12 @@ import numpy as np
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper, inlined_helper
 from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tuning import POOL_CELLS
 from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish, is_finite, row_sum
 from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
 from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
 from fastnn.kernels.pooling.naive import SCALE, Pair
 
-_CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
 _UNROLLED = 3                                   # cells across the kernels that have a loop of their own
 
 
@@ -52,8 +52,8 @@ def _images(array: Array) -> Array:
 def _cut(y: Array, cells: int) -> tuple[int, int, int]:
     """Cut images y whose rows cost `cells` into blocks: images in each, rows of each image in it, and their number."""
     images, rows = y.shape[:2]
-    band = min(rows, max(1, _CELLS // cells))
-    group = max(1, _CELLS // (rows * cells))
+    band = min(rows, max(1, POOL_CELLS // cells))
+    group = max(1, POOL_CELLS // (rows * cells))
     return group, band, -(-images // group) * -(-rows // band)
 
 
@@ -112,7 +112,7 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
     x, y = _images(x), _images(y)
     if whole:
         x = x.reshape(len(x), x.shape[1] * x.shape[2])
-        group = 1 + _CELLS // x.shape[1]
+        group = 1 + POOL_CELLS // x.shape[1]
         _average_images(-(-len(x) // group), x, float(heights[0]) * float(widths[0]), group, y.reshape(len(y)),
                         work=x.size // 4)
         return
@@ -123,7 +123,7 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
 def _input_gradient(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
                     common: tuple[int, int, int], gain: float, whole: bool, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
-    group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
+    group = 1 + POOL_CELLS // (grad_x.shape[1] * grad_x.shape[2])
     _input_gradient_of_images(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain,
                               group, exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 

@@ -20,11 +20,11 @@ from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, inlined_helper, renamed
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.llvm import Vectors, broadcast, data_of, lanes
+from fastnn.kernels._cpu.tuning import POOL_CELLS
 from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
 
-_CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
 _NO_INDICES = np.empty(0, np.int64)
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -37,7 +37,7 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
     elif y.size:
         # A larger stride would find the same windows.
         step_h, step_w = min(stride[0], height + 2 * padding[0]), min(stride[1], width + 2 * padding[1])
-        rows = max(1, _CELLS // (step_h * width))
+        rows = max(1, POOL_CELLS // (step_h * width))
         run, indices = (_maxima, _NO_INDICES) if indices is None else (_maxima_and_indices, indices)
         run(-(-y.size // (y.shape[3] * rows)), x.reshape(-1), height, width, *kernel, step_h, step_w, *padding,
             *dilation, rows, y.shape[2], y.shape[3], y.reshape(-1), indices.reshape(-1),
@@ -221,7 +221,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bo
         return indices.size == 0
     images = grad_x.shape[0] * grad_x.shape[1]
     gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
-    group = 1 + _CELLS // grad_x.shape[1]
+    group = 1 + POOL_CELLS // grad_x.shape[1]
     blocks = -(-images // group)
     inside = np.empty(blocks, np.bool_)
     _route(blocks, gradients, indices.reshape(gradients.shape), group, exceeds_caches(grad_x), grad_x,

@@ -79,7 +79,7 @@ def test_depthwise_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     grad = rng.standard_normal(x.shape)
     assert depthwise.fits(weight)
     monkeypatch.setattr(depthwise, "_BAND", 9)
-    monkeypatch.setattr(depthwise, "_PIXELS", 60)
+    monkeypatch.setattr(depthwise, "DEPTHWISE_SCRATCH", 60)
     assert_close(kernels.conv2d(x, weight, padding=1, groups=3, algorithm="direct", activation="relu"),
                  kernels.conv2d(x, weight, padding=1, groups=3, target="naive", activation="relu"))
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),
