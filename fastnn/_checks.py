@@ -133,6 +133,15 @@ def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
+def check_one_shape(names: Iterable[str], arrays: Sequence[Array]) -> tuple[int, ...]:
+    """Return the shape that all of these arrays have; raise ValueError where one has another."""
+    shape = arrays[0].shape
+    for name, array in zip(names, arrays):
+        if array is None or array.shape != shape:
+            check_shape(name, array, shape)
+    return shape
+
+
 def check_size(shape: tuple[int, ...], **parts: int) -> None:
     """Raise ValueError where no memory could hold an array of this shape: about that argument with the largest part."""
     elements = math.prod(shape)

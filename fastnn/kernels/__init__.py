@@ -81,14 +81,10 @@ from fastnn.kernels.activation import (
     gelu_backward,
     leaky_relu,
     leaky_relu_backward,
-    log_softmax,
-    log_softmax_backward,
     relu,
     relu_backward,
     sigmoid,
     sigmoid_backward,
-    softmax,
-    softmax_backward,
     tanh,
     tanh_backward,
 )
@@ -112,6 +108,7 @@ from fastnn.kernels.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
+from fastnn.kernels.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from fastnn.kernels.update import adam_update, rmsprop_update, sgd_update
 
 __all__ = [

@@ -43,7 +43,6 @@ logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
 
 
-
 class BlockKernel:
     """A block function, compiled on first use for the types it is called with; see the module's text."""
 

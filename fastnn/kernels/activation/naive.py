@@ -1,4 +1,4 @@
-"""Activations as their formulas say: the judge of the other implementations. Arrays come flat, or as rows."""
+"""Activations as their formulas say: the judge of the other implementations. Arrays come flat."""
 
 from __future__ import annotations
 
@@ -71,35 +71,6 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array)
             t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))
             inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
             grad_x[i] = grad_output[i] * ((1 + t) / 2 + v * (1 - t * t) / 2 * inner)
-
-
-# From here on all is computed in the widest numbers there are, which on most machines reach far beyond float64.
-
-
-def softmax(x: Array, y: Array) -> None:
-    x = x.astype(np.longdouble)
-    for n in range(len(x)):
-        e = np.exp(x[n] - x[n].max())
-        y[n] = e / e.sum()
-
-
-def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y = grad_output.astype(np.longdouble), y.astype(np.longdouble)
-    for n in range(len(y)):
-        grad_x[n] = y[n] * (grad_output[n] - (grad_output[n] * y[n]).sum())
-
-
-def log_softmax(x: Array, y: Array) -> None:
-    x = x.astype(np.longdouble)
-    for n in range(len(x)):
-        shifted = x[n] - x[n].max()
-        y[n] = shifted - np.log(np.exp(shifted).sum())
-
-
-def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y = grad_output.astype(np.longdouble), y.astype(np.longdouble)
-    for n in range(len(y)):
-        grad_x[n] = grad_output[n] - np.exp(y[n]) * grad_output[n].sum()
 
 
 def add(x: Array, y: Array, z: Array) -> None:

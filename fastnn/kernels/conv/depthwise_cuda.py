@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 
-
 def fits(weight: Array, geometry: Geometry) -> bool:
     """Whether these are the filters of a depthwise convolution."""
     return (weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= DEPTHWISE_TAPS

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
-
 def fits(weight: Array, image: Array, result: Array) -> bool:
     """Whether a convolution from images to results of these shapes is done here."""
     return weight.size * (image.size + result.size) <= SMALL_PRODUCTS * len(image)
