@@ -112,3 +112,4 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
             print(columns.format(row.name, dtype.name, len(new) - loaded, loaded, f"{seconds:.2f}"), flush=True)
     print(f"\n{counts[0]} functions compiled and {counts[1]} loaded from the disk, in "
           f"{time.perf_counter() - begin:.1f} s with their first calls; each counts where it was needed first")
+
