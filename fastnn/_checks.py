@@ -1,4 +1,4 @@
-"""What comes in and what goes out: checks of arrays and numbers, made before any kernel runs."""
+"""Checks of arguments, arrays and numbers, made before anything is computed."""
 
 from __future__ import annotations
 

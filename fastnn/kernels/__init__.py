@@ -1,6 +1,6 @@
 """Stateless functions, arrays in, arrays out: every public kernel, a folder a family.
 
-A call goes down this map; nobody imports what stands above::
+A call goes down this map::
 
     fastnn.conv2d(x, weight)
       |

@@ -1,6 +1,6 @@
-"""The one place for Numba: its options, the compile cache on disk, and threads.
+"""Kernels of the CPU: block functions, compiled on first use, whose blocks run in parallel.
 
-A CPU kernel is written as a serial *block function* `(block, *arrays)` that owns its part of the output:
+A kernel is written as a serial *block function* `(block, *arrays)` that owns its part of the output:
 
     @block_kernel(writes="y")
     def scale_block(block, x, factor, y):

@@ -1,7 +1,4 @@
-"""What CUDA kernels share: the sizes of blocks and grids, and sums over the threads of a block.
-
-A simulated thread is a thread of Python, a tenth of a millisecond each: in the simulator blocks are small.
-"""
+"""What CUDA kernels share: the sizes of grids, and sums over the threads of a block."""
 
 from __future__ import annotations
 

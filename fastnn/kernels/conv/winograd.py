@@ -38,7 +38,7 @@ from fastnn.kernels.conv._transforms import put_pixels, transform_tile
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_CHUNK = 128                                # channels of one running sum, and of filters that a block transforms itself
+_RUN = 128                                  # channels of one running sum, and of filters that a block transforms itself
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
@@ -160,7 +160,7 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
     plan = _plan(x.shape, y.shape, taps, vector, panels(y.shape[1], columns))
     fused = packed is None and plan.groups == 1     # each panel is used once: it need not go through memory
     if packed is None:
-        packed = empty((workers, PRODUCTS, _CHUNK, columns), y.dtype) if fused else pack(weight, backward)
+        packed = empty((workers, PRODUCTS, _RUN, columns), y.dtype) if fused else pack(weight, backward)
     if bias is None:
         biases = EMPTY[y.dtype]
     else:
@@ -255,11 +255,11 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
             load(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
                  group * vector, PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
-            for c in range(0, channels, _CHUNK):
-                last = min(channels, c + _CHUNK)
+            for c in range(0, channels, _RUN):
+                last = min(channels, c + _RUN)
                 if fused:
                     pack_panel(weight, backward, filters, channels, panel * columns, c, last, packed_flat,
-                               worker * PRODUCTS * _CHUNK * columns, _CHUNK, columns)
+                               worker * PRODUCTS * _RUN * columns, _RUN, columns)
                 for k in range(PRODUCTS):
                     rows = packed[worker, k, : last - c] if fused else packed[panel, k, c:last]
                     for t in range(0, end - first, tile_rows):
