@@ -1,8 +1,15 @@
-"""Activations, dropout and the sums of residual networks: one result an element."""
+"""Activations, dropout and the sums of residual networks: one result an element.
+
+A new one is a formula in each of `naive.py`, `cpu.py` and `cuda.py`, and its name here: what docstrings of such kernels
+have in common, `documented` adds.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,38 +20,57 @@ from fastnn.kernels._targets import implementation
 
 _APPROXIMATIONS = ("none", "tanh")
 
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Array])
+
+_PARAMETERS = {
+    "grad_output": ("array of any shape", "Gradient by the result, float32 or float64."),
+    "x": ("array of any shape", "float32 or float64."),
+    "y": ("array of the same shape", "The result of `{forward}`."),
+    "mask": ("array of the same shape", "bool or uint8; True, or anything but 0, keeps an element."),
+    "negative_slope": ("float", "The slope left of 0."),
+    "approximate": ('{"none", "tanh"}', '"none": x erfc(-x / sqrt(2)) / 2; "tanh": '
+                    "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."),
+    "p": ("float", "The probability, from 0 to 1, with which the mask drops an element. With 1 all results are 0."),
+    "out": ("array of the same shape, optional", "Where the result is written."),
+    "target": ('{"naive", "cpu", "cuda"}, optional', "Which implementation runs; see `fastnn.use_target`."),
+}
+
+
+def documented(**of_its_own: str) -> Callable[[_Kernel], _Kernel]:
+    """Add what they have in common to a docstring of a summary, of notes and of an example, in this order.
+
+    What is said of a parameter otherwise than of others of this name is given here.
+    """
+    def complete(function: _Kernel) -> _Kernel:
+        summary, *notes, example = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        parameters = inspect.signature(function).parameters
+        forward = function.__name__.removesuffix("_backward")
+        lines = [summary, "", "Parameters", "----------"]
+        for name in parameters:
+            kind, text = _PARAMETERS[name]
+            if name == "x" and "grad_output" in parameters:
+                kind, text = "array of the same shape", "The argument of `{forward}`."
+            text = of_its_own.get(name, text).format(forward=forward)
+            lines += [f"{name} : {kind}", textwrap.indent(textwrap.fill(text, 110), "    ")]
+        lines += ["", "Returns", "-------", "array of that shape", "    Of its dtype."]
+        of_out = ", or `out` does not fit or overlaps with an input" if "out" in parameters else ""
+        lines += ["", "Raises", "------", "TypeError, ValueError",
+                  f"    If a dtype, shape or option does not fit{of_out}."]
+        lines += ["", "Notes", "-----", "\n\n".join(notes)]
+        lines += ["", "Examples", "--------", ">>> import numpy as np", ">>> from fastnn import kernels", example]
+        function.__doc__ = "\n".join(lines) + "\n"
+        return function
+
+    return complete
+
 
 @door
+@documented()
 def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return max(x, 0) of each element; NaN stays NaN, as in torch.
 
-    Parameters
-    ----------
-    x : array of any shape
-        float32 or float64.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs; see `fastnn.use_target`.
+    One operation an element. Exact.
 
-    Returns
-    -------
-    array of x's shape
-        The result, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the dtype does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
-    One operation an element; each is read once and written once. Exact.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.relu(np.array([-1.0, 2.0, np.nan]))
     array([ 0.,  2., nan])
     """
@@ -52,36 +78,12 @@ def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
 
 
 @door
+@documented(y="The result of `relu`; its argument gives the same.")
 def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `relu`: 0 where y <= 0, else grad_output.
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    y : array of the same shape
-        The result of `relu`; its argument gives the same.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    One operation an element. Exact. It is 0 at the kink, and passes where y is NaN, as in torch.
 
-    Returns
-    -------
-    array of the same shape
-        The gradient, which is 0 at the kink, and passes where y is NaN, as in torch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit.
-
-    Notes
-    -----
-    One operation an element; two are read and one is written. Exact.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.relu_backward(np.array([3.0, 4.0]), np.array([0.0, 2.0]))
     array([0., 4.])
     """
@@ -89,39 +91,12 @@ def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
 
 
 @door
+@documented()
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x where x > 0 and negative_slope x elsewhere.
 
-    Parameters
-    ----------
-    x : array of any shape
-        float32 or float64.
-    negative_slope : float
-        The slope left of 0.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Two operations an element. One rounding of the slope, to x's dtype, and one of the product.
 
-    Returns
-    -------
-    array of x's shape
-        The result, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a dtype or number does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
-    Two operations an element; each is read once and written once. One rounding of the slope, to x's dtype, and one of
-    the product.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.leaky_relu(np.array([-1.0, 2.0]), 0.5)
     array([-0.5,  2. ])
     """
@@ -129,38 +104,13 @@ def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = No
 
 
 @door
+@documented()
 def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.01, *,
                         target: str | None = None) -> Array:
-    """Return the gradient of a loss by the argument of `leaky_relu`.
+    """Return the gradient of a loss by x: grad_output where x > 0 and negative_slope grad_output elsewhere.
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    x, negative_slope : array of the same shape, float
-        The arguments of `leaky_relu`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Two operations an element. One rounding of the slope, to the dtype, and one of the product.
 
-    Returns
-    -------
-    array of the same shape
-        grad_output where x > 0 and negative_slope grad_output elsewhere.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes, shapes or the number do not fit.
-
-    Notes
-    -----
-    Two operations an element; two are read and one is written. One rounding of the slope, to the dtype, and one of the
-    product.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.leaky_relu_backward(np.array([3.0, 4.0]), np.array([-1.0, 2.0]), 0.5)
     array([1.5, 4. ])
     """
@@ -169,38 +119,13 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
 
 
 @door
+@documented()
 def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return 1 / (1 + exp(-x)) of each element, without overflow for any x.
 
-    Parameters
-    ----------
-    x : array of any shape
-        float32 or float64.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Some 30 operations an element. Formed as exp(x) / (1 + exp(x)) for x < 0. |error| <= 3 eps |result|; results that
+    would be denormal are 0 on "cpu", and have fewer digits on "cuda".
 
-    Returns
-    -------
-    array of x's shape
-        The result, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the dtype does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
-    Some 30 operations an element; each is read once and written once. Formed as exp(x) / (1 + exp(x)) for x < 0.
-    |error| <= 3 eps |result|; on "cpu" results that would be denormal are 0, on "cuda" they are denormal, with fewer
-    digits.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
@@ -208,36 +133,12 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
 
 
 @door
+@documented()
 def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `sigmoid`: grad_output y (1 - y).
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    y : array of the same shape
-        The result of `sigmoid`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Three operations an element. |error| <= 2 eps |result| for the given y.
 
-    Returns
-    -------
-    array of the same shape
-        The gradient.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit.
-
-    Notes
-    -----
-    Three operations an element; two are read and one is written. |error| <= 2 eps |result| for the given y.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.sigmoid_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
     array([0.75, 0.  ])
     """
@@ -245,37 +146,13 @@ def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None)
 
 
 @door
+@documented()
 def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the hyperbolic tangent of each element.
 
-    Parameters
-    ----------
-    x : array of any shape
-        float32 or float64.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Some 30 operations an element. On "cpu" formed as -e / (2 + e) with e = exp(-2 |x|) - 1, which keeps small results:
+    |error| <= 3 eps |result|.
 
-    Returns
-    -------
-    array of x's shape
-        The result, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the dtype does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
-    Some 30 operations an element; each is read once and written once. On "cpu" formed as -e / (2 + e) with
-    e = exp(-2 |x|) - 1, which keeps small results: |error| <= 3 eps |result|.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.tanh(np.array([-1000.0, 0.0, 1e-30]))
     array([-1.e+00,  0.e+00,  1.e-30])
     """
@@ -283,36 +160,12 @@ def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
 
 
 @door
+@documented()
 def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `tanh`: grad_output (1 - y^2).
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    y : array of the same shape
-        The result of `tanh`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Three operations an element. |error| <= 2 eps |grad_output| for the given y.
 
-    Returns
-    -------
-    array of the same shape
-        The gradient.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit.
-
-    Notes
-    -----
-    Three operations an element; two are read and one is written. |error| <= 2 eps |grad_output| for the given y.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.tanh_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
     array([2.25, 0.  ])
     """
@@ -320,116 +173,40 @@ def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
 
 
 @door
+@documented()
 def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x times the probability that a standard normal number is below x.
 
-    Parameters
-    ----------
-    x : array of any shape
-        float32 or float64.
-    approximate : {"none", "tanh"}
-        "none": x erfc(-x / sqrt(2)) / 2; "tanh": x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Some 20 operations an element ("tanh": 40). Hendrycks and Gimpel, "Gaussian error linear units" (arXiv:1606.08415),
+    section 2. |error| <= 3 eps |x|.
 
-    Returns
-    -------
-    array of x's shape
-        The result, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the dtype or `approximate` does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
-    Some 20 operations an element ("tanh": 40); each is read once and written once. Hendrycks and Gimpel, "Gaussian
-    error linear units" (arXiv:1606.08415), section 2. |error| <= 3 eps |x|.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1587,  0.    ,  0.8413])
     """
-    _check_approximate(approximate)
-    return _elementwise("gelu", out, target, approximate, x=x)
+    return _elementwise("gelu" + _form(approximate), out, target, x=x)
 
 
 @door
+@documented(approximate='"none": grad_output (P + x p) with the normal distribution P and its density p at x; "tanh": '
+                        "the derivative of that formula.")
 def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `gelu`.
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    x, approximate : array of the same shape, {"none", "tanh"}
-        The arguments of `gelu`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Some 25 operations an element ("tanh": 50). |error| <= 5 eps |grad_output|.
 
-    Returns
-    -------
-    array of the same shape
-        "none": grad_output (P + x p) with the normal distribution P and its density p at x; "tanh": the derivative of
-        that formula.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes, shapes or `approximate` do not fit.
-
-    Notes
-    -----
-    Some 25 operations an element ("tanh": 50); two are read and one is written. |error| <= 5 eps |grad_output|.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.gelu_backward(np.array([1.0, 1.0]), np.array([0.0, 1.0])).round(4)
     array([0.5   , 1.0833])
     """
-    _check_approximate(approximate)
-    return _elementwise("gelu_backward", None, target, approximate, grad_output=grad_output, x=x)
+    return _elementwise(f"gelu{_form(approximate)}_backward", None, target, grad_output=grad_output, x=x)
 
 
 @door
+@documented(y="Another, of x's dtype; nothing is broadcast.")
 def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x + y of two arrays of one shape, which joins the branches of a residual network.
 
-    Parameters
-    ----------
-    x, y : arrays of one shape
-        float32 or float64; nothing is broadcast.
-    out : array of that shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    One operation an element. Rounded once.
 
-    Returns
-    -------
-    array of that shape
-        The sum, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit, or `out` does not fit or overlaps with an input.
-
-    Notes
-    -----
-    One operation an element; two are read and one is written. Rounded once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.add(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
     array([ 4., -2.])
     """
@@ -437,36 +214,12 @@ def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = No
 
 
 @door
+@documented(y="Another, of x's dtype; nothing is broadcast.")
 def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return relu(x + y) of two arrays of one shape in one pass; its gradient is `relu_backward` for both.
 
-    Parameters
-    ----------
-    x, y : arrays of one shape
-        float32 or float64; nothing is broadcast.
-    out : array of that shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Two operations an element. Rounded once.
 
-    Returns
-    -------
-    array of that shape
-        The result, of x's dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit, or `out` does not fit or overlaps with an input.
-
-    Notes
-    -----
-    Two operations an element; two are read and one is written. Rounded once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.add_relu(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
     array([4., 0.])
     """
@@ -474,91 +227,30 @@ def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None
 
 
 @door
+@documented()
 def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x mask / (1 - p): what the mask keeps, scaled so that its expectation is x.
 
-    Parameters
-    ----------
-    x : array of any shape
-        float32 or float64.
-    mask : array of x's shape
-        bool or uint8; True, or anything but 0, keeps an element.
-    p : float
-        The probability, from 0 to 1, with which the mask drops an element. With 1 all results are 0.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Two operations an element. |error| <= 1.5 eps |result|. A dropped element is x times 0, so NaN and inf give NaN, as
+    in torch. Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form.
 
-    Returns
-    -------
-    array of x's shape
-        The result, of x's dtype. A dropped element is x times 0, so NaN and inf give NaN, as in torch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a dtype, shape or number does not fit, or `out` does not fit or overlaps with an input.
-
-    Notes
-    -----
-    Two operations an element; one and a byte are read and one is written. |error| <= 1.5 eps |result|. Srivastava and
-    others, "Dropout" (JMLR 15, 2014), in the inverted form.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.dropout(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
     array([2., 0.])
     """
-    x, = as_floats(x=x)
-    mask, p = _as_mask(mask, x), as_float("p", p, 0, 1)
-    y = output(out, x.shape, x.dtype, x)
-    implementation(__name__, target, x).dropout(x.reshape(-1), mask.reshape(-1), p, y.reshape(-1))
-    return deliver(y, out)
+    return _elementwise("dropout", out, target, _scale(p), mask=mask, x=x)
 
 
 @door
+@documented()
 def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `dropout`: grad_output mask / (1 - p).
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    mask, p : array of the same shape, float
-        The arguments of `dropout`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
+    Two operations an element. |error| <= 1.5 eps |result|.
 
-    Returns
-    -------
-    array of the same shape
-        The gradient.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a dtype, shape or number does not fit.
-
-    Notes
-    -----
-    Two operations an element; one and a byte are read and one is written. |error| <= 1.5 eps |result|.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.dropout_backward(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
     array([2., 0.])
     """
-    grad_output, = as_floats(grad_output=grad_output)
-    mask, p = _as_mask(mask, grad_output), as_float("p", p, 0, 1)
-    grad_x = empty_beside(grad_output, grad_output.shape, grad_output.dtype)
-    implementation(__name__, target, grad_output).dropout_backward(
-        grad_output.reshape(-1), mask.reshape(-1), p, grad_x.reshape(-1))
-    return grad_x
+    return _elementwise("dropout", None, target, _scale(p), mask=mask, grad_output=grad_output)
 
 
 def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
@@ -572,19 +264,29 @@ def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
     return mask
 
 
-def _elementwise(name: str, out: Array | None, target: str | None, *options: Any, **values: Array) -> Array:
-    """Run a kernel whose arrays all have one shape: the implementation sees them flat."""
+def _elementwise(name: str, out: Array | None, target: str | None, *option: float, mask: Array | None = None,
+                 **values: Array) -> Array:
+    """Return the results of a formula of arrays of one shape, and perhaps of a mask: implementations see them flat."""
     arrays = as_floats(**values)
-    check_one_shape(values, arrays)
-    result = output(out, arrays[0].shape, arrays[0].dtype, arrays[0])
-    run = getattr(implementation(__name__, target, result), name)
-    run(*[array.reshape(-1) for array in arrays], *options, result.reshape(-1))
+    shape = check_one_shape(values, arrays)
+    result = output(out, shape, arrays[0].dtype, arrays[0])
+    if mask is not None:
+        arrays.append(_as_mask(mask, arrays[0]))
+    implementation(__name__, target, result).elementwise(name, [array.reshape(-1) for array in arrays],
+                                                         result.reshape(-1), *option)
     return deliver(result, out)
 
 
-def _check_approximate(approximate: str) -> None:
+def _form(approximate: str) -> str:
+    """What the names of formulas of gelu have at their end."""
     if approximate not in _APPROXIMATIONS:
         raise ValueError(f"approximate: expected one of {_APPROXIMATIONS}, got {approximate!r}")
+    return "" if approximate == "none" else "_tanh"
+
+
+def _scale(p: float) -> float:
+    p = as_float("p", p, 0, 1)
+    return 1 / (1 - p) if p < 1 else 0.0
 
 
 def _as_mask(value: Array, x: Array) -> Array:
