@@ -31,7 +31,7 @@ def hashes() -> Iterator[tuple[str, str]]:
             for dtype in kernel.dtypes:
                 for number, call in enumerate(kernel.calls(dtype, target)):
                     algorithm = call.kwargs.get("algorithm")
-                    if target == "naive" and algorithm not in (None, kernel.algorithms[0]):
+                    if target == "naive" and algorithm not in (None, *kernel.algorithms[:1]):
                         continue
                     yield (f"{name} {target} {dtype} {number} {algorithm or ''}".strip(),
                            hashed(run(kernel, call, target)))
@@ -40,12 +40,12 @@ def hashes() -> Iterator[tuple[str, str]]:
 
 
 def run(kernel: Any, call: Any, target: str) -> tuple[Any, ...]:
-    """Return the results of a call, on the host."""
+    """Return the results of a call, and its arguments, some of which it may have written; on the host."""
+    call = call.map(fastnn.to_device) if target == "cuda" else call.copy()
     with np.errstate(all="ignore"):
-        if target != "cuda":
-            return kernel.results(call.copy(), target=target)
-        return tuple(fastnn.to_host(array) if array is not None else None
-                     for array in kernel.results(call.map(fastnn.to_device)))
+        result = kernel(call, target=None if target == "cuda" else target)
+    return tuple(array if array is None else fastnn.to_host(array)
+                 for array in (*(result if isinstance(result, tuple) else (result,)), *call.arrays()))
 
 
 def hashed(results: tuple[Any, ...]) -> str:

@@ -62,7 +62,7 @@ def main() -> int:
 def without_gpu() -> dict[str, Any]:
     found = {"simulator": tests("tests/kernels/test_cuda.py", "-m", "cuda and not gpu", limit=3000,
                                 NUMBA_ENABLE_CUDASIM="1")}
-    compiler = said("from fastnn.kernels import _cuda; print(_cuda.compiler if hasattr(_cuda, 'cuda') else '')")
+    compiler = said("from fastnn import _device; print(_device.compiler if hasattr(_device, 'cuda') else '')")
     for capability in ("8.0", "9.0") if compiler else ():
         found[f"PTX {capability}, {compiler}"] = tests(
             "tests/kernels/test_ptx.py", "--capability", capability, limit=3000)
@@ -72,7 +72,7 @@ def without_gpu() -> dict[str, Any]:
 def on_gpu() -> dict[str, Any]:
     doctor = run("doctor", [sys.executable, "-m", "fastnn", "doctor"], 20)
     print(doctor["output"])
-    device = said("from fastnn.kernels import _cuda; print(_cuda.gpu())")
+    device = said("from fastnn import _device; print(_device.gpu())")
     if not device:
         sys.exit("gpu_check.py: no GPU was found (see above); --without-gpu does what needs none")
     found = {"GPU": tests("tests", "-m", "cuda or gpu", limit=220) | {"by": device}}

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import fastnn
-from fastnn.kernels import _cuda
+from fastnn import _device
+from fastnn.kernels._gpu.launch import launch
 
 COPIED = (0.1, 8, 33, 400)                  # MB, read and written
 _AHEAD = 20e-6                              # seconds a call that the GPU is kept busy before, while the host queues it
@@ -22,11 +23,11 @@ def timed(call: Callable[[], Any], number: int = 1) -> float:
 
     What the host does shows only where it takes longer than the GPU: a wait is queued first.
     """
-    if _cuda.SIMULATED:
+    if _device.SIMULATED:
         begin = time.perf_counter()
         call()
         return time.perf_counter() - begin
-    cupy = _cuda.xp
+    cupy = _device.xp
     start, end = cupy.cuda.Event(), cupy.cuda.Event()
     _wait(min(_AHEAD * 10 * number, 0.05))
     start.record()
@@ -39,7 +40,7 @@ def timed(call: Callable[[], Any], number: int = 1) -> float:
 
 @functools.cache
 def _waiting() -> Any:
-    return _cuda.xp.RawKernel("""
+    return _device.xp.RawKernel("""
         extern "C" __global__ void wait(long long cycles) {
             long long begin = clock64();
             while (clock64() - begin < cycles) {}
@@ -55,11 +56,11 @@ def machine(quick: bool) -> dict[str, Any]:
     """Measure the GPU's peak of float32 arithmetic and its bandwidth."""
     copies = {}
     for megabytes in (1,) if quick else COPIED:
-        source = _cuda.xp.zeros(int(megabytes * 125_000) * 2, np.float32)
-        target = _cuda.xp.empty(source.shape, np.float32)
+        source = _device.xp.zeros(int(megabytes * 125_000) * 2, np.float32)
+        target = _device.xp.empty(source.shape, np.float32)
         copies[str(megabytes)] = 2.0 * source.nbytes / best(lambda source=source, target=target: copy(target, source))
     peak = fused_multiply_adds(quick)
-    return {"gpu": _cuda.gpu(), "compiler": _cuda.compiler, "date": time.strftime("%Y-%m-%d"),
+    return {"gpu": _device.gpu(), "compiler": _device.compiler, "date": time.strftime("%Y-%m-%d"),
             "peak": {"multiply": peak, "distance": 0.75 * peak},      # two instructions are three operations, not four
             "copy": copies}
 
@@ -77,7 +78,7 @@ def copy(target: Any, source: Any) -> None:
 
 def fused_multiply_adds(quick: bool) -> float:
     """Return the operations a second of kernels that multiply and add in registers alone."""
-    @_cuda.cuda.jit
+    @_device.cuda.jit
     def spin(x: Any, turns: int) -> None:
         a = x[0]
         b, c, d, e = a, a + a, a - a, a * a
@@ -94,13 +95,13 @@ def fused_multiply_adds(quick: bool) -> float:
         if b + c + d + e + f + g + h + i == a:          # never: but then the loop must run
             x[1] = b
 
-    blocks, threads, turns = (1, 2, 2) if _cuda.SIMULATED else (132 * 16, 256, 2000 if quick else 20_000)
+    blocks, threads, turns = (1, 2, 2) if _device.SIMULATED else (132 * 16, 256, 2000 if quick else 20_000)
     x = fastnn.to_device(np.full(2, 1.0001, np.float32))
-    seconds = best(lambda: _cuda.launch(spin, blocks, threads, x, turns))
+    seconds = best(lambda: launch(spin, blocks, threads, x, turns))
     return 16.0 * turns * blocks * threads / seconds
 
 
 def best(call: Callable[[], Any]) -> float:
     timed(call)
-    number = 1 if _cuda.SIMULATED else max(1, math.ceil(1e-3 / max(timed(call), 1e-6)))
+    number = 1 if _device.SIMULATED else max(1, math.ceil(1e-3 / max(timed(call), 1e-6)))
     return min(timed(call, number) for _ in range(7))

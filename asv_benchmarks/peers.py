@@ -47,7 +47,7 @@ import rows as table  # noqa: E402
 from rows import F32, ONE_THREAD, TORCH, Case, Group, Row  # noqa: E402
 
 import fastnn  # noqa: E402
-from fastnn.kernels import _jit, _simd  # noqa: E402
+from fastnn.kernels._cpu import launch, tiles  # noqa: E402
 
 missing = table.load_peers()
 torch = table.torch
@@ -212,20 +212,20 @@ def launches(call: Callable[[], Any]) -> dict[str, Any]:
     On n cores, a launch of b equal blocks takes ceil(b / n) / b of its time on one; all else takes what it takes.
     """
     recorded: list[tuple[int, float]] = []
-    plain = _jit.BlockKernel.__call__
+    plain = launch.BlockKernel.__call__
 
     def record(kernel: Any, blocks: int, *args: Any, work: int, **options: Any) -> None:
         begin = time.perf_counter()
         plain(kernel, blocks, *args, work=work, **options)
-        if blocks > 1 and work >= _jit.PARALLEL_WORK:
+        if blocks > 1 and work >= launch.PARALLEL_WORK:
             recorded.append((blocks, time.perf_counter() - begin))
 
     timed(ONE_CORE, call)
-    _jit.BlockKernel.__call__ = record  # type: ignore[method-assign]
+    launch.BlockKernel.__call__ = record  # type: ignore[method-assign]
     try:
         total = timed(ONE_CORE, call)
     finally:
-        _jit.BlockKernel.__call__ = plain  # type: ignore[method-assign]
+        launch.BlockKernel.__call__ = plain  # type: ignore[method-assign]
     serial = total - sum(seconds for _, seconds in recorded)
     many = serial + sum(seconds * math.ceil(blocks / MANY_CORES) / blocks for blocks, seconds in recorded)
     return {"blocks": [blocks for blocks, _ in recorded], "serial": serial / total, "on_many_cores": total / many}
@@ -238,7 +238,7 @@ def machine(quick: bool) -> dict[str, Any]:
     """Measure the machine's peak of arithmetic and its bandwidth."""
     threads, size = fastnn.get_num_threads(), 512 if quick else 2048
     peak = {name: tile_peak(tile, flops, threads) for name, tile, flops in [
-        ("multiply", _simd.product_tile, 2), ("distance", _simd.square_tile, 3)]}
+        ("multiply", tiles.product_tile, 2), ("distance", tiles.square_tile, 3)]}
     speeds = {"fastnn's tile": peak["multiply"]}
     if torch is not None:
         a = torch.ones(size, size)
@@ -271,13 +271,13 @@ def tile_peak(tile: Any, flops: int, threads: int) -> float:
         for _ in range(repeats):
             tile(a, 0, b, 0, depth, c, 0, columns)
 
-    depth, repeats, columns = 128, 20_000, _simd.tile_columns(np.empty(0, F32))
-    panels = [(np.ones((depth, _simd.ROWS), F32), np.ones((depth, columns), F32), np.zeros((_simd.ROWS, columns), F32))
+    depth, repeats, columns = 128, 20_000, tiles.tile_columns(np.empty(0, F32))
+    panels = [(np.ones((depth, tiles.ROWS), F32), np.ones((depth, columns), F32), np.zeros((tiles.ROWS, columns), F32))
               for _ in range(threads)]
     spin(*panels[0], 1)
     with ThreadPoolExecutor(threads) as pool:
         seconds = best(lambda: list(pool.map(lambda panel: spin(*panel, repeats), panels)))
-    return flops * depth * _simd.ROWS * columns * repeats * threads / seconds
+    return flops * depth * tiles.ROWS * columns * repeats * threads / seconds
 
 
 def bandwidth(floor: dict[str, Any], moved: float) -> float:

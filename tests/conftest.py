@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastnn.kernels import _cuda
+from fastnn import _device
 
 # Tests run in several processes, which share the cores: waiting threads must not hold them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -42,15 +42,15 @@ def signals_heard() -> Iterator[None]:
 def nothing_waits() -> Callable[[Callable[[], object]], None]:
     """A function that runs another one and sees that it does not wait for the GPU: no copy to the host, above all."""
     def check(call: Callable[[], object]) -> None:
-        if _cuda.SIMULATED:
-            copies = _cuda.xp.copies_to_host
+        if _device.SIMULATED:
+            copies = _device.xp.copies_to_host
             call()
-            assert _cuda.xp.copies_to_host == copies
+            assert _device.xp.copies_to_host == copies
             return
         call()                                  # compiles kernels and allocates memory, which waits
-        stream = _cuda.xp.cuda.get_current_stream()
+        stream = _device.xp.cuda.get_current_stream()
         stream.synchronize()
-        wait = _cuda.xp.RawKernel("""
+        wait = _device.xp.RawKernel("""
             extern "C" __global__ void wait(long long cycles) {
                 long long begin = clock64();
                 while (clock64() - begin < cycles) {}
@@ -89,7 +89,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in ("cuda", "gpu"):
         if item.get_closest_marker(mark):
-            why = "there is only Numba's simulator" if mark == "gpu" and _cuda.SIMULATED else _cuda.why_not()
+            why = "there is only Numba's simulator" if mark == "gpu" and _device.SIMULATED else _device.why_not()
             if why is not None:
                 pytest.skip(f"no CUDA: {why}")
     if item.get_closest_marker("ptx") and not item.config.getoption("--capability"):

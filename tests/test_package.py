@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ import fastnn
 
 PACKAGE = Path(fastnn.__file__).parent
 
-# Arrows run one way: a part may import what stands behind it, and itself.
+# Arrows run one way: a part may import what stands behind it, itself, and what all of the package needs.
+COMMON = {"_checks", "_device", "_files", "__version__"}
 LOWER = {
+    "_checks": set(),
+    "_device": set(),
     "_files": set(),
+    "_simulator": set(),
     "random": set(),
     "kernels": set(),
     "nn": {"kernels", "random"},
@@ -51,8 +56,26 @@ def test_arrows_run_one_way() -> None:
         part = path.relative_to(PACKAGE).with_suffix("").parts[0]
         if part == "__init__":
             continue
-        beyond = imported_parts(ast.parse(path.read_text())) - LOWER[part] - {part, "_files", "__version__"}
+        beyond = imported_parts(ast.parse(path.read_text())) - LOWER[part] - COMMON - {part}
         assert not beyond, f"{path.relative_to(PACKAGE)} imports {sorted(beyond)}"
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """All that a file imports of fastnn, modules and their names, in full."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def test_nobody_outside_imports_a_private_file_of_kernels() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.is_relative_to(PACKAGE / "kernels"):
+            continue
+        for name in imported_modules(ast.parse(path.read_text())):
+            private = name.startswith("fastnn.kernels.") and "._" in name
+            assert not private, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
 def test_testing_needs_no_pytest() -> None:

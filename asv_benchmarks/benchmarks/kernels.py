@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import fastnn
-from fastnn.kernels import _cuda
+from fastnn import _device
 from fastnn.testing import KERNELS
 
 TARGETS = ["naive", "cpu"]
@@ -45,15 +45,15 @@ class OnGpu:
     warmup_time = 0.0
 
     def setup(self, name: str) -> None:
-        if _cuda.why_not() is not None:
-            raise NotImplementedError(_cuda.why_not())          # asv leaves it out
+        if _device.why_not() is not None:
+            raise NotImplementedError(_device.why_not())          # asv leaves it out
         self.row, benchmark = CALLS[name]
         self.call = benchmark.call(benchmark.n).map(fastnn.to_device)
         self.time_call(name)                                    # compiles
 
     def time_call(self, name: str) -> None:
         self.row(self.call)
-        _cuda.synchronize()
+        _device.synchronize()
 
 
 class Speedup:

@@ -77,7 +77,7 @@ def _is_users_mistake(error: Exception) -> bool:
             or (isinstance(error, ModuleNotFoundError) and error.name is None)):
         return True
     from fastnn import training
-    from fastnn.kernels._cuda import CudaUnavailableError
+    from fastnn._device import CudaUnavailableError
 
     return isinstance(error, training.CheckpointError | training.DivergedError | CudaUnavailableError)
 

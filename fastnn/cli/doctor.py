@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import llvmlite.binding
-import numpy as np
 
 import fastnn
-from fastnn import data
-from fastnn.kernels import _cuda, _jit, _simd
+from fastnn import _device, data
+from fastnn.kernels import compilation
 
 
 def doctor(data_dir: Path | None = None) -> None:
@@ -44,28 +43,27 @@ def _processor() -> Iterator[tuple[str, str]]:
     known = ("sse4.2", "avx2", "fma", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "neon", "sve")
     yield "processor", f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores"
     yield "vectors", " ".join(name for name in known if features.get(name)) or "none that is known"
-    yield "register tile", ", ".join(f"{_simd.ROWS} x {_simd.tile_columns(np.empty(0, dtype))} {dtype}"
+    yield "register tile", ", ".join("{} x {} {}".format(*compilation.register_tile(dtype), dtype)
                                      for dtype in ("float32", "float64"))
     yield "threads", f"{fastnn.get_num_threads()} (NUMBA_NUM_THREADS and OMP_NUM_THREADS lower it)"
-    if _jit.config.DISABLE_JIT:
+    if compilation.is_off():
         yield "compiler", "off: NUMBA_DISABLE_JIT is set, and every kernel runs as plain Python"
     else:
-        fastnn.relu(np.zeros(10 * _jit.PARALLEL_WORK, np.float32))     # the layer is known after a launch
-        yield "threading layer", _jit._state.layer or "none: one thread"
+        yield "threading layer", compilation.threading_layer() or "none: one thread"
 
 
 def _gpu() -> Iterator[tuple[str, str]]:
     """What CUDA kernels run on, or why they do not."""
     packages = ("numba-cuda-mlir", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "cupy")
     found = ", ".join(f"{name} {version}" for name in packages if (version := _version(name))) or "no packages"
-    if (why := _cuda.why_not()) is not None:
+    if (why := _device.why_not()) is not None:
         yield "CUDA", f"none: {why} (found: {found})"
-    elif _cuda.SIMULATED:
-        yield "CUDA", f"{_cuda.gpu()}, since NUMBA_ENABLE_CUDASIM is set"
+    elif _device.SIMULATED:
+        yield "CUDA", f"{_device.gpu()}, since NUMBA_ENABLE_CUDASIM is set"
     else:
-        runtime = _cuda.xp.cuda.runtime
+        runtime = _device.xp.cuda.runtime
         version = runtime.driverGetVersion()
-        yield "CUDA", (f"{found}; kernels by {_cuda.compiler}; "
+        yield "CUDA", (f"{found}; kernels by {_device.compiler}; "
                        f"a driver for CUDA {version // 1000}.{version % 1000 // 10}")
         for number in range(runtime.getDeviceCount()):
             gpu = runtime.getDeviceProperties(number)
@@ -74,10 +72,10 @@ def _gpu() -> Iterator[tuple[str, str]]:
 
 
 def _cache() -> Iterator[tuple[str, str]]:
-    folder = _jit._DiskCache.folder()
+    folder = compilation.cache_folder()
     if folder is None:
-        yield "compiled kernels", (f"cannot be kept: {_jit.cache_dir() or 'no home folder'} is not writable; set "
-                                   "FASTNN_CACHE_DIR to a folder that is")
+        yield "compiled kernels", (f"cannot be kept: {compilation.cache_dir() or 'no home folder'} is not writable; "
+                                   "set FASTNN_CACHE_DIR to a folder that is")
         return
     sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
     others = sum(1 for other in folder.parent.iterdir() if other.is_dir() and other != folder)

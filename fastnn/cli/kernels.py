@@ -9,7 +9,8 @@ import numpy as np
 import tyro
 
 import fastnn
-from fastnn.kernels import _cuda, _jit
+from fastnn import _device
+from fastnn.kernels import compilation
 from fastnn.testing import KERNELS, Kernel
 
 Part: TypeAlias = Annotated[str, tyro.conf.arg(aliases=["-k"])]
@@ -34,9 +35,9 @@ def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = 
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
     if device == "cuda":
-        _cuda.require()
+        _device.require()
     rows = [(row, benchmark) for row in _kernels(kernel) for benchmark in row.benchmarks]
-    where = f"{fastnn.get_num_threads()} threads" if device == "cpu" else _cuda.compiler
+    where = f"{fastnn.get_num_threads()} threads" if device == "cpu" else _device.compiler
     print(f"float32, {where}. naive: timed once on a part of the batch, and scaled to all of it; {device}: the median "
           f"of {repeats}\n")
     columns = "{:<28} {:<52} {:>10} {:>12} {:>14} {:>14}"
@@ -65,7 +66,7 @@ def _seconds(row: Kernel, call: Any, target: str) -> float:
     begin = time.perf_counter()
     row(call, target=target)
     if target == "cuda":
-        _cuda.synchronize()
+        _device.synchronize()
     return time.perf_counter() - begin
 
 
@@ -82,7 +83,7 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     dtypes : tuple of str
         For which arrays; uint8 is for distances alone.
     """
-    if _jit.config.DISABLE_JIT:
+    if compilation.is_off():
         raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
     rows = [row for row in _kernels(kernel) if any(dtype.name in dtypes for dtype in row.dtypes)]
     if not rows:
@@ -91,24 +92,23 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     columns = "{:<28} {:<8} {:>9} {:>9} {:>9}"
     print(columns.format("kernel", "dtype", "compiled", "loaded", "seconds"))
     begin = time.perf_counter()
-    _jit._loop_address()
+    compilation.compile_parallel_loop()
     seen: set[int] = set()
     counts = np.zeros(2, int)
     for row in rows:
         for dtype in (dtype for dtype in row.dtypes if dtype.name in dtypes):
-            before = sum(block_kernel.seconds for block_kernel in _jit.kernels.values())
+            before = compilation.seconds()
             for options in [{"algorithm": algorithm} for algorithm in row.algorithms] or [{}]:
                 for call in row.samples(np.random.default_rng(0), dtype):
                     if row.takes(call, options.get("algorithm", "auto")):
                         row(call, target="cpu", **options)
-            new = [compiled for block_kernel in _jit.kernels.values() for compiled in block_kernel.compiled.values()
-                   if id(compiled) not in seen]
+            new = [compiled for compiled in compilation.compiled_kernels() if id(compiled) not in seen]
             for compiled in new:
                 _ = compiled.call_block         # sample calls are small and run on one thread; larger ones need this
             seen.update(map(id, new))
             loaded = sum(compiled.from_disk for compiled in new)
             counts += len(new) - loaded, loaded
-            seconds = sum(block_kernel.seconds for block_kernel in _jit.kernels.values()) - before
+            seconds = compilation.seconds() - before
             print(columns.format(row.name, dtype.name, len(new) - loaded, loaded, f"{seconds:.2f}"), flush=True)
     print(f"\n{counts[0]} functions compiled and {counts[1]} loaded from the disk, in "
           f"{time.perf_counter() - begin:.1f} s with their first calls; each counts where it was needed first")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import FLOATS, Array, as_array
+from fastnn._checks import FLOATS, Array, as_array
 
 Cache = tuple[Any, ...]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import kernels
+from fastnn._checks import Array, as_int, check_shape
 from fastnn.cs231n._common import Cache, course_names, entry, promoted
-from fastnn.kernels._arrays import Array, as_int, check_shape
 
 _CONV = {"weight": "w", "bias": "b", "grad_output": "dout"}
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastnn._checks import Array
 from fastnn.cs231n import _images
 from fastnn.cs231n._common import Cache
-from fastnn.kernels._arrays import Array
 
 __all__ = [
     "conv_backward_fast",

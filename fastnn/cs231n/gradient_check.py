@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_int, check_shape
+from fastnn._checks import Array, as_int, check_shape
 
 __all__ = ["eval_numerical_gradient", "eval_numerical_gradient_array", "grad_check_sparse"]
 

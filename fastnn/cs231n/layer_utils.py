@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastnn._checks import Array
 from fastnn.cs231n._common import Cache
 from fastnn.cs231n.fast_layers import (
     conv_backward_fast,
@@ -19,7 +20,6 @@ from fastnn.cs231n.layers import (
     spatial_batchnorm_backward,
     spatial_batchnorm_forward,
 )
-from fastnn.kernels._arrays import Array
 
 __all__ = [
     "affine_relu_backward",

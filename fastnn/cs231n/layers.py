@@ -8,18 +8,9 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn._checks import Array, as_array, as_float, as_int, as_labels, check_not_empty, check_rank, check_shape
 from fastnn.cs231n import _images
 from fastnn.cs231n._common import Cache, course_names, entry, in_training, promoted
-from fastnn.kernels._arrays import (
-    Array,
-    as_array,
-    as_float,
-    as_int,
-    as_labels,
-    check_not_empty,
-    check_rank,
-    check_shape,
-)
 
 __all__ = [
     "affine_backward",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn._checks import Array, as_float, as_floats, as_int, check_shape, check_written
 from fastnn.cs231n._common import course_names, promoted
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, check_written
 
 __all__ = ["adam", "rmsprop", "sgd", "sgd_momentum"]
 

@@ -86,7 +86,7 @@ class DataLoader:
         shapes = [array.shape for array in self.arrays]
         if not shapes or not all(shape[:1] == shapes[0][:1] for shape in shapes) or not shapes[0] or not shapes[0][0]:
             raise ValueError(f"arrays: expected one length along the first axis, at least 1, got shapes {shapes}")
-        from fastnn.kernels._arrays import as_int  # here, since reading data needs no compiler
+        from fastnn._checks import as_int  # here, since reading data needs no compiler
 
         batch_size = as_int("batch_size", batch_size, 1)
         if drop_last and batch_size > shapes[0][0]:

@@ -17,8 +17,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastnn import kernels, optim
+from fastnn._checks import as_float, as_int
 from fastnn.data import DataLoader, Split, split
-from fastnn.kernels._arrays import as_float, as_int
 from fastnn.models import FullyConnectedNet
 from fastnn.training import Callback, EarlyStopping, History, Trainer
 

@@ -11,8 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastnn import kernels
+from fastnn._checks import as_int
 from fastnn.estimators.base import check_choice
-from fastnn.kernels._arrays import as_int
 
 _DTYPES = (np.float64, np.float32, np.uint8)        # what is none of them becomes the first
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import models
+from fastnn._checks import as_float, as_int
 from fastnn.estimators.base import ProbabilisticClassifier, check_choice
-from fastnn.kernels._arrays import as_float, as_int
 from fastnn.models.fully_connected_net import ACTIVATIONS
 
 _NAMES = {"logistic": "sigmoid"}            # what scikit-learn calls them

@@ -1,4 +1,64 @@
-"""Stateless functions, arrays in, arrays out: the public door to every kernel.
+"""Stateless functions, arrays in, arrays out: every public kernel, a folder a family.
+
+A call goes down this map::
+
+    fastnn.conv2d(x, weight)
+      |
+    _door.py             what is written shares memory with nothing; other libraries' arrays on a GPU come in and go out
+      |
+    conv/__init__.py     the contract: checks (fastnn/_checks.py), the output (_outputs.py, which has memory of dead
+      |                  arrays from _memory.py), and the file of the target (_targets.py)
+      |
+      +-- conv/naive.py  the formula in loops, which judges the others
+      +-- conv/cpu.py    block functions, over _cpu/
+      +-- conv/cuda.py   CUDA kernels, over _gpu/ and fastnn/_device.py
+
+`_cpu` and `_gpu` are the engine rooms, twins with one name where they do one thing::
+
+    _cpu/                       _gpu/
+    launch                      launch           runs the blocks of a kernel, once it is compiled
+    threads, compiler, cache                     on which threads; with which options; code on the disk
+    elementwise                 elementwise      kernels of one result an element
+    rows                        rows             what kernels over the rows of a matrix share
+    gemm, dot                   gemm             matrix products; those of bytes and bfloat16
+    vectors                     sums, blocks     sums in a certain order; writing past the caches; groups of threads
+    math                                         exp, tanh and others in a form that LLVM vectorizes
+    tiles, llvm                                  tiles, spelt out in LLVM's vectors
+    tuning                      tuning           numbers that were measured, with unit and reason
+
+`compilation` says what is compiled, for the command line.
+
+Words mean one thing here:
+
+family
+    A folder: kernels that share a formula, with `naive.py`, `cpu.py` and `cuda.py`, one for each *target*.
+input gradient, weight gradient, bias gradient
+    Of a loss, by that argument of a kernel; `grad_output` is what comes in, by its result.
+block
+    What one thread of the CPU runs at a time: a call `(block, *arrays)` of a block function, which owns what it writes.
+    On a GPU, threads that share memory.
+worker
+    One of the threads that run blocks, by its number: its part of a scratch is the block's own meanwhile.
+work
+    Elementary operations of a launch, from which follows whether more than one thread is worth it.
+scratch
+    Memory that a block needs beside its arrays.
+vector, lane
+    Numbers in one register, and one of them. On a GPU a lane is a thread by its place in a warp, or in the group that
+    takes a row.
+tile
+    Sums of products that stay in registers, rows times columns, while a loop runs over the *depth*, what is summed
+    over. Winograd's tiles are squares of pixels.
+panel
+    Rows or columns as many as a tile has, packed into the order in which it reads them.
+chunk
+    A block's part of an array that is seen flat.
+tap
+    One place of a filter or window, which meets one pixel for each result.
+phase
+    The pixels of an image, or results, whose row and column leave the same remainders modulo the strides.
+streamed
+    Written past the caches, as what is far larger than they are is best.
 
 Docstrings bound errors. In them eps is 1.2e-7 for float32 and 2.2e-16 for float64, and 1.1e-16 is the rounding of the
 float64 numbers that sums are formed in. Results smaller than the smallest normal number, 1.2e-38 or 2.2e-308, may be
@@ -8,10 +68,9 @@ another way, or its docstring says that it does not.
 
 from __future__ import annotations
 
-from fastnn.kernels._cuda import to_device, to_host
-from fastnn.kernels._door import door
-from fastnn.kernels._jit import get_num_threads, set_num_threads
-from fastnn.kernels._pool import clear_pool, set_pool_limit
+from fastnn._device import to_device, to_host
+from fastnn.kernels._cpu.threads import get_num_threads, set_num_threads
+from fastnn.kernels._memory import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import (
     add,
@@ -22,14 +81,10 @@ from fastnn.kernels.activation import (
     gelu_backward,
     leaky_relu,
     leaky_relu_backward,
-    log_softmax,
-    log_softmax_backward,
     relu,
     relu_backward,
     sigmoid,
     sigmoid_backward,
-    softmax,
-    softmax_backward,
     tanh,
     tanh_backward,
 )
@@ -53,6 +108,7 @@ from fastnn.kernels.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
+from fastnn.kernels.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from fastnn.kernels.update import adam_update, rmsprop_update, sgd_update
 
 __all__ = [
@@ -108,7 +164,3 @@ __all__ = [
     "to_host",
     "use_target",
 ]
-
-_NO_KERNELS = {"KeptFilters", "clear_pool", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device",
-               "to_host", "use_target"}
-globals().update({name: door(globals()[name]) for name in __all__ if name not in _NO_KERNELS})

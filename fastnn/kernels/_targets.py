@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
+from fastnn import _device
 
 TARGETS = ("naive", "cpu", "cuda")
 
@@ -23,7 +23,7 @@ def _checked(target: str) -> str:
     if target not in TARGETS:
         raise ValueError(f"target: expected one of {TARGETS}, got {target!r}")
     if target == "cuda":
-        _cuda.require()
+        _device.require()
     return target
 
 
@@ -53,7 +53,7 @@ def use_target(target: str) -> Iterator[None]:
 def implementation(family: str, target: str | None, x: Any) -> ModuleType:
     """Return the module that implements the kernels of `family` (a package's name) on `target`, for arrays like x."""
     target = _target.get() if target is None else _checked(target)
-    if type(x) is np.ndarray or not _cuda.is_device(x):
+    if type(x) is np.ndarray or not _device.is_device(x):
         if target == "cuda":
             raise TypeError("target 'cuda': expected arrays on a GPU, got NumPy arrays; move them with "
                             "fastnn.to_device")

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from fastnn import random
-from fastnn.kernels._arrays import as_int
+from fastnn._checks import as_int
 from fastnn.nn import (
     GELU,
     BatchNorm1d,

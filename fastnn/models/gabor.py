@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_int
+from fastnn._checks import Array, as_int
 from fastnn.nn import Backward, Module, once
 
 

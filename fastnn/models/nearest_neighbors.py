@@ -9,9 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import kernels, random
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import as_int
+from fastnn import _device, kernels, random
+from fastnn._checks import as_int
 
 
 class KNearestNeighbors:
@@ -165,7 +164,7 @@ def cross_validate(points: NDArray[Any], labels: NDArray[Any], ks: Sequence[int]
 
 
 def _array(samples: Any) -> Any:
-    return samples if _cuda.is_device(samples) or _cuda.is_foreign(samples) else np.asarray(samples)
+    return samples if _device.is_device(samples) or _device.is_foreign(samples) else np.asarray(samples)
 
 
 def _rows(samples: NDArray[Any]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fastnn import random
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 from fastnn.nn import (
     AdaptiveAvgPool2d,
     Backward,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_float
+from fastnn._checks import Array, as_float
 from fastnn.nn.module import Backward, Module, once
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, zip_longest
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 from fastnn.nn.linear import Conv2d
 from fastnn.nn.module import Backward, Module, once
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fastnn import kernels, random
-from fastnn.kernels import _cuda, activation
-from fastnn.kernels._arrays import Array, as_array, as_float, check_shape, empty_beside
-from fastnn.kernels._targets import implementation
+from fastnn import _device, kernels, random
+from fastnn._checks import Array, as_array, as_float, check_shape
+from fastnn.kernels.activation import dropout_mask
 from fastnn.nn.module import Backward, Module, once, state_lock
 
 
@@ -67,10 +64,6 @@ class Dropout(Module):
         # In a step the layer's own number plays no part: no checkpoint holds it, and a copy has the same.
         seed, *counters = draw
         rng = random.generator(seed, "dropout", *counters)
-        if not _cuda.is_device(x):
+        if not _device.is_device(x):
             return rng.random(x.shape, np.float32) >= self.p
-        state: Any = rng.bit_generator.state
-        mask = empty_beside(x, x.shape, np.bool_)
-        run = implementation(activation.__name__, None, x)
-        run.dropout_mask(tuple(map(int, state["state"]["key"])), self.p, mask.reshape(-1))
-        return mask
+        return dropout_mask(x, rng.bit_generator, self.p)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnn.kernels._arrays import Array, as_float
+from fastnn._checks import Array, as_float
 
 Init: TypeAlias = Callable[[tuple[int, ...], np.random.Generator, DTypeLike], Array]
 

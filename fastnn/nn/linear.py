@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
-from fastnn.kernels._arrays import Array, IntPair, as_floats, as_int, as_pair, check_shape, check_size
+from fastnn._checks import Array, IntPair, as_floats, as_int, as_pair, check_shape, check_size
 from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
 from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_float
+from fastnn._checks import Array, as_float
 from fastnn.nn.module import Backward, Module, once
 
 

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnn import kernels
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import FLOATS, Array
+from fastnn import _device, kernels
+from fastnn._checks import FLOATS, Array
 
 Backward: TypeAlias = Callable[..., Any]
 Forward: TypeAlias = Callable[..., tuple[Any, Backward]]
@@ -112,11 +111,11 @@ class Parameter:
     """
 
     def __init__(self, data: Array, grad: Array | None = None, requires_grad: bool = True) -> None:
-        on_device = _cuda.is_device(data)
+        on_device = _device.is_device(data)
         if not (on_device or isinstance(data, np.ndarray)) or data.dtype not in FLOATS:
             raise TypeError("data: expected a NumPy or CuPy array of float32 or float64, got "
                             f"{data.dtype if isinstance(data, np.ndarray) or on_device else type(data).__name__}")
-        self.data = _cuda.contiguous("data", data) if on_device else np.require(data, requirements=["C", "A", "W"])
+        self.data = _device.contiguous("data", data) if on_device else np.require(data, requirements=["C", "A", "W"])
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         if grad is not None:
@@ -363,15 +362,15 @@ class Module:
 
 def beside(like: Array, array: Array) -> Array:
     """Return an array where another one lies: as it is, or a copy on the host or the GPU."""
-    if _cuda.is_device(like):
-        return _cuda.to_device(array)
-    return _cuda.to_host(array) if _cuda.is_device(array) else array
+    if _device.is_device(like):
+        return _device.to_device(array)
+    return _device.to_host(array) if _device.is_device(array) else array
 
 
 def _turn(device_or_dtype: Any) -> Callable[[Array], Array]:
     """Return what brings an array to a device or into a dtype."""
-    if isinstance(device_or_dtype, str) and device_or_dtype in _cuda.DEVICES:
-        return _cuda.DEVICES[device_or_dtype]
+    if isinstance(device_or_dtype, str) and device_or_dtype in _device.DEVICES:
+        return _device.DEVICES[device_or_dtype]
     try:
         dtype: Any = np.dtype(device_or_dtype)
     except TypeError:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, channels_last, check_rank
+from fastnn._checks import Array, as_float, as_floats, as_int, channels_last, check_rank
 from fastnn.nn.activation import ReLU
 from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, state_lock
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, IntPair, as_int, as_pair, check_shape
+from fastnn._checks import Array, IntPair, as_int, as_pair, check_shape
 from fastnn.kernels.pooling import as_output_size, as_stride
 from fastnn.nn.module import Backward, Module, keeps, once
 

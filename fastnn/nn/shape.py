@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_array, check_shape
+from fastnn._checks import Array, as_array, check_shape
 from fastnn.nn.module import Backward, Module, once
 
 

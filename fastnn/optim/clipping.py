@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import as_float
+from fastnn import _device
+from fastnn._checks import as_float
 from fastnn.nn.module import Parameter
 
 
@@ -44,12 +44,12 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Any:
     """
     max_norm = as_float("max_norm", max_norm, 0)
     grads = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
-    on_device = any(_cuda.is_device(grad) for _, grad in grads)
+    on_device = any(_device.is_device(grad) for _, grad in grads)
     with np.errstate(over="ignore", invalid="ignore"):
-        unit, root = _norm([grad for _, grad in grads], _cuda.xp if on_device else np)
+        unit, root = _norm([grad for _, grad in grads], _device.xp if on_device else np)
         factor = max_norm / unit / (root + 1e-6 / unit)
         if on_device:
-            factor = _cuda.xp.minimum(factor, 1.0)
+            factor = _device.xp.minimum(factor, 1.0)
         if on_device or not factor >= 1:
             for parameter, grad in grads:
                 scaled = grad * factor.astype(grad.dtype)
@@ -91,4 +91,4 @@ def clip_grad_value_(parameters: Iterable[Parameter], value: float) -> None:
     for parameter in parameters:
         if parameter.grad is not None:
             clipped = np.clip(parameter.grad, -value, value)
-            parameter.grad = clipped if _cuda.is_device(clipped) else np.asarray(clipped)
+            parameter.grad = clipped if _device.is_device(clipped) else np.asarray(clipped)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
-from fastnn.kernels._arrays import Array, as_float, check_written, own_memory
+from fastnn._checks import Array, as_float, check_written, own_memory
 from fastnn.nn.module import Module, Parameter, beside, checked_state
 
 Group = dict[str, Any]

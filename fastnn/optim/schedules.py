@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, as_float, as_int
+from fastnn._checks import Array, as_float, as_int
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from typing import Any, ClassVar, Literal, TypeAlias, Union, cast, get_args, get
 
 import llvmlite.binding
 
-from fastnn import kernels
+from fastnn import _device, kernels
+from fastnn._checks import as_int
 from fastnn._files import as_path, read_json
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import as_int
 from fastnn.recipes.space import Space
 from fastnn.training._folder import check_free, hold
 from fastnn.training._interrupts import Interrupts
@@ -155,14 +154,14 @@ class Recipe(ABC):
 
     def placed(self, array: Any) -> Any:
         """Return an array where the recipe computes."""
-        return _cuda.DEVICES[self.device](array)
+        return _device.DEVICES[self.device](array)
 
     def check_device(self) -> None:
         """Raise an error where there is no such device."""
         if self.device not in get_args(Device):
             raise ValueError(f"device: expected one of {', '.join(get_args(Device))}, got {self.device!r}")
         if self.device == "cuda":
-            _cuda.require()
+            _device.require()
 
     def check_data_dir(self) -> None:
         """Raise an error where data_dir is no folder; make it absolute, since the run may be resumed from elsewhere."""
@@ -234,7 +233,7 @@ def numbers(name: str) -> list[int]:
 def machine(device: Device = "cpu") -> str:
     """Return what runs are timed on."""
     host = f"{llvmlite.binding.get_host_cpu_name()}, {kernels.get_num_threads()} threads"
-    return f"{_cuda.gpu()}; {host}" if device == "cuda" else host
+    return f"{_device.gpu()}; {host}" if device == "cuda" else host
 
 
 def called(recipe: type[Recipe]) -> str:

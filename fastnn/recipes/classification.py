@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
-from fastnn.kernels._arrays import as_int
+from fastnn._checks import as_int
 from fastnn.recipes.base import CHANGEABLE, CONFIG, Recipe, check_above_0, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata

@@ -133,7 +133,7 @@ class Regression(Recipe):
         model = models.FullyConnectedNet(width, (256, 256, 256), 1, activation="tanh" if cured else "relu",
                                          init="xavier_normal", loss="mse", seed=seed)
         if not cured:
-            _spread(model, seed)
+            _draw_parameters(model, seed)
         optimizer: optim.Optimizer = (optim.Adam(model.parameters(), 0.001) if cured else
                                       optim.SGD(model.parameters(), 0.01, momentum=0.9))
         trainer = training.Trainer(model, nn.MSELoss(), optimizer, seed=seed, device=self.device, progress=False,
@@ -142,7 +142,7 @@ class Regression(Recipe):
         return lambda points: kernels.to_host(model(self.placed(features(points))))[:, 0]
 
 
-def _spread(model: nn.Module, seed: int) -> None:
+def _draw_parameters(model: nn.Module, seed: int) -> None:
     """Draw weights and biases from U(-b, b) with b = 1 / sqrt(inputs), torch's defaults.
 
     Without biases of its own each unit of a network on one number bends at 0, and nowhere else.

@@ -29,8 +29,8 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn import kernels, random, training
+from fastnn._checks import as_int
 from fastnn._files import as_path, open_file
-from fastnn.kernels._arrays import as_int
 from fastnn.recipes.base import RUNS, Recipe, called, numbers
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space

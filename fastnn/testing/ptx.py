@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
+from fastnn import _device
 
 
 class Compiled:
@@ -50,8 +50,8 @@ def compiling(capability: tuple[int, int]) -> Iterator[Compiled]:
     >>> compiled.names()                                            # doctest: +SKIP
     {'fastnn.kernels.activation.cuda.unary'}
     """
-    if _cuda.SIMULATED or not hasattr(_cuda, "cuda"):
-        raise _cuda.CudaUnavailableError(_cuda.compiler)
+    if _device.SIMULATED or not hasattr(_device, "cuda"):
+        raise _device.CudaUnavailableError(_device.compiler)
     types = _types(capability)
     compiled = Compiled()
 
@@ -60,14 +60,14 @@ def compiling(capability: tuple[int, int]) -> Iterator[Compiled]:
         function = kernel.py_func
         key = f"{function.__module__}.{function.__qualname__}", signature, kernel
         if key not in compiled.kernels:
-            compiled.kernels[key] = _cuda.cuda.compile_ptx(
+            compiled.kernels[key] = _device.cuda.compile_ptx(
                 function, signature, cc=capability, launch_bounds=kernel.targetoptions.get("launch_bounds"))[0]
 
-    _cuda.redirect(launch)
+    _device.redirect(launch)
     try:
         yield compiled
     finally:
-        _cuda.redirect(None)
+        _device.redirect(None)
 
 
 def _types(capability: tuple[int, int]) -> Any:
@@ -75,7 +75,7 @@ def _types(capability: tuple[int, int]) -> Any:
 
     What a kernel calls stays compiled for the first one: a process is for one capability.
     """
-    if _cuda.compiler == "numba-cuda-mlir":
+    if _device.compiler == "numba-cuda-mlir":
         from numba_cuda_mlir import tools, types
 
         tools._cached_cc = capability

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels
-from fastnn.kernels._arrays import as_float, as_int
+from fastnn._checks import as_float, as_int
 from fastnn.training.checkpoint import Tensors, part
 from fastnn.training.metrics import Evaluation, Record
 

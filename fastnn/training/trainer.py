@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn import kernels, random
+from fastnn import _device, kernels, random
+from fastnn._checks import as_float, as_int
 from fastnn._files import as_path
 from fastnn.data import DataLoader
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import as_float, as_int
 from fastnn.nn import Module, Parameter
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fastnn.training._extra import require
@@ -239,8 +238,8 @@ class Trainer:
                 raise ValueError(f"{name}: expected a number above 0 or None, got {limit!r}")
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function of the epochs done, or None, got {schedule!r:.100}")
-        if not isinstance(device, str) or device not in _cuda.DEVICES:
-            raise ValueError(f"device: expected one of {', '.join(_cuda.DEVICES)}, got {device!r}")
+        if not isinstance(device, str) or device not in _device.DEVICES:
+            raise ValueError(f"device: expected one of {', '.join(_device.DEVICES)}, got {device!r}")
         self.device = device
         self.model = model.to(device)
         self.loss = loss.to(device)
@@ -629,9 +628,9 @@ class Trainer:
                    for state, array in self.optimizer._states.get(place, {}).items()]
         arrays = [(name, array) for name, array in arrays if array.dtype.kind == "f"]
         # On a GPU sums, finite as long as all of an array is, are waited for once.
-        sums = sum(array.sum(dtype=np.float64) for _, array in arrays if _cuda.is_device(array))
+        sums = sum(array.sum(dtype=np.float64) for _, array in arrays if _device.is_device(array))
         if math.isfinite(float(sums)):
-            arrays = [(name, array) for name, array in arrays if not _cuda.is_device(array)]
+            arrays = [(name, array) for name, array in arrays if not _device.is_device(array)]
         return next((name for name, array in arrays if not np.isfinite(kernels.to_host(array)).all()), None)
 
     def _diverged(self, what: str, fault: str | None = None, since: int | None = None) -> DivergedError:
@@ -929,9 +928,9 @@ def _count_correct(scores: NDArray[Any], targets: NDArray[Any]) -> Any:
     if not _is_classification(scores, targets):
         return None
     correct = (scores.argmax(1) == targets).sum()
-    return correct if _cuda.is_device(correct) else int(correct)
+    return correct if _device.is_device(correct) else int(correct)
 
 
 def _double(loss: Any) -> Any:
     """Return a loss as float64, which sums of many need: a float, or an array on the GPU."""
-    return loss.astype(np.float64) if _cuda.is_device(loss) else float(loss)
+    return loss.astype(np.float64) if _device.is_device(loss) else float(loss)

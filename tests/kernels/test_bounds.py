@@ -17,8 +17,7 @@ import pytest
 from numba import config
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import KERNELS
 
 Array = np.ndarray
@@ -463,7 +462,7 @@ def test_no_error_is_above_the_documented_bound_on_a_gpu(name: str, dtype: Any) 
                                         **options)
         return tuple(map(fastnn.to_host, result)) if isinstance(result, tuple) else fastnn.to_host(result)
 
-    search(name, dtype, 4 if _cuda.SIMULATED else DRAWS, run)
+    search(name, dtype, 4 if _device.SIMULATED else DRAWS, run)
 
 
 # --- in the range, though what leads there is not --------------------------------------------------------------------

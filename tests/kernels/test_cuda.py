@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import KERNELS, Call, Kernel, assert_close
 
 # The simulator's threads know nothing of numpy.errstate.
@@ -18,7 +17,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarni
 
 ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
 CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
-MOST = 1500 if _cuda.SIMULATED else 1 << 30     # numbers in the arguments of a call
+MOST = 1500 if _device.SIMULATED else 1 << 30     # numbers in the arguments of a call
 
 
 def samples(row: Kernel, dtype: np.dtype) -> Iterator[Call]:
@@ -33,7 +32,7 @@ def run(row: Kernel, call: Call, **options: Any) -> tuple:
 def on_device(row: Kernel, call: Call, **options: Any) -> tuple:
     """The same on the GPU, all copied to the host."""
     found = row.results(call.copy().map(fastnn.to_device), **options)
-    assert all(array is None or _cuda.is_device(array) for array in found)
+    assert all(array is None or _device.is_device(array) for array in found)
     return tuple([None if array is None else fastnn.to_host(array) for array in found])
 
 
@@ -54,7 +53,7 @@ def test_cuda_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
                      gradient=row.name.endswith("_backward"), what=f"{row.name}{call.kwargs}")
         for ours, naive in zip(found, truth):
             assert ours is None or dtype != np.float64 or ours.dtype == np.asarray(naive).dtype
-        if not _cuda.SIMULATED:
+        if not _device.SIMULATED:
             for _ in range(3):
                 assert_same_bits(on_device(row, call), found)
 
@@ -63,7 +62,7 @@ def test_cuda_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_inf_travel_as_in_naive(row: Kernel, value: float) -> None:
     for call in samples(row, np.dtype(np.float32)):
-        if _cuda.SIMULATED and sum(array.size for array in call.arrays()) > 200:
+        if _device.SIMULATED and sum(array.size for array in call.arrays()) > 200:
             continue
         for position, array in enumerate(call.args):
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
@@ -137,12 +136,12 @@ def test_no_samples_give_gradients_of_zero_by_the_weights() -> None:
 
 def test_other_libraries_arrays_come_back_as_they_came() -> None:
     x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32)
-    theirs = _cuda.cuda.to_device(x), _cuda.cuda.to_device(y)
+    theirs = _device.cuda.to_device(x), _device.cuda.to_device(y)
     result = kernels.add(*theirs)
     assert type(result) is type(theirs[0])
     np.testing.assert_array_equal(result.copy_to_host(), x + y)
     np.testing.assert_array_equal(fastnn.to_host(result), x + y)
-    out = _cuda.cuda.to_device(y)
+    out = _device.cuda.to_device(y)
     assert kernels.add(*theirs, out=out) is out
     np.testing.assert_array_equal(out.copy_to_host(), x + y)
     ours = kernels.add(fastnn.to_device(x), theirs[1])          # of both kinds: as the one that had to be viewed

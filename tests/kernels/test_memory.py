@@ -12,7 +12,7 @@ import pytest
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels._arrays import check_written
+from fastnn._checks import check_written
 from fastnn.testing import KERNELS, Call, Kernel
 
 Layout = Callable[[Any, int, np.ndarray], Any]
@@ -126,10 +126,10 @@ def test_elements_of_what_is_written_share_no_memory(row: Kernel) -> None:
 @pytest.mark.cuda
 def test_elements_of_what_is_written_on_a_gpu_share_no_memory() -> None:
     x, out = fastnn.to_device(np.ones((3, 4))), fastnn.to_device(np.zeros((3, 1)))
-    from fastnn.kernels import _cuda
+    from fastnn import _device
 
     with pytest.raises(ValueError, match="out: expected memory of its own for each element"):
-        kernels.relu(x, out=_cuda.xp.broadcast_to(out, (3, 4)))
+        kernels.relu(x, out=_device.xp.broadcast_to(out, (3, 4)))
     by_columns = fastnn.to_device(np.zeros((4, 3))).T
     assert kernels.relu(x, out=by_columns) is by_columns
 

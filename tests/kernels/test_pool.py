@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.kernels import _pool
+from fastnn.kernels import _memory
 
 SHAPE = (300, 1024)
 SIZE = 4 * 300 * 1024
@@ -20,7 +20,7 @@ SIZE = 4 * 300 * 1024
 
 @pytest.fixture(autouse=True)
 def own_pool(monkeypatch):
-    monkeypatch.setattr(_pool, "_pool", _pool._Pool())
+    monkeypatch.setattr(_memory, "_pool", _memory._Pool())
 
 
 def address(array):
@@ -28,7 +28,7 @@ def address(array):
 
 
 def new():
-    return _pool.empty(SHAPE, np.float32)
+    return _memory.empty(SHAPE, np.float32)
 
 
 def test_memory_of_a_dead_array_is_used_again():
@@ -68,13 +68,13 @@ def test_a_torch_tensor_keeps_memory():
 
 
 def test_small_arrays_are_numpys_own():
-    assert _pool.empty((8, 8), np.float32).base is None
-    assert not _pool._pool.leases
+    assert _memory.empty((8, 8), np.float32).base is None
+    assert not _memory._pool.leases
 
 
 def blocks():
     """The pool's idle blocks, once what it knows of them was looked through."""
-    pool = _pool._pool
+    pool = _memory._pool
     pool.shrink(pool.limit)
     assert pool.sizes == sorted(block.size for block in pool.idle)
     assert pool.sizes == [block.size for block in pool.idle]
@@ -104,8 +104,8 @@ def test_idle_memory_is_bounded_and_cleared():
 
 def test_slabs_not_used_lately_make_room():
     fastnn.set_pool_limit(2 * SIZE)
-    old = [_pool.empty((SIZE,), np.uint8) for _ in range(2)]
-    other = [_pool.empty((SIZE // 2,), np.uint8) for _ in range(2)]
+    old = [_memory.empty((SIZE,), np.uint8) for _ in range(2)]
+    other = [_memory.empty((SIZE // 2,), np.uint8) for _ in range(2)]
     del old
     del other
     assert [block.size for block in blocks()] == [SIZE // 2, SIZE // 2, SIZE]
@@ -113,7 +113,7 @@ def test_slabs_not_used_lately_make_room():
 
 def test_smaller_arrays_share_the_memory_of_a_larger_one():
     place = address(new())
-    parts = [_pool.empty((SIZE // 3,), np.uint8) for _ in range(3)]
+    parts = [_memory.empty((SIZE // 3,), np.uint8) for _ in range(3)]
     assert [address(part) - place for part in parts] == [0, SIZE // 3, 2 * SIZE // 3]
     middle = parts.pop(1)
     parts.clear()
@@ -124,17 +124,17 @@ def test_smaller_arrays_share_the_memory_of_a_larger_one():
 
 
 def test_a_small_array_does_not_keep_a_large_slab():
-    large = _pool.empty((17 << 17,), np.uint8)
+    large = _memory.empty((17 << 17,), np.uint8)
     begin, end = address(large), address(large) + large.nbytes
     del large
-    assert not begin <= address(_pool.empty((1 << 17,), np.uint8)) < end
-    assert begin <= address(_pool.empty((17 << 13,), np.uint8)) < end
+    assert not begin <= address(_memory.empty((1 << 17,), np.uint8)) < end
+    assert begin <= address(_memory.empty((17 << 13,), np.uint8)) < end
 
 
 def test_sizes_that_change_take_little_more_than_was_ever_in_use():
     """SIZE bytes in 1, 2, ... 8 arrays in turn: a pool of buffers by size would keep eight times as many."""
     for step in range(40):
-        arrays = [_pool.empty((SIZE // (1 + step % 8),), np.uint8) for _ in range(1 + step % 8)]
+        arrays = [_memory.empty((SIZE // (1 + step % 8),), np.uint8) for _ in range(1 + step % 8)]
         del arrays
         assert sum(block.slab.nbytes for block in blocks() if block.begin == 0) <= SIZE * 5 / 4
 
@@ -142,10 +142,10 @@ def test_sizes_that_change_take_little_more_than_was_ever_in_use():
 def test_memory_is_numpys_while_another_call_is_inside():
     """As where an array dies, or another thread asks, in the middle of a call."""
     first = new()
-    with _pool._pool.lock:
+    with _memory._pool.lock:
         assert new().base is None
         del first
-        assert _pool._pool.live_bytes == SIZE
+        assert _memory._pool.live_bytes == SIZE
     assert [block.size for block in blocks()] == [SIZE]
 
 
@@ -155,7 +155,7 @@ def test_no_memory_is_lost_or_shared():
         if len(arrays) > 40 or (arrays and rng.random() < 0.45):
             del arrays[list(arrays)[rng.integers(len(arrays))]]
         else:
-            arrays[step] = _pool.empty((int(2 ** rng.uniform(17, 22)),), np.uint8)
+            arrays[step] = _memory.empty((int(2 ** rng.uniform(17, 22)),), np.uint8)
             arrays[step][[0, -1]] = step % 251
         if step % 100 == 0:
             blocks()
@@ -164,7 +164,7 @@ def test_no_memory_is_lost_or_shared():
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(places))
     arrays.clear()
     assert all(block.size == block.slab.nbytes for block in blocks())
-    assert _pool._pool.idle_bytes <= _pool._pool.most_live * 9 / 8
+    assert _memory._pool.idle_bytes <= _memory._pool.most_live * 9 / 8
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, True, "1 GB"])
@@ -184,7 +184,7 @@ def test_threads_never_share_memory():
 
     def work(mark):
         for step in range(300):
-            arrays = [_pool.empty((20_000 + 1000 * (step % 3),), np.int64) for _ in range(3)]
+            arrays = [_memory.empty((20_000 + 1000 * (step % 3),), np.int64) for _ in range(3)]
             for i, array in enumerate(arrays):
                 array[:] = mark + i
             failures.extend(1 for i, array in enumerate(arrays) if not (array == mark + i).all())
@@ -195,7 +195,7 @@ def test_threads_never_share_memory():
     for thread in threads:
         thread.join()
     assert not failures
-    assert not _pool._pool.leases
+    assert not _memory._pool.leases
     assert all(block.size == block.slab.nbytes for block in blocks())
 
 
@@ -204,11 +204,11 @@ def test_a_forked_child_has_a_pool_of_its_own():
     code = """
 import os, numpy as np
 from fastnn.kernels import _pool
-kept, idle = _pool.empty((100_000,), np.float64), _pool.empty((100_000,), np.float64)
+kept, idle = _memory.empty((100_000,), np.float64), _memory.empty((100_000,), np.float64)
 kept[:] = 1
 del idle
 child = os.fork()
-mine = _pool.empty((100_000,), np.float64)
+mine = _memory.empty((100_000,), np.float64)
 mine[:] = 2 + (child == 0)
 if child == 0:
     os._exit(0 if (kept == 1).all() and (mine == 3).all() else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels import _jit
+from fastnn.kernels._cpu import launch
+from fastnn.kernels._door import door
 from fastnn.testing import KERNELS, Call, Kernel, assert_close, numeric_gradient
 
 ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
@@ -33,6 +35,13 @@ def test_every_public_kernel_is_in_the_table() -> None:
     others = {"use_target", "get_num_threads", "set_num_threads", "clear_pool", "set_pool_limit", "KeptFilters",
               "to_device", "to_host"}
     assert set(KERNELS) == set(kernels.__all__) - others
+
+
+def test_every_public_kernel_passes_the_door_where_it_is_defined() -> None:
+    for name in KERNELS:
+        kernel = getattr(kernels, name)
+        assert kernel.__code__ is door(lambda: None).__code__
+        assert getattr(sys.modules[kernel.__module__], name) is kernel
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)
@@ -230,7 +239,7 @@ def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch
     for call in row.calls(dtype):
         fastnn.set_num_threads(1)
         expected = run(row, call)
-        monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
+        monkeypatch.setattr(launch, "PARALLEL_WORK", 0)
         for threads in (2, 3, 8):
             fastnn.set_num_threads(threads)
             assert_same_bits(run(row, call), expected)
@@ -240,7 +249,7 @@ def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch
 
 @pytest.mark.parametrize(("row", "dtype"), CASES)
 def test_concurrent_callers(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
+    monkeypatch.setattr(launch, "PARALLEL_WORK", 0)
     calls = list(row.calls(dtype))
     expected = [run(row, call) for call in calls]
     results: list[list[tuple]] = [[] for _ in range(4)]

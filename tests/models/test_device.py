@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import data, models, nn, optim, random, training
+from fastnn import _device, data, models, nn, optim, random, training
 from fastnn.cli.gradients import _cases
-from fastnn.kernels import _cuda
 from fastnn.models.nearest_neighbors import cross_validate
 
 pytestmark = pytest.mark.cuda
@@ -53,7 +52,7 @@ def test_nearest_neighbours() -> None:
     for ours, theirs in zip(device.neighbors(fastnn.to_device(points[:3])), host.neighbors(points[:3])):
         np.testing.assert_allclose(fastnn.to_host(ours), theirs, rtol=1e-6)
     np.testing.assert_array_equal(device.predict(fastnn.to_device(points)), host.predict(points))
-    theirs = _cuda.cuda.to_device(points.reshape(8, 4))
+    theirs = _device.cuda.to_device(points.reshape(8, 4))
     distances = models.KNearestNeighbors(3).fit(theirs, labels).neighbors(theirs)[0]
     assert type(distances) is type(theirs)                     # searched there, not copied to the host
     np.testing.assert_array_equal(cross_validate(fastnn.to_device(points), labels, [1, 2], folds=2),

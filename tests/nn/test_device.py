@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import nn, random
-from fastnn.kernels import _cuda
+from fastnn import _device, nn, random
 from fastnn.testing import assert_close
 
 pytestmark = pytest.mark.cuda
@@ -54,7 +53,7 @@ def passed(layer: nn.Module, x: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("layer", [nn.Flatten(), nn.Dropout(0.5), nn.BatchNorm1d(2)], ids=str)
 def test_arrays_of_other_libraries_are_for_kernels(layer: nn.Module) -> None:
     """A layer may do more with its input than hand it to kernels."""
-    x = _cuda.cuda.to_device(np.ones((2, 2), np.float32))
+    x = _device.cuda.to_device(np.ones((2, 2), np.float32))
     with pytest.raises(TypeError, match=r"^x: expected a NumPy or CuPy array, got .*; give cupy.asarray\(x\)"):
         layer.to("cuda").forward(x)
 
@@ -66,7 +65,7 @@ def test_a_layer_does_what_it_does_on_the_host(name: str, nothing_waits: Any) ->
     expected = passed(built(make), x)
     layer, placed = built(make).to("cuda"), fastnn.to_device(x)
     found = passed(layer, placed)
-    assert all(_cuda.is_device(array) for array in (*found[:2], found[-1], *(p.grad for p in layer.parameters())))
+    assert all(_device.is_device(array) for array in (*found[:2], found[-1], *(p.grad for p in layer.parameters())))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(fastnn.to_host(ours), theirs, rtol=1e-9, atol=1e-12)
 
@@ -90,7 +89,7 @@ def test_a_loss_stays_on_the_gpu(loss: nn.Module, nothing_waits: Any) -> None:
 
     placed = fastnn.to_device(scores), fastnn.to_device(truth)
     nothing_waits(step)
-    assert all(map(_cuda.is_device, results))
+    assert all(map(_device.is_device, results))
     assert results[0].shape == ()
     assert_close([fastnn.to_host(result) for result in results], [np.asarray(expected), backward()], dtype=np.float64)
 
@@ -116,7 +115,7 @@ def test_parameters_gradients_and_buffers_move() -> None:
     before = [array.copy() for array in arrays(model)]
     state = model.state_dict()
     assert model.to("cuda") is model
-    assert all(map(_cuda.is_device, arrays(model)))
+    assert all(map(_device.is_device, arrays(model)))
     assert type(model[1].num_batches_tracked) is np.ndarray        # the host counts
     for name, array in model.state_dict().items():
         assert type(array) is np.ndarray
@@ -129,7 +128,7 @@ def test_parameters_gradients_and_buffers_move() -> None:
 
 def test_dtypes_change_there_too() -> None:
     model = trained_once().to("cuda").to(np.float64)
-    assert all(_cuda.is_device(array) and array.dtype == np.float64 for array in arrays(model))
+    assert all(_device.is_device(array) and array.dtype == np.float64 for array in arrays(model))
 
 
 def test_a_state_loads_wherever_the_module_lies() -> None:
@@ -139,7 +138,7 @@ def test_a_state_loads_wherever_the_module_lies() -> None:
         for device in ("cpu", "cuda"):
             model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to(device)
             model.load_state_dict(given)
-            assert _cuda.is_device(model[0].weight.data) == (device == "cuda")
+            assert _device.is_device(model[0].weight.data) == (device == "cuda")
             for name, array in model.state_dict().items():
                 np.testing.assert_array_equal(array, state[name], strict=True)
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to("cuda")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import nn, optim, random
-from fastnn.kernels import _cuda
+from fastnn import _device, nn, optim, random
 from fastnn.testing import assert_close
 
 pytestmark = pytest.mark.cuda
@@ -34,7 +33,7 @@ def set_gradients(model: nn.Module, step: int) -> None:
     rng = random.generator(0, "gradients", step)
     for parameter in model.parameters():
         grad = np.asarray(rng.standard_normal(parameter.data.shape))
-        parameter.grad = fastnn.to_device(grad) if _cuda.is_device(parameter.data) else grad
+        parameter.grad = fastnn.to_device(grad) if _device.is_device(parameter.data) else grad
 
 
 def trained(make: Callable[[Any], optim.Optimizer], *devices: str) -> tuple[nn.Module, optim.Optimizer]:
@@ -63,7 +62,7 @@ def test_the_state_is_where_the_parameters_are(name: str) -> None:
         assert_same(other.state_dict(), model.state_dict())
         assert_same(moved.state_dict(), optimizer.state_dict())
         for state in moved._states.values():
-            assert {key: _cuda.is_device(array) for key, array in state.items()} == {
+            assert {key: _device.is_device(array) for key, array in state.items()} == {
                 key: devices[-1] == "cuda" and key != "step" for key in state}
 
 
@@ -97,7 +96,7 @@ def test_clipping_agrees_and_does_not_wait(limit: float, nothing_waits: Any) -> 
     norms: list[Any] = []
     expected = optim.clip_grad_norm_(here.parameters(), limit)
     nothing_waits(lambda: norms.append(optim.clip_grad_norm_(there.parameters(), limit)))
-    assert _cuda.is_device(norms[0])
+    assert _device.is_device(norms[0])
     assert norms[0].shape == ()
     assert float(norms[0]) == pytest.approx(expected, rel=1e-12)
     assert_gradients(there, here)
@@ -108,7 +107,7 @@ def test_clipping_agrees_and_does_not_wait(limit: float, nothing_waits: Any) -> 
 
 def assert_gradients(there: nn.Module, here: nn.Module) -> None:
     for ours, theirs in zip(there.parameters(), here.parameters(), strict=True):
-        assert _cuda.is_device(ours.grad)
+        assert _device.is_device(ours.grad)
         assert ours.grad.dtype == theirs.grad.dtype
         np.testing.assert_allclose(fastnn.to_host(ours.grad), theirs.grad, rtol=1e-12)
 

@@ -10,8 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from fastnn import data, models, nn, recipes
-from fastnn.kernels import _cuda
+from fastnn import _device, data, models, nn, recipes
 
 pytestmark = pytest.mark.cuda
 
@@ -36,7 +35,7 @@ def test_a_run_can_be_measured_on_either_device(tmp_path: Path, capsys: pytest.C
     on_device = Tiny(epochs=2, batch_size=6, run_dir=tmp_path, device="cuda")
     on_device.run()
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["machine"].startswith(f"{_cuda.gpu()}; ")
+    assert results["machine"].startswith(f"{_device.gpu()}; ")
     own = f"{Tiny.__module__}:Tiny"
     assert results["command"] == f"fastnn train {own} --device cuda --epochs 2 --batch-size 6"
     assert json.loads((tmp_path / "config.json").read_text())["device"] == "cuda"

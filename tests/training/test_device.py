@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import data, nn, optim, random, training
-from fastnn.kernels import _cuda
+from fastnn import _device, data, nn, optim, random, training
 from fastnn.training import trainer as trainer_module
 
 # The simulator's threads know nothing of numpy.errstate.
@@ -50,7 +49,7 @@ def test_it_learns_what_it_learns_on_the_host() -> None:
     for ours, theirs in zip(device.records, host.records, strict=True):
         assert timeless(ours) == pytest.approx(timeless(theirs), rel=1e-10)
         assert all(isinstance(value, int | float) for value in ours.values())
-    assert all(_cuda.is_device(parameter.data) for parameter in runs[1].model.parameters())
+    assert all(_device.is_device(parameter.data) for parameter in runs[1].model.parameters())
 
 
 def test_a_step_does_not_wait(nothing_waits: Any) -> None:
@@ -62,22 +61,22 @@ def test_a_step_does_not_wait(nothing_waits: Any) -> None:
     def step() -> None:
         *inputs, targets = run._placed(batch)
         loss, correct = run._step(inputs, targets)
-        assert _cuda.is_device(loss)
-        assert _cuda.is_device(correct)
+        assert _device.is_device(loss)
+        assert _device.is_device(correct)
 
     nothing_waits(step)
 
 
-@pytest.mark.skipif(not _cuda.SIMULATED, reason="the simulator counts copies to the host")
+@pytest.mark.skipif(not _device.SIMULATED, reason="the simulator counts copies to the host")
 def test_copies_do_not_grow_with_the_number_of_steps() -> None:
     copies = []
     for batch_size in (4, 2, 1):
         model = nn.Sequential(nn.Linear(3, 2)).to(np.float64)
         run = training.Trainer(model, nn.CrossEntropyLoss(), optim.AdamW(model.parameters(), 0.05), device="cuda",
                                progress=False)
-        before = _cuda.xp.copies_to_host
+        before = _device.xp.copies_to_host
         run.fit(loader(X[:4], batch_size), loader(X[:4], batch_size), epochs=1)
-        copies.append(_cuda.xp.copies_to_host - before)
+        copies.append(_device.xp.copies_to_host - before)
     assert copies[0] == copies[1] == copies[2] < 10
 
 
@@ -92,7 +91,7 @@ def test_callbacks_get_arrays_of_the_gpu() -> None:
     losses, histograms = Losses(), training.WeightHistograms(bins=3)
     run = trainer("cuda", callbacks=[losses, histograms, training.EarlyStopping(1, restore_best=True)])
     history = run.fit(loader(), loader(), epochs=2)
-    assert all(_cuda.is_device(loss) and loss.shape == () for loss in losses.losses)
+    assert all(_device.is_device(loss) and loss.shape == () for loss in losses.losses)
     assert np.mean([float(loss) for loss in losses.losses[:2]]) == pytest.approx(history["train_loss"][0], rel=1e-12)
     assert [counts.sum(1).tolist() for counts in histograms.counts] == [[12, 8]] * (1 + len(history))
 
@@ -143,7 +142,7 @@ def test_a_loss_with_parameters(tmp_path: Path) -> None:
         optimizer = optim.Adam([*model.parameters(), *loss.parameters()], 0.05)
         runs.append(training.Trainer(model, loss, optimizer, device=device, progress=False, run_dir=tmp_path / device))
         runs[-1].fit(loader(), loader(), epochs=2)
-    assert _cuda.is_device(runs[1].loss.factor.data)
+    assert _device.is_device(runs[1].loss.factor.data)
     assert_same_model(runs[1].model, runs[0].model, 1e-10)
     assert_same_model(runs[1].loss, runs[0].loss, 1e-10)
     saved = training.load(tmp_path / "cuda" / "last.safetensors")[0]["loss.factor"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn._checks import Array, as_float, as_labels, check_not_empty, check_rank
 from fastnn.cs231n._common import promoted
-from fastnn.kernels._arrays import Array, as_float, as_labels, check_not_empty, check_rank
 
 
 def scores(W: Array, X: Array) -> tuple[Array, Array, Array]:

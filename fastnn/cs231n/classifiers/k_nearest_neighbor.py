@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn._checks import FLOATS, Array, as_array, as_int, check_rank, check_shape
 from fastnn.cs231n._common import promoted
-from fastnn.kernels._arrays import FLOATS, Array, as_array, as_int, check_rank, check_shape
 
 __all__ = ["KNearestNeighbor"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn._checks import Array, as_array, as_int, as_labels, check_not_empty, check_rank, check_shape
 from fastnn.cs231n._common import course_names, promoted
 from fastnn.cs231n.classifiers._linear import scores
 from fastnn.cs231n.classifiers.linear_svm import svm_loss_vectorized
 from fastnn.cs231n.classifiers.softmax import softmax_loss_vectorized
-from fastnn.kernels._arrays import Array, as_array, as_int, as_labels, check_not_empty, check_rank, check_shape
 
 __all__ = ["LinearClassifier", "LinearSVM", "Softmax"]
 

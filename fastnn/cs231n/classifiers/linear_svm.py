@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import kernels
+from fastnn._checks import Array
 from fastnn.cs231n.classifiers._linear import linear_loss
-from fastnn.kernels._arrays import Array
 
 __all__ = ["svm_loss_naive", "svm_loss_vectorized"]
 

@@ -1,108 +1,85 @@
-"""Activations by chunks of the flat array, and softmax by rows, each in loops that LLVM vectorizes."""
+"""Activations by chunks of the flat array, in loops that LLVM vectorizes: their formulas, for numbers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._elementwise import binary, chunks, unary
-from fastnn.kernels._jit import BlockKernel, block_kernel
-from fastnn.kernels._math import (
-    exp,
-    exp_rows,
-    log_sum_exp,
-    part_of_rows,
-    probability,
-    row_blocks,
-    rows_of_block,
-    sigmoids,
-    slope,
-)
-from fastnn.kernels._math import sigmoid as sigmoid_of
-from fastnn.kernels._math import tanh as tanh_of
-from fastnn.kernels._vectors import (
-    draft,
-    exceeds_caches,
-    finish,
-    row_gaps,
-    row_products,
-    row_sum,
-    use_widest_vectors,
-)
+from fastnn._checks import Array
+from fastnn.kernels._cpu.elementwise import binary, chunks, unary
+from fastnn.kernels._cpu.math import probability, sigmoids, slope
+from fastnn.kernels._cpu.math import sigmoid as sigmoid_of
+from fastnn.kernels._cpu.math import tanh as tanh_of
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)     # of twice the inner line of the tanh form of gelu
 _CUBIC = 0.044715
 _FLAT = 64.0                            # from where on all forms of gelu are 0 or x to rounding
-_NO_OVERFLOW = 2.0**960                 # below the rounding of the largest number, which a difference leaves finite
-
-
-# --- one result an element ---------------------------------------------------------------------------------
+# By what their time an element is, in that of a copy.
+_COSTS = {"sigmoid": 2, "tanh": 2, "gelu": 3, "gelu_tanh": 3, "gelu_backward": 3, "gelu_tanh_backward": 3}
 
 
 @unary
-def _relu(x: Any, option: Any) -> Any:
+def relu(x: Any, option: Any) -> Any:
     zero = type(x)(0)
     return zero if x < zero else x
 
 
 @binary
-def _relu_backward(grad: Any, y: Any, option: Any) -> Any:
+def relu_backward(grad: Any, y: Any, option: Any) -> Any:
     zero = type(y)(0)
     return zero if y <= zero else grad
 
 
 @unary
-def _leaky_relu(x: Any, slope: Any) -> Any:
+def leaky_relu(x: Any, slope: Any) -> Any:
     return x if x > type(x)(0) else slope * x
 
 
 @binary
-def _leaky_relu_backward(grad: Any, x: Any, slope: Any) -> Any:
+def leaky_relu_backward(grad: Any, x: Any, slope: Any) -> Any:
     return grad if x > type(x)(0) else slope * grad
 
 
 @unary
-def _sigmoid(x: Any, option: Any) -> Any:
+def sigmoid(x: Any, option: Any) -> Any:
     return sigmoid_of(x)
 
 
 @binary
-def _sigmoid_backward(grad: Any, y: Any, option: Any) -> Any:
+def sigmoid_backward(grad: Any, y: Any, option: Any) -> Any:
     return grad * y * (type(y)(1) - y)
 
 
 @unary
-def _tanh(x: Any, option: Any) -> Any:
+def tanh(x: Any, option: Any) -> Any:
     return tanh_of(x)
 
 
 @binary
-def _tanh_backward(grad: Any, y: Any, option: Any) -> Any:
+def tanh_backward(grad: Any, y: Any, option: Any) -> Any:
     return grad * (type(y)(1) - y * y)
 
 
 @unary
-def _gelu(x: Any, option: Any) -> Any:
+def gelu(x: Any, option: Any) -> Any:
     return x * probability(x)
 
 
 @binary
-def _gelu_backward(grad: Any, x: Any, option: Any) -> Any:
+def gelu_backward(grad: Any, x: Any, option: Any) -> Any:
     return grad * (slope(x) + type(x)(0) * x)               # NaN for inf, as the formula says
 
 
 @unary
-def _gelu_tanh(x: Any, option: Any) -> Any:
+def gelu_tanh(x: Any, option: Any) -> Any:
     """(1 + tanh(u)) / 2 = sigmoid(2 u), which cancels nowhere."""
     slope, cubic = type(x)(_SLOPE), type(x)(_CUBIC)
     return x * sigmoid_of(slope * (x + cubic * x * x * x))
 
 
 @binary
-def _gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
+def gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
     one, three, slope, cubic, flat = type(x)(1), type(x)(3), type(x)(_SLOPE), type(x)(_CUBIC), type(x)(_FLAT)
     v = x if abs(x) < flat else math.copysign(flat, x)      # whose cube does not overflow
     left, right = sigmoids(slope * (v + cubic * v * v * v))
@@ -110,162 +87,21 @@ def _gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
 
 
 @binary
-def _add(x: Any, y: Any, option: Any) -> Any:
+def add(x: Any, y: Any, option: Any) -> Any:
     return x + y
 
 
 @binary
-def _add_relu(x: Any, y: Any, option: Any) -> Any:
+def add_relu(x: Any, y: Any, option: Any) -> Any:
     total, zero = x + y, type(x)(0)
     return zero if total < zero else total
 
 
 @binary
-def _dropout(x: Any, mask: Any, scale: Any) -> Any:
+def dropout(x: Any, mask: Any, scale: Any) -> Any:
     return x * (type(x)(0) if mask == 0 else scale)
 
 
-def _run(kernel: BlockKernel, *arrays: Array, option: float = 0.0, cost: int = 1) -> None:
-    """Run an elementwise kernel; `cost` is its time an element, in that of a copy."""
-    *inputs, result = arrays
-    kernel(chunks(result), *inputs, option, result, work=cost * result.size // 5)
-
-
-def relu(x: Array, y: Array) -> None:
-    _run(_relu, x, y)
-
-
-def relu_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run(_relu_backward, grad_output, y, grad_x)
-
-
-def leaky_relu(x: Array, negative_slope: float, y: Array) -> None:
-    _run(_leaky_relu, x, y, option=negative_slope)
-
-
-def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
-    _run(_leaky_relu_backward, grad_output, x, grad_x, option=negative_slope)
-
-
-def sigmoid(x: Array, y: Array) -> None:
-    _run(_sigmoid, x, y, cost=2)
-
-
-def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run(_sigmoid_backward, grad_output, y, grad_x)
-
-
-def tanh(x: Array, y: Array) -> None:
-    _run(_tanh, x, y, cost=2)
-
-
-def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run(_tanh_backward, grad_output, y, grad_x)
-
-
-def gelu(x: Array, approximate: str, y: Array) -> None:
-    _run(_gelu if approximate == "none" else _gelu_tanh, x, y, cost=3)
-
-
-def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
-    _run(_gelu_backward if approximate == "none" else _gelu_tanh_backward, grad_output, x, grad_x, cost=3)
-
-
-def add(x: Array, y: Array, z: Array) -> None:
-    _run(_add, x, y, z)
-
-
-def add_relu(x: Array, y: Array, z: Array) -> None:
-    _run(_add_relu, x, y, z)
-
-
-def dropout(x: Array, mask: Array, p: float, y: Array) -> None:
-    _run(_dropout, x, mask, y, option=1 / (1 - p) if p < 1 else 0.0)
-
-
-def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -> None:
-    dropout(grad_output, mask, p, grad_x)
-
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-
-@block_kernel(writes="y", typed_by="y")
-def _softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
-    use_widest_vectors()
-    rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
-    exp_rows(x, rows, np.empty(len(rows), x.dtype), part)
-    for n in range(len(rows)):
-        result = part[n]
-        scale = x.dtype.type(1 / row_sum(result))
-        for i in range(result.size):
-            result[i] *= scale
-    finish(part, part_of_rows(block, y))
-
-
-@block_kernel(writes="grad_x", typed_by="y")
-def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
-    use_widest_vectors()
-    rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
-    for n in rows:
-        grads, probabilities, result = grad_output[n], y[n], part[n - rows.start]
-        total = row_products(grads, probabilities, 0.0)
-        if _NO_OVERFLOW <= abs(total) < np.inf:
-            for i in range(result.size):
-                p, difference = probabilities[i], grads[i] - total
-                result[i] = p * difference if abs(difference) < np.inf else p * grads[i] - p * total
-        else:
-            for i in range(result.size):
-                result[i] = probabilities[i] * (grads[i] - total)
-    finish(part, part_of_rows(block, grad_x))
-
-
-@block_kernel(writes="y", typed_by="y")
-def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
-    use_widest_vectors()
-    rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
-    largest, logs = np.empty(len(rows), x.dtype), np.empty(len(rows))
-    log_sum_exp(x, rows, largest, logs)
-    for n in range(len(rows)):
-        scores, result, m, logarithm = x[rows.start + n], part[n], np.float64(largest[n]), logs[n]
-        for i in range(scores.size):
-            result[i] = scores[i] - m - logarithm
-    finish(part, part_of_rows(block, y))
-
-
-@block_kernel(writes="grad_x", typed_by="y")
-def _log_softmax_backward(block: int, grad_output: Array, y: Array, room: float, streamed: bool,
-                          grad_x: Array) -> None:
-    """Sums are formed of gradients times `room`, a power of two, so that none overflows."""
-    use_widest_vectors()
-    rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
-    logarithms, terms = y[rows.start:rows.stop].reshape(part.size), part.reshape(part.size)
-    for i in range(terms.size):
-        terms[i] = exp(logarithms[i])
-    for n in range(len(rows)):
-        grads, result = grad_output[rows.start + n], part[n]
-        total, back = -row_gaps(grads, 0.0, room), 1 / room
-        for i in range(result.size):
-            result[i] = (room * np.float64(grads[i]) - result[i] * total) * back
-    finish(part, part_of_rows(block, grad_x))
-
-
-def _run_rows(kernel: BlockKernel, *args: Any) -> None:
-    *inputs, result = args
-    kernel(row_blocks(result), *inputs, exceeds_caches(result), result, work=result.size)
-
-
-def softmax(x: Array, y: Array) -> None:
-    _run_rows(_softmax, x, y)
-
-
-def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run_rows(_softmax_backward, grad_output, y, grad_x)
-
-
-def log_softmax(x: Array, y: Array) -> None:
-    _run_rows(_log_softmax, x, y)
-
-
-def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run_rows(_log_softmax_backward, grad_output, y, 2.0 ** (-1 - y.shape[1].bit_length()), grad_x)
+def elementwise(name: str, arrays: Sequence[Array], result: Array, option: float = 0.0) -> None:
+    """Write the results of a formula, by its name."""
+    globals()[name](chunks(result), *arrays, option, result, work=_COSTS.get(name, 1) * result.size // 5)

@@ -1,4 +1,4 @@
-"""Activations on a GPU: formulas of one result an element, softmax by rows, and the masks of dropout.
+"""Activations on a GPU: their formulas, for numbers, and the masks of dropout.
 
 exp, tanh and erfc are the CUDA library's, which in float32 are off by at most 1, 2 and 4 units in the last place.
 """
@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for
-from fastnn.kernels._cuda import cuda, launch
-from fastnn.kernels._maps import run_map
-from fastnn.kernels._rows import block_size, exp_sum, place, row_sum, run_rows
-
-# --- one result an element ---------------------------------------------------------------------------------
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for
+from fastnn.kernels._gpu.elementwise import run_map
+from fastnn.kernels._gpu.launch import launch
 
 
 @functools.cache
 def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
-    """Return the functions (x, other, option) of numbers of a dtype, to which all of their constants belong."""
+    """Return the formulas (x, other, option) for numbers of a dtype, to which all of their constants belong."""
     zero, half, one, three = map(real, (0, 0.5, 1, 3))
     inverse_root, density_at_0 = real(1 / math.sqrt(2)), real(1 / math.sqrt(2 * math.pi))
     slope, cubic = real(2 * math.sqrt(2 / math.pi)), real(0.044715)     # of twice the inner line of the tanh form
     flat = real(64)                             # from where on all forms of gelu are 0 or x to rounding
+    formulas: dict[str, Callable[[Any, Any, Any], Any]] = {}
+
+    def formula(function: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+        formulas[function.__name__] = function
+        return function
 
     @cuda.jit(device=True)
     def sigmoids(x: Any) -> tuple[Any, Any]:
@@ -40,210 +43,77 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
     def probability(x: Any) -> Any:
         return half * real(math.erfc(-x * inverse_root))
 
+    @formula
     def relu(x: Any, other: Any, option: Any) -> Any:
         return zero if x < zero else x
 
+    @formula
     def relu_backward(grad: Any, y: Any, option: Any) -> Any:
         return zero if y <= zero else grad
 
+    @formula
     def leaky_relu(x: Any, other: Any, slope: Any) -> Any:
         return x if x > zero else slope * x
 
+    @formula
     def leaky_relu_backward(grad: Any, x: Any, slope: Any) -> Any:
         return grad if x > zero else slope * grad
 
+    @formula
     def sigmoid(x: Any, other: Any, option: Any) -> Any:
         return sigmoids(x)[0]
 
+    @formula
     def sigmoid_backward(grad: Any, y: Any, option: Any) -> Any:
         return grad * y * (one - y)
 
+    @formula
     def tanh(x: Any, other: Any, option: Any) -> Any:
         return real(math.tanh(x))
 
+    @formula
     def tanh_backward(grad: Any, y: Any, option: Any) -> Any:
         return grad * (one - y * y)
 
+    @formula
     def gelu(x: Any, other: Any, option: Any) -> Any:
         return x * probability(x)
 
+    @formula
     def gelu_backward(grad: Any, x: Any, option: Any) -> Any:
         return grad * (probability(x) + x * (density_at_0 * real(math.exp(-half * x * x))))
 
+    @formula
     def gelu_tanh(x: Any, other: Any, option: Any) -> Any:
         """(1 + tanh(u)) / 2 = sigmoid(2 u), which cancels nowhere."""
         return x * sigmoids(slope * (x + cubic * x * x * x))[0]
 
+    @formula
     def gelu_tanh_backward(grad: Any, x: Any, option: Any) -> Any:
         v = x if abs(x) < flat else real(math.copysign(flat, x))        # whose cube does not overflow
         left, right = sigmoids(slope * (v + cubic * v * v * v))
         return grad * (left + v * left * right * slope * (one + three * cubic * v * v) + zero * x)
 
+    @formula
     def add(x: Any, y: Any, option: Any) -> Any:
         return x + y
 
+    @formula
     def add_relu(x: Any, y: Any, option: Any) -> Any:
         total = x + y
         return zero if total < zero else total
 
+    @formula
     def dropout(x: Any, mask: Any, scale: Any) -> Any:
         return x * (zero if mask == 0 else scale)
 
-    functions = (relu, relu_backward, leaky_relu, leaky_relu_backward, sigmoid, sigmoid_backward, tanh, tanh_backward,
-                 gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, add, add_relu, dropout)
-    return {function.__name__: function for function in functions}
+    return formulas
 
 
-def _run(name: str, a: Array, b: Array, y: Array, option: float = 0.0) -> None:
-    real: Any = y.dtype.type
-    run_map(_formulas(real)[name], a, b, option, y)
-
-
-def relu(x: Array, y: Array) -> None:
-    _run("relu", x, x, y)
-
-
-def relu_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run("relu_backward", grad_output, y, grad_x)
-
-
-def leaky_relu(x: Array, negative_slope: float, y: Array) -> None:
-    _run("leaky_relu", x, x, y, negative_slope)
-
-
-def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
-    _run("leaky_relu_backward", grad_output, x, grad_x, negative_slope)
-
-
-def sigmoid(x: Array, y: Array) -> None:
-    _run("sigmoid", x, x, y)
-
-
-def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run("sigmoid_backward", grad_output, y, grad_x)
-
-
-def tanh(x: Array, y: Array) -> None:
-    _run("tanh", x, x, y)
-
-
-def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run("tanh_backward", grad_output, y, grad_x)
-
-
-def gelu(x: Array, approximate: str, y: Array) -> None:
-    _run("gelu" if approximate == "none" else "gelu_tanh", x, x, y)
-
-
-def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
-    _run("gelu_backward" if approximate == "none" else "gelu_tanh_backward", grad_output, x, grad_x)
-
-
-def add(x: Array, y: Array, z: Array) -> None:
-    _run("add", x, y, z)
-
-
-def add_relu(x: Array, y: Array, z: Array) -> None:
-    _run("add_relu", x, y, z)
-
-
-def dropout(x: Array, mask: Array, p: float, y: Array) -> None:
-    _run("dropout", x, mask, y, 1 / (1 - p) if p < 1 else 0.0)
-
-
-def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -> None:
-    dropout(grad_output, mask, p, grad_x)
-
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _softmax(real: Any, group: int) -> Any:
-    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
-
-    @cuda.jit
-    def softmax(x: Array, y: Array) -> None:
-        parts = cuda.shared.array(size, np.float64)
-        n, lane, columns = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, lane, columns)
-        scale = real(1 / total) if columns else real(0)
-        for c in range(lane, columns, group):
-            y[n, c] = real(math.exp(x[n, c] - largest)) * scale
-
-    return softmax
-
-
-@functools.cache
-def _softmax_backward(real: Any, group: int) -> Any:
-    row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
-
-    @cuda.jit
-    def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-        parts = cuda.shared.array(size, np.float64)
-        n, lane, columns = row_of_thread(y)
-        products = 0.0
-        for c in range(lane, columns, group):
-            products += np.float64(grad_output[n, c]) * np.float64(y[n, c])
-        total = row_total(parts, products)
-        infinite = not abs(total) < math.inf
-        for c in range(lane, columns, group):
-            p, grad = np.float64(y[n, c]), np.float64(grad_output[n, c])
-            difference = grad - total
-            grad_x[n, c] = real(p * difference if infinite or abs(difference) < math.inf else p * grad - p * total)
-
-    return softmax_backward
-
-
-@functools.cache
-def _log_softmax(real: Any, group: int) -> Any:
-    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
-
-    @cuda.jit
-    def log_softmax(x: Array, y: Array) -> None:
-        parts = cuda.shared.array(size, np.float64)
-        n, lane, columns = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, lane, columns)
-        logarithm = math.log(total) if columns else 0.0
-        for c in range(lane, columns, group):
-            y[n, c] = real(np.float64(x[n, c]) - np.float64(largest) - logarithm)
-
-    return log_softmax
-
-
-@functools.cache
-def _log_softmax_backward(real: Any, group: int) -> Any:
-    row_of_thread, row_total, size = place(group), row_sum(group), block_size(group)
-
-    @cuda.jit
-    def log_softmax_backward(grad_output: Array, y: Array, room: float, grad_x: Array) -> None:
-        """Sums are formed of gradients times `room`, a power of two, so that none overflows."""
-        parts = cuda.shared.array(size, np.float64)
-        n, lane, columns = row_of_thread(y)
-        grads = 0.0
-        for c in range(lane, columns, group):
-            grads += room * np.float64(grad_output[n, c])
-        total = row_total(parts, grads)
-        for c in range(lane, columns, group):
-            grad_x[n, c] = real((room * np.float64(grad_output[n, c]) - np.float64(math.exp(y[n, c])) * total) / room)
-
-    return log_softmax_backward
-
-
-def softmax(x: Array, y: Array) -> None:
-    run_rows(_softmax, x, x, y)
-
-
-def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    run_rows(_softmax_backward, y, grad_output, y, grad_x)
-
-
-def log_softmax(x: Array, y: Array) -> None:
-    run_rows(_log_softmax, x, x, y)
-
-
-def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    run_rows(_log_softmax_backward, y, grad_output, y, 2.0 ** (-1 - y.shape[1].bit_length()), grad_x)
+def elementwise(name: str, arrays: Sequence[Array], result: Array, option: float = 0.0) -> None:
+    """Write the results of a formula, by its name."""
+    real: Any = result.dtype.type
+    run_map(_formulas(real)[name], arrays[0], arrays[-1], option, result)
 
 
 # --- masks -------------------------------------------------------------------------------------------------

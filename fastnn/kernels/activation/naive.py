@@ -1,121 +1,89 @@
-"""Activations as their formulas say: the judge of the other implementations. Arrays come flat, or as rows."""
+"""Activations as their formulas say, for numbers: the judge of the other implementations."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 
-def relu(x: Array, y: Array) -> None:
-    for i in range(x.size):
-        y[i] = 0 if x[i] < 0 else x[i]
+def elementwise(name: str, arrays: Sequence[Array], result: Array, *option: float) -> None:
+    """Write the results of a formula, by its name, element by element."""
+    formula = globals()[name]
+    for i in range(result.size):
+        result[i] = formula(*[array[i] for array in arrays], *option)
 
 
-def relu_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    for i in range(y.size):
-        grad_x[i] = 0 if y[i] <= 0 else grad_output[i]
+def relu(x: Any) -> Any:
+    return 0 if x < 0 else x
 
 
-def leaky_relu(x: Array, negative_slope: float, y: Array) -> None:
-    for i in range(x.size):
-        y[i] = x[i] if x[i] > 0 else negative_slope * x[i]
+def relu_backward(grad_output: Any, y: Any) -> Any:
+    return 0 if y <= 0 else grad_output
 
 
-def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float, grad_x: Array) -> None:
-    for i in range(x.size):
-        grad_x[i] = grad_output[i] if x[i] > 0 else negative_slope * grad_output[i]
+def leaky_relu(x: Any, negative_slope: float) -> Any:
+    return x if x > 0 else negative_slope * x
 
 
-def sigmoid(x: Array, y: Array) -> None:
-    for i in range(x.size):
-        e = np.exp(-abs(x[i]))
-        y[i] = e / (1 + e) if x[i] < 0 else 1 / (1 + e)
+def leaky_relu_backward(grad_output: Any, x: Any, negative_slope: float) -> Any:
+    return grad_output if x > 0 else negative_slope * grad_output
 
 
-def sigmoid_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    for i in range(y.size):
-        grad_x[i] = grad_output[i] * y[i] * (1 - y[i])
+def sigmoid(x: Any) -> Any:
+    e = np.exp(-abs(x))
+    return e / (1 + e) if x < 0 else 1 / (1 + e)
 
 
-def tanh(x: Array, y: Array) -> None:
-    for i in range(x.size):
-        y[i] = np.tanh(x[i])
+def sigmoid_backward(grad_output: Any, y: Any) -> Any:
+    return grad_output * y * (1 - y)
 
 
-def tanh_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    for i in range(y.size):
-        grad_x[i] = grad_output[i] * (1 - y[i] * y[i])
+def tanh(x: Any) -> Any:
+    return np.tanh(x)
 
 
-def gelu(x: Array, approximate: str, y: Array) -> None:
-    for i in range(x.size):
-        v = float(x[i])
-        if approximate == "none":
-            y[i] = v * (math.erfc(-v / math.sqrt(2)) / 2)
-        else:
-            y[i] = v * ((1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))) / 2)
+def tanh_backward(grad_output: Any, y: Any) -> Any:
+    return grad_output * (1 - y * y)
 
 
-def gelu_backward(grad_output: Array, x: Array, approximate: str, grad_x: Array) -> None:
-    for i in range(x.size):
-        v = float(x[i])
-        if approximate == "none":
-            probability = math.erfc(-v / math.sqrt(2)) / 2
-            density = math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
-            grad_x[i] = grad_output[i] * (probability + v * density)
-        else:
-            v = max(-64.0, min(v, 64.0)) + 0 * v                # t is 1 or -1 far before that, whose square is finite
-            t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))
-            inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
-            grad_x[i] = grad_output[i] * ((1 + t) / 2 + v * (1 - t * t) / 2 * inner)
+def gelu(x: Any) -> Any:
+    return float(x) * _probability(float(x))
 
 
-# From here on all is computed in the widest numbers there are, which on most machines reach far beyond float64.
+def gelu_backward(grad_output: Any, x: Any) -> Any:
+    v = float(x)
+    density = math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
+    return grad_output * (_probability(v) + v * density)
 
 
-def softmax(x: Array, y: Array) -> None:
-    x = x.astype(np.longdouble)
-    for n in range(len(x)):
-        e = np.exp(x[n] - x[n].max())
-        y[n] = e / e.sum()
+def _probability(v: float) -> float:
+    return math.erfc(-v / math.sqrt(2)) / 2
 
 
-def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y = grad_output.astype(np.longdouble), y.astype(np.longdouble)
-    for n in range(len(y)):
-        grad_x[n] = y[n] * (grad_output[n] - (grad_output[n] * y[n]).sum())
+def gelu_tanh(x: Any) -> Any:
+    v = float(x)
+    return v * ((1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))) / 2)
 
 
-def log_softmax(x: Array, y: Array) -> None:
-    x = x.astype(np.longdouble)
-    for n in range(len(x)):
-        shifted = x[n] - x[n].max()
-        y[n] = shifted - np.log(np.exp(shifted).sum())
+def gelu_tanh_backward(grad_output: Any, x: Any) -> Any:
+    v = max(-64.0, min(float(x), 64.0)) + 0 * float(x)          # t is 1 or -1 far before that, whose square is finite
+    t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))
+    inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
+    return grad_output * ((1 + t) / 2 + v * (1 - t * t) / 2 * inner)
 
 
-def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    grad_output, y = grad_output.astype(np.longdouble), y.astype(np.longdouble)
-    for n in range(len(y)):
-        grad_x[n] = grad_output[n] - np.exp(y[n]) * grad_output[n].sum()
+def add(x: Any, y: Any) -> Any:
+    return x + y
 
 
-def add(x: Array, y: Array, z: Array) -> None:
-    for i in range(x.size):
-        z[i] = x[i] + y[i]
+def add_relu(x: Any, y: Any) -> Any:
+    return 0 if x + y < 0 else x + y
 
 
-def add_relu(x: Array, y: Array, z: Array) -> None:
-    for i in range(x.size):
-        z[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
-
-
-def dropout(x: Array, mask: Array, p: float, y: Array) -> None:
-    for i in range(x.size):
-        y[i] = x[i] * (mask[i] != 0) * (1 / (1 - p) if p < 1 else 0)
-
-
-def dropout_backward(grad_output: Array, mask: Array, p: float, grad_x: Array) -> None:
-    dropout(grad_output, mask, p, grad_x)
+def dropout(x: Any, mask: Any, scale: float) -> Any:
+    return x * (mask != 0) * scale

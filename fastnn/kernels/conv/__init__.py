@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
+from fastnn._checks import (
     Array,
     IntPair,
     as_floats,
@@ -23,17 +23,17 @@ from fastnn.kernels._arrays import (
     check_rank_of,
     check_shape,
     check_size,
-    deliver,
     is_relu,
-    output,
 )
+from fastnn.kernels._cpu.tuning import PADDED_ELEMENTS, PADDED_MULTIPLE
+from fastnn.kernels._door import door
+from fastnn.kernels._outputs import deliver, output
 from fastnn.kernels._targets import implementation
 
 Shape: TypeAlias = tuple[int, ...]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 WINOGRAD_SIZES = (3, 3), (5, 5)             # of filters
-_MULTIPLE, _FEW = 8, 1 << 17                # of image and result, and elements, that a padded image may always have
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class KeptFilters:
         return KeptFilters, ()
 
 
+@door
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
            dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
            kept: KeptFilters | None = None, out: Array | None = None, target: str | None = None) -> Array:
@@ -174,6 +175,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     return deliver(y, out)
 
 
+@door
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair | str = 0,
                     dilation: IntPair = 1, groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True),
                     algorithm: str = "auto", target: str | None = None,
@@ -199,7 +201,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     Notes
     -----
     Each of the first two costs as many operations as `conv2d`. Sums over the pixels of finite images run in blocks of
-    at most 512, whose sums are added in a fixed order; the gradient by the bias is summed in float64.
+    at most 512, whose sums are added in a fixed order; the bias gradient is summed in float64.
 
     By "winograd" the gradient by x is a convolution as in `conv2d`, with the same bound. The one by the weights is
     G^T [sum over tiles of (A dy A^T) * (B^T d B)] G, and keeps |error| <= (min(T, 512) + T / 24 + 50) eps
@@ -227,6 +229,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     return implementation(__name__, target, x).conv2d_backward(grad_output, x, weight, geometry, needs, algorithm)
 
 
+@door
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair = 0,
                      output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1, out: Array | None = None,
                      target: str | None = None) -> Array:
@@ -288,6 +291,7 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
     return deliver(y, out)
 
 
+@door
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair = 0,
                               output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1,
                               needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,
@@ -379,7 +383,7 @@ def _is_sparse(image: Shape, weight: Shape, result: Shape, stride: tuple[int, in
     reached = max(image[1], result[1])
     for axis in (2, 3):
         reached *= (result[axis] - 1) * stride[axis - 2] + (weight[axis] - 1) * dilation[axis - 2] + 1
-    return reached > max(_FEW, _MULTIPLE * (math.prod(image[1:]) + math.prod(result[1:])))
+    return reached > max(PADDED_ELEMENTS, PADDED_MULTIPLE * (math.prod(image[1:]) + math.prod(result[1:])))
 
 
 def _check_filters(x: Shape, weight: Shape, layout: str, groups: int) -> None:

@@ -1,9 +1,9 @@
 """Where the products of convolutions on a GPU find their numbers.
 
-In `convolve` columns are the pixels of the results, rows filters, and k runs over a filter's weights. In `correlate`,
-the gradient by the weights, columns are the weights of a filter, and k runs over the pixels of all results.
+In `convolve` columns are the pixels of the results, rows filters, and k runs over a filter's weights. In
+`weight_gradient` columns are the weights of a filter, and k runs over the pixels of all results.
 
-In `spread`, the gradient by the images, columns are the images' pixels, rows channels, and k runs over filters and
+In `input_gradient` columns are the images' pixels, rows channels, and k runs over filters and
 taps. With a stride each of these pixels is reached by some of the taps alone: pixels fall into classes, each of those
 that come a stride after one of the first rows and columns, which is a product of its own.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import cuda
-from fastnn.kernels._gemm import Form
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.gemm import Form
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -86,8 +86,8 @@ def convolve(checked: bool) -> Form:
 
 
 @functools.cache
-def correlate(checked: bool) -> Form:
-    """The gradient by the weights; `checked` where taps lie outside of the image."""
+def weight_gradient(checked: bool) -> Form:
+    """The weight gradient; `checked` where taps lie outside of the image."""
 
     @cuda.jit(device=True)
     def prepare(phase: int, numbers: Numbers) -> Numbers:
@@ -126,8 +126,8 @@ def _class(pixel: int, size: int, taps: int, stride: int, before: int, spacing: 
 
 
 @functools.cache
-def spread(checked: bool) -> Form:
-    """The gradient by the images; `checked` where taps reach pixels from outside of the results."""
+def input_gradient(checked: bool) -> Form:
+    """The input gradient; `checked` where taps reach pixels from outside of the results."""
 
     @cuda.jit(device=True)
     def prepare(phase: int, numbers: Numbers) -> Numbers:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper, named
-from fastnn.kernels._simd import copy_vector, lanes, put_zeros
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, named
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.tiles import copy_vector, put_zeros
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper, named
-from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import lanes, put_zeros
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, named
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.tiles import put_zeros
 from fastnn.kernels.conv._transforms import Matrix, take_pixels, toom_cook, transform_tile, transposed
 
 SIDE = 6                                    # pixels of a tile's side

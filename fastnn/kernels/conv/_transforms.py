@@ -14,8 +14,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._simd import FUSED, I64, Vectors, all_lanes, config, data_of, index, lanes, spread_bit
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config
+from fastnn.kernels._cpu.llvm import FUSED, I64, Vectors, all_lanes, broadcast, data_of, index, lanes
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -193,7 +194,7 @@ def _put(typingctx: Any, staged: Any, places: Any, at: Any, corner: Any, bias: A
         start.add_incoming(vectors.zero, entry)
         start.add_incoming(given, some)
 
-        positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), vectors.lanes)
+        positive = broadcast(builder, builder.icmp_signed("!=", positive, index(0)), vectors.lanes)
         pixels, check = [], vectors.zero
         for i in range(vectors.lanes):
             pixel = vectors.load(staged, _place(vectors, places, builder.add(at, index(i)), corner))

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._elementwise import same_bits
-from fastnn.kernels._matrix import panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.elementwise import same_bits
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.tuning import WINOGRAD_PRODUCTS, WINOGRAD_WEIGHT_PRODUCTS, WINOGRAD_WEIGHT_TILES
+from fastnn.kernels._memory import empty
 from fastnn.kernels.conv import direct, is_for_winograd, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry, KeptFilters
 
-# Where Winograd's convolution was found to be faster: from so many products for each value transformed; and for the
-# gradient by the weights, whose sums are transformed back at the end, from so many tiles.
-_WORTH, _WORTH_OF_WEIGHTS, _TILES = 12.0, 16.0, {3: 16, 5: 1024}
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
@@ -26,7 +25,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
            kept: KeptFilters | None, y: Array) -> None:
     if algorithm == "auto" and small.fits(weight, x, y):
         small.conv2d(x, weight, bias, relu, geometry, y)
-    elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= _WORTH):
+    elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
         packed = None if kept is None else _transformed(weight, kept)
         again = ~winograd.conv2d(x, weight, bias, relu, geometry, y, packed)
         if again.any():
@@ -55,20 +54,21 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     by_x = by_weight = algorithm == "winograd"
     if algorithm == "auto":
         saved = _saved(weight, grad_output, geometry)
-        by_x = saved >= _WORTH
-        by_weight = saved >= _WORTH_OF_WEIGHTS and len(x) * _tiles(weight, grad_output) >= _TILES[weight.shape[2]]
+        by_x = saved >= WINOGRAD_PRODUCTS
+        by_weight = (saved >= WINOGRAD_WEIGHT_PRODUCTS
+                     and len(x) * _tiles(weight, grad_output) >= WINOGRAD_WEIGHT_TILES[weight.shape[2]])
     by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
     grad_x = grad_weight = None
     if by_x:
         grad_x = empty(x.shape, x.dtype)
-        again = ~winograd.spread(grad_output, weight, geometry, grad_x)
+        again = ~winograd.input_gradient(grad_output, weight, geometry, grad_x)
         if again.any():
             grad_x[again] = direct.conv2d_backward(grad_output[again], x[again], weight, geometry,
                                                    (True, False, False))[0]
     if by_weight:
         grad_weight = np.empty_like(weight)
         # What is not finite is done once more, directly.
-        by_weight = winograd_weights.correlate(x, grad_output, geometry, grad_weight)
+        by_weight = winograd_weights.weight_gradient(x, grad_output, geometry, grad_weight)
     rest = direct.conv2d_backward(grad_output, x, weight, geometry, (
         needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
     return grad_x if by_x else rest[0], grad_weight if by_weight else rest[1], rest[2]

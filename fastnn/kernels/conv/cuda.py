@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._gemm import Layout, product
-from fastnn.kernels._sums import sum_channels
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn.kernels._gpu.gemm import Layout, product
+from fastnn.kernels._gpu.sums import sum_channels
 from fastnn.kernels.conv import _forms, depthwise_cuda
 
 if TYPE_CHECKING:
@@ -37,25 +37,25 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     _check(algorithm)
     grad_x = grad_weight = None
     if needs[0]:
-        grad_x = _cuda.xp.empty(x.shape, x.dtype)
-        _spread(grad_output, weight, None, geometry, grad_x)
+        grad_x = _device.xp.empty(x.shape, x.dtype)
+        _input_gradient(grad_output, weight, None, geometry, grad_x)
     if needs[1]:
-        grad_weight = _correlate(x, grad_output, weight, geometry)
+        grad_weight = _weight_gradient(x, grad_output, weight, geometry)
     return grad_x, grad_weight, sum_channels(grad_output) if needs[2] else None
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _spread(x, weight, bias, geometry, y)
+    _input_gradient(x, weight, bias, geometry, y)
 
 
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                               needs: tuple[bool, bool, bool]) -> Gradients:
     grad_x = grad_weight = None
     if needs[0]:
-        grad_x = _cuda.xp.empty(x.shape, x.dtype)
+        grad_x = _device.xp.empty(x.shape, x.dtype)
         conv2d(grad_output, weight, None, False, geometry, "direct", None, grad_x)
     if needs[1]:
-        grad_weight = _correlate(grad_output, x, weight, geometry)
+        grad_weight = _weight_gradient(grad_output, x, weight, geometry)
     return grad_x, grad_weight, sum_channels(grad_output) if needs[2] else None
 
 
@@ -64,10 +64,10 @@ def _check(algorithm: str) -> None:
         raise ValueError("algorithm: target 'cuda' has 'auto' and 'direct', got 'winograd'; take 'auto'")
 
 
-def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient by the images, plus a bias."""
+def _input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, plus a bias."""
     if depthwise_cuda.fits(weight, geometry):
-        depthwise_cuda.spread(grad_output, weight, bias, geometry, grad_x)
+        depthwise_cuda.input_gradient(grad_output, weight, bias, geometry, grad_x)
         return
     (filters, depth, *taps), stride, pixels = weight.shape, geometry.stride, math.prod(grad_x.shape[2:])
     groups, results = geometry.groups, math.prod(grad_output.shape[2:])
@@ -77,21 +77,21 @@ def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geo
              filters * math.prod(-(-size // step) for size, step in zip(taps, steps)))
     inside = taps == [1, 1] and geometry.padding == (0, 0) and all(
         size * each >= of for size, each, of in zip(grad_output.shape[2:], stride, grad_x.shape[2:]))
-    product(_forms.spread(not inside), weight, grad_output, bias, grad_x,
+    product(_forms.input_gradient(not inside), weight, grad_output, bias, grad_x,
             _forms.numbers_of(grad_x, weight, grad_output, geometry), sizes,
             Layout(math.prod(taps), filters * depth * math.prod(taps), filters * results, pixels, depth * pixels),
             image=grad_output.shape[2:], reach=_reach(grad_x, weight, grad_output, geometry), groups=groups,
             phases=math.prod(map(min, stride, grad_x.shape[2:])))
 
 
-def _correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
-    """Return the gradient by the weights."""
+def _weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
+    """Return the weight gradient."""
     if depthwise_cuda.fits(weight, geometry):
-        return depthwise_cuda.correlate(x, grad_output, weight, geometry)
-    grad_weight = _cuda.xp.empty(weight.shape, weight.dtype)
+        return depthwise_cuda.weight_gradient(x, grad_output, weight, geometry)
+    grad_weight = _device.xp.empty(weight.shape, weight.dtype)
     groups, pixels = geometry.groups, math.prod(grad_output.shape[2:])
     filters, depth = len(weight) // groups, math.prod(weight.shape[1:])
-    product(_forms.correlate(_leaves_image(x, weight, grad_output, geometry)), grad_output, x, None, grad_weight,
+    product(_forms.weight_gradient(_leaves_image(x, weight, grad_output, geometry)), grad_output, x, None, grad_weight,
             _forms.numbers_of(x, weight, grad_output, geometry), (filters, depth, len(x) * pixels),
             Layout(pixels, filters * pixels, math.prod(x.shape[1:]) // groups, depth, filters * depth),
             image=x.shape[2:], reach=_reach(x, weight, grad_output, geometry), groups=groups, free=True)

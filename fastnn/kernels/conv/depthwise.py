@@ -1,9 +1,9 @@
-"""Depthwise convolutions, whose filters see one channel each, and their gradients by the weights.
+"""Depthwise convolutions, whose filters see one channel each, and their weight gradients.
 
 There are so few products that a filter is kept in registers and pixels are read as they lie, a row after the other:
-each vector of results is the sum over the taps of a vector of pixels. The gradient by the input is such a convolution
-by the filters turned round. For the one by the weights, vectors of the gradient are multiplied with the pixels that
-each tap reads, in one pass, and the lanes added up in the end.
+each vector of results is the sum over the taps of a vector of pixels. The input gradient is such a convolution by the
+filters turned round. For the weight gradient vectors of the gradient are multiplied with the pixels that each tap
+reads, in one pass, and the lanes added up in the end.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
-from fastnn.kernels._matrix import DEPTH, panels
-from fastnn.kernels._simd import copy_vector, dot_tile, lanes, stencil_tile
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named, sums_helper
+from fastnn.kernels._cpu.gemm import DEPTH, panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tiles import copy_vector, dot_tile, stencil_tile
+from fastnn.kernels._cpu.tuning import DEPTHWISE_LEAST_SCRATCH, DEPTHWISE_SCRATCH, DEPTHWISE_TAPS, LEAST_BLOCKS
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 _BAND = DEPTH               # vectors of pixels at most that are summed up at once, unless a row has more
-_TAPS = 25                  # so many sums stay in registers
-_PIXELS, _FEW_PIXELS = 1 << 12, 1 << 9      # of a block's scratch: at most, and so few that it is not cut further
-_BLOCKS = 16
 
 _copy = copy_vector(1)
 
 
 def fits(weight: Array) -> bool:
     """Whether these are the filters of a depthwise convolution of a size that is done here."""
-    return weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= _TAPS and len(weight) > 1
+    return weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= DEPTHWISE_TAPS and len(weight) > 1
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
@@ -41,8 +44,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
     height, width = y.shape[2:]
     rows, columns = _taps(weight, geometry)
     line = width + max(columns) // geometry.stride[1]
-    bands = panels(height, max(1, min(height, _PIXELS // line)))
-    band = panels(height, max(bands, min(panels(_BLOCKS, len(x) * len(weight)), panels(height * line, _FEW_PIXELS))))
+    bands = panels(height, max(1, min(height, DEPTHWISE_SCRATCH // line)))
+    band = panels(height, max(bands, min(panels(LEAST_BLOCKS, len(x) * len(weight)),
+                                         panels(height * line, DEPTHWISE_LEAST_SCRATCH))))
     scratch_y = band + max(rows) // geometry.stride[0]
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, line)
     workers, vector = get_num_threads(), lanes(x)
@@ -54,8 +58,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
         empty((workers, band * line + vector), x.dtype), y, y.reshape(-1), work=y.size * len(offsets), workers=workers)
 
 
-def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient by the input, where strides are 1 and there is a filter for each channel."""
+def input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, where strides are 1 and there is a filter for each channel."""
     padding = tuple((size - 1) * step - pad
                     for size, step, pad in zip(weight.shape[2:], geometry.dilation, geometry.padding))
     turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
@@ -104,8 +108,8 @@ def _convolve(taps: int) -> BlockKernel:
     return convolve
 
 
-def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    """Write the gradient by the weights, of shape (filters, 1, rows, columns)."""
+def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
+    """Write the weight gradient, of shape (filters, 1, rows, columns)."""
     height, width = grad_output.shape[2:]
     rows, columns = _taps(grad_weight, geometry)
     line = panels(width, lanes(x)) * lanes(x)
@@ -114,9 +118,9 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, scratch_x)
     walk = (np.arange(band)[:, None] * scratch_x + np.arange(0, line, lanes(x))).ravel()
     filters = len(grad_weight)
-    slices = min(len(x), panels(_BLOCKS, filters))
+    slices = min(len(x), panels(LEAST_BLOCKS, filters))
     partial = np.zeros((slices, filters, len(offsets)), x.dtype)
-    _correlate(len(offsets))(
+    _weight_gradient(len(offsets))(
         slices * filters, x, grad_output, geometry.groups, offsets, *phases, walk, *geometry.stride,
         -geometry.padding[0], -geometry.padding[1], scratch_y, scratch_x, band, line,
         empty((slices * filters, len(phases[0]) * len(phases[1]) * scratch_y * scratch_x + lanes(x)), x.dtype),
@@ -129,15 +133,15 @@ def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Arr
 
 
 @functools.cache
-def _correlate(taps: int) -> BlockKernel:
+def _weight_gradient(taps: int) -> BlockKernel:
     """The kernel for filters of so many taps."""
     multiply = dot_tile(taps)
 
     @block_kernel(writes="scratches pixels partial", sums=True)
-    @named("correlate", taps)
-    def correlate(block: int, x: Array, grad_output: Array, groups: int, offsets: Array, phases_y: Array,
-                  phases_x: Array, walk: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int,
-                  scratch_x: int, band: int, line: int, scratches: Array, pixels: Array, partial: Array) -> None:
+    @named("weight_gradient", taps)
+    def weight_gradient(block: int, x: Array, grad_output: Array, groups: int, offsets: Array, phases_y: Array,
+                        phases_x: Array, walk: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int,
+                        scratch_x: int, band: int, line: int, scratches: Array, pixels: Array, partial: Array) -> None:
         """One filter over one slice of the batch."""
         slices, filters = partial.shape[:2]
         cut, f = block // filters, block % filters
@@ -164,7 +168,7 @@ def _correlate(taps: int) -> BlockKernel:
             for j in range(lanes(x)):
                 partial[cut, f, t] += total[t, j]
 
-    return correlate
+    return weight_gradient
 
 
 @sums_helper

@@ -1,8 +1,8 @@
 """Depthwise convolutions on a GPU, whose filters see one channel each: loops over the pixels, bound by memory.
 
 There are too few products for tiles of them. A thread sums a few results that lie below each other, for which it reads
-each weight once; that pixels are read again by their neighbours is for the caches. For the gradient by the weights a
-block of threads sums, for one row of a filter's taps, over some rows of the results, and then these sums are added up.
+each weight once; that pixels are read again by their neighbours is for the caches. For the weight gradient a block of
+threads sums, for one row of a filter's taps, over some rows of the results, and then these sums are added up.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda, _gemm
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, block_sum, blocks_for, dense
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels._sums import sum_rows
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu import gemm
+from fastnn.kernels._gpu.blocks import THREADS, block_sum, blocks_for, dense
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.sums import sum_rows
+from fastnn.kernels._gpu.tuning import (
+    DEPTHWISE_BAND,
+    DEPTHWISE_BLOCKS,
+    DEPTHWISE_MULTIPLE,
+    DEPTHWISE_TAPS,
+    DEPTHWISE_TERMS,
+)
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_BAND = 4                                       # results of a thread
-_TAPS = 128                                     # of a filter; with more, or more filters for a channel, products are
-_MULTIPLE = 4                                   # enough for tiles
-_TERMS = 4 if SIMULATED else 256                # that a thread adds up at most
-_BLOCKS = 2 if SIMULATED else 132 * 8
-
 
 def fits(weight: Array, geometry: Geometry) -> bool:
     """Whether these are the filters of a depthwise convolution."""
-    return (weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= _TAPS
-            and geometry.groups > 1 and len(weight) <= _MULTIPLE * geometry.groups)
+    return (weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= DEPTHWISE_TAPS
+            and geometry.groups > 1 and len(weight) <= DEPTHWISE_MULTIPLE * geometry.groups)
 
 
 def _kind(x: Array, weight: Array, y: Array, geometry: Geometry) -> tuple[Any, ...]:
     """What kernels are compiled for."""
     small = max(x.size, y.size, *((y.shape[2 + axis] + weight.shape[2 + axis]) * max(
-        geometry.stride[axis], geometry.dilation[axis]) + geometry.padding[axis] for axis in (0, 1))) < _gemm.SMALL
+        geometry.stride[axis], geometry.dilation[axis]) + geometry.padding[axis] for axis in (0, 1))) < gemm.SMALL
     return x.dtype, small, weight.shape[2:], geometry.stride
 
 
@@ -48,7 +51,7 @@ def _types(small: bool) -> tuple[Any, Any]:
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
     """Write the convolution plus a bias, and with relu 0 where that is negative."""
-    results = len(y) * len(weight) * -(-y.shape[2] // _BAND) * y.shape[3]
+    results = len(y) * len(weight) * -(-y.shape[2] // DEPTHWISE_BAND) * y.shape[3]
     launch(_convolve(*_kind(x, weight, y, geometry), bias is not None, relu), blocks_for(results), THREADS,
            x.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias, *x.shape[1:], *y.shape,
            *geometry.padding, *geometry.dilation, y.reshape(-1))
@@ -64,28 +67,28 @@ def _convolve(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple
                  filters: int, out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
                  y: Array) -> None:
         x, weight, y = dense(x), dense(weight), dense(y)
-        total = cuda.local.array(_BAND, real)
-        bands, multiple = (out_y + _BAND - 1) // _BAND, filters // channels
+        total = cuda.local.array(DEPTHWISE_BAND, real)
+        bands, multiple = (out_y + DEPTHWISE_BAND - 1) // DEPTHWISE_BAND, filters // channels
         bottom, right, down = index(height), index(width), offset(stride_y * width)
         for place in range(cuda.grid(1), images * filters * bands * out_x, cuda.gridsize(1)):
             line, j = place // out_x, place % out_x
-            plane, first = line // bands, line % bands * _BAND
+            plane, first = line // bands, line % bands * DEPTHWISE_BAND
             n, o = plane // filters, plane % filters
             top, left = offset(first * stride_y - before_y), offset(j * stride_x - before_x)
             corner = offset(((n * channels + o // multiple) * height + top) * width + left)
-            for b in range(_BAND):
+            for b in range(DEPTHWISE_BAND):
                 total[b] = real(0)
             for k in range(taps_y):
                 row, begin = offset(top + k * spacing_y), offset(corner + k * spacing_y * width)
                 for tap_x in range(taps_x):
                     inside, source = index(left + tap_x * spacing_x) < right, offset(begin + tap_x * spacing_x)
                     factor = weight[index((o * taps_y + k) * taps_x + tap_x)]
-                    for b in range(_BAND):
+                    for b in range(DEPTHWISE_BAND):
                         pixel = real(0)
                         if inside and index(row + b * stride_y) < bottom:
                             pixel = x[index(source + b * down)]
                         total[b] += pixel * factor
-            for b in range(_BAND):
+            for b in range(DEPTHWISE_BAND):
                 if first + b < out_y:
                     value = total[b]
                     if has_bias:
@@ -97,21 +100,22 @@ def _convolve(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple
     return convolve
 
 
-def spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient by the images, plus a bias."""
-    launch(_spread(*_kind(grad_x, weight, grad_output, geometry), bias is not None), blocks_for(grad_x.size), THREADS,
-           grad_output.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias,
+def input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, plus a bias."""
+    launch(_input_gradient(*_kind(grad_x, weight, grad_output, geometry), bias is not None), blocks_for(grad_x.size),
+           THREADS, grad_output.reshape(-1), weight.reshape(-1), weight.reshape(-1) if bias is None else bias,
            *grad_output.shape[1:], *grad_x.shape, *geometry.padding, *geometry.dilation, grad_x.reshape(-1))
 
 
 @functools.cache
-def _spread(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int], has_bias: bool) -> Any:
+def _input_gradient(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int],
+                    has_bias: bool) -> Any:
     real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def spread(grad_output: Array, weight: Array, bias: Array, filters: int, out_y: int, out_x: int, images: int,
-               channels: int, height: int, width: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int,
-               grad_x: Array) -> None:
+    def input_gradient(grad_output: Array, weight: Array, bias: Array, filters: int, out_y: int, out_x: int,
+                       images: int, channels: int, height: int, width: int, before_y: int, before_x: int,
+                       spacing_y: int, spacing_x: int, grad_x: Array) -> None:
         grad_output, weight, grad_x = dense(grad_output), dense(weight), dense(grad_x)
         multiple = filters // channels
         bottom, right = index(out_y), index(out_x)
@@ -138,30 +142,30 @@ def _spread(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[i
                 total += bias[c]
             grad_x[index(place)] = total
 
-    return spread
+    return input_gradient
 
 
-def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
-    """Return the gradient by the weights."""
+def weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
+    """Return the weight gradient."""
     (images, filters, out_y, out_x), taps_y = grad_output.shape, weight.shape[2]
     lines = images * out_y
-    run = max(1, min(_TERMS * THREADS // out_x, -(-lines * filters * taps_y // _BLOCKS)))
+    run = max(1, min(DEPTHWISE_TERMS * THREADS // out_x, -(-lines * filters * taps_y // DEPTHWISE_BLOCKS)))
     parts = max(1, -(-lines // run))
-    sums = _cuda.xp.empty((parts, weight.size), x.dtype)
-    launch(_correlate(*_kind(x, weight, grad_output, geometry)), parts * filters * taps_y, THREADS, x.reshape(-1),
+    sums = _device.xp.empty((parts, weight.size), x.dtype)
+    launch(_weight_gradient(*_kind(x, weight, grad_output, geometry)), parts * filters * taps_y, THREADS, x.reshape(-1),
            grad_output.reshape(-1), *x.shape[1:], *grad_output.shape, *geometry.padding, *geometry.dilation, run,
            sums.reshape(-1))
     return sum_rows(sums, x.dtype).reshape(weight.shape)
 
 
 @functools.cache
-def _correlate(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
+def _weight_gradient(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tuple[int, int]) -> Any:
     real, (taps_y, taps_x), (stride_y, stride_x), (offset, index) = dtype.type, taps, stride, _types(small)
 
     @cuda.jit
-    def correlate(x: Array, grad_output: Array, channels: int, height: int, width: int, images: int, filters: int,
-                  out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int, run: int,
-                  sums: Array) -> None:
+    def weight_gradient(x: Array, grad_output: Array, channels: int, height: int, width: int, images: int, filters: int,
+                        out_y: int, out_x: int, before_y: int, before_x: int, spacing_y: int, spacing_x: int, run: int,
+                        sums: Array) -> None:
         """One row of a filter's taps, over the rows of one share."""
         x, grad_output = dense(x), dense(grad_output)
         terms = cuda.shared.array(THREADS, real)
@@ -194,4 +198,4 @@ def _correlate(dtype: np.dtype, small: bool, taps: tuple[int, int], stride: tupl
             if thread == 0:
                 sums[((part * filters + o) * taps_y + k) * taps_x + tap_x] = found
 
-    return correlate
+    return weight_gradient

@@ -6,9 +6,9 @@ for the output positions q, q + 1, ... lies at offset + q, offset + q + 1, ..., 
 positions of the block. So the register tile walks over rows of the scratch as they lie; nothing is copied tap by tap.
 Positions run over rows that are a little longer than the output's, and what falls between these is thrown away.
 
-The gradient by the input is such a convolution too: of the gradient, by the taps that reach the pixels of one phase.
-The gradient by the weights sums over pixels instead: a tile has taps for rows, single elements of the padded image at
-the same distance from each other for all pixels, and filters for columns, which the gradient is put in order by.
+The input gradient is such a convolution too: of the gradient, by the taps that reach the pixels of one phase. The
+weight gradient sums over pixels instead: a tile has taps for rows, single elements of the padded image at the same
+distance from each other for all pixels, and filters for columns, which the gradient is put in order by.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, named
-from fastnn.kernels._matrix import DEPTH, pack_columns, pack_rows, panels
-from fastnn.kernels._simd import ROWS, gather_tile, lanes, tile_columns, tile_shape, transpose_tile, walk_tile
-from fastnn.kernels._vectors import row_sum
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, named
+from fastnn.kernels._cpu.gemm import DEPTH, pack_columns, pack_rows, panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, lanes
+from fastnn.kernels._cpu.tiles import gather_tile, tile_columns, tile_shape, transpose_tile, walk_tile
+from fastnn.kernels._cpu.tuning import DIRECT_BLOCKS, DIRECT_CUT, DIRECT_SCRATCH, DIRECT_SUMS, LEAST_BLOCKS
+from fastnn.kernels._cpu.vectors import row_sum
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv import depthwise, sparse
 from fastnn.kernels.conv._scratch import fill, layout
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_BLOCKS = 16                # so many blocks at least, where the work can be cut so
-_SCRATCH = 1 << 17          # elements of a block's scratch at most, unless one row of output needs more
-_JOBS = 64                  # so many blocks at most, each with a scratch for one of its jobs after the other
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
-_CUT = 288                  # products with each pixel of a scratch that are worth filling another one
-_SUMS = 1 << 16             # elements of the gradient by the weights that a block sums up
 
 Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
 
@@ -60,14 +60,14 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     grad_bias = _channel_sums(grad_output) if needs[2] else None
     if x.size:
         if grad_x is not None:
-            _spread(grad_output, weight, None, geometry, grad_x)
+            _input_gradient(grad_output, weight, None, geometry, grad_x)
         if grad_weight is not None:
-            _correlate(x, grad_output, geometry, grad_weight)
+            _weight_gradient(x, grad_output, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _spread(x, weight, bias, geometry, y)
+    _input_gradient(x, weight, bias, geometry, y)
 
 
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
@@ -79,7 +79,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
         if grad_x is not None:
             conv2d(grad_output, weight, None, False, geometry, grad_x)
         if grad_weight is not None:
-            _correlate(grad_output, x, geometry, grad_weight)
+            _weight_gradient(grad_output, x, geometry, grad_weight)
     return grad_x, grad_weight, grad_bias
 
 
@@ -122,7 +122,7 @@ def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: boo
     """
     count = filters.shape[1 if places is None else 2]
     plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
-                 places is not None, _SCRATCH)
+                 places is not None, DIRECT_SCRATCH)
     packed = (_pack_turned(filters, geometry.groups, used, plan.tile[0]) if used is not None else
               pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
     source, y = source.reshape(plan.source), y.reshape(plan.y)
@@ -195,35 +195,35 @@ def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int,
     reach = max(rows) // stride[0]
     line = _line(stride[1], columns, left, source[3], width)
     phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
-    cores = panels(_BLOCKS, y[0] * groups)
+    cores = panels(LEAST_BLOCKS, y[0] * groups)
     bands = min(cores, max(1, height * width // (8 * vector)))
     band = max(1, min(-(-height // bands), max(most // (channels * phases * line) - reach, reach // 2 + 1)))
     scratch_y = band + reach
     slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
     tile = tile_shape(count, slots)
     cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)),
-               max(1, count * len(rows) * len(columns) // _CUT))
+               max(1, count * len(rows) * len(columns) // DIRECT_CUT))
     jobs = y[0] * groups * panels(height, band) * cuts
     return _Plan(
         source, y, tile, jobs, layout(channels, stride, rows, columns, scratch_y, line),
         (*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width),
         np.arange(count) * (y[2] * y[3]),
-        (min(jobs, _JOBS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
+        (min(jobs, DIRECT_BLOCKS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
 
 
 def _merges(width: int, vector: int, images: int) -> bool:
     """Whether the rows of an image that is not padded count as one long row."""
-    return width < vector or (images >= _BLOCKS and width % vector > 0)
+    return width < vector or (images >= LEAST_BLOCKS and width % vector > 0)
 
 
-def _spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    """Write the gradient of a convolution by its input, which is the transposed convolution, plus a bias."""
+def _input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    """Write the input gradient, which is the transposed convolution, plus a bias."""
     if geometry.sparse:
-        sparse.spread(grad_output, weight, bias, geometry, grad_x)
+        sparse.input_gradient(grad_output, weight, bias, geometry, grad_x)
         return
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
     if groups == filters and bias is None and geometry.stride == (1, 1) and depthwise.fits(weight):
-        depthwise.spread(grad_output, weight, geometry, grad_x)
+        depthwise.input_gradient(grad_output, weight, geometry, grad_x)
         return
     exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
     if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
@@ -261,27 +261,27 @@ def _reach(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[in
     return dict(sorted(phases.items()))
 
 
-def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    """Write the gradient of a convolution by its weights: slices of the batch by themselves, then their sum."""
+def _weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
+    """Write the weight gradient: slices of the batch by themselves, then their sum."""
     if geometry.sparse:
-        sparse.correlate(x, grad_output, geometry, grad_weight)
+        sparse.weight_gradient(x, grad_output, geometry, grad_weight)
         return
     if depthwise.fits(grad_weight):
-        depthwise.correlate(x, grad_output, geometry, grad_weight)
+        depthwise.weight_gradient(x, grad_output, geometry, grad_weight)
         return
     groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
-    (stride_y, stride_x), (spread_y, spread_x) = geometry.stride, geometry.dilation
+    (stride_y, stride_x), (dilation_y, dilation_x) = geometry.stride, geometry.dilation
     height, width = grad_output.shape[2:]
-    reach, line = (kernel_y - 1) * spread_y, (width - 1) * stride_x + (kernel_x - 1) * spread_x + 1
+    reach, line = (kernel_y - 1) * dilation_y, (width - 1) * stride_x + (kernel_x - 1) * dilation_x + 1
     filters //= groups
-    share = max(1, min(channels, _SUMS // (kernel_y * kernel_x * filters)))
-    slices = min(len(x), panels(_BLOCKS, groups * panels(channels, share)))
-    share = min(share, panels(channels, panels(_BLOCKS, groups * slices)))
-    band = min(height, max(1, (_SCRATCH // (share * line) - reach) // stride_y, reach // (2 * stride_y)),
-               max(1, _SCRATCH // ((filters + tile_columns(x)) * width)))
+    share = max(1, min(channels, DIRECT_SUMS // (kernel_y * kernel_x * filters)))
+    slices = min(len(x), panels(LEAST_BLOCKS, groups * panels(channels, share)))
+    share = min(share, panels(channels, panels(LEAST_BLOCKS, groups * slices)))
+    band = min(height, max(1, (DIRECT_SCRATCH // (share * line) - reach) // stride_y, reach // (2 * stride_y)),
+               max(1, DIRECT_SCRATCH // ((filters + tile_columns(x)) * width)))
     scratch_y = (band - 1) * stride_y + reach + 1
     parts, run, vectors, begins, walk = _walk(
-        share, kernel_y, kernel_x, spread_y, spread_x, stride_y, stride_x, scratch_y, line, band, width,
+        share, kernel_y, kernel_x, dilation_y, dilation_x, stride_y, stride_x, scratch_y, line, band, width,
         panels(filters, lanes(x)))
     shares, columns = panels(channels, share), vectors * lanes(x)
     blocks, filter_panels = slices * groups * shares, panels(filters, columns)
@@ -291,7 +291,7 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
                    (blocks, filter_panels, band * width, columns), x.dtype)
     if packed_first:
         _pack_gradient(len(x) * groups * filter_panels, grad_output.reshape(-1), filters, pixels, work=pixels.size)
-    _correlate_slice(parts, run, vectors)(
+    _weight_gradient_slice(parts, run, vectors)(
         blocks, x, grad_output, grad_output.reshape(-1), begins, walk, stride_y, -geometry.padding[0],
         -geometry.padding[1], scratch_y, line, band, share, groups, int(packed_first),
         empty((blocks, share * scratch_y * line + lanes(x)), x.dtype), pixels, totals,
@@ -302,14 +302,14 @@ def _correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Ar
 
 
 @functools.lru_cache(maxsize=256)
-def _walk(channels: int, kernel_y: int, kernel_x: int, spread_y: int, spread_x: int, stride_y: int, stride_x: int,
+def _walk(channels: int, kernel_y: int, kernel_x: int, dilation_y: int, dilation_x: int, stride_y: int, stride_x: int,
           height: int, line: int, band: int, width: int, vectors: int) -> tuple[int, int, int, Array, Array]:
-    """The tile of a gradient by the weights: parts, the run of taps in each, vectors of filters; where the taps of each
+    """The tile of a weight gradient: parts, the run of taps in each, vectors of filters; where the taps of each
     part begin in channels of height x line, and how far from there the pixels of a band lie."""
     tall, vectors = (ROWS, 2) if vectors > 1 else (2 * ROWS, 1)
-    run = kernel_x if spread_x == 1 and kernel_x <= tall else 1
-    taps = np.arange(0, kernel_x, run) * spread_x
-    begins = (np.arange(channels)[:, None, None] * (height * line) + np.arange(kernel_y)[:, None] * (spread_y * line)
+    run = kernel_x if dilation_x == 1 and kernel_x <= tall else 1
+    taps = np.arange(0, kernel_x, run) * dilation_x
+    begins = (np.arange(channels)[:, None, None] * (height * line) + np.arange(kernel_y)[:, None] * (dilation_y * line)
               + taps).ravel()
     parts = min(range(tall // run, max(0, tall // run - 2), -1), key=lambda parts: panels(len(begins), parts) * parts)
     begins = np.resize(begins, panels(len(begins), parts) * parts)
@@ -416,15 +416,15 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
 
 
 @functools.cache
-def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
-    """The kernel of all gradients by weights whose tile has this shape."""
+def _weight_gradient_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
+    """The kernel of all weight gradients whose tile has this shape."""
     multiply = walk_tile(parts, run, tile_vectors)
 
     @block_kernel(writes="scratches pixels totals", sums=True)
-    @named("correlate", f"{parts}x{run}x{tile_vectors}")
-    def correlate(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
-                  stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int, groups: int,
-                  packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
+    @named("weight_gradient", f"{parts}x{run}x{tile_vectors}")
+    def weight_gradient(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
+                        stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int,
+                        groups: int, packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
         """A share of the channels of one group, all its filters, over one slice of the batch."""
         channels, filters = x.shape[1] // groups, grad_output.shape[1] // groups
         shares = (channels + share - 1) // share
@@ -460,7 +460,7 @@ def _correlate_slice(parts: int, run: int, tile_vectors: int) -> BlockKernel:
                             multiply(scratch, inside[t * parts :], walk[q:end], packed[panel, at + q : at + end], 0,
                                      total[t, panel])
 
-    return correlate
+    return weight_gradient
 
 
 @block_kernel(writes="packed", typed_by="packed")

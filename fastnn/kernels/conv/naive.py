@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry, KeptFilters
@@ -33,8 +33,8 @@ def pixel_of(image: Array, pixel: Index | None) -> float:
     return image.dtype.type(0) if pixel is None else image[pixel]
 
 
-def spread(grad_output: Array, weight: Array, image: tuple[int, ...], geometry: Geometry) -> Array:
-    """Return the gradient by the images: a pixel sums over the results that taps reach it from, 0 outside of them."""
+def input_gradient(grad_output: Array, weight: Array, image: tuple[int, ...], geometry: Geometry) -> Array:
+    """Return the input gradient: a pixel sums over the results that taps reach it from, 0 outside of them."""
     (sy, sx), (py, px), (dy, dx) = geometry.stride, geometry.padding, geometry.dilation
     channels, filters = weight.shape[1], weight.shape[0] // geometry.groups
     height, width = grad_output.shape[2:]
@@ -51,16 +51,16 @@ def spread(grad_output: Array, weight: Array, image: tuple[int, ...], geometry: 
     return grad
 
 
-def correlate(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
-    """Return the gradient by the weights."""
+def weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Array:
+    """Return the weight gradient."""
     grad = np.zeros_like(weight)
     for pixel, tap, result in products(x.shape, weight.shape, grad_output.shape, geometry):
         grad[tap] += grad_output[result] * pixel_of(x, pixel)
     return grad
 
 
-def sum_pixels(grad_output: Array) -> Array:
-    """The gradient by the bias."""
+def bias_gradient(grad_output: Array) -> Array:
+    """The bias gradient."""
     total = np.zeros(grad_output.shape[1], grad_output.dtype)
     for n, o, i, j in np.ndindex(grad_output.shape):
         total[o] += grad_output[n, o, i, j]
@@ -78,13 +78,13 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
                     algorithm: str) -> Gradients:
-    return (spread(grad_output, weight, x.shape, geometry) if needs[0] else None,
-            correlate(x, grad_output, weight, geometry) if needs[1] else None,
-            sum_pixels(grad_output) if needs[2] else None)
+    return (input_gradient(grad_output, weight, x.shape, geometry) if needs[0] else None,
+            weight_gradient(x, grad_output, weight, geometry) if needs[1] else None,
+            bias_gradient(grad_output) if needs[2] else None)
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    y[:] = spread(x, weight, y.shape, geometry)
+    y[:] = input_gradient(x, weight, y.shape, geometry)
     if bias is not None:
         y += bias[:, None, None]
 
@@ -95,5 +95,5 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     if needs[0]:
         grad_x = np.empty_like(x)
         conv2d(grad_output, weight, None, False, geometry, "direct", None, grad_x)
-    return (grad_x, correlate(grad_output, x, weight, geometry) if needs[1] else None,
-            sum_pixels(grad_output) if needs[2] else None)
+    return (grad_x, weight_gradient(grad_output, x, weight, geometry) if needs[1] else None,
+            bias_gradient(grad_output) if needs[2] else None)

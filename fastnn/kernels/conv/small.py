@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, sums_helper
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import sums_helper
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.tuning import SMALL_BATCH_PRODUCTS, SMALL_PRODUCTS
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv import direct
-from fastnn.kernels.conv.sparse import correlate_filter, reach
+from fastnn.kernels.conv.sparse import filter_gradient, reach
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
-_PRODUCTS = 1 << 12                         # of filters with one image and its result, at most
-_SUMS = 1 << 14                             # the same of a whole batch, which a block forms the sum of
-
 
 def fits(weight: Array, image: Array, result: Array) -> bool:
     """Whether a convolution from images to results of these shapes is done here."""
-    return weight.size * (image.size + result.size) <= _PRODUCTS * len(image)
+    return weight.size * (image.size + result.size) <= SMALL_PRODUCTS * len(image)
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
@@ -37,8 +38,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
 
 
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _spread_image(len(x), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, y,
-                  work=weight.size * y.size)
+    _convolve_transposed_image(len(x), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, y,
+                               work=weight.size * y.size)
 
 
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
@@ -53,9 +54,9 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
 
 def _backward(kernel: BlockKernel, otherwise: Callable[..., Gradients], grad_output: Array, x: Array, weight: Array,
               geometry: Geometry, needs: tuple[bool, bool, bool]) -> Gradients:
-    """The gradients by a kernel; those by the weights and the bias of a large batch are done otherwise."""
+    """The gradients by a kernel; the weight and bias gradients of a large batch are done otherwise."""
     dtype, work = x.dtype, weight.size * x.size
-    if work > _SUMS and (needs[1] or needs[2]):
+    if work > SMALL_BATCH_PRODUCTS and (needs[1] or needs[2]):
         grad_x = _backward(kernel, otherwise, grad_output, x, weight, geometry, (needs[0], False, False))[0]
         return grad_x, *otherwise(grad_output, x, weight, geometry, (False, *needs[1:]))[1:]
     grad_x = empty(x.shape, dtype) if needs[0] else None
@@ -67,7 +68,7 @@ def _backward(kernel: BlockKernel, otherwise: Callable[..., Gradients], grad_out
     return grad_x, grad_weight, grad_bias
 
 
-# --- blocks: images, and in a last one the gradients by the weights and the bias -----------------------------------
+# --- blocks: images, and in a last one the weight and bias gradients ---------------------------------------
 
 
 @block_kernel(writes="y", typed_by="x")
@@ -81,8 +82,8 @@ def _convolve_image(n: int, x: Array, weight: Array, bias: Array, numbers: Array
 
 
 @block_kernel(writes="y", typed_by="x")
-def _spread_image(n: int, x: Array, weight: Array, bias: Array, numbers: Array, y: Array) -> None:
-    _spread(n, x, weight, bias, numbers, y)
+def _convolve_transposed_image(n: int, x: Array, weight: Array, bias: Array, numbers: Array, y: Array) -> None:
+    _input_gradient(n, x, weight, bias, numbers, y)
 
 
 @block_kernel(writes="grad_x grad_weight grad_bias", typed_by="x")
@@ -90,10 +91,10 @@ def _gradients(n: int, grad_output: Array, x: Array, weight: Array, numbers: Arr
                grad_bias: Array) -> None:
     if n == len(x):
         for o in range(len(grad_weight)):
-            correlate_filter(o, x, grad_output, numbers, grad_weight)
+            filter_gradient(o, x, grad_output, numbers, grad_weight)
         _sum_channels(grad_output, grad_bias)
     elif grad_x.size:
-        _spread(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
+        _input_gradient(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
 
 
 @block_kernel(writes="grad_x grad_weight grad_bias", typed_by="x")
@@ -101,7 +102,7 @@ def _transposed_gradients(n: int, grad_output: Array, x: Array, weight: Array, n
                           grad_weight: Array, grad_bias: Array) -> None:
     if n == len(x):
         for o in range(len(grad_weight)):
-            correlate_filter(o, grad_output, x, numbers, grad_weight)
+            filter_gradient(o, grad_output, x, numbers, grad_weight)
         _sum_channels(grad_output, grad_bias)
     elif grad_x.size:
         _convolve(n, grad_output, weight, weight[0, 0, 0, :0], numbers, grad_x)
@@ -149,7 +150,7 @@ def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, 
 
 
 @sums_helper
-def _spread(n: int, result: Array, weight: Array, bias: Array, numbers: Array, image: Array) -> None:
+def _input_gradient(n: int, result: Array, weight: Array, bias: Array, numbers: Array, image: Array) -> None:
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
     filters, channels, kernel_y, kernel_x = weight.shape
     filters //= groups

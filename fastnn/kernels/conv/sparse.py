@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel, inlined_helper, sums_helper
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import inlined_helper, sums_helper
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._outputs import EMPTY
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -23,14 +25,14 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
               work=y.size + weight.size * x.size)
 
 
-def spread(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    _spread(len(grad_x) * grad_x.shape[1], grad_output, weight, EMPTY[grad_x.dtype] if bias is None else bias,
-            geometry.numbers, grad_x, work=grad_x.size + weight.size * grad_output.size)
+def input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
+    _input_gradient(len(grad_x) * grad_x.shape[1], grad_output, weight, EMPTY[grad_x.dtype] if bias is None else bias,
+                    geometry.numbers, grad_x, work=grad_x.size + weight.size * grad_output.size)
 
 
-def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    _correlate(len(grad_weight), x, grad_output, geometry.numbers, grad_weight,
-               work=grad_output.size + grad_weight.size * x.size)
+def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
+    _weight_gradient(len(grad_weight), x, grad_output, geometry.numbers, grad_weight,
+                     work=grad_output.size + grad_weight.size * x.size)
 
 
 @inlined_helper
@@ -82,7 +84,7 @@ def _convolve(block: int, x: Array, weight: Array, bias: Array, numbers: Array, 
 
 
 @block_kernel(writes="grad_x", typed_by="grad_output", sums=True)
-def _spread(block: int, grad_output: Array, weight: Array, bias: Array, numbers: Array, grad_x: Array) -> None:
+def _input_gradient(block: int, grad_output: Array, weight: Array, bias: Array, numbers: Array, grad_x: Array) -> None:
     """One channel of one image."""
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
     filters, channels, kernel_y, kernel_x = weight.shape
@@ -119,12 +121,12 @@ def _spread(block: int, grad_output: Array, weight: Array, bias: Array, numbers:
 
 
 @block_kernel(writes="grad_weight", typed_by="x")
-def _correlate(o: int, x: Array, grad_output: Array, numbers: Array, grad_weight: Array) -> None:
-    correlate_filter(o, x, grad_output, numbers, grad_weight)
+def _weight_gradient(o: int, x: Array, grad_output: Array, numbers: Array, grad_weight: Array) -> None:
+    filter_gradient(o, x, grad_output, numbers, grad_weight)
 
 
 @sums_helper
-def correlate_filter(o: int, image: Array, result: Array, numbers: Array, grad_weight: Array) -> None:
+def filter_gradient(o: int, image: Array, result: Array, numbers: Array, grad_weight: Array) -> None:
     """The gradient by one filter, summed in float64."""
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, groups = numbers
     filters, channels, kernel_y, kernel_x = grad_weight.shape

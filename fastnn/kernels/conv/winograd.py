@@ -6,8 +6,8 @@ A tile of results y reads 6 x 6 pixels d of each channel, and
     y = A^T [ sum over channels of (G w G^T) * (B^T d B) ] A,
 
 products of 36 numbers one by one (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-equation 12): 36 matrix products over the channels. The gradient by the input is such a convolution of the gradient by
-the filters turned round. The one by the weights is in `winograd_weights`.
+equation 12): 36 matrix products over the channels. The input gradient is such a convolution of the gradient by the
+filters turned round. The weight gradient is in `winograd_weights`.
 
 A block takes some tiles through all steps while they are in its cache; only where many blocks, each of some filters,
 read the same tiles, these are transformed before. Lanes of a vector are channels of pixels, and
@@ -21,21 +21,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, helper, named
-from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
-from fastnn.kernels._vectors import STREAMED
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, named
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, VECTORS, lanes
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tiles import tile_columns, transpose_tile, walk_tile
+from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, WINOGRAD_CACHED_FILTERS, WINOGRAD_SHARERS
+from fastnn.kernels._cpu.vectors import STREAMED
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import put_pixels, transform_tile
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_FEW_FILTERS = 1 << 13                      # filters times channels that stay in the cache when they are transformed
-_CHUNK = 128                                # channels of one running sum, and of filters that a block transforms itself
-_CUTS = 16                                  # so many jobs at least, where the work can be cut so
-_FEW_CUTS = 4                               # so many blocks may as well transform the same tiles each for itself
+_RUN = 128                                  # channels of one running sum, and of filters that a block transforms itself
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
@@ -48,8 +51,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Ge
     return _convolve(x, weight, False, packed, bias, relu, geometry.padding, y)
 
 
-def spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
-    """Write the gradient by the input; returns for each image whether it is finite."""
+def input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
+    """Write the input gradient; returns for each image whether it is finite."""
     last = weight.shape[2] - 1
     padding = last - geometry.padding[0], last - geometry.padding[1]
     return _convolve(grad_output, weight, True, None, None, False, padding, grad_x)
@@ -60,7 +63,7 @@ def pack(weight: Array, backward: bool = False) -> Array:
     results, channels = (weight.shape[1], len(weight)) if backward else weight.shape[:2]
     columns = tile_columns(weight)
     packed = empty((panels(results, columns), PRODUCTS, channels, columns), weight.dtype)
-    cuts = min(channels, panels(_CUTS, len(packed)))
+    cuts = min(channels, panels(LEAST_BLOCKS, len(packed)))
     _pack(weight.shape[2])(len(packed) * cuts, weight.reshape(-1), int(backward), results, cuts, packed,
                            packed.reshape(-1), work=packed.size)
     return packed
@@ -137,11 +140,11 @@ def _plan(x: tuple[int, ...], y: tuple[int, ...], taps: int, vector: int, filter
     tiles = y[0] * panels(y[2], out) * across
     rows = min((ROWS, ROWS * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows + 1))
     groups = panels(tiles, 3 * ROWS)
-    if x[1] * y[1] < _FEW_FILTERS:                  # they stay in the cache, so blocks may as well be small
-        groups = max(groups, min(_CUTS, panels(tiles, rows)))
+    if x[1] * y[1] < WINOGRAD_CACHED_FILTERS:       # they stay in the cache, so blocks may as well be small
+        groups = max(groups, min(LEAST_BLOCKS, panels(tiles, rows)))
     group = panels(panels(tiles, groups), rows) * rows
     groups = panels(tiles, group)
-    cuts = max(1, min(filter_panels // 2, panels(_CUTS, groups)))
+    cuts = max(1, min(filter_panels // 2, panels(LEAST_BLOCKS, groups)))
     channel = np.arange(x[1])
     return _Plan(rows, groups, group, cuts,
                  (places(x[3], out * across + taps - 1, vector), places(y[3], out * across, vector)),
@@ -157,14 +160,14 @@ def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bia
     plan = _plan(x.shape, y.shape, taps, vector, panels(y.shape[1], columns))
     fused = packed is None and plan.groups == 1     # each panel is used once: it need not go through memory
     if packed is None:
-        packed = empty((workers, PRODUCTS, _CHUNK, columns), y.dtype) if fused else pack(weight, backward)
+        packed = empty((workers, PRODUCTS, _RUN, columns), y.dtype) if fused else pack(weight, backward)
     if bias is None:
         biases = EMPTY[y.dtype]
     else:
         biases = np.zeros(panels(len(bias), columns) * columns, y.dtype)
         biases[: len(bias)] = bias
     finite, pixels, staging = np.ones(len(x), np.uint8), x.reshape(-1), empty((workers, plan.staged), y.dtype)
-    shared = plan.cuts > _FEW_CUTS                  # so many blocks read the same tiles, which are transformed before
+    shared = plan.cuts > WINOGRAD_SHARERS           # so many blocks read the same tiles, which are transformed before
     chunks = panels(x.shape[1], vector)
     transformed = empty((plan.groups if shared else workers, chunks * PRODUCTS * plan.group * vector), y.dtype)
     if shared:
@@ -230,7 +233,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     a, _, _ = matrices(taps)
     out, load, pack_panel = results_of(taps), tile_loader(taps), _panel_packer(taps)
     transform_sums = transform_tile(a, a)
-    multiply = walk_tile(1, tile_rows, VECTORS, spread=True)
+    multiply = walk_tile(1, tile_rows, VECTORS, interleaved=True)
 
     @block_kernel(writes="packed packed_flat staging transformed totals y result finite")
     @named("convolve", taps, tile_rows)
@@ -252,11 +255,11 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
             load(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
                  group * vector, PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
-            for c in range(0, channels, _CHUNK):
-                last = min(channels, c + _CHUNK)
+            for c in range(0, channels, _RUN):
+                last = min(channels, c + _RUN)
                 if fused:
                     pack_panel(weight, backward, filters, channels, panel * columns, c, last, packed_flat,
-                               worker * PRODUCTS * _CHUNK * columns, _CHUNK, columns)
+                               worker * PRODUCTS * _RUN * columns, _RUN, columns)
                 for k in range(PRODUCTS):
                     rows = packed[worker, k, : last - c] if fused else packed[panel, k, c:last]
                     for t in range(0, end - first, tile_rows):

@@ -15,31 +15,40 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, get_num_threads, named, sums_helper
-from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import ROWS, VECTORS, lanes, tile_columns, transpose_tile, walk_tile
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named, sums_helper
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, VECTORS, lanes
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tiles import tile_columns, transpose_tile, walk_tile
+from fastnn.kernels._cpu.tuning import (
+    LEAST_BLOCKS,
+    WINOGRAD_FEW_ELEMENTS,
+    WINOGRAD_FEW_TILES,
+    WINOGRAD_LEAST_GROUP,
+    WINOGRAD_SUMS,
+)
+from fastnn.kernels._memory import empty
 from fastnn.kernels.conv._tiles import PAIRS, PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import transform_tile, transposed
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
 
-_FEW_TILES, _FEW = 64, 1 << 21              # tiles, and transformed elements, that are dealt with all at once
-_CACHE = 1 << 18                            # elements of sums that a block keeps at most
-_CUTS = 16                                  # so many jobs at least, where the work can be cut so
-_LEAST_GROUP, _LONGEST_SUM = 24, 512        # tiles that are summed up at once
+_LONGEST_SUM = 512                                      # tiles that are summed up at once
 
 
-def correlate(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
-    """Write the gradient by the weights; returns whether it is finite."""
+def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
+    """Write the weight gradient; returns whether it is finite."""
     (filters, channels), columns, out = grad_weight.shape[:2], tile_columns(x), results_of(grad_weight.shape[2])
     rows = min((ROWS, ROWS - 1), key=lambda rows: panels(filters, rows) * (rows + 1))
     down, across = panels(grad_output.shape[2], out), panels(grad_output.shape[3], out)
     tiles = len(x) * down * across
     width = panels(channels, columns) * columns + panels(filters, rows) * rows
-    few = tiles <= _FEW_TILES and tiles * width * PRODUCTS <= _FEW
-    return (_correlate_few if few else _correlate_many)(x, grad_output, geometry, down, across, rows, grad_weight)
+    few = tiles <= WINOGRAD_FEW_TILES and tiles * width * PRODUCTS <= WINOGRAD_FEW_ELEMENTS
+    form = _weight_gradient_few if few else _weight_gradient_many
+    return form(x, grad_output, geometry, down, across, rows, grad_weight)
 
 
 def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple[Array, Array]:
@@ -51,8 +60,8 @@ def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple
 # --- few tiles ---------------------------------------------------------------------------------------------
 
 
-def _correlate_few(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
-                   grad_weight: Array) -> bool:
+def _weight_gradient_few(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
+                         grad_weight: Array) -> bool:
     filters, channels, taps, _ = grad_weight.shape
     vector, columns, workers = lanes(x), tile_columns(x), get_num_threads()
     tiles, x_panels, width = len(x) * down * across, panels(channels, columns), panels(filters, rows) * rows
@@ -65,7 +74,7 @@ def _correlate_few(x: Array, grad_output: Array, geometry: Geometry, down: int, 
         empty((workers, staged_pixels(down * across, across, SIDE, results_of(taps)) * vector), x.dtype),
         x_tiles, x_tiles.reshape(-1), grad_tiles, grad_tiles.reshape(-1), work=x_tiles.size + grad_tiles.size,
         workers=workers)
-    cuts = min(panels(filters, rows), panels(_CUTS, x_panels))
+    cuts = min(panels(filters, rows), panels(LEAST_BLOCKS, x_panels))
     finite = np.ones(x_panels * cuts, np.uint8)
     _multiply_all(taps, rows)(
         x_panels * cuts, x_tiles, grad_tiles, grad_tiles.reshape(-1), np.arange(tiles) * width,
@@ -155,18 +164,18 @@ def _copy(line: Array, result: Array) -> float:
 # --- many tiles --------------------------------------------------------------------------------------------
 
 
-def _correlate_many(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
-                    grad_weight: Array) -> bool:
+def _weight_gradient_many(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
+                          grad_weight: Array) -> bool:
     filters, channels, taps, _ = grad_weight.shape
     vector, columns, workers, out = lanes(x), tile_columns(x), get_num_threads(), results_of(taps)
     tiles, x_panels, filter_panels = len(x) * down * across, panels(channels, columns), panels(filters, rows)
-    cuts = panels(filter_panels, max(1, _CACHE // (2 * SIDE * rows * x_panels * columns)))
+    cuts = panels(filter_panels, max(1, WINOGRAD_SUMS // (2 * SIDE * rows * x_panels * columns)))
     share = panels(filter_panels, cuts)
     cuts = panels(filter_panels, share)
     width = panels(share * rows, vector) * vector
-    slices = min(panels(_CUTS, len(PAIRS) * cuts), panels(tiles, _LEAST_GROUP))
+    slices = min(panels(LEAST_BLOCKS, len(PAIRS) * cuts), panels(tiles, WINOGRAD_LEAST_GROUP))
     group = min(panels(tiles, slices), _LONGEST_SUM,
-                max(_LEAST_GROUP, _CACHE // (2 * SIDE * (x_panels * columns + width))))
+                max(WINOGRAD_LEAST_GROUP, WINOGRAD_SUMS // (2 * SIDE * (x_panels * columns + width))))
     partial = empty((slices, len(PAIRS), filters, 2 * taps, x_panels * columns), x.dtype)
     _multiply_slices(taps, rows)(
         slices * len(PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,

@@ -6,18 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
-    FLOATS,
-    Array,
-    as_array,
-    as_int,
-    check_rank,
-    check_side,
-    check_size,
-    deliver,
-    empty_beside,
-    output,
-)
+from fastnn._checks import FLOATS, Array, as_array, as_int, check_rank, check_side, check_size
+from fastnn.kernels._door import door
+from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")
@@ -26,6 +17,7 @@ _MEMORY_BUDGET = 64 << 20
 _DTYPES = (*FLOATS, np.dtype(np.uint8))
 
 
+@door
 def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "direct", out: Array | None = None,
                 target: str | None = None) -> Array:
     """Return the Euclidean distance of every row of x to every row of y.
@@ -85,6 +77,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     return deliver(distances, out)
 
 
+@door
 def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorithm: str = "auto",
         memory_budget: int | None = None, target: str | None = None) -> tuple[Array, Array]:
     """Return for every query the distances and indices of its k nearest points, nearest first.

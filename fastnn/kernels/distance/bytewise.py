@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._dot import BYTES, WIDTH, WORDS, byte_tile, matrix_unit, start_unit, stop_unit, transpose_block
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.dot import BYTES, WIDTH, WORDS, byte_tile, matrix_unit, start_unit, stop_unit, transpose_block
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tuning import QUERY_GROUP
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
 
-GROUP = 16                                  # query panels of a block
 _SMALL = 32768
 _STEPS = _SMALL // BYTES                    # of one sum in 32 bits
-_SUMS = {True: np.empty(0, np.int32), False: EMPTY[np.dtype(np.int64)]}
+_NO_SUMS = {True: np.empty(0, np.int32), False: EMPTY[np.dtype(np.int64)]}
 
 
 @helper
@@ -95,8 +98,9 @@ def _search(block: int, queries: Array, query_lengths: Array, points: Array, uni
     slices, steps = squares.shape[0], queries.shape[1]
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
-    top = group * GROUP * WIDTH
-    queries, lengths = queries[group * GROUP : (group + 1) * GROUP], query_lengths[top : top + GROUP * WIDTH]
+    top = group * QUERY_GROUP * WIDTH
+    queries = queries[group * QUERY_GROUP : (group + 1) * QUERY_GROUP]
+    lengths = query_lengths[top : top + QUERY_GROUP * WIDTH]
     panel, tail = np.empty((together, steps, 2, 16, WORDS), np.uint32), np.zeros(WIDTH * BYTES, np.uint8)
     point_lengths, bounds = np.empty((together, WIDTH), sums.dtype), np.empty(lengths.size, sums.dtype)
     tile, values = np.empty((WIDTH, WIDTH), np.int32), np.empty((WIDTH, WIDTH), sums.dtype)
@@ -132,7 +136,7 @@ def _search(block: int, queries: Array, query_lengths: Array, points: Array, uni
 def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
     """Return bytes of scratch a thread, and a query; queries that go together, and of a block."""
     panel = WIDTH * BYTES * panels(queries.shape[1], BYTES)
-    return _together(queries.shape[1]) * panel + (1 << 15), panel // WIDTH + 8, WIDTH, GROUP * WIDTH
+    return _together(queries.shape[1]) * panel + (1 << 15), panel // WIDTH + 8, WIDTH, QUERY_GROUP * WIDTH
 
 
 def _together(dimensions: int) -> int:
@@ -151,8 +155,8 @@ def _packed(queries: Array) -> tuple[Array, Array, bool]:
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
     """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
     packed, lengths, unit = _packed(queries)
-    _search(panels(len(packed), GROUP) * len(heaps), packed, lengths, points, unit, _together(queries.shape[1]),
-            _SUMS[queries.shape[1] <= _SMALL], heaps, indices, work=len(queries) * points.size)
+    _search(panels(len(packed), QUERY_GROUP) * len(heaps), packed, lengths, points, unit, _together(queries.shape[1]),
+            _NO_SUMS[queries.shape[1] <= _SMALL], heaps, indices, work=len(queries) * points.size)
     return True
 
 
@@ -177,5 +181,5 @@ def _pairs(block: int, queries: Array, query_lengths: Array, points: Array, unit
 
 def pairs(x: Array, y: Array, distances: Array) -> None:
     packed, lengths, unit = _packed(x)
-    _pairs(panels(len(y), WIDTH), packed, lengths, y, unit, _SUMS[x.shape[1] <= _SMALL], distances,
+    _pairs(panels(len(y), WIDTH), packed, lengths, y, unit, _NO_SUMS[x.shape[1] <= _SMALL], distances,
            work=len(x) * y.size)

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import block_kernel, get_num_threads
-from fastnn.kernels._matrix import panels
+from fastnn._checks import Array
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tuning import KNN_BLOCKS, KNN_GROUPS, KNN_LEAST_SLICE
+from fastnn.kernels._memory import empty
 from fastnn.kernels.distance import bytewise, direct, filtered
 from fastnn.kernels.distance.pairs import pairs, range_of
 from fastnn.kernels.distance.select import merge
 
-_BLOCKS = 32            # blocks that few queries and many points are cut into
-_ENOUGH = 8             # groups of queries that need no slices of points beside them
-_LEAST_SLICE = 2048     # points worth a heap of their own
 _OBJECTS = 1 << 12      # bytes for the objects and the alignment of a batch's arrays
 
 
@@ -118,6 +118,6 @@ def _plan(method: Any, queries: Array, points: Array, squares: Array, memory_bud
         return 0, 0, memory_budget - free + rows * query
     batch = min(count, panels(panels(count, panels(count, batch)), rows) * rows)
     groups = panels(batch, group)
-    slices = 1 if groups >= _ENOUGH else min(_BLOCKS // groups, len(points) // max(_LEAST_SLICE, 32 * k),
+    slices = 1 if groups >= KNN_GROUPS else min(KNN_BLOCKS // groups, len(points) // max(KNN_LEAST_SLICE, 32 * k),
                                              1 + (free - batch * query) // (batch * heap))
     return batch, max(1, slices), 0

@@ -14,21 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels._rows import block_size, place, row_sum, run_rows
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.rows import block_size, place, row_sum, run_rows
+from fastnn.kernels._gpu.tuning import KNN_LEAST_SLICE, KNN_WAITING, PAIR_BLOCKS, PAIR_HIGH, PAIR_STEP, PAIR_WIDE
 
-_WIDE, _HIGH = (2, 2) if SIMULATED else (16, 8)     # threads of a block: lanes of one row of points, rows
-_THREADS = _WIDE * _HIGH
-_STEP = 4 if SIMULATED else 16                      # dimensions in shared memory at once
-_APART = _THREADS // _STEP                          # rows between those that a thread loads
+_THREADS = PAIR_WIDE * PAIR_HIGH
+_APART = _THREADS // PAIR_STEP                      # rows between those that a thread loads
 _DEPTH = 32 if SIMULATED else 256                   # dimensions of a sum: of bytes, exact in float32 up to 258
 _INT32 = 33025                                      # dimensions of bytes whose sum is an int32
-_WAITING = 4 if SIMULATED else 32                   # candidates of a query that wait for its heap
-_BLOCKS = 4 if SIMULATED else 528                   # so many blocks at least, where the points can be cut so
-_LEAST_SLICE = 16 if SIMULATED else 128             # points worth a heap of their own
 _LAST = np.iinfo(np.int64).max
 _NAN = math.nan
 
@@ -50,16 +47,16 @@ class _Tile(NamedTuple):
 
     @property
     def height(self) -> int:
-        return _HIGH * self.rows
+        return PAIR_HIGH * self.rows
 
     @property
     def width(self) -> int:
-        return _WIDE * self.columns
+        return PAIR_WIDE * self.columns
 
     @property
     def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The shapes of tiles in shared memory: lines are longer, so that threads store into different banks."""
-        return (_STEP, self.height + 4), (_STEP, self.width + 2)
+        return (PAIR_STEP, self.height + 4), (PAIR_STEP, self.width + 2)
 
 
 def _tile(x: Array, y: Array, *, products: bool = False) -> _Tile:
@@ -69,10 +66,10 @@ def _tile(x: Array, y: Array, *, products: bool = False) -> _Tile:
     if x.dtype == np.uint8 and folded:
         total = np.int32 if x.shape[1] <= _INT32 else np.float64
     columns = 4 if SIMULATED or real is np.float64 else 8
-    tile = _Tile(real, total, min(columns, _WIDE), columns, folded, products)
-    if len(x) <= 2 * _HIGH:
+    tile = _Tile(real, total, min(columns, PAIR_WIDE), columns, folded, products)
+    if len(x) <= 2 * PAIR_HIGH:
         return tile._replace(rows=1)
-    few = _panels(len(x), tile.height) * _panels(len(y), tile.width) < _BLOCKS // 2
+    few = _panels(len(x), tile.height) * _panels(len(y), tile.width) < PAIR_BLOCKS // 2
     return tile._replace(rows=tile.rows // 2) if few else tile
 
 
@@ -89,14 +86,14 @@ def _sums(tile: _Tile) -> Any:
         a = cuda.local.array(rows, real)
         b = cuda.local.array(columns, real)
         t = cuda.threadIdx.x
-        lane, row, at, own = t % _WIDE, t // _WIDE * rows, t // _STEP, t % _STEP
+        lane, row, at, own = t % PAIR_WIDE, t // PAIR_WIDE * rows, t // PAIR_STEP, t % PAIR_STEP
         x_begin, y_begin = (first_x + at) * dimensions + own, (first_y + at) * dimensions + own
         jump = _APART * dimensions
         for i in range(rows):
             for j in range(columns):
                 parts[i, j] = zero
                 totals[i, j] = total(0)
-        for begin in range(0, max(1, dimensions), _STEP):
+        for begin in range(0, max(1, dimensions), PAIR_STEP):
             if folded and begin % _DEPTH == 0:
                 for i in range(rows):
                     for j in range(columns):
@@ -112,11 +109,11 @@ def _sums(tile: _Tile) -> Any:
                 k = y_begin + begin + p * jump
                 y_tile[own, at + p * _APART] = real(y[k]) if k < y_end else zero
             cuda.syncthreads()
-            for d in range(_STEP):
+            for d in range(PAIR_STEP):
                 for i in range(rows):
                     a[i] = x_tile[d, row + i]
                 for j in range(columns):
-                    b[j] = y_tile[d, lane + j * _WIDE]
+                    b[j] = y_tile[d, lane + j * PAIR_WIDE]
                 for i in range(rows):
                     for j in range(columns):
                         if products:
@@ -150,11 +147,11 @@ def _pairs(tile: _Tile, result: Any, squared: bool) -> Any:
         first_x, first_y = down * height, (cuda.blockIdx.x - down * across) * width
         sums(x, y, dimensions, first_x, first_y, x_tile, y_tile, totals)
         t = cuda.threadIdx.x
-        corner_x, corner_y = first_x + t // _WIDE * rows, first_y + t % _WIDE
+        corner_x, corner_y = first_x + t // PAIR_WIDE * rows, first_y + t % PAIR_WIDE
         for i in range(rows):
             m = corner_x + i
             for j in range(columns):
-                n = corner_y + j * _WIDE
+                n = corner_y + j * PAIR_WIDE
                 if m < distances.shape[0] and n < distances.shape[1]:
                     if products:
                         distances[m, n] = result(x_lengths[m] + y_lengths[n] - 2.0 * np.float64(totals[i, j]))
@@ -235,7 +232,7 @@ def _lengths(real: Any, group: int) -> Any:
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
     products = algorithm == "gemm" and x.dtype != np.uint8
     tile = _tile(x, y, products=products)
-    lengths = [_cuda.xp.empty(len(points) if products else 1, np.float64) for points in (x, y)]
+    lengths = [_device.xp.empty(len(points) if products else 1, np.float64) for points in (x, y)]
     if products:
         for points, found in zip((x, y), lengths):
             run_rows(_lengths, points, points, found)
@@ -293,13 +290,13 @@ def _search(tile: _Tile, stored: Any) -> Any:
     """
     real, total, rows, columns, _, _ = tile
     height, width, (x_shape, y_shape), sums = tile.height, tile.width, tile.shapes, _sums(tile)
-    waiting_shape = _WAITING, height
+    waiting_shape = KNN_WAITING, height
 
     @cuda.jit(device=True)
     def take(waiting: Array, waiting_at: Array, count: Array, row: int, values: Array, indices: Array, part: int,
              query: int) -> None:
         """Take what waits for a row of the tile into its heap."""
-        for w in range(min(count[row], _WAITING)):
+        for w in range(min(count[row], KNN_WAITING)):
             value, index = waiting[w, row], waiting_at[w, row]
             if _before(value, index, values[part, query, 0], indices[part, query, 0]):
                 _sink(values, indices, part, query, values.shape[2], value, index)
@@ -337,7 +334,7 @@ def _search(tile: _Tile, stored: Any) -> Any:
             while True:
                 near = 0
                 for i in range(rows):
-                    limit = worst[t // _WIDE * rows + i]
+                    limit = worst[t // PAIR_WIDE * rows + i]
                     for j in range(columns):
                         if not stored(totals[i, j]) > limit:
                             near |= 1 << (i * columns + j)
@@ -350,11 +347,11 @@ def _search(tile: _Tile, stored: Any) -> Any:
                         for j in range(columns):
                             if bit == 1 << (i * columns + j):
                                 pair, value = i * columns + j, stored(totals[i, j])
-                    row = t // _WIDE * rows + pair // columns
-                    n = begin + t % _WIDE + pair % columns * _WIDE
+                    row = t // PAIR_WIDE * rows + pair // columns
+                    n = begin + t % PAIR_WIDE + pair % columns * PAIR_WIDE
                     if n < end and _before(value, n, worst[row], worst_at[row]):
                         slot = cuda.atomic.add(count, row, 1)
-                        if slot < _WAITING:
+                        if slot < KNN_WAITING:
                             waiting[slot, row], waiting_at[slot, row] = value, n
                             left ^= bit
                         else:
@@ -419,15 +416,15 @@ def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_bud
         raise ValueError("algorithm: expected 'auto' or 'direct' for target 'cuda', got 'filter'")
     _nearest(queries, points, memory_budget, distances, indices)
     if not squared:
-        _cuda.xp.sqrt(distances, out=distances)
+        _device.xp.sqrt(distances, out=distances)
 
 
 def _nearest(queries: Array, points: Array, memory_budget: int, squares: Array, indices: Array) -> None:
     tile, (count, k) = _tile(queries, points), squares.shape
     blocks = _panels(count, tile.height)
-    least = max(_LEAST_SLICE, 8 * k)
+    least = max(KNN_LEAST_SLICE, 8 * k)
     heap = count * (k * (squares.itemsize + 8) + 8)
-    slices = max(1, min(_panels(_BLOCKS, blocks), len(points) // least, memory_budget // heap))
+    slices = max(1, min(_panels(PAIR_BLOCKS, blocks), len(points) // least, memory_budget // heap))
     size = _panels(len(points), slices * tile.width) * tile.width
     slices = _panels(len(points), size)
     stored: Any = squares.dtype.type
@@ -436,8 +433,8 @@ def _nearest(queries: Array, points: Array, memory_budget: int, squares: Array, 
     if slices == 1:
         launch(kernel, blocks, _THREADS, *args, squares[None], indices[None])
         return
-    part_squares = _cuda.xp.empty((slices, count, k), squares.dtype)
-    part_indices = _cuda.xp.empty((slices, count, k), np.int64)
-    taken = _cuda.xp.empty((slices, count), np.int64)
+    part_squares = _device.xp.empty((slices, count, k), squares.dtype)
+    part_indices = _device.xp.empty((slices, count, k), np.int64)
+    taken = _device.xp.empty((slices, count), np.int64)
     launch(kernel, blocks * slices, _THREADS, *args, part_squares, part_indices)
     launch(_merge(stored), count, _THREADS, part_squares, part_indices, taken, squares, indices)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._dot import BYTES, transpose_block
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import ROWS, square_row, square_tile, tile_columns
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.dot import BYTES, transpose_block
+from fastnn.kernels._cpu.gemm import pack_rows, panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.llvm import ROWS
+from fastnn.kernels._cpu.tiles import square_row, square_tile, tile_columns
+from fastnn.kernels._cpu.tuning import ONE_ROW_ELEMENTS, ONE_ROW_QUERIES, QUERY_GROUP
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum
-GROUP = 16              # query panels of a block, which share the packing of points
-_LITTLE = 1 << 14
-_FEW = 6                # queries of which a tile of one row each is faster than a full tile
 
 
 @helper
@@ -40,7 +40,7 @@ def pack_points(points: Array, begins: Array, first: int, panel: Array) -> None:
 def _group(group: int, queries: Array) -> tuple[int, Array]:
     """Return the first row of a group of query panels, and the panels; groups are as even as can be."""
     count = queries.shape[0]
-    groups = -(-count // GROUP)
+    groups = -(-count // QUERY_GROUP)
     first = count * group // groups
     return first * queries.shape[2], queries[first : count * (group + 1) // groups]
 
@@ -71,7 +71,7 @@ def compare(queries: Array, points: Array, begins: Array, panel: Array, totals: 
 
 def pack_queries(queries: Array, points: Array) -> Array:
     """Return queries as panels (panels, D, rows), of one row if there are few, or little to do with them."""
-    if len(queries) <= _FEW or len(queries) * points.size <= _LITTLE:
+    if len(queries) <= ONE_ROW_QUERIES or len(queries) * points.size <= ONE_ROW_ELEMENTS:
         return queries[:, :, None]
     return pack_rows(queries[None], ROWS)[0]
 
@@ -105,11 +105,12 @@ def _search(block: int, queries: Array, points: Array, squares: Array, indices: 
 def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
     """Return bytes of scratch a thread, and a query; queries that go together, and of a block."""
     width, size = tile_columns(queries), queries.itemsize
-    return width * (DEPTH + ROWS + GROUP * ROWS) * size, queries.shape[1] * size, ROWS, GROUP * ROWS
+    return width * (DEPTH + ROWS + QUERY_GROUP * ROWS) * size, queries.shape[1] * size, ROWS, QUERY_GROUP * ROWS
 
 
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
     """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
     packed = pack_queries(queries, points)
-    _search(panels(len(packed), GROUP) * len(heaps), packed, points, heaps, indices, work=len(queries) * points.size)
+    _search(panels(len(packed), QUERY_GROUP) * len(heaps), packed, points, heaps, indices,
+            work=len(queries) * points.size)
     return True

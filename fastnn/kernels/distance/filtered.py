@@ -24,8 +24,8 @@ is no overflow while S < 1e37; otherwise, and where anything is not finite, E is
 So the k-th smallest v + E of any points is at least the k-th smallest f, and a point whose v - E is above it is no
 neighbour. r and N come from X' itself: r is 2^-22 |X'| for the rounding of x - c beside the norm of what rounding to
 bfloat16 leaves, which is about a third of the worst case. Points that pass wait in a queue, are tested again with the
-last bound, and those left are compared by the tiles of `direct`. If more than one in _USEFUL of all is left, the filter
-gives up.
+last bound, and those left are compared by the tiles of `direct`. If more than one in FILTER_USEFUL of all is left, the
+filter gives up.
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import FLOATS, Array, empty
-from fastnn.kernels._dot import BYTES, WIDTH, WORDS, float_tile, matrix_unit, start_unit, stop_unit, transpose_block
-from fastnn.kernels._jit import block_kernel, helper, inlined_helper, sums_helper
-from fastnn.kernels._matrix import panels
-from fastnn.kernels._simd import tile_columns
+from fastnn._checks import FLOATS, Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, sums_helper
+from fastnn.kernels._cpu.dot import BYTES, WIDTH, WORDS, float_tile, matrix_unit, start_unit, stop_unit, transpose_block
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tiles import tile_columns
+from fastnn.kernels._cpu.tuning import FILTER_DIMENSIONS, FILTER_QUERIES, FILTER_SAMPLE, FILTER_USEFUL, QUERY_GROUP
+from fastnn.kernels._memory import empty
 from fastnn.kernels.distance import direct
 from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
 
-GROUP = 16                                  # query panels of a block
 _MOST = 64                                  # neighbours that the filter is made for
-_USEFUL = 8
-_MANY, _HIGH = 128, 64                      # queries and dimensions from which it is the faster
 _HIGHEST = 1 << 18                          # dimensions up to which the bound has room for products of roundings
-_SAMPLE = 64                                # points whose mean is c
 _UNIT_ROUNDOFF = 2.0**-24
 
 _HALF, _ONE, _SHIFT, _UPPER = np.uint32(0x7FFF), np.uint32(1), np.uint32(16), np.uint32(0xFFFF0000)
@@ -178,9 +177,9 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
     slices, steps, dimensions, k = squares.shape[0], packed.shape[1], points.shape[1], squares.shape[2]
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
-    top = group * GROUP * WIDTH
-    rows = min(GROUP * WIDTH, squares.shape[1] - top)
-    packed, queries = packed[group * GROUP : (group + 1) * GROUP], queries[top : top + rows]
+    top = group * QUERY_GROUP * WIDTH
+    rows = min(QUERY_GROUP * WIDTH, squares.shape[1] - top)
+    packed, queries = packed[group * QUERY_GROUP : (group + 1) * QUERY_GROUP], queries[top : top + rows]
     squares, indices = squares[part, top : top + rows], indices[part, top : top + rows]
     squares[:] = np.nan
     indices[:] = LAST
@@ -237,7 +236,7 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
                                 count[row] = 0
                         least[row, count[row]], waiting[row, count[row]] = tile[i, j] - slack[i], left + j
                         count[row] += 1
-        if decided * _USEFUL > rows * (first + together * WIDTH - begin):
+        if decided * FILTER_USEFUL > rows * (first + together * WIDTH - begin):
             gave_up[0] = 1
     stop_unit(unit)
     if not gave_up[0]:
@@ -250,7 +249,7 @@ def _search(block: int, queries: Array, points: Array, center: Array, packed: Ar
 def _center(points: Array) -> Array:
     """Return a vector near the middle of the points; any finite one is right."""
     with np.errstate(all="ignore"):
-        center = points[:: max(1, len(points) // _SAMPLE)][:_SAMPLE].mean(0)
+        center = points[:: max(1, len(points) // FILTER_SAMPLE)][:FILTER_SAMPLE].mean(0)
     return np.where(np.isfinite(center), center, 0).astype(points.dtype)
 
 
@@ -272,16 +271,16 @@ def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
     """Return bytes of scratch a thread, and a query; queries that go together, and of a block."""
     dimensions = queries.shape[1]
     row, heap = BYTES * _steps(dimensions), 12 * (k + _capacity(k)) + 16
-    scratch = (1 + _together(dimensions)) * WIDTH * row + 2 * row + GROUP * WIDTH * heap + (1 << 14)
-    return scratch + direct.memory(queries, k)[0], row + 16 + dimensions * queries.itemsize, WIDTH, GROUP * WIDTH
+    scratch = (1 + _together(dimensions)) * WIDTH * row + 2 * row + QUERY_GROUP * WIDTH * heap + (1 << 14)
+    return scratch + direct.memory(queries, k)[0], row + 16 + dimensions * queries.itemsize, WIDTH, QUERY_GROUP * WIDTH
 
 
 def can_help(queries: Array, points: Array, k: int, algorithm: str) -> bool:
     """Whether to try the filter: where it works if it is asked for, where it is likely to be faster by "auto"."""
     if queries.dtype not in FLOATS or k > _MOST or points.shape[1] > _HIGHEST:
         return False
-    return algorithm == "filter" or (algorithm == "auto" and len(queries) >= _MANY and points.shape[1] >= _HIGH
-                                     and len(points) >= 32 * k)
+    return algorithm == "filter" or (algorithm == "auto" and len(queries) >= FILTER_QUERIES
+                                     and points.shape[1] >= FILTER_DIMENSIONS and len(points) >= 32 * k)
 
 
 def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
@@ -290,7 +289,7 @@ def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
     packed = empty((panels(len(queries), WIDTH), _steps(queries.shape[1]), 2, 16, WORDS), np.uint32)
     norms, residuals = np.empty((2, len(packed) * WIDTH))
     _pack_queries(len(packed), queries, center, unit, packed, norms, residuals, work=queries.size)
-    _search(panels(len(packed), GROUP) * len(heaps), queries[:, :, None], points, center, packed, norms, residuals,
-            unit, _together(queries.shape[1]), _capacity(heaps.shape[2]), heaps, indices, gave_up,
+    _search(panels(len(packed), QUERY_GROUP) * len(heaps), queries[:, :, None], points, center, packed, norms,
+            residuals, unit, _together(queries.shape[1]), _capacity(heaps.shape[2]), heaps, indices, gave_up,
             work=len(queries) * points.size)
     return not gave_up[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 
 def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:

@@ -10,17 +10,17 @@ import math
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._jit import block_kernel, helper
-from fastnn.kernels._matrix import pack_rows, panels
-from fastnn.kernels._simd import ROWS, product_tile, square_row, square_tile, tile_columns
-from fastnn.kernels._vectors import STREAMED, row_range, store_past_caches, streamable
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.gemm import pack_rows, panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.llvm import ROWS
+from fastnn.kernels._cpu.tiles import product_tile, square_row, square_tile, tile_columns
+from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, PAIR_GROUP, PAIR_LARGEST_GROUP, PAIR_SLAB
+from fastnn.kernels._cpu.vectors import STREAMED, row_range, store_past_caches, streamable
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries
 from fastnn.kernels.distance.select import passing
-
-_SLAB = 8                   # panels of points of a block; twice as many of up to half of DEPTH dimensions
-_GROUP, _LARGEST = 16, 32   # query panels of a block where they are few, and at most
-_BLOCKS = 16                # so many blocks at least, where the work can be cut so
 
 
 @block_kernel(writes="lengths")
@@ -128,8 +128,9 @@ def pairs(x: Array, y: Array, squared: bool, by_products: bool, distances: Array
         lengths = [np.empty(len(x)), np.empty(len(y))]
         for points, found in zip((x, y), lengths):
             _squared_lengths(len(points), points, found, work=points.size)
-    slab = _SLAB if x.shape[1] > DEPTH // 2 else 2 * _SLAB
+    slab = PAIR_SLAB if x.shape[1] > DEPTH // 2 else 2 * PAIR_SLAB
     slabs = panels(len(y), slab * tile_columns(queries))
-    groups = max(panels(len(queries), _LARGEST), min(panels(len(queries), _GROUP), panels(_BLOCKS, slabs)))
+    groups = max(panels(len(queries), PAIR_LARGEST_GROUP),
+                 min(panels(len(queries), PAIR_GROUP), panels(LEAST_BLOCKS, slabs)))
     _pairs(groups * slabs, queries, y, slabs, groups, slab, by_products, *lengths, squared, distances,
            work=len(x) * y.size)

@@ -11,10 +11,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._dot import WIDTH
-from fastnn.kernels._jit import block_kernel, config, helper, inlined_helper
-from fastnn.kernels._simd import tile_columns
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config, helper, inlined_helper
+from fastnn.kernels._cpu.dot import WIDTH
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tiles import tile_columns
 
 LAST = np.iinfo(np.int64).max
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from fastnn.kernels._arrays import Array, as_floats, check_needs, check_rank, check_shape, deliver, output
+from fastnn._checks import Array, as_floats, check_needs, check_rank, check_shape
+from fastnn.kernels._door import door
+from fastnn.kernels._outputs import deliver, output
 from fastnn.kernels._targets import implementation
 
 
+@door
 def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None,
            target: str | None = None) -> Array:
     """Multiply rows by a matrix and add a bias: y[n, o] = sum_i x[n, i] weight[o, i] + bias[o].
@@ -55,6 +58,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
     return deliver(y, out)
 
 
+@door
 def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple[bool, bool, bool] = (True, True, True),
                     target: str | None = None) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of a loss by the arguments of `linear`.

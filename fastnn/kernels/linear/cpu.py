@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array, empty
-from fastnn.kernels._jit import block_kernel
-from fastnn.kernels._matrix import multiply, panels
-
-_FEW, _ROWS = 128, 64       # weights at most, and rows of a block, where launches count more than work
+from fastnn._checks import Array
+from fastnn.kernels._cpu.gemm import multiply, panels
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tuning import LINEAR_FEW_WEIGHTS, LINEAR_ROWS
+from fastnn.kernels._memory import empty
+from fastnn.kernels._outputs import EMPTY
 
 
 def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
     bias = EMPTY[x.dtype] if bias is None else bias
-    if weight.size <= _FEW:
-        _multiply_rows(panels(len(x), _ROWS), x, weight, bias, y, work=weight.size * len(x))
+    if weight.size <= LINEAR_FEW_WEIGHTS:
+        _multiply_rows(panels(len(x), LINEAR_ROWS), x, weight, bias, y, work=weight.size * len(x))
     elif y.size:
         multiply(x, True, weight, True, bias, y)
 
@@ -23,7 +24,7 @@ def linear_backward(grad_output: Array, x: Array, weight: Array,
                     needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
     none = EMPTY[x.dtype]
     grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    if weight.size <= _FEW and len(x) <= _ROWS:
+    if weight.size <= LINEAR_FEW_WEIGHTS and len(x) <= LINEAR_ROWS:
         grad_weight = np.empty(weight.shape, x.dtype) if needs[1] else None
         grad_bias = np.empty(len(weight), x.dtype) if needs[2] else None
         no_matrix = weight if needs[0] and needs[1] else np.empty((0, 0), x.dtype)
@@ -33,8 +34,8 @@ def linear_backward(grad_output: Array, x: Array, weight: Array,
     grad_weight = np.zeros_like(weight) if needs[1] else None
     grad_bias = np.zeros(len(weight), x.dtype) if needs[2] else None
     if len(x):
-        if grad_x is not None and weight.size <= _FEW:          # as for a few rows: their number decides no bits
-            _gradients(panels(len(x), _ROWS), grad_output, x, weight, grad_x, np.empty((0, 0), x.dtype), none,
+        if grad_x is not None and weight.size <= LINEAR_FEW_WEIGHTS:     # as for few rows: their number decides no bits
+            _gradients(panels(len(x), LINEAR_ROWS), grad_output, x, weight, grad_x, np.empty((0, 0), x.dtype), none,
                        work=weight.size * len(x))
         elif grad_x is not None:
             multiply(grad_output, True, weight, False, none, grad_x)
@@ -50,7 +51,7 @@ def linear_backward(grad_output: Array, x: Array, weight: Array,
 
 @block_kernel(writes="y", sums=True, typed_by="x")
 def _multiply_rows(block: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
-    for n in range(block * _ROWS, min(len(x), block * _ROWS + _ROWS)):
+    for n in range(block * LINEAR_ROWS, min(len(x), block * LINEAR_ROWS + LINEAR_ROWS)):
         for o in range(len(weight)):
             total = x.dtype.type(0)
             for i in range(x.shape[1]):
@@ -62,7 +63,7 @@ def _multiply_rows(block: int, x: Array, weight: Array, bias: Array, y: Array) -
 def _gradients(block: int, grad_output: Array, x: Array, weight: Array, grad_x: Array, grad_weight: Array,
                grad_bias: Array) -> None:
     """The gradient by one block of rows, and those by the weights and the bias where there is no other block."""
-    for n in range(block * _ROWS, min(len(grad_x), block * _ROWS + _ROWS)):
+    for n in range(block * LINEAR_ROWS, min(len(grad_x), block * LINEAR_ROWS + LINEAR_ROWS)):
         for i in range(grad_x.shape[1]):
             grad_x[n, i] = 0
         for o in range(len(weight)):

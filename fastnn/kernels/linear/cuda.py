@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import cuda
-from fastnn.kernels._gemm import Form, Layout, product
-from fastnn.kernels._sums import sum_rows
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.gemm import Form, Layout, product
+from fastnn.kernels._gpu.sums import sum_rows
 
 Numbers = tuple[int, ...]
 
@@ -49,11 +49,11 @@ def linear_backward(grad_output: Array, x: Array, weight: Array, needs: tuple[bo
     (count, inputs), outputs = x.shape, len(weight)
     grad_x = grad_weight = grad_bias = None
     if needs[0]:
-        grad_x = _cuda.xp.empty(x.shape, x.dtype)
+        grad_x = _device.xp.empty(x.shape, x.dtype)
         product(_BY_X, grad_output, weight, None, grad_x, (inputs, outputs, 1, inputs, 1), (count, inputs, outputs),
                 Layout(outputs, 0, 0, inputs, 0))
     if needs[1]:
-        grad_weight = _cuda.xp.empty(weight.shape, x.dtype)
+        grad_weight = _device.xp.empty(weight.shape, x.dtype)
         product(_BY_WEIGHT, grad_output, x, None, grad_weight, (inputs, count, outputs, inputs, 1),
                 (outputs, inputs, count), Layout(1, 0, 0, inputs, 0), free=True)
     if needs[2]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 
 def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:

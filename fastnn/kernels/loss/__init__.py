@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import (
+from fastnn import _device
+from fastnn._checks import (
     Array,
     as_array,
     as_float,
@@ -19,13 +19,15 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     check_side,
-    empty_beside,
 )
+from fastnn.kernels._door import door
+from fastnn.kernels._outputs import empty_beside
 from fastnn.kernels._targets import implementation
 
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+@door
 def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, reduction: str = "mean",
                   target: str | None = None) -> Any:
     """Return the negative log-likelihood of labels under the softmax of scores.
@@ -75,6 +77,7 @@ def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, redu
     return _reduced(losses, len(x) * unit, reduction, x.dtype)
 
 
+@door
 def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_smoothing: float = 0.0,
                            reduction: str = "mean", target: str | None = None) -> Array:
     """Return the gradient by the scores of `cross_entropy`.
@@ -118,6 +121,7 @@ def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_s
     return grad_x
 
 
+@door
 def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str = "mean",
                target: str | None = None) -> Any:
     """Return how far scores of wrong classes come within a margin of the right one's: the multiclass SVM loss.
@@ -168,6 +172,7 @@ def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str =
     return _reduced(losses, len(x) * unit, reduction, x.dtype)
 
 
+@door
 def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: float = 1.0, reduction: str = "mean",
                         target: str | None = None) -> Array:
     """Return the gradient by the scores of `hinge_loss`.
@@ -212,6 +217,7 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
     return grad_x
 
 
+@door
 def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None = None) -> Any:
     """Return the squares of the differences of two arrays, their mean or their sum.
 
@@ -261,6 +267,7 @@ def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None 
     return _reduced(sums, x.size * unit * unit, reduction, x.dtype)
 
 
+@door
 def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = "mean",
                       target: str | None = None) -> Array:
     """Return the gradient by x of `mse_loss`; the gradient by y is its negative.
@@ -339,11 +346,11 @@ def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Ar
         check_shape("grad_output", grads, shape)
         return grads.reshape(-1)
     count = math.prod(shape) if reduction == "mean" else 1
-    if _cuda.is_device(x):
-        if _cuda.is_device(grad_output) and grad_output.ndim == 0:
+    if _device.is_device(x):
+        if _device.is_device(grad_output) and grad_output.ndim == 0:
             return (grad_output.astype(np.float64) / count).astype(dtype).reshape(1)
         if isinstance(grad_output, numbers.Real):
-            return _cuda.xp.full(1, float(grad_output) / count, dtype)
+            return _device.xp.full(1, float(grad_output) / count, dtype)
     if type(grad_output) is not float and (
             np.ndim(grad_output) or not isinstance(grad_output, numbers.Real | np.ndarray)):
         raise TypeError(f"grad_output: expected a number for reduction {reduction!r}, got {grad_output!r}")
@@ -352,7 +359,7 @@ def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Ar
 
 def _reduced(losses: Array, count: float, reduction: str, dtype: Any) -> Any:
     """Return float64 losses, their sum, or that over `count`, in this dtype; what is too large for it becomes inf."""
-    if _cuda.is_device(losses):
+    if _device.is_device(losses):
         total = losses if reduction == "none" else losses.sum()
         return (total / count if reduction == "mean" else total).astype(dtype)
     with np.errstate(over="ignore"):

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._elementwise import binary, chunk, chunks, mapping
-from fastnn.kernels._jit import block_kernel, helper, inlined_helper
-from fastnn.kernels._math import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
-from fastnn.kernels._vectors import STREAMED, draft, exceeds_caches, finish, row_gaps, row_sum, use_widest_vectors
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper
+from fastnn.kernels._cpu.elementwise import binary, chunk, chunks, mapping
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.rows import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
+from fastnn.kernels._cpu.vectors import STREAMED, draft, exceeds_caches, finish, row_gaps, row_sum, use_widest_vectors
 
 _ROOM = 2.0**-66                            # less than 1 over twice the elements that a row may have
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, block_sum, blocks_for
-from fastnn.kernels._cuda import cuda, launch
-from fastnn.kernels._maps import run_map
-from fastnn.kernels._rows import block_size, exp_sum, place, row_sum, run_rows
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, block_sum, blocks_for
+from fastnn.kernels._gpu.elementwise import run_map
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.rows import block_size, exp_sum, place, row_sum, run_rows
 
 _NAN = math.nan
 _ROOM = 2.0**-66                                # less than 1 over twice the elements that a row may have
@@ -217,7 +218,7 @@ def mse_loss(x: Array, y: Array, losses: Array) -> None:
 
 
 def mse_loss_sums(x: Array, y: Array, unit: float) -> Array:
-    sums = _cuda.xp.empty(blocks_for(x.size), np.float64)
+    sums = _device.xp.empty(blocks_for(x.size), np.float64)
     launch(_mse_loss_sums, sums.size, THREADS, x, y, unit, sums)
     return sums
 

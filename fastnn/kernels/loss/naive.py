@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 
 def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import (
+from fastnn import _device
+from fastnn._checks import (
     Array,
     as_float,
     as_floats,
@@ -17,17 +17,16 @@ from fastnn.kernels._arrays import (
     check_rank,
     check_shape,
     check_side,
-    deliver,
-    empty_beside,
     is_relu,
-    output,
 )
-from fastnn.kernels._door import updates
+from fastnn.kernels._door import door, updates
+from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _F64 = np.dtype(np.float64)
 
 
+@door
 @updates("running_mean", "running_var", when="training")
 def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
                bias: Array | None = None, *, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
@@ -120,7 +119,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
         if eps == 0:
             raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
     updated = training and running_mean is not None
-    if updated and _cuda.is_device(x):
+    if updated and _device.is_device(x):
         _check_contiguous(running_mean=given[0], running_var=given[1])
     y = output(out, x.shape, x.dtype, x)
     stats = empty_beside(x, (2, *channels), np.float64) if of_batch or return_stats else None
@@ -132,6 +131,7 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     return (y, stats[0], stats[1]) if stats is not None and return_stats else y
 
 
+@door
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
                         training: bool = True, bias: Array | None = None, activation: str | None = None,
                         needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,

@@ -17,10 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._elementwise import mapping, named_after, renamed
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import (
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, named_after, renamed
+from fastnn.kernels._cpu.elementwise import mapping
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.tuning import (
+    NORM_CHANNELS,
+    NORM_COLUMNS,
+    NORM_FEW_RUNS,
+    NORM_FEW_VALUES,
+    NORM_RUN,
+    NORM_SLABS,
+    NORM_SMALL,
+    NORM_VALUES,
+    NORM_WALK,
+)
+from fastnn.kernels._cpu.vectors import (
     exceeds_caches,
     row_squares,
     row_sum,
@@ -28,14 +40,9 @@ from fastnn.kernels._vectors import (
     row_sums_above,
     use_widest_vectors,
 )
+from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.normalization import as_channels, odd
 
-_LONG, _MANY = 64, 16                           # the least run and, for large arrays, channels to go by channel
-_SMALL = 1 << 16                                # values that are done before threads have started
-_RUN = 1024                                     # values that stand together, and are worth a walk over the samples
-_COLUMNS, _SLABS = 512, 64                      # columns of a block, and the most parts that rows are cut into
-_VALUES = 8192                                  # values of a block, at least
-_FEW, _FEW_VALUES = 128, 8192                   # runs and values at most where launches count more than work
 _NONE, _NAN = np.empty((2, 0)), float("nan")
 
 _ODD = odd.functions(helper)
@@ -51,7 +58,7 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
     if running_mean is None:
         running_mean = running_var = none
     samples, channels = x.shape[:2]
-    if x.size <= _FEW_VALUES and samples * channels <= _FEW:
+    if x.size <= NORM_FEW_VALUES and samples * channels <= NORM_FEW_RUNS:
         if x.ndim != 4:
             x, y = as_channels(x)[..., None], as_channels(y)[..., None]
         if of_batch:
@@ -78,8 +85,8 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
         _invert(1, eps, stats, work=channels)
     mean, invstd = stats
     length = x.shape[2]
-    if length >= _LONG:
-        runs, count = x.reshape(samples * channels, length), max(1, _VALUES // length)
+    if length >= NORM_RUN:
+        runs, count = x.reshape(samples * channels, length), max(1, NORM_VALUES // length)
         _scale_runs(-(-len(runs) // count), runs, weight, bias, mean, invstd, floor, count, exceeds_caches(y),
                     y.reshape(runs.shape), work=x.size // 4)
     else:
@@ -104,7 +111,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
     weight, bias = none if weight is None else weight, none if bias is None else bias
     grad_output, x = as_channels(grad_output), as_channels(x)
     grad_x = None if grad_x is None else as_channels(grad_x)
-    if _by_channel(x) or (x.shape[0] * x.shape[1] <= _FEW and x.size <= _FEW_VALUES):
+    if _by_channel(x) or (x.shape[0] * x.shape[1] <= NORM_FEW_RUNS and x.size <= NORM_FEW_VALUES):
         group = _group(x)
         result = np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x
         _gradients(-(-x.shape[1] // group), grad_output, x, weight, bias, mean, invstd, floor, training, group,
@@ -131,12 +138,12 @@ def _gradients_by_column(grad_output: Array, x: Array, weight: Array, bias: Arra
 
 
 def _by_channel(x: Array) -> bool:
-    return x.shape[2] >= _LONG and (x.shape[1] >= _MANY or x.size < _SMALL)
+    return x.shape[2] >= NORM_RUN and (x.shape[1] >= NORM_CHANNELS or x.size < NORM_SMALL)
 
 
 def _group(x: Array) -> int:
     """How many channels a block does."""
-    return -(-_RUN // x.shape[2]) if x.size >= _SMALL else 1
+    return -(-NORM_WALK // x.shape[2]) if x.size >= NORM_SMALL else 1
 
 
 def _matrix(x: Array) -> Array:
@@ -145,7 +152,7 @@ def _matrix(x: Array) -> Array:
 
 def _rows(x: Array) -> int:
     """How many samples a block writes."""
-    return max(1, _VALUES // (x.shape[1] * x.shape[2]))
+    return max(1, NORM_VALUES // (x.shape[1] * x.shape[2]))
 
 
 def _columns(x: Array, weight: Array, bias: Array, mean: Array, invstd: Array) -> tuple[Array, Array]:
@@ -160,12 +167,13 @@ def _channel_sums(kernel: BlockKernel, a: Array, b: Array, mean: Array | None = 
     """The sums of a kernel's terms for each channel."""
     samples, channels, length = a.shape
     width = channels * length
-    rows = max(-(-samples // _SLABS), _VALUES // min(_COLUMNS, width))
+    rows = max(-(-samples // NORM_SLABS), NORM_VALUES // min(NORM_COLUMNS, width))
     slabs = -(-samples // rows)
     parts = np.empty((slabs, width))
     means = np.repeat(np.zeros(channels) if mean is None else mean, length)
     lines = np.empty((4, width), a.dtype) if line is None else line
-    kernel(slabs * -(-width // _COLUMNS), _matrix(a), _matrix(b), means, lines, floor, rows, parts, work=a.size // 2)
+    kernel(slabs * -(-width // NORM_COLUMNS), _matrix(a), _matrix(b), means, lines, floor, rows, parts,
+           work=a.size // 2)
     return parts.sum(axis=0).reshape(channels, length).sum(axis=1)
 
 
@@ -445,9 +453,9 @@ def _column_sums(term: Callable[..., Any]) -> BlockKernel:
     def kernel(block: int, a: Array, b: Array, means: Array, lines: Array, floor: float, rows: int,
                parts: Array) -> None:
         use_widest_vectors()
-        bound, blocks = a.dtype.type(floor), -(-a.shape[1] // _COLUMNS)
-        slab, first = max(0, block // blocks), max(0, block % blocks * _COLUMNS)
-        count, begin, end = min(_COLUMNS, a.shape[1] - first), slab * rows, min(len(a), slab * rows + rows)
+        bound, blocks = a.dtype.type(floor), -(-a.shape[1] // NORM_COLUMNS)
+        slab, first = max(0, block // blocks), max(0, block % blocks * NORM_COLUMNS)
+        count, begin, end = min(NORM_COLUMNS, a.shape[1] - first), slab * rows, min(len(a), slab * rows + rows)
         whole = end - (end - begin) % 4
         for j in range(count):
             parts[slab, first + j] = 0

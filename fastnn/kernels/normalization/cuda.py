@@ -22,17 +22,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, either, group_sum, real_of
-from fastnn.kernels._cuda import cuda, launch
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, either, group_sum, real_of
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.tuning import NORM_AT_ONCE, NORM_FEW_PARTS, NORM_HELD, NORM_RUN
 from fastnn.kernels.normalization import as_channels, odd
 
-_HELD = 8                                       # values of a part that a thread holds
-_AT_ONCE = 8                                    # elements that a thread reads before it writes the first
-_TILE = _AT_ONCE * THREADS
-_SHORT = 32                                     # runs below are columns of a matrix
-_FEW = 16                                       # parts of a channel that one thread combines
+_CHUNK = NORM_AT_ONCE * THREADS
 
 _ODD = odd.functions(cuda.jit(device=True))
 _factors, _odd_value, _is_odd, _has_odd_sums = _ODD.factors, _ODD.value, _ODD.is_odd, _ODD.has_odd_sums
@@ -54,14 +52,14 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
                momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
     channels, real = x.shape[1], real_of(x)
     x, y = as_channels(x), as_channels(y)
-    lines = _cuda.xp.empty((4, channels), x.dtype)
+    lines = _device.xp.empty((4, channels), x.dtype)
     if stats is None:
-        stats = _cuda.xp.empty((2, channels), np.float64)
+        stats = _device.xp.empty((2, channels), np.float64)
     affine = _affine(weight, bias, lines)
     running = either(running_mean, lines[0]), either(running_var, lines[0])
     if of_batch:
         cut = _cut(x.shape)
-        sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
+        sums = _device.xp.empty((2, cut.parts, cut.lines), np.float64)
         launch(_part_statistics(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, x.reshape(-1),
                cut.lines, cut.values, cut.length, cut.repeat, sums)
         columns = _columns_to_combine(cut)
@@ -71,7 +69,7 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
     else:
         launch(_inference(real), -(-channels // THREADS), THREADS, *running, *affine, eps, stats, lines)
     if x.size:
-        launch(_scaled(real), -(-x.size // _TILE), THREADS, x.reshape(-1), x.shape[2], channels, lines, stats,
+        launch(_scaled(real), -(-x.size // _CHUNK), THREADS, x.reshape(-1), x.shape[2], channels, lines, stats,
                *affine[:2], real(0 if relu else math.nan), y.reshape(-1))
 
 
@@ -84,8 +82,8 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
     channels, real = x.shape[1], real_of(x)
     grad_output, x = as_channels(grad_output).reshape(-1), as_channels(x)
     cut, floor = _cut(x.shape), real(0 if relu else math.nan)
-    lines = _cuda.xp.empty((6, channels), x.dtype)
-    sums = _cuda.xp.empty((2, cut.parts, cut.lines), np.float64)
+    lines = _device.xp.empty((6, channels), x.dtype)
+    sums = _device.xp.empty((2, cut.parts, cut.lines), np.float64)
     affine = _affine(weight, bias, lines)
     launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
            x.reshape(-1), cut.lines, cut.values, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
@@ -94,7 +92,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias
            cut.values, cut.repeat, mean, invstd, *affine, floor, training, grad_x is not None,
            either(None if grad_x is None else grad_x.reshape(-1), grad_output), grad_weight, grad_bias, lines)
     if grad_x is not None:
-        launch(_gradients(real), -(-x.size // _TILE), THREADS, grad_output, x.reshape(-1), x.shape[2], channels, lines,
+        launch(_gradients(real), -(-x.size // _CHUNK), THREADS, grad_output, x.reshape(-1), x.shape[2], channels, lines,
                floor, training, grad_x.reshape(-1))
 
 
@@ -105,14 +103,15 @@ def _affine(weight: Array | None, bias: Array | None, lines: Array) -> tuple[Arr
 
 def _cut(shape: tuple[int, ...]) -> _Cut:
     samples, channels, length = shape
-    lines, count, repeat = (channels, samples * length, 1) if length >= _SHORT else (channels * length, samples, length)
+    lines, count, repeat = ((channels, samples * length, 1) if length >= NORM_RUN else
+                            (channels * length, samples, length))
     columns = 1 if repeat == 1 and length > 1 else min(32, THREADS, 1 << (lines - 1).bit_length())
-    return _Cut(lines, count, length // repeat, repeat, columns, -(-count // (_HELD * (THREADS // columns))))
+    return _Cut(lines, count, length // repeat, repeat, columns, -(-count // (NORM_HELD * (THREADS // columns))))
 
 
 def _columns_to_combine(cut: _Cut) -> int:
     """Return how many channels a block combines the parts of: a thread each, or all of them one."""
-    return THREADS if cut.parts * cut.repeat <= _FEW else 1
+    return THREADS if cut.parts * cut.repeat <= NORM_FEW_PARTS else 1
 
 
 # --- lines: what becomes of a channel's values -----------------------------------------------------------------------
@@ -171,14 +170,14 @@ def _scaled(real: Any) -> Any:
     @cuda.jit
     def scaled(x: Array, length: int, channels: int, lines: Array, stats: Array, weight: Array, weighted: bool,
                floor: Any, y: Array) -> None:
-        values = cuda.local.array(_AT_ONCE, real)
+        values = cuda.local.array(NORM_AT_ONCE, real)
         # Backwards, as the cache still has what the last kernel read last.
-        first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _TILE + cuda.threadIdx.x
-        for j in range(_AT_ONCE):
+        first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _CHUNK + cuda.threadIdx.x
+        for j in range(NORM_AT_ONCE):
             values[j] = x[min(first + j * THREADS, x.size - 1)]
         c, within = first // length % channels, first % length
         step, left = THREADS // length % channels, THREADS % length
-        for j in range(_AT_ONCE):
+        for j in range(NORM_AT_ONCE):
             i = first + j * THREADS
             if i < x.size:
                 value = _on_line(values[j], lines[0, c], lines[1, c], lines[2, c], lines[3, c])
@@ -196,15 +195,15 @@ def _gradients(real: Any) -> Any:
     @cuda.jit
     def gradients(grad_output: Array, x: Array, length: int, channels: int, lines: Array, floor: Any, training: bool,
                   grad_x: Array) -> None:
-        values = cuda.local.array(_AT_ONCE, real)
-        grads = cuda.local.array(_AT_ONCE, real)
-        first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _TILE + cuda.threadIdx.x
-        for j in range(_AT_ONCE):
+        values = cuda.local.array(NORM_AT_ONCE, real)
+        grads = cuda.local.array(NORM_AT_ONCE, real)
+        first = (cuda.gridDim.x - 1 - cuda.blockIdx.x) * _CHUNK + cuda.threadIdx.x
+        for j in range(NORM_AT_ONCE):
             i = min(first + j * THREADS, x.size - 1)
             values[j], grads[j] = x[i], grad_output[i]
         c, within = first // length % channels, first % length
         step, left = THREADS // length % channels, THREADS % length
-        for j in range(_AT_ONCE):
+        for j in range(NORM_AT_ONCE):
             i = first + j * THREADS
             if i < x.size and not math.isnan(lines[2, c]):      # else it is there
                 value, high, low, scale = values[j], lines[0, c], lines[1, c], lines[2, c]
@@ -236,30 +235,30 @@ def _part_statistics(columns: int, real: Any) -> Any:
     def part_statistics(x: Array, lines: int, count: int, length: int, repeat: int, sums: Array) -> None:
         """Write the sum of each part, less the channel's first value, and the sum of squares about its mean."""
         shared = cuda.shared.array(THREADS, np.float64)
-        values = cuda.local.array(_HELD, real)
+        values = cuda.local.array(NORM_HELD, real)
         column, member = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         tiles = -(-lines // columns)
         part, line = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles * columns + column
-        first, end = part * _HELD * members + member, count if line < lines else 0
+        first, end = part * NORM_HELD * members + member, count if line < lines else 0
         within = first % length
         place = (first // length * lines + line) * length + within
         step, left, skipped = members // length * lines * length, members % length, (lines - 1) * length
-        for j in range(_HELD):
+        for j in range(NORM_HELD):
             values[j] = x[place if first + j * members < end else 0]
             place, within = place + step + left, within + left
             if within >= length:
                 place, within = place + skipped, within - length
         origin = _origin(x[line // repeat * repeat * length if line < lines else 0])
         total = 0.0
-        for j in range(_HELD):
+        for j in range(NORM_HELD):
             if first + j * members < end:
                 total += np.float64(values[j]) - origin
         mine = column * members + member
         shared[mine] = total
         total = group_sum(shared, mine, members)
-        mean = total / min(_HELD * members, count - part * _HELD * members)
+        mean = total / min(NORM_HELD * members, count - part * NORM_HELD * members)
         squares = 0.0
-        for j in range(_HELD):
+        for j in range(NORM_HELD):
             if first + j * members < end:
                 value = np.float64(values[j]) - origin - mean
                 squares += value * value
@@ -279,7 +278,7 @@ def _origin(first: Any) -> Any:
 
 @functools.cache
 def _statistics(columns: int, part_columns: int, real: Any) -> Any:
-    members, held = THREADS // columns, _HELD * (THREADS // part_columns)
+    members, held = THREADS // columns, NORM_HELD * (THREADS // part_columns)
     line = _line(real)
 
     @cuda.jit
@@ -327,26 +326,26 @@ def _part_products(columns: int, real: Any) -> Any:
                       sums: Array) -> None:
         """Write the sums of G and of G (x - mean) over each part."""
         shared = cuda.shared.array(THREADS, np.float64)
-        values = cuda.local.array(_HELD, real)
-        grads = cuda.local.array(_HELD, real)
+        values = cuda.local.array(NORM_HELD, real)
+        grads = cuda.local.array(NORM_HELD, real)
         column, member = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         tiles = -(-lines // columns)
         part, line = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles * columns + column
-        first, end = part * _HELD * members + member, count if line < lines else 0
+        first, end = part * NORM_HELD * members + member, count if line < lines else 0
         within = first % length
         place = (first // length * lines + line) * length + within
         step, left, skipped = members // length * lines * length, members % length, (lines - 1) * length
         c = line // repeat if line < lines else 0
         centre = mean[c]
         high, low, scale, offset = line_of(c, centre, invstd[c], weight, weighted, bias, biased)
-        for j in range(_HELD):
+        for j in range(NORM_HELD):
             inside = first + j * members < end
             values[j], grads[j] = x[place if inside else 0], grad_output[place if inside else 0]
             place, within = place + step + left, within + left
             if within >= length:
                 place, within = place + skipped, within - length
         total, product = 0.0, 0.0
-        for j in range(_HELD):
+        for j in range(NORM_HELD):
             inside = first + j * members < end
             below = _on_line(values[j], high, low, scale, offset) <= floor
             g = np.float64(real(0) if below | (not inside) else grads[j])

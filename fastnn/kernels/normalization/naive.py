@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 from fastnn.kernels.normalization import as_channels
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 
 def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import (
+from fastnn._checks import (
     Array,
     IntPair,
     as_array,
@@ -20,16 +20,16 @@ from fastnn.kernels._arrays import (
     check_shape,
     check_side,
     check_size,
-    deliver,
-    empty_beside,
     is_sequence,
-    output,
 )
+from fastnn.kernels._door import door
+from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _PLAIN = {int, type(None)}
 
 
+@door
 def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
                dilation: IntPair = 1, ceil_mode: bool = False, return_indices: bool = False,
                out: Array | None = None, target: str | None = None) -> Array | tuple[Array, Array]:
@@ -101,6 +101,7 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     return y if indices is None else (y, indices)
 
 
+@door
 def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequence[int], *,
                         target: str | None = None) -> Array:
     """Return the gradient of a loss by the input of `max_pool2d`: each window's gradient goes to its maximum.
@@ -158,6 +159,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     return grad_x
 
 
+@door
 def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
                ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
                out: Array | None = None, target: str | None = None) -> Array:
@@ -220,6 +222,7 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     return deliver(y, out)
 
 
+@door
 def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_size: IntPair, *,
                         stride: IntPair | None = None, padding: IntPair = 0, ceil_mode: bool = False,
                         count_include_pad: bool = True, divisor_override: int | None = None,
@@ -272,6 +275,7 @@ def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_s
     return grad_x
 
 
+@door
 def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, out: Array | None = None,
                         target: str | None = None) -> Array:
     """Take the means of OH x OW windows that cover the image.
@@ -323,6 +327,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
     return deliver(y, out)
 
 
+@door
 def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], *,
                                  target: str | None = None) -> Array:
     """Return the gradient of a loss by the input of `adaptive_avg_pool2d`.

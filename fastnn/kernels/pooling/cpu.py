@@ -6,14 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import draft, exceeds_caches, finish, is_finite, row_sum
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.tuning import POOL_CELLS
+from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish, is_finite, row_sum
 from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
 from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
 from fastnn.kernels.pooling.naive import SCALE, Pair
 
-_CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
 _UNROLLED = 3                                   # cells across the kernels that have a loop of their own
 
 
@@ -29,7 +30,7 @@ def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding:
     if grad_x.size:
         windows = _windows(grad_x.shape[2:], grad_output.shape[2:], kernel, stride, padding, count_include_pad, divisor,
                            grad_x.dtype)
-        _spread_windows(grad_output, *windows, grad_x)
+        _input_gradient(grad_output, *windows, grad_x)
 
 
 def adaptive_avg_pool2d(x: Array, y: Array) -> None:
@@ -41,7 +42,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
     if grad_output.size == 0:
         grad_x[...] = 0
     else:
-        _spread_windows(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
+        _input_gradient(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
 
 
 def _images(array: Array) -> Array:
@@ -51,8 +52,8 @@ def _images(array: Array) -> Array:
 def _cut(y: Array, cells: int) -> tuple[int, int, int]:
     """Cut images y whose rows cost `cells` into blocks: images in each, rows of each image in it, and their number."""
     images, rows = y.shape[:2]
-    band = min(rows, max(1, _CELLS // cells))
-    group = max(1, _CELLS // (rows * cells))
+    band = min(rows, max(1, POOL_CELLS // cells))
+    group = max(1, POOL_CELLS // (rows * cells))
     return group, band, -(-images // group) * -(-rows // band)
 
 
@@ -111,7 +112,7 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
     x, y = _images(x), _images(y)
     if whole:
         x = x.reshape(len(x), x.shape[1] * x.shape[2])
-        group = 1 + _CELLS // x.shape[1]
+        group = 1 + POOL_CELLS // x.shape[1]
         _average_images(-(-len(x) // group), x, float(heights[0]) * float(widths[0]), group, y.reshape(len(y)),
                         work=x.size // 4)
         return
@@ -119,12 +120,12 @@ def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widt
     _average(blocks, x, rows, columns, heights, widths, *common, group, band, y, work=x.size // 2)
 
 
-def _spread_windows(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
+def _input_gradient(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
                     common: tuple[int, int, int], gain: float, whole: bool, grad_x: Array) -> None:
     grad_output, grad_x = _images(grad_output), _images(grad_x)
-    group = 1 + _CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _spread(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain, group,
-            exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
+    group = 1 + POOL_CELLS // (grad_x.shape[1] * grad_x.shape[2])
+    _input_gradient_of_images(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain,
+                              group, exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
 
 
 @block_kernel(writes="y", typed_by="x")
@@ -215,8 +216,8 @@ def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, 
 
 
 @helper
-def _spread_again(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                  image: Array) -> None:
+def _input_gradient_again(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
+                          image: Array) -> None:
     """The cells of an image that are not finite, of smaller gradients."""
     scale = image.dtype.type(SCALE)
     total = np.zeros(image.shape, image.dtype)
@@ -233,16 +234,17 @@ def _spread_again(grad_output: Array, rows: Array, columns: Array, heights: Arra
 
 
 @block_kernel(writes="grad_x", typed_by="grad_x")
-def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
-            stride: int, pad: int, gain: float, group: int, streamed: bool, grad_x: Array) -> None:
-    """The transpose of `_average` on a group of images: gradients spread over columns first, then over rows."""
+def _input_gradient_of_images(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array,
+                              widths: Array, kernel: int, stride: int, pad: int, gain: float, group: int,
+                              streamed: bool, grad_x: Array) -> None:
+    """The transpose of `_average` on a group of images: gradients go over columns first, then over rows."""
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
     result = draft(part, streamed)
     width, count = grad_x.shape[2], grad_output.shape[2]
     before = kernel                                     # zeros on both sides of a row of windows
     shares = np.zeros(before + max(count, width + pad) + 1, grad_x.dtype)
     padded = np.empty(pad + width + 1, grad_x.dtype)
-    spread, largest = padded[pad:pad + width], np.finfo(grad_x.dtype).max
+    row, largest = padded[pad:pad + width], np.finfo(grad_x.dtype).max
     for n in range(len(result)):
         image, filled = result[n], 0
         for i in range(grad_output.shape[1]):
@@ -258,27 +260,27 @@ def _spread(block: int, grad_output: Array, rows: Array, columns: Array, heights
                     padded[2 * q + 1] = shares[before + q]
             elif (kernel == 3) & (stride == 1):
                 for w in range(width):
-                    spread[w] = _total(shares, max(0, before + pad - 2) + w, 3)
+                    row[w] = _total(shares, max(0, before + pad - 2) + w, 3)
             else:
                 for w in range(width):
-                    spread[w] = 0
+                    row[w] = 0
                 for j in range(count):
                     for w in range(max(0, columns[0, j]), columns[1, j]):
-                        spread[w] += shares[before + j]
+                        row[w] += shares[before + j]
             top, end = max(0, rows[0, i]), max(0, rows[1, i])
             for h in range(filled, top):
                 for w in range(width):
                     image[h, w] = 0
             for h in range(top, min(filled, end)):
                 for w in range(width):
-                    image[h, w] += spread[w]
+                    image[h, w] += row[w]
             for h in range(max(top, filled), end):
                 for w in range(width):
-                    image[h, w] = spread[w]
+                    image[h, w] = row[w]
             filled = max(filled, end)
         for h in range(filled, grad_x.shape[1]):
             for w in range(width):
                 image[h, w] = 0
         if gain > 1 and not np.abs(grad_output[block * group + n]).max() < largest / gain:
-            _spread_again(grad_output[block * group + n], rows, columns, heights, widths, image)
+            _input_gradient_again(grad_output[block * group + n], rows, columns, heights, widths, image)
     finish(result, part)

@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for, either, group_sum, real_of
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for, either, group_sum, real_of
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.tuning import POOL_AT_ONCE, POOL_BLOCKS, POOL_NARROW, POOL_UNROLLED, POOL_WINDOWS
 from fastnn.kernels.pooling.naive import SCALE, Pair
 
-_SMALL = 64                                     # cells, or windows of a cell, of the largest that are compiled in
-_NARROW = 16                                    # and of the largest whose sum is one thread's
-_AT_ONCE = 4                                    # cells that a thread of a group reads at once
-_WINDOWS = 16 if SIMULATED else 4               # windows that a thread hands out at once
 _SHARED = 4800 if SIMULATED else 48000          # bytes for cells in a block's shared memory
-_BLOCKS = 2 if SIMULATED else 132 * 4           # as many as run at once with that much of it
 _FREE = np.int32(2**31 - 1)
 
 
@@ -66,7 +63,7 @@ def _share(i: int, size: int, count: int, kernel: int, stride: int, padding: int
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
                indices: Array | None) -> None:
     window = (*kernel, *stride, *padding, *dilation)
-    fixed = window if kernel[0] * kernel[1] <= _SMALL else None
+    fixed = window if kernel[0] * kernel[1] <= POOL_UNROLLED else None
     inside = _all_inside(x.shape[2:], y.shape[2:], kernel, stride, padding, dilation)
     launch(_maxima(fixed, inside, indices is not None), blocks_for(y.size), THREADS, x.reshape(-1), *x.shape[2:],
            *y.shape[2:], *window, y.reshape(-1), either(indices, y).reshape(-1))
@@ -127,7 +124,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bo
     if grad_x.size:
         capacity = _SHARED // (grad_x.itemsize + _FREE.itemsize)
         planes, cells = grad_x.shape[0] * grad_x.shape[1], grad_x.shape[2] * grad_x.shape[3]
-        group = max(1, min(capacity // cells, planes // _BLOCKS))
+        group = max(1, min(capacity // cells, planes // POOL_BLOCKS))
         bands = -(-cells // capacity)
         launch(_scatter(real_of(grad_x), capacity), -(-planes // group) * bands, THREADS, grad_output.reshape(-1),
                indices.reshape(-1), planes, grad_output.shape[2] * grad_output.shape[3], cells, group, bands,
@@ -148,8 +145,8 @@ def _scatter(real: Any, capacity: int) -> Any:
         totals = cuda.shared.array(capacity, real)
         owners = cuda.shared.array(capacity, np.int32)
         last_turn = cuda.shared.array(1, np.int32)
-        keys = cuda.local.array(_WINDOWS, np.int32)
-        grads = cuda.local.array(_WINDOWS, real)
+        keys = cuda.local.array(POOL_WINDOWS, np.int32)
+        grads = cuda.local.array(POOL_WINDOWS, real)
         thread = cuda.threadIdx.x
         plane = cuda.blockIdx.x // bands * group
         count = min(group, planes - plane)
@@ -162,8 +159,8 @@ def _scatter(real: Any, capacity: int) -> Any:
             last_turn[0] = 0
         cuda.syncthreads()
         turn = 0
-        for first in range(0, count * windows, _WINDOWS * THREADS):
-            for j in range(_WINDOWS):
+        for first in range(0, count * windows, POOL_WINDOWS * THREADS):
+            for j in range(POOL_WINDOWS):
                 k = first + j * THREADS + thread
                 known = k < count * windows
                 place = plane * windows + (k if known else 0)
@@ -173,11 +170,11 @@ def _scatter(real: Any, capacity: int) -> Any:
             waiting = True
             while waiting:
                 turn += 1
-                for j in range(_WINDOWS):
+                for j in range(POOL_WINDOWS):
                     if keys[j] >= 0:
                         cuda.atomic.min(owners, keys[j], np.int32(j * THREADS + thread))
                 cuda.syncthreads()
-                for j in range(_WINDOWS):
+                for j in range(POOL_WINDOWS):
                     key = keys[j]
                     if key >= 0:
                         if owners[key] == j * THREADS + thread:
@@ -200,7 +197,7 @@ def _scatter(real: Any, capacity: int) -> Any:
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
                y: Array) -> None:
     area, window = kernel[0] * kernel[1], (*kernel, *stride, *padding)
-    if area > _NARROW:
+    if area > POOL_NARROW:
         _sum_in_groups(x, _group(area), False, window, count_include_pad, divisor, y)
         return
     inside = _all_inside(x.shape[2:], y.shape[2:], kernel, stride, padding, (1, 1))
@@ -222,8 +219,8 @@ def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding:
                         divisor: int | None, grad_x: Array) -> None:
     window = (*kernel, *stride, *padding)
     reach = [min(-(-k // s), count) for k, s, count in zip(kernel, stride, grad_output.shape[2:])]
-    fixed = (*window, *reach) if reach[0] * reach[1] <= _SMALL else None
-    launch(_spread(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
+    fixed = (*window, *reach) if reach[0] * reach[1] <= POOL_UNROLLED else None
+    launch(_input_gradient(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
            grad_output.reshape(-1), *grad_output.shape[2:], *grad_x.shape[2:], *window, *reach, divisor or 0,
            grad_x.reshape(-1))
 
@@ -235,7 +232,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
         kernel = grad_x.shape[2] // grad_output.shape[2], grad_x.shape[3] // grad_output.shape[3]
         avg_pool2d_backward(grad_output, kernel, kernel, (0, 0), True, None, grad_x)
     else:
-        launch(_spread_shares(real_of(grad_x)), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
+        launch(_input_gradient_of_shares(real_of(grad_x)), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
                *grad_output.shape[2:], *grad_x.shape[2:], grad_x.reshape(-1))
 
 
@@ -246,7 +243,7 @@ def _divides(sizes: Pair, counts: Pair) -> bool:
 
 def _group(area: int) -> int:
     """Return how many threads, a power of two, share the sum of a window."""
-    return min(THREADS, 1 << (area // (2 * _AT_ONCE)).bit_length())
+    return min(THREADS, 1 << (area // (2 * POOL_AT_ONCE)).bit_length())
 
 
 @functools.cache
@@ -304,8 +301,8 @@ def _group_means(real: Any, group: int, shares: bool) -> Any:
         within = member % breadth
         place = corner + member // breadth * width + within
         total = real(0)
-        for first in range(member, cells, _AT_ONCE * group):
-            for j in range(_AT_ONCE):
+        for first in range(member, cells, POOL_AT_ONCE * group):
+            for j in range(POOL_AT_ONCE):
                 counts = first + j * group < cells
                 value = x[place if counts else corner]
                 total += value if counts else real(0)
@@ -327,13 +324,13 @@ def _group_means(real: Any, group: int, shares: bool) -> Any:
 
 
 @functools.cache
-def _spread(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any:
+def _input_gradient(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any:
     known, window = fixed is not None, fixed or (0,) * 8
 
     @cuda.jit
-    def spread(grad_output: Array, rows: int, columns: int, height: int, width: int, tall: int, wide: int,
-               row_stride: int, column_stride: int, above: int, before: int, row_reach: int, column_reach: int,
-               divisor: int, grad_x: Array) -> None:
+    def input_gradient(grad_output: Array, rows: int, columns: int, height: int, width: int, tall: int, wide: int,
+                       row_stride: int, column_stride: int, above: int, before: int, row_reach: int, column_reach: int,
+                       divisor: int, grad_x: Array) -> None:
         """Sum over the windows that hold a cell: at most `row_reach` by `column_reach`, the last of which is known."""
         if known:
             tall, wide, row_stride, column_stride, above, before, row_reach, column_reach = window
@@ -361,13 +358,14 @@ def _spread(real: Any, fixed: tuple[int, ...] | None, with_padding: bool) -> Any
             grad_x[cell] = total / scale
             plane, h, w = _carried(plane + more_planes, h + more_rows, w + more_columns, height, width)
 
-    return spread
+    return input_gradient
 
 
 @functools.cache
-def _spread_shares(real: Any) -> Any:
+def _input_gradient_of_shares(real: Any) -> Any:
     @cuda.jit
-    def spread_shares(grad_output: Array, rows: int, columns: int, height: int, width: int, grad_x: Array) -> None:
+    def input_gradient_of_shares(grad_output: Array, rows: int, columns: int, height: int, width: int,
+                                 grad_x: Array) -> None:
         for cell in range(cuda.grid(1), grad_x.size, cuda.gridsize(1)):
             plane, h, w = _split(cell, height, width)
             total, scale = real(0), real(1)
@@ -383,4 +381,4 @@ def _spread_shares(real: Any) -> Any:
                 scale = real(SCALE)             # once more, of smaller gradients
             grad_x[cell] = total / scale
 
-    return spread_shares
+    return input_gradient_of_shares

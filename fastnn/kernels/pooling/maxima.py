@@ -16,15 +16,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._elementwise import renamed
-from fastnn.kernels._jit import BlockKernel, block_kernel, config, inlined_helper
-from fastnn.kernels._simd import Vectors, data_of, lanes
-from fastnn.kernels._vectors import draft, exceeds_caches, finish
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config, inlined_helper, renamed
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import Vectors, broadcast, data_of, lanes
+from fastnn.kernels._cpu.tuning import POOL_CELLS
+from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
 
-_CELLS = 4096                                   # about so many cells of the input make a block: they stay in cache
 _NO_INDICES = np.empty(0, np.int64)
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -37,7 +37,7 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
     elif y.size:
         # A larger stride would find the same windows.
         step_h, step_w = min(stride[0], height + 2 * padding[0]), min(stride[1], width + 2 * padding[1])
-        rows = max(1, _CELLS // (step_h * width))
+        rows = max(1, POOL_CELLS // (step_h * width))
         run, indices = (_maxima, _NO_INDICES) if indices is None else (_maxima_and_indices, indices)
         run(-(-y.size // (y.shape[3] * rows)), x.reshape(-1), height, width, *kernel, step_h, step_w, *padding,
             *dilation, rows, y.shape[2], y.shape[3], y.reshape(-1), indices.reshape(-1),
@@ -85,14 +85,12 @@ def _window_maxima(stride: int, edge: bool, indexed: bool) -> Any:
             line, none = ir.Constant(narrow, [*range(size)]), ir.Constant(narrow, [-1] * size)
             lowest = ir.Constant(vector.type, [-math.inf] * size)
 
-            def spread(value: Any, ty: Any = narrow) -> Any:
-                value = builder.trunc(value, _I32) if ty == narrow else value
-                first = builder.insert_element(ir.Constant(ty, ir.Undefined), value, _I32(0))
-                return builder.shuffle_vector(first, first, ir.Constant(narrow, [0] * size))
+            def narrowed(value: Any) -> Any:
+                return broadcast(builder, builder.trunc(value, _I32), size)
 
             def inside(first: Any, by: Any) -> Any:
-                at = builder.add(spread(first), builder.mul(line, by))
-                return builder.icmp_unsigned("<", at, spread(width))        # a negative one is huge
+                at = builder.add(narrowed(first), builder.mul(line, by))
+                return builder.icmp_unsigned("<", at, narrowed(width))        # a negative one is huge
 
             def masked(name: str, result: Any, *arguments: Any) -> Any:
                 function = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -132,22 +130,22 @@ def _window_maxima(stride: int, edge: bool, indexed: bool) -> Any:
                 larger = builder.and_(builder.fcmp_unordered(">", value, old), builder.fcmp_ordered("ord", old, old))
                 if edge:                        # the first cell inside, whatever its value
                     larger = builder.or_(larger, builder.and_(builder.icmp_signed("==", place_of_old, none),
-                                                              inside(first, spread(step))))
+                                                              inside(first, narrowed(step))))
                 builder.store(builder.select(larger, value, old), best)
-                builder.store(builder.select(larger, spread(offset), place_of_old), where)
+                builder.store(builder.select(larger, narrowed(offset), place_of_old), where)
 
             def store(value: Any, data: Any, name: str, align: int) -> None:
                 pointer = builder.bitcast(builder.gep(data, [begin]), value.type.as_pointer())
                 if edge:
                     masked(f"llvm.masked.store.{name}.p0", ir.VoidType(), value, pointer, _I32(align),
-                           builder.icmp_signed("<", line, spread(count)))
+                           builder.icmp_signed("<", line, narrowed(count)))
                 else:
                     builder.store(value, pointer).align = align
 
             store(builder.load(best), y, f"v{size}f{8 * vector.align}", vector.align)
             if indexed:
-                at = builder.add(builder.load(where), builder.mul(line, spread(step)))
-                store(builder.add(builder.sext(at, wide), spread(place, wide)), indices, f"v{size}i64", 8)
+                at = builder.add(builder.load(where), builder.mul(line, narrowed(step)))
+                store(builder.add(builder.sext(at, wide), broadcast(builder, place, size)), indices, f"v{size}i64", 8)
             return context.get_dummy_value()
 
         return types.void(x, *[types.intp] * 9, y, types.intp, indices, types.intp), codegen
@@ -223,7 +221,7 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bo
         return indices.size == 0
     images = grad_x.shape[0] * grad_x.shape[1]
     gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
-    group = 1 + _CELLS // grad_x.shape[1]
+    group = 1 + POOL_CELLS // grad_x.shape[1]
     blocks = -(-images // group)
     inside = np.empty(blocks, np.bool_)
     _route(blocks, gradients, indices.reshape(gradients.shape), group, exceeds_caches(grad_x), grad_x,

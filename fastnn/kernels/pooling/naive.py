@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
+from fastnn._checks import Array
 
 Pair = tuple[int, int]
 Window = tuple[range, range, int]               # rows, columns and the divisor
@@ -56,7 +56,7 @@ def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding:
         columns, width = _window(j, grad_x.shape[3], kernel[1], stride[1], padding[1], count_include_pad)
         return rows, columns, divisor or height * width
 
-    _spread(grad_output, window, grad_x)
+    _input_gradient(grad_output, window, grad_x)
 
 
 def adaptive_avg_pool2d(x: Array, y: Array) -> None:
@@ -72,7 +72,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
         columns = _share(j, grad_x.shape[3], grad_output.shape[3])
         return rows, columns, len(rows) * len(columns)
 
-    _spread(grad_output, window, grad_x)
+    _input_gradient(grad_output, window, grad_x)
 
 
 def _mean(image: Array, rows: range, columns: range, divisor: int) -> float:
@@ -88,7 +88,7 @@ def _mean(image: Array, rows: range, columns: range, divisor: int) -> float:
     return total / divisor / scale
 
 
-def _spread(grad_output: Array, window: Callable[[int, int], Window], grad_x: Array) -> None:
+def _input_gradient(grad_output: Array, window: Callable[[int, int], Window], grad_x: Array) -> None:
     """Add up in each cell the gradients of its windows, each over its divisor; smaller ones where that is needed."""
     lost = np.ones(grad_x.shape, bool)
     for scale in (1.0, SCALE):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array, as_float, as_floats, as_int, check_shape, deliver
-from fastnn.kernels._door import updates
+from fastnn import _device
+from fastnn._checks import Array, as_float, as_floats, as_int, check_shape
+from fastnn.kernels._door import door, updates
+from fastnn.kernels._outputs import deliver
 from fastnn.kernels._targets import implementation
 
 
+@door
 @updates("parameter", "momentum_buffer")
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = None, *, lr: float,
                momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
@@ -75,6 +77,7 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
          parameter=parameter, momentum_buffer=momentum_buffer)
 
 
+@door
 @updates("parameter", "square_avg", "momentum_buffer")
 def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None = None, *,
                    lr: float, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
@@ -136,6 +139,7 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
          parameter=parameter, square_avg=square_avg, momentum_buffer=momentum_buffer)
 
 
+@door
 @updates("parameter", "exp_avg", "exp_avg_sq")
 def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, *, step: int, lr: float,
                 betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
@@ -210,7 +214,7 @@ def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, *
     for key, array in written.items():
         if array is None:
             continue
-        if _cuda.is_device(array) and not array.flags.c_contiguous:
+        if _device.is_device(array) and not array.flags.c_contiguous:
             raise ValueError(f"{key}: expected a C-contiguous array, which the update writes")
         check_shape(key, array, parameter.shape)
     check_shape("grad", gradient, parameter.shape)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import EMPTY, Array
-from fastnn.kernels._elementwise import CHUNK, chunk, chunks
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-
-_PART = 1024            # elements after which it is seen whether a square overflowed: what it came of is still at hand
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper
+from fastnn.kernels._cpu.elementwise import CHUNK, chunk, chunks
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.tuning import UPDATE_PART
+from fastnn.kernels._outputs import EMPTY
 
 
 @helper
@@ -51,10 +52,10 @@ def _rmsprop(block: int, parameter: Array, grad: Array, square_avg: Array, buffe
     real = parameter.dtype.type
     rate, old, new, least = real(lr), real(alpha), real(1 - alpha), real(eps)
     decay, keep, least_counts = real(weight_decay), real(momentum), _least_counts(parameter.itemsize, eps)
-    before = np.empty(_PART, grad.dtype)
-    for begin in range(block * CHUNK, min(block * CHUNK + CHUNK, parameter.size), _PART):
-        p, b = parameter[begin:begin + _PART], buffer[begin:begin + _PART]
-        s, grads = square_avg[begin:begin + _PART], grad[begin:begin + _PART]
+    before = np.empty(UPDATE_PART, grad.dtype)
+    for begin in range(block * CHUNK, min(block * CHUNK + CHUNK, parameter.size), UPDATE_PART):
+        p, b = parameter[begin:begin + UPDATE_PART], buffer[begin:begin + UPDATE_PART]
+        s, grads = square_avg[begin:begin + UPDATE_PART], grad[begin:begin + UPDATE_PART]
         if least_counts:                                # roots without squares, of all
             for i in range(p.size):
                 g = grads[i]
@@ -98,10 +99,10 @@ def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq:
     step, old1, new1, old2, new2 = real(rate), real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
     correction, least, decay, kept = real(root), real(eps), real(penalty), real(shrink)
     least_counts = _least_counts(parameter.itemsize, eps)
-    before = np.empty(_PART, grad.dtype)
-    for begin in range(block * CHUNK, min(block * CHUNK + CHUNK, parameter.size), _PART):
-        p, grads = parameter[begin:begin + _PART], grad[begin:begin + _PART]
-        m, v = exp_avg[begin:begin + _PART], exp_avg_sq[begin:begin + _PART]
+    before = np.empty(UPDATE_PART, grad.dtype)
+    for begin in range(block * CHUNK, min(block * CHUNK + CHUNK, parameter.size), UPDATE_PART):
+        p, grads = parameter[begin:begin + UPDATE_PART], grad[begin:begin + UPDATE_PART]
+        m, v = exp_avg[begin:begin + UPDATE_PART], exp_avg_sq[begin:begin + UPDATE_PART]
         if least_counts:                                # roots without squares, of all
             for i in range(p.size):
                 g = grads[i]

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for, either, real_of
-from fastnn.kernels._cuda import cuda, launch
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for, either, real_of
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.tuning import UPDATE_AT_ONCE
 
-_AT_ONCE = 4                                    # elements of each array that a thread has under way
-_TILE = _AT_ONCE * THREADS                      # elements of a block: neighbours go to neighbouring threads
+_CHUNK = UPDATE_AT_ONCE * THREADS               # elements of a block: neighbours go to neighbouring threads
 
 # Elements past the end are read as the last one, whose values nothing uses, so that no branch parts the loads.
 
@@ -22,17 +23,17 @@ _TILE = _AT_ONCE * THREADS                      # elements of a block: neighbour
 def _sgd(real: Any, buffered: bool, nesterov: bool) -> Any:
     @cuda.jit
     def sgd(parameter: Array, grad: Array, buffer: Array, rate: Any, keep: Any, decay: Any) -> None:
-        p = cuda.local.array(_AT_ONCE, real)
-        g = cuda.local.array(_AT_ONCE, real)
-        b = cuda.local.array(_AT_ONCE, real)
+        p = cuda.local.array(UPDATE_AT_ONCE, real)
+        g = cuda.local.array(UPDATE_AT_ONCE, real)
+        b = cuda.local.array(UPDATE_AT_ONCE, real)
         size = parameter.size
-        for first in range(cuda.blockIdx.x * _TILE + cuda.threadIdx.x, size, cuda.gridDim.x * _TILE):
-            for j in range(_AT_ONCE):
+        for first in range(cuda.blockIdx.x * _CHUNK + cuda.threadIdx.x, size, cuda.gridDim.x * _CHUNK):
+            for j in range(UPDATE_AT_ONCE):
                 i = min(first + j * THREADS, size - 1)
                 p[j], g[j] = parameter[i], grad[i]
                 if buffered:
                     b[j] = buffer[i]
-            for j in range(_AT_ONCE):
+            for j in range(UPDATE_AT_ONCE):
                 i = first + j * THREADS
                 if i < size:
                     change = g[j]
@@ -78,18 +79,18 @@ def _rmsprop(real: Any, buffered: bool) -> Any:
     @cuda.jit
     def rmsprop(parameter: Array, grad: Array, square_avg: Array, buffer: Array, rate: Any, old: Any, new: Any,
                 least: Any, decay: Any, keep: Any) -> None:
-        p = cuda.local.array(_AT_ONCE, real)
-        g = cuda.local.array(_AT_ONCE, real)
-        s = cuda.local.array(_AT_ONCE, real)
-        b = cuda.local.array(_AT_ONCE, real)
+        p = cuda.local.array(UPDATE_AT_ONCE, real)
+        g = cuda.local.array(UPDATE_AT_ONCE, real)
+        s = cuda.local.array(UPDATE_AT_ONCE, real)
+        b = cuda.local.array(UPDATE_AT_ONCE, real)
         size = parameter.size
-        for first in range(cuda.blockIdx.x * _TILE + cuda.threadIdx.x, size, cuda.gridDim.x * _TILE):
-            for j in range(_AT_ONCE):
+        for first in range(cuda.blockIdx.x * _CHUNK + cuda.threadIdx.x, size, cuda.gridDim.x * _CHUNK):
+            for j in range(UPDATE_AT_ONCE):
                 i = min(first + j * THREADS, size - 1)
                 p[j], g[j], s[j] = parameter[i], grad[i], square_avg[i]
                 if buffered:
                     b[j] = buffer[i]
-            for j in range(_AT_ONCE):
+            for j in range(UPDATE_AT_ONCE):
                 i = first + j * THREADS
                 if i < size:
                     slope = g[j]
@@ -113,16 +114,16 @@ def _adam(real: Any) -> Any:
     @cuda.jit
     def adam(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: Any, old1: Any, new1: Any,
              old2: Any, new2: Any, correction: Any, least: Any, decay: Any, kept: Any) -> None:
-        p = cuda.local.array(_AT_ONCE, real)
-        g = cuda.local.array(_AT_ONCE, real)
-        m = cuda.local.array(_AT_ONCE, real)
-        v = cuda.local.array(_AT_ONCE, real)
+        p = cuda.local.array(UPDATE_AT_ONCE, real)
+        g = cuda.local.array(UPDATE_AT_ONCE, real)
+        m = cuda.local.array(UPDATE_AT_ONCE, real)
+        v = cuda.local.array(UPDATE_AT_ONCE, real)
         size = parameter.size
-        for first in range(cuda.blockIdx.x * _TILE + cuda.threadIdx.x, size, cuda.gridDim.x * _TILE):
-            for j in range(_AT_ONCE):
+        for first in range(cuda.blockIdx.x * _CHUNK + cuda.threadIdx.x, size, cuda.gridDim.x * _CHUNK):
+            for j in range(UPDATE_AT_ONCE):
                 i = min(first + j * THREADS, size - 1)
                 p[j], g[j], m[j], v[j] = parameter[i], grad[i], exp_avg[i], exp_avg_sq[i]
-            for j in range(_AT_ONCE):
+            for j in range(UPDATE_AT_ONCE):
                 i = first + j * THREADS
                 if i < size:
                     slope = g[j]
@@ -160,5 +161,5 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
 def _run(kernel: Any, parameter: Array, *args: Any) -> None:
     """Launch a kernel over the elements, its options rounded to their dtype."""
     real = real_of(parameter)
-    launch(kernel, blocks_for(parameter.size, _TILE), THREADS, parameter,
+    launch(kernel, blocks_for(parameter.size, _CHUNK), THREADS, parameter,
            *[real(arg) if isinstance(arg, float) else arg for arg in args])

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import assert_close
 
 
@@ -82,12 +81,12 @@ def test_bits_do_not_depend_on_how_an_image_is_cut(image: tuple, filters: tuple,
     grads = kernels.conv2d_backward(grad, x, weight, **options)
     assert_close(whole, kernels.conv2d(x, weight, target="naive", **options))
     for scratch in (1, 200, 1000):
-        monkeypatch.setattr(direct, "_SCRATCH", scratch)
+        monkeypatch.setattr(direct, "DIRECT_SCRATCH", scratch)
         assert kernels.conv2d(x, weight, **options).tobytes() == whole.tobytes()
         cut = kernels.conv2d_backward(grad, x, weight, **options)
         assert cut[0].tobytes() == grads[0].tobytes()
         assert_close(cut[1], grads[1], gradient=True)
-    monkeypatch.setattr(direct, "_SUMS", 1)
+    monkeypatch.setattr(direct, "DIRECT_SUMS", 1)
     assert_close(kernels.conv2d_backward(grad, x, weight, **options)[1], grads[1], gradient=True)
 
 
@@ -171,7 +170,7 @@ def test_targets() -> None:
         pass
 
 
-@pytest.mark.skipif(_cuda.why_not() is None, reason="there is a GPU, or a simulator of one")
+@pytest.mark.skipif(_device.why_not() is None, reason="there is a GPU, or a simulator of one")
 def test_cuda_without_a_gpu_is_one_sentence_that_names_the_extra() -> None:
     x = np.ones((1, 1, 3, 3), np.float32)
     sentence = r'^CUDA cannot be used here \(.*\); it needs an NVIDIA GPU .* pip install "fastnn-kernels\[cuda13\]"'

@@ -7,7 +7,7 @@ import pytest
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels import _gemm
+from fastnn.kernels._gpu import gemm
 from fastnn.testing import assert_close
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -35,9 +35,9 @@ def test_bits_are_the_same_for_every_tile_and_split(monkeypatch: pytest.MonkeyPa
     options = {"padding": 1, "activation": "relu"}
     truth = in_float64(kernels.conv2d, x, weight, bias, **options)
     bits = set()
-    for tile in _gemm._tiles(np.dtype(np.float32)):
+    for tile in gemm._tiles(np.dtype(np.float32)):
         for run in (1, 1 << 20):
-            monkeypatch.setattr(_gemm, "_plan", lambda *args, chosen=(tile, run): chosen)
+            monkeypatch.setattr(gemm, "_plan", lambda *args, chosen=(tile, run): chosen)
             found = on_device(kernels.conv2d, x, weight, bias, **options)
             assert_close(found, truth)
             bits.add(found[0].tobytes())
@@ -49,9 +49,9 @@ def test_gradients_by_every_tile(stride: int, monkeypatch: pytest.MonkeyPatch) -
     x, weight = draw(2, 3, 4, 5), draw(5, 3, 3, 3)
     grad = draw(2, 5, 4 // stride, -(-5 // stride))
     truth = in_float64(kernels.conv2d_backward, grad, x, weight, stride=stride, padding=1)
-    for tile in _gemm._tiles(np.dtype(np.float32)):
+    for tile in gemm._tiles(np.dtype(np.float32)):
         for run in (1, 2):
-            monkeypatch.setattr(_gemm, "_plan", lambda *args, chosen=(tile, run): chosen)
+            monkeypatch.setattr(gemm, "_plan", lambda *args, chosen=(tile, run): chosen)
             found = on_device(kernels.conv2d_backward, grad, x, weight, stride=stride, padding=1)
             assert_close(found, truth, gradient=True)
 
@@ -80,7 +80,7 @@ def test_depthwise(size: tuple[int, ...], options: dict[str, object]) -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_wide_offsets(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for arrays of more than two billion numbers."""
-    monkeypatch.setattr(_gemm, "SMALL", 0)
+    monkeypatch.setattr(gemm, "SMALL", 0)
     x, weight = draw(2, 2, 4, 3), draw(4, 2 // groups, 3, 2)
     truth, = in_float64(kernels.conv2d, x, weight, padding=1, groups=groups)
     assert_close(on_device(kernels.conv2d, x, weight, padding=1, groups=groups), (truth,))

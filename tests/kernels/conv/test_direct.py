@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fastnn import kernels
-from fastnn.kernels._simd import lanes, tile_shape
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.tiles import tile_shape
 from fastnn.kernels.conv import _geometry, depthwise, direct
 from fastnn.testing import assert_close
 
@@ -78,7 +79,7 @@ def test_depthwise_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     grad = rng.standard_normal(x.shape)
     assert depthwise.fits(weight)
     monkeypatch.setattr(depthwise, "_BAND", 9)
-    monkeypatch.setattr(depthwise, "_PIXELS", 60)
+    monkeypatch.setattr(depthwise, "DEPTHWISE_SCRATCH", 60)
     assert_close(kernels.conv2d(x, weight, padding=1, groups=3, algorithm="direct", activation="relu"),
                  kernels.conv2d(x, weight, padding=1, groups=3, target="naive", activation="relu"))
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),

@@ -73,7 +73,7 @@ def test_the_shape_of_one_image_decides(monkeypatch: pytest.MonkeyPatch) -> None
                        for s in ((300, 1, 8, 8), (1, 1, 3, 3), (300, 1, 8, 8)))
     assert small.fits(weight, x, x)
     assert small.fits(weight, x[:1], x[:1])
-    assert weight.size * x.size > small._SUMS
+    assert weight.size * x.size > small.SMALL_BATCH_PRODUCTS
     y, grads = kernels.conv2d(x, weight, padding=1), kernels.conv2d_backward(grad, x, weight, padding=1)
     transposed = kernels.conv_transpose2d_backward(grad, x, weight, padding=1)
     for n in (0, 299):
@@ -83,7 +83,7 @@ def test_the_shape_of_one_image_decides(monkeypatch: pytest.MonkeyPatch) -> None
         assert alone[0].tobytes() == grads[0][one].tobytes()
         alone = kernels.conv_transpose2d_backward(grad[one], x[one], weight, padding=1)
         assert alone[0].tobytes() == transposed[0][one].tobytes()
-    monkeypatch.setattr(small, "_SUMS", 1 << 40)
+    monkeypatch.setattr(small, "SMALL_BATCH_PRODUCTS", 1 << 40)
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1), grads, gradient=True)
     assert_close(kernels.conv_transpose2d_backward(grad, x, weight, padding=1), transposed, gradient=True)
 

@@ -10,7 +10,7 @@ import pytest
 
 from fastnn import kernels
 from fastnn.kernels import conv
-from fastnn.kernels._jit import config
+from fastnn.kernels._cpu.compiler import config
 from fastnn.kernels.conv import small
 from fastnn.testing import KERNELS, assert_close
 
@@ -99,8 +99,8 @@ def test_memory_goes_with_the_results_where_these_are_large() -> None:
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"])
 def test_every_sample_can_be_done_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = KERNELS[name]
-    monkeypatch.setattr(conv, "_FEW", -1)
-    monkeypatch.setattr(conv, "_MULTIPLE", -1)
+    monkeypatch.setattr(conv, "PADDED_ELEMENTS", -1)
+    monkeypatch.setattr(conv, "PADDED_MULTIPLE", -1)
     monkeypatch.setattr(small, "fits", lambda *arrays: False)
     for fit in (conv._fit, conv._fit_transposed):
         fit.cache_clear()

@@ -11,7 +11,7 @@ from numba import config
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels._simd import ROWS
+from fastnn.kernels._cpu.llvm import ROWS
 from fastnn.kernels.conv import _geometry, cpu, winograd
 from fastnn.kernels.conv._tiles import matrices
 from fastnn.kernels.conv._transforms import toom_cook

@@ -12,13 +12,14 @@ from numba import config
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels import _dot, _pool
-from fastnn.kernels._jit import helper
-from fastnn.kernels._vectors import STREAMED
+from fastnn.kernels import _memory
+from fastnn.kernels._cpu import dot
+from fastnn.kernels._cpu.compiler import helper
+from fastnn.kernels._cpu.vectors import STREAMED
 from fastnn.kernels.distance import bytewise, filtered
 
 compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="takes long uncompiled")
-UNITS = [True, False] if _dot.matrix_unit() else [False]      # with AMX, if it is there, and without
+UNITS = [True, False] if dot.matrix_unit() else [False]      # with AMX, if it is there, and without
 DTYPES = [np.float32, np.float64, np.uint8]
 
 
@@ -373,16 +374,16 @@ def test_float_tile_is_within_its_bound(steps: int, unit: bool) -> None:
 
 @helper
 def _byte_tile(a: np.ndarray, b: np.ndarray, c: np.ndarray, unit: bool) -> None:
-    _dot.start_unit(unit)
-    _dot.byte_tile(a, b, c, unit)
-    _dot.stop_unit(unit)
+    dot.start_unit(unit)
+    dot.byte_tile(a, b, c, unit)
+    dot.stop_unit(unit)
 
 
 @helper
 def _float_tile(a: np.ndarray, b: np.ndarray, c: np.ndarray, unit: bool) -> None:
-    _dot.start_unit(unit)
-    _dot.float_tile(a, b, c, unit)
-    _dot.stop_unit(unit)
+    dot.start_unit(unit)
+    dot.float_tile(a, b, c, unit)
+    dot.stop_unit(unit)
 
 
 # --- memory --------------------------------------------------------------------------------------------------
@@ -412,7 +413,7 @@ def test_the_budget_bounds_what_many_queries_take(count: int, n: int, budget: in
     fastnn.set_num_threads(1)
     queries, points = _points(count, 64, dtype), _points(n, 64, dtype)
     kernels.knn(queries, points, 2, algorithm=algorithm, memory_budget=budget)      # what compiles is not counted
-    monkeypatch.setattr(_pool, "_pool", _pool._Pool())
+    monkeypatch.setattr(_memory, "_pool", _memory._Pool())
     for _ in range(2):                                      # the pool is cold, then warm
         tracemalloc.start()
         distances, indices = kernels.knn(queries, points, 2, algorithm=algorithm, memory_budget=budget)

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 DTYPES = [np.float32, np.float64, np.uint8]
-DEPTH = 40 if _cuda.SIMULATED else 700          # more dimensions than one sum takes
-MANY = 90 if _cuda.SIMULATED else 9000          # points that are cut into slices
+DEPTH = 40 if _device.SIMULATED else 700          # more dimensions than one sum takes
+MANY = 90 if _device.SIMULATED else 9000          # points that are cut into slices
 
 
 def points(dtype: Any, *shape: int, seed: int = 0) -> np.ndarray:

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import assert_close
 
 pytestmark = pytest.mark.cuda
 
 # Several parts a line, tails of parts, several columns a channel, more columns than a block takes.
 SHAPES = [(5, 2, 35), (9, 2), (19, 3), (40, 1), (11, 2, 3), (1, 1, 101)]
-if not _cuda.SIMULATED:
+if not _device.SIMULATED:
     SHAPES += [(40, 3, 31, 31), (7, 500, 9), (3000, 40), (70000, 2)]
 
 

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import assert_close
 
 pytestmark = pytest.mark.cuda
 
-SCALE = 1 if _cuda.SIMULATED else 6
+SCALE = 1 if _device.SIMULATED else 6
 
 
 def scattered(grad: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

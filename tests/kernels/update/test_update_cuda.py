@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import kernels
-from fastnn.kernels import _cuda
+from fastnn import _device, kernels
 from fastnn.testing import assert_close
 
 pytestmark = pytest.mark.cuda
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_element_is_updated_once(name: str, states: int, options: dict[str, Any], dtype: Any) -> None:
     rng = np.random.default_rng(0)
-    size = 107 if _cuda.SIMULATED else 5_000_011
+    size = 107 if _device.SIMULATED else 5_000_011
     arrays = [rng.random(size).astype(dtype) for _ in range(2 + states)]
     placed = [fastnn.to_device(array) for array in arrays]
     getattr(kernels, name)(*placed, **options)

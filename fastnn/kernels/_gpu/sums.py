@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, block_sum, blocks_for
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-
-_RUN = 2 if SIMULATED else 64                   # rows that a thread adds up
-_BLOCKS = 2 if SIMULATED else 132 * 8           # that read channels at the speed of memory
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, block_sum, blocks_for
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.tuning import SUM_BLOCKS, SUM_ROWS
 
 
 @functools.cache
@@ -48,10 +47,10 @@ def add_parts(parts: Array, bias: Array | None, inner: int, relu: bool, c: Array
 def sum_rows(rows: Array, dtype: np.dtype) -> Array:
     """Return the sum of a matrix's rows, in float64 and then rounded."""
     while True:
-        parts = max(1, -(-len(rows) // _RUN))
-        sums = _cuda.xp.empty((parts, rows.shape[1]), dtype if parts == 1 else np.dtype(np.float64))
-        launch(_sum_rows(np.dtype(np.float64), sums.dtype, False, False), blocks_for(sums.size), THREADS, rows, _RUN, 1,
-               sums.reshape(-1), sums.reshape(-1))
+        parts = max(1, -(-len(rows) // SUM_ROWS))
+        sums = _device.xp.empty((parts, rows.shape[1]), dtype if parts == 1 else np.dtype(np.float64))
+        launch(_sum_rows(np.dtype(np.float64), sums.dtype, False, False), blocks_for(sums.size), THREADS, rows,
+               SUM_ROWS, 1, sums.reshape(-1), sums.reshape(-1))
         if parts == 1:
             return sums.reshape(-1)
         rows = sums
@@ -82,8 +81,8 @@ def _sum_channels(x: Array, run: int, sums: Array) -> None:
 def sum_channels(x: Array) -> Array:
     """Return the sums over images and pixels, of shape (channels,), in float64 and then rounded."""
     images, channels = x.shape[:2]
-    run = max(1, -(-images * channels // _BLOCKS))
+    run = max(1, -(-images * channels // SUM_BLOCKS))
     parts = -(-images // run)
-    sums = _cuda.xp.empty((parts, channels), np.dtype(np.float64))
+    sums = _device.xp.empty((parts, channels), np.dtype(np.float64))
     launch(_sum_channels, parts * channels, THREADS, x.reshape(images, channels, math.prod(x.shape[2:])), run, sums)
     return sum_rows(sums, x.dtype)

@@ -1,24 +1,18 @@
-"""What CUDA kernels share: the sizes of blocks and grids, and sums over the threads of a block.
-
-A simulated thread is a thread of Python, a tenth of a millisecond each: in the simulator blocks are small.
-"""
+"""What CUDA kernels share: the sizes of grids, and sums over the threads of a block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._cuda import SIMULATED, compiler, cuda
-
-THREADS = 4 if SIMULATED else 256               # of a block, a power of two
-_WIDTH = 2 if SIMULATED else 16                 # sums that stay of a group's numbers after one step: a root of THREADS
-_MOST_BLOCKS = 3 if SIMULATED else 132 * 16     # of a loop over a grid: some waves of the largest GPUs
+from fastnn._checks import Array
+from fastnn._device import compiler, cuda
+from fastnn.kernels._gpu.tuning import MOST_BLOCKS, REDUCED, THREADS
 
 
 def blocks_for(items: int, per_block: int = THREADS) -> int:
     """Return the number of blocks of a kernel that walks `items` in steps of the whole grid (`cuda.grid(1)`)."""
-    return min(-(-items // per_block), _MOST_BLOCKS)
+    return min(-(-items // per_block), MOST_BLOCKS)
 
 
 def real_of(x: Array) -> Any:
@@ -41,15 +35,15 @@ def _reduction(combine: Callable[[Any, Any], Any]) -> Any:
         member = place % group
         first = place - member
         cuda.syncthreads()
-        if group > _WIDTH:
-            if member < _WIDTH:
+        if group > REDUCED:
+            if member < REDUCED:
                 result = parts[place]
-                for k in range(member + _WIDTH, group, _WIDTH):
+                for k in range(member + REDUCED, group, REDUCED):
                     result = combine(result, parts[first + k])
                 parts[place] = result
             cuda.syncthreads()
         result = parts[first]
-        for k in range(1, min(group, _WIDTH)):
+        for k in range(1, min(group, REDUCED)):
             result = combine(result, parts[first + k])
         cuda.syncthreads()
         return result

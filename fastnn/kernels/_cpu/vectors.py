@@ -11,23 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper
-from fastnn.kernels._simd import _BYTES
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config, helper
+from fastnn.kernels._cpu.llvm import BYTES, broadcast
+from fastnn.kernels._cpu.tuning import ACCUMULATORS, DRAFTED, ELEMENTS_AHEAD, STREAMED
 
-config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-_ACCUMULATORS = 4                           # sums that need not wait for each other
-_AHEAD = 1024                               # elements that are fetched before they are needed: hardware stops at pages
-_DRAFTED = 1 << 14                          # elements that fit a core's cache
-STREAMED = 1 << 24                          # bytes of an array that is written past the caches where that is free
 
 
 def _last_cache() -> int:
@@ -44,12 +39,6 @@ CACHED = max(STREAMED, _last_cache())       # and where it costs a copy
 
 def _elements(dtype: Any) -> Any:
     return {32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
-
-
-def _spread(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
-    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, value, _I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
 
 
 def _load(builder: ir.IRBuilder, array: Any, index: Any, lanes: int, mask: Any) -> Any:
@@ -96,7 +85,7 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
     @intrinsic
     def fold(typingctx: Any, a: Any, b: Any, constants: Any) -> Any:
         result = types.float64 if double else a.dtype
-        element, lanes = _elements(result), 8 * _BYTES // result.bitwidth
+        element, lanes = _elements(result), 8 * BYTES // result.bitwidth
         vector = ir.VectorType(element, lanes)
         returned = result if results == 1 else types.UniTuple(result, results)
 
@@ -105,7 +94,7 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
             size = cgutils.unpack_tuple(builder, arrays[0].shape)[0]
 
             def fold_in(index: Any, slots: list, mask: Any = None) -> None:
-                value = term(builder, *[_load(builder, array, index, lanes, mask) for array in arrays], *spread)
+                value = term(builder, *[_load(builder, array, index, lanes, mask) for array in arrays], *numbers)
                 for part, slot in zip(value if results > 1 else (value,), slots):
                     part = part if mask is None else builder.select(mask, part, first)
                     builder.store(combine(builder, builder.load(slot), part), slot)
@@ -122,18 +111,18 @@ def _fold(start: float, term: Callable, combine: Callable, double: bool = True, 
                 return builder.extract_element(total, _I32(0))
 
             first = ir.Constant(vector, [start] * lanes)
-            spread = [_spread(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
-            slots = [[cgutils.alloca_once_value(builder, first) for _ in range(results)] for _ in range(_ACCUMULATORS)]
+            numbers = [broadcast(builder, value, lanes) for value in cgutils.unpack_tuple(builder, args[2])]
+            slots = [[cgutils.alloca_once_value(builder, first) for _ in range(results)] for _ in range(ACCUMULATORS)]
             begin = _I64(0)
-            for step in (_ACCUMULATORS * lanes, lanes):
+            for step in (ACCUMULATORS * lanes, lanes):
                 end = builder.sub(size, builder.srem(builder.sub(size, begin), _I64(step)))
                 with cgutils.for_range_slice(builder, begin, end, _I64(step), inc=True) as (index, _):
                     for array in arrays if step > lanes else ():
-                        _prefetch(builder, array, builder.add(index, _I64(_AHEAD)), step)
+                        _prefetch(builder, array, builder.add(index, _I64(ELEMENTS_AHEAD)), step)
                     for k in range(step // lanes):
                         fold_in(builder.add(index, _I64(k * lanes)), slots[k])
                 begin = end
-            left = _spread(builder, builder.sub(size, begin), lanes)
+            left = broadcast(builder, builder.sub(size, begin), lanes)
             fold_in(begin, slots[0], builder.icmp_signed("<", ir.Constant(left.type, [*range(lanes)]), left))
 
             values = [folded([builder.load(slot) for slot in of_result]) for of_result in zip(*slots)]
@@ -300,7 +289,7 @@ def is_finite(row: Array) -> bool:
 
 @intrinsic
 def _store_compiled(typingctx: Any, source: Any, target: Any, begin: Any) -> Any:
-    pointer = ir.VectorType(_elements(source.dtype), 8 * _BYTES // source.dtype.bitwidth).as_pointer()
+    pointer = ir.VectorType(_elements(source.dtype), 8 * BYTES // source.dtype.bitwidth).as_pointer()
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         arrays = [context.make_array(ty)(context, builder, value) for ty, value in zip(signature.args, args[:2])]
@@ -310,7 +299,7 @@ def _store_compiled(typingctx: Any, source: Any, target: Any, begin: Any) -> Any
             value.align = source.dtype.bitwidth // 8
             there = builder.gep(arrays[1].data, [builder.add(args[2], index)])
             store = builder.store(value, builder.bitcast(there, pointer))
-            store.align = _BYTES
+            store.align = BYTES
             store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
         return context.get_dummy_value()
 
@@ -324,15 +313,15 @@ def _store_python(source: Array, target: Array, begin: int) -> None:
 store_past_caches: Any = _store_python if config.DISABLE_JIT else _store_compiled
 """store_past_caches(source, target, begin): copy whole vectors to target[begin:], whose memory is aligned there.
 
-`_jit` sees to it that all is there when a launch ends.
+`threads.finish_stores` sees to it that all is there when a launch ends.
 """
 
 
 @helper
 def streamable(part: Array) -> tuple[int, int]:
     """Return from where to where a flat part can be written past the caches: whole vectors, at aligned memory."""
-    first = min(part.size, int(-np.intp(part.ctypes.data) % _BYTES) // part.itemsize)
-    return first, part.size - (part.size - first) % (_BYTES // part.itemsize)
+    first = min(part.size, int(-np.intp(part.ctypes.data) % BYTES) // part.itemsize)
+    return first, part.size - (part.size - first) % (BYTES // part.itemsize)
 
 
 @helper
@@ -352,7 +341,7 @@ def exceeds_caches(y: Array) -> bool:
 @helper
 def draft(part: Array, streamed: bool) -> Array:
     """Return where a part of an array is written before `finish`: in place, or in memory to be streamed."""
-    return np.empty(part.shape, part.dtype) if streamed and part.size <= _DRAFTED else part
+    return np.empty(part.shape, part.dtype) if streamed and part.size <= DRAFTED else part
 
 
 @helper

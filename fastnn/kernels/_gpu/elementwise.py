@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, blocks_for
-from fastnn.kernels._cuda import cuda, launch
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.tuning import ELEMENTWISE_AT_ONCE
 
-_AT_ONCE = 4                        # results a thread has under way, so that many loads hide each other's latency
-_CHUNK = _AT_ONCE * THREADS
+_CHUNK = ELEMENTWISE_AT_ONCE * THREADS
 
 
 @functools.cache
@@ -19,13 +20,13 @@ def _mapping(function: Callable[[Any, Any, Any], Any], real: Any) -> Any:
     formula = cuda.jit(device=True)(function)
 
     def kernel(a: Array, b: Array, option: Any, y: Array) -> None:
-        results = cuda.local.array(_AT_ONCE, real)
+        results = cuda.local.array(ELEMENTWISE_AT_ONCE, real)
         for first in range(cuda.blockIdx.x * _CHUNK, y.size, cuda.gridDim.x * _CHUNK):
             begin = first + cuda.threadIdx.x
             if first + _CHUNK <= y.size:
-                for j in range(_AT_ONCE):
+                for j in range(ELEMENTWISE_AT_ONCE):
                     results[j] = formula(a[begin + j * THREADS], b[begin + j * THREADS], option)
-                for j in range(_AT_ONCE):
+                for j in range(ELEMENTWISE_AT_ONCE):
                     y[begin + j * THREADS] = results[j]
             else:
                 for i in range(begin, y.size, THREADS):

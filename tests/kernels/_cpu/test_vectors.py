@@ -9,31 +9,31 @@ import numpy as np
 import pytest
 
 from fastnn import kernels
-from fastnn.kernels import _elementwise, _jit, _math, _vectors
+from fastnn.kernels._cpu import elementwise, launch, math, vectors
 
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 129, 1000]
-STREAMED = 6000 if _jit.config.DISABLE_JIT else _vectors.STREAMED       # plain Python streams less
-SMALL = 1003 if _jit.config.DISABLE_JIT else 100_001                    # elements of a float32 array that is not
+STREAMED = 6000 if launch.config.DISABLE_JIT else vectors.STREAMED       # plain Python streams less
+SMALL = 1003 if launch.config.DISABLE_JIT else 100_001                    # elements of a float32 array that is not
 LARGE = STREAMED // 4 + 1000                                            # and of one that is
-CACHED = 6000 if _jit.config.DISABLE_JIT else 1 << 20
+CACHED = 6000 if launch.config.DISABLE_JIT else 1 << 20
 DRAFTED = CACHED // 4 + 1000                # elements of an array that is drafted
 
 
 @pytest.fixture(autouse=True)
 def streams_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_vectors, "CACHED", CACHED)
-    if _jit.config.DISABLE_JIT:
-        monkeypatch.setattr(_elementwise, "STREAMED", STREAMED)
+    monkeypatch.setattr(vectors, "CACHED", CACHED)
+    if launch.config.DISABLE_JIT:
+        monkeypatch.setattr(elementwise, "STREAMED", STREAMED)
 
 
-@_jit.block_kernel(writes="results")
+@launch.block_kernel(writes="results")
 def _reduce(block: int, a: np.ndarray, b: np.ndarray, results: np.ndarray) -> None:
     real = a.dtype.type
-    results[0], results[1] = _vectors.row_sum(a), _vectors.row_max(a)
-    results[2], results[3] = _vectors.row_squares(a, 0.25), _vectors.row_products(a, b, 0.25)
-    results[6], results[7] = _vectors.row_sums(a, b, 0.25)
+    results[0], results[1] = vectors.row_sum(a), vectors.row_max(a)
+    results[2], results[3] = vectors.row_squares(a, 0.25), vectors.row_products(a, b, 0.25)
+    results[6], results[7] = vectors.row_sums(a, b, 0.25)
     line = real(0.25), real(0), real(2), real(0.125), real(0)
-    results[4], results[5] = _vectors.row_sums_above(a, b, 0.25, line)
+    results[4], results[5] = vectors.row_sums_above(a, b, 0.25, line)
 
 
 def reduce(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -68,9 +68,9 @@ def test_nan_at_every_place(size: int, dtype: type) -> None:
         assert reduce(a, a)[:2].tolist() == [np.inf, np.inf]
 
 
-@_jit.block_kernel(writes="y")
+@launch.block_kernel(writes="y")
 def _copy(block: int, x: np.ndarray, y: np.ndarray) -> None:
-    _vectors.stream(x, y)
+    vectors.stream(x, y)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -85,10 +85,10 @@ def test_streams_write_what_they_are_given_and_no_more(size: int, dtype: type) -
         assert (memory[offset + size:] == -1).all()
 
 
-@_jit.block_kernel(writes="y")
+@launch.block_kernel(writes="y")
 def _logarithm(block: int, x: np.ndarray, y: np.ndarray) -> None:
     for i in range(x.size):
-        y[i] = _math.log(x[i])
+        y[i] = math.log(x[i])
 
 
 def test_logarithm() -> None:
@@ -130,7 +130,7 @@ def test_large_results_have_the_bits_of_small_ones(name: str) -> None:
             assert (memory[offset + LARGE:] == -1).all()
 
 
-@pytest.mark.parametrize("classes", [3, 63, 64, 4097] if _jit.config.DISABLE_JIT else [
+@pytest.mark.parametrize("classes", [3, 63, 64, 4097] if launch.config.DISABLE_JIT else [
     3, 10, 63, 64, 1000, 4096, 4097, 70_000])
 def test_rows_of_large_results_have_the_bits_of_rows_alone(classes: int) -> None:
     x = values(max(8, DRAFTED // classes + 1), classes)
@@ -146,7 +146,7 @@ def test_rows_of_large_results_have_the_bits_of_rows_alone(classes: int) -> None
             assert whole[part].tobytes() == run(x[part], grad[part], labels[part]).tobytes()
 
 
-@pytest.mark.skipif(_jit.config.DISABLE_JIT, reason="much to do in Python")
+@pytest.mark.skipif(launch.config.DISABLE_JIT, reason="much to do in Python")
 @pytest.mark.parametrize("size", [8, 13, 32, 65])
 def test_images_of_large_results_have_the_bits_of_images_alone(size: int) -> None:
     x = values(DRAFTED // (size * size) // 17 + 1, 17, size, size)
@@ -167,7 +167,7 @@ def test_images_of_large_results_have_the_bits_of_images_alone(size: int) -> Non
             assert whole[part].tobytes() == run(x[part], pooled[part], places[part]).tobytes()
 
 
-@pytest.mark.skipif(_jit.config.DISABLE_JIT, reason="much to do in Python")
+@pytest.mark.skipif(launch.config.DISABLE_JIT, reason="much to do in Python")
 @pytest.mark.parametrize("shape", [(300, 17, 30, 30), (70, 20, 8, 400), (70_000, 70), (9000, 20, 5, 5)])
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_normalization_of_large_batches(shape: tuple[int, ...], activation: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What comes in and what goes out: checks of arrays and numbers, made before any kernel runs."""
+"""Checks of arguments, arrays and numbers, made before anything is computed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._pool import Array, empty
+from fastnn import _device
 
+Array: TypeAlias = np.ndarray
 IntPair: TypeAlias = int | Sequence[int]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -21,7 +21,6 @@ _INT64 = np.dtype(np.int64)
 _NO_ARRAYS = {type(None), bool, int, float, str, tuple}
 _LARGEST = 1 << 40                          # sums of a few such numbers are still machine integers
 _MOST = (1 << 60) - 1                       # elements of 8 bytes that can have addresses
-EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -31,18 +30,18 @@ def as_array(name: str, value: Any) -> Array:
     """
     if type(value) is not np.ndarray:
         value = as_view(name, value)
-        if _cuda.is_device(value):
-            return _cuda.contiguous(name, value)
+        if _device.is_device(value):
+            return _device.contiguous(name, value)
     flags = value.flags
     return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
 def as_view(name: str, value: Any) -> Array:
     """Return `value` as NumPy sees it, in any layout; an array on a GPU comes back as it is."""
-    if _cuda.is_device(value):
+    if _device.is_device(value):
         return value
-    if _cuda.is_foreign(value):
-        raise _cuda.ForeignArray(f"{name}: expected a NumPy or CuPy array, got {type(value).__name__}; "
+    if _device.is_foreign(value):
+        raise _device.ForeignArray(f"{name}: expected a NumPy or CuPy array, got {type(value).__name__}; "
                                  f"give cupy.asarray({name}), which copies nothing")
     if not _is_array(value):
         raise TypeError(f"{name}: expected an array, "
@@ -60,7 +59,7 @@ def as_view(name: str, value: Any) -> Array:
 def _is_array(value: Any) -> bool:
     """Whether NumPy, or a library of arrays on a GPU, can see this as an array."""
     return (hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")
-            or _cuda.is_device(value) or _cuda.is_foreign(value))
+            or _device.is_device(value) or _device.is_foreign(value))
 
 
 def as_floats(**values: Any) -> list[Any]:
@@ -89,8 +88,8 @@ def as_floats(**values: Any) -> list[Any]:
 
 def check_side(name: str, array: Any, first: str, other: Any) -> None:
     """Raise TypeError where one of two arrays is on a GPU and the other is not."""
-    device = _cuda.is_device(array)
-    if device != _cuda.is_device(other):
+    device = _device.is_device(array)
+    if device != _device.is_device(other):
         here, there = ("a GPU", "the host") if device else ("the host", "a GPU")
         raise TypeError(f"{name}: expected an array on {there} as {first} is, got one on {here}; "
                         f"move one of them with fastnn.to_device or fastnn.to_host")
@@ -106,7 +105,7 @@ def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
         raise TypeError(f"{name}: expected integer class labels, got {given.dtype}")
     check_shape(name, given, (size,))
     labels = given if given.dtype is _INT64 else given.astype(np.int64)
-    if _cuda.is_device(labels):
+    if _device.is_device(labels):
         return labels
     if size and np.maximum.reduce(labels.view(np.uint64)) >= classes:       # where negative ones are large
         bad = given[(given < 0) | (given >= classes)][0]
@@ -132,6 +131,15 @@ def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if array is None or array.shape != shape:
         check_present(name, array)
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def check_one_shape(names: Iterable[str], arrays: Sequence[Array]) -> tuple[int, ...]:
+    """Return the shape that all of these arrays have; raise ValueError where one has another."""
+    shape = arrays[0].shape
+    for name, array in zip(names, arrays):
+        if array is None or array.shape != shape:
+            check_shape(name, array, shape)
+    return shape
 
 
 def check_size(shape: tuple[int, ...], **parts: int) -> None:
@@ -229,43 +237,6 @@ def as_key(name: str, value: IntPair, minimum: int) -> IntPair:
     return as_pair(name, value, minimum)
 
 
-def contiguous(array: Array) -> Array:
-    """Return an array, of the host or a GPU, that is C-contiguous."""
-    return np.ascontiguousarray(array) if type(array) is np.ndarray else _cuda.xp.ascontiguousarray(array)
-
-
-def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return a new array of no certain values where x lies: on the host or the GPU."""
-    return empty(shape, dtype) if type(x) is np.ndarray else _cuda.xp.empty(shape, dtype)
-
-
-def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> Array:
-    """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`.
-
-    It lies where x does. That `out` may be written, the door has seen (`check_written`).
-    """
-    if out is None:
-        return empty_beside(x, shape, dtype)
-    if not (isinstance(out, np.ndarray) or _cuda.is_device(out)):
-        raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-    check_side("out", out, "x", x)
-    if out.dtype != dtype:
-        raise TypeError(f"out: expected {np.dtype(dtype)}, got {out.dtype}")
-    check_shape("out", out, shape)
-    if isinstance(out, np.ndarray) and not _cuda.is_device(out):
-        out = np.asarray(out)               # a matrix, say, would stay two-dimensional where it is made flat
-        return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
-    return out if out.flags.c_contiguous else empty_beside(x, shape, dtype)
-
-
-def deliver(result: Array, out: Array | None) -> Array:
-    """Return `result`, copied to `out` where that could not be written directly."""
-    if out is None or out is result:
-        return result
-    out[...] = result
-    return out
-
-
 def own_memory(values: Iterable[Any]) -> bool:
     """Whether all arrays among these are NumPy's, writable and contiguous, and own their memory: then none share any.
 
@@ -294,13 +265,13 @@ def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
         if type(value) is not _ndarray:
             if type(value) in _NO_ARRAYS or not _is_array(value):
                 continue
-            value = _cuda.place(value) if _cuda.is_device(view := as_view(name, value)) else view
+            value = _device.place(value) if _device.is_device(view := as_view(name, value)) else view
         places[name] = value
     for name in reversed(written):
         value = given.get(name)
         if value is None:
             continue
-        if not (isinstance(value, _ndarray) or _cuda.is_device(value)):
+        if not (isinstance(value, _ndarray) or _device.is_device(value)):
             raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
         place = places.pop(name)            # each pair is compared once
         if not place.flags.writeable:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import BlockKernel, block_kernel, helper, inlined_helper
-from fastnn.kernels._vectors import STREAMED, store_past_caches, streamable, use_widest_vectors
-
-CHUNK = 8192            # elements of a block
-_STRIP = 128            # elements computed between two bursts of stores past the caches: processors overlap so many
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, named_after, renamed
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.tuning import CHUNK, STRIP
+from fastnn.kernels._cpu.vectors import STREAMED, store_past_caches, streamable, use_widest_vectors
 
 
 def chunks(x: Array) -> int:
@@ -45,10 +44,10 @@ def mapping(function: Callable[[Any, Any, Any], Any]) -> Callable[[Array, Array,
     @named
     def streamed(a: Array, b: Array, option: Any, y: Array) -> None:
         use_widest_vectors()
-        strip = np.empty(_STRIP, y.dtype)
-        left = y.size % _STRIP
-        for begin in range(0, y.size - left, _STRIP):
-            for i in range(_STRIP):                     # a constant, for which the loop needs no remainder
+        strip = np.empty(STRIP, y.dtype)
+        left = y.size % STRIP
+        for begin in range(0, y.size - left, STRIP):
+            for i in range(STRIP):                      # a constant, for which the loop needs no remainder
                 strip[i] = function(a[max(0, begin) + i], b[max(0, begin) + i], option)
             store_past_caches(strip, y, begin)
         for i in range(left):
@@ -113,13 +112,3 @@ def _same(block: int, a: Array, b: Array, same: Array) -> None:
     for i in range(left.size):
         differing |= left[i] ^ right[i]
     same[block] = differing == 0
-
-
-def named_after(function: Callable) -> Callable[[Callable], Callable]:
-    """Give functions within others names of their own: compiled code of one name is taken for the same code."""
-    return lambda inner: renamed(inner, function.__module__, f"{function.__qualname__}.{inner.__name__}")
-
-
-def renamed(function: Callable, module: str, name: str) -> Callable:
-    function.__module__, function.__qualname__ = module, name
-    return function

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.kernels import _jit
+from fastnn.kernels._cpu import launch
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the compiler")
 
@@ -43,8 +43,8 @@ def test_types_that_follow_from_one_array() -> None:
             x[i] /= 2
             total[0] += x[i]
 
-    kernel = _jit.block_kernel(writes="x total", typed_by="x")(halve)
-    del _jit.kernels[kernel.name]
+    kernel = launch.block_kernel(writes="x total", typed_by="x")(halve)
+    del launch.kernels[kernel.name]
     for dtype in (np.float32, np.float64, np.float32):
         x, total = np.ones(3, dtype), np.zeros(1)
         kernel(1, x, total, 3, work=1)
@@ -94,7 +94,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_want_of_memory_is_an_error_on_any_thread(threads: int) -> None:
-    @_jit.block_kernel(writes="y")
+    @launch.block_kernel(writes="y")
     def hungry(block: int, size: int, y: np.ndarray) -> None:
         y[block] = np.empty(size, np.uint8)[-1]
 
@@ -210,7 +210,7 @@ def test_a_warm_cache_that_is_read_only_is_used(tmp_path: Path) -> None:
     for folder in (cache, *cache.iterdir()):
         folder.chmod(0o500)
     try:
-        quick = "import fastnn.kernels._jit as j; print(sum(k.seconds for k in j.kernels.values()) < 1)"
+        quick = "from fastnn.kernels import compilation; print(compilation.seconds() < 1)"
         assert python(f"{COMPILE}\n{quick}", FASTNN_CACHE_DIR=str(cache)) == "480.0\nTrue\n"
     finally:
         for folder in (cache, *cache.iterdir()):
@@ -231,7 +231,7 @@ def test_change_of_any_kernel_source_is_seen(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert python(f"assert fastnn.__file__.startswith({str(tmp_path)!r})\n{PRODUCT}", tmp_path,
                   FASTNN_CACHE_DIR=str(cache)) == "480.0\n"
-    source = tmp_path / "fastnn" / "kernels" / "_simd.py"
+    source = tmp_path / "fastnn" / "kernels" / "_cpu" / "tiles.py"
     text = source.read_text()
     changed = text.replace("builder.fmul(x, y", "builder.fadd(x, y")
     assert changed != text
@@ -254,6 +254,6 @@ def test_numba_still_has_what_the_cache_builds_on() -> None:
 
 def test_a_kernel_that_writes_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(ValueError, match=r"writes names \['z'\], its parameters are \['x', 'y'\]"):
-        @_jit.block_kernel(writes="z")
+        @launch.block_kernel(writes="z")
         def kernel(block: int, x: np.ndarray, y: np.ndarray) -> None:
             y[block] = x[block]

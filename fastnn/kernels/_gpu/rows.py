@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import THREADS, group_max, group_sum
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-
-_LEAST, _MOST = (2, THREADS) if SIMULATED else (4, 512)    # threads of a group
-_COLUMNS = 2 if SIMULATED else 8                            # of a thread, as a rule
+from fastnn._checks import Array
+from fastnn._device import cuda
+from fastnn.kernels._gpu.blocks import THREADS, group_max, group_sum
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.tuning import ROW_COLUMNS, ROW_THREADS
 
 
 def run_rows(make: Callable[[Any, int], Any], x: Array, *args: Any) -> None:
     """Launch the kernel `make(dtype, threads of a group)`, which comes from a cache, on all rows of x."""
-    group = min(_MOST, max(_LEAST, 1 << (-(-x.shape[1] // _COLUMNS) - 1).bit_length()))
+    least, most = ROW_THREADS
+    group = min(most, max(least, 1 << (-(-x.shape[1] // ROW_COLUMNS) - 1).bit_length()))
     threads = block_size(group)
     launch(make(x.dtype.type, group), -(-len(x) * group // threads), threads, *args)
 

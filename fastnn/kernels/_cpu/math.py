@@ -1,4 +1,4 @@
-"""Elementary functions and sums in forms that LLVM vectorizes: no branches, no calls, and sums in several parts."""
+"""Elementary functions in forms that LLVM vectorizes: no branches and no calls."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._jit import helper, inlined_helper, inlined_sums_helper
-from fastnn.kernels._vectors import row_max, row_sum
+from fastnn.kernels._cpu.compiler import inlined_helper, inlined_sums_helper
 
 # (1 + 2 z) exp(z^2) erfc(z) in powers of t = (z - 3.5) / (z + 3.5): its Chebyshev series, cut where terms fall below
 # the rounding of float64. (The form is Shepherd and Laframboise's, Math. Comp. 36, 1981.)
@@ -216,72 +214,3 @@ def log(x: float) -> float:
     power = np.float64(exponent + 1 if large else exponent)
     s = (mantissa - 1.0) / (mantissa + 1.0)
     return power * _LN2 + (2.0 * s + s * _twice_atanh_excess(s * s)) + 0.0 * x
-
-
-# --- blocks of rows of a matrix ----------------------------------------------------------------------------
-
-_SHORT = 64             # elements of a row below which loops over it are too short for vectors
-ROWS = 4096             # elements of a block of rows, or one row: its results fit the L1 cache
-
-
-def row_blocks(x: Array) -> int:
-    """Return the number of blocks of rows of a matrix; its shape alone decides."""
-    return -(-x.shape[0] // max(1, ROWS // x.shape[1]))
-
-
-@helper
-def rows_of_block(block: int, x: Array) -> range:
-    """Return the rows of a block."""
-    count = max(1, ROWS // x.shape[1])
-    return range(block * count, min(x.shape[0], (block + 1) * count))
-
-
-@helper
-def part_of_rows(block: int, y: Array) -> Array:
-    """Return a block's rows."""
-    rows = rows_of_block(block, y)
-    return y[rows.start:rows.stop]
-
-
-# --- exponentials of rows ----------------------------------------------------------------------------------
-
-
-@helper
-def exp_rows(x: Array, rows: range, largest: Array, terms: Array) -> None:
-    """Compute terms = exp(x - largest) for rows of x, and the largest element of each."""
-    for n in rows:
-        scores, result = x[n], terms[n - rows.start]
-        largest[n - rows.start] = shift = row_max(scores)
-        if scores.size >= _SHORT:
-            for i in range(scores.size):
-                result[i] = exp(scores[i] - shift)
-        else:
-            for i in range(scores.size):
-                result[i] = scores[i] - shift
-    if x.shape[1] < _SHORT:                     # one loop over all rows, which is long enough for vectors
-        flat = terms.reshape(terms.size)
-        for i in range(flat.size):
-            flat[i] = exp(flat[i])
-
-
-@helper
-def log_sum_exp(x: Array, rows: range, largest: Array, logs: Array) -> None:
-    """Compute for rows of x the largest element m, and log(sum of exp(x - m)) in float64."""
-    if x.shape[1] <= ROWS:
-        terms = np.empty((len(rows), x.shape[1]), x.dtype)
-        exp_rows(x, rows, largest, terms)
-        for n in range(len(rows)):
-            logs[n] = row_sum(terms[n])
-    else:
-        strip = np.empty(ROWS, x.dtype)
-        for n in rows:
-            largest[n - rows.start] = shift = row_max(x[n])
-            total = 0.0
-            for begin in range(0, x.shape[1], ROWS):
-                scores = x[n, begin:begin + ROWS]
-                for i in range(scores.size):
-                    strip[i] = exp(scores[i] - shift)
-                total += row_sum(strip[:scores.size])
-            logs[n - rows.start] = total
-    for n in range(len(rows)):
-        logs[n] = log(logs[n])

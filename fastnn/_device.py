@@ -1,4 +1,4 @@
-"""Arrays on a GPU and launches on it: the one file that imports a CUDA package.
+"""The device: arrays on a GPU, and the one file that imports a CUDA package.
 
 `cuda` is the compiler's module, and `compiler` its name; where there is none, importing `cuda` from here is an
 ImportError, and `compiler` says why:
@@ -19,9 +19,7 @@ import importlib
 import importlib.util
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +32,7 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 def _compiler() -> tuple[Any, str]:
     """Return the module and its package's name, or None and why there is none."""
     if SIMULATED:
-        return importlib.import_module("fastnn.kernels._simulator").cuda, "simulator"
+        return importlib.import_module("fastnn._simulator").cuda, "simulator"
     for package, module, name in (("numba_cuda_mlir", "numba_cuda_mlir.cuda", "numba-cuda-mlir"),
                                   ("numba_cuda", "numba.cuda", "numba-cuda")):
         if importlib.util.find_spec(package) is None:
@@ -49,7 +47,7 @@ def _compiler() -> tuple[Any, str]:
     return None, "no CUDA compiler is installed"
 
 
-_launcher: Callable[..., None] | None = None    # instead of a GPU
+launcher: Callable[..., None] | None = None     # instead of a GPU
 
 
 @functools.cache
@@ -57,14 +55,19 @@ def _cupy() -> Any:
     return None if importlib.util.find_spec("cupy") is None else importlib.import_module("cupy")
 
 
-def _in_host_memory() -> bool:
+def cuda_module() -> Any:
+    """Return the compiler's module, or None."""
+    return _compiler()[0]
+
+
+def in_host_memory() -> bool:
     """Whether arrays of `xp` only count as lying on a GPU."""
-    return SIMULATED or _launcher is not None
+    return SIMULATED or launcher is not None
 
 
-def _library() -> Any:
+def library() -> Any:
     """Return the library of device arrays, or None."""
-    return importlib.import_module("fastnn.kernels._simulator") if _in_host_memory() else _cupy()
+    return importlib.import_module("fastnn._simulator") if in_host_memory() else _cupy()
 
 
 @functools.cache
@@ -85,7 +88,7 @@ def _found() -> str | None:
 
 def why_not() -> str | None:
     """Say why no kernel can run on a GPU here; None where one can."""
-    return None if _in_host_memory() else _found()
+    return None if in_host_memory() else _found()
 
 
 class CudaUnavailableError(RuntimeError):
@@ -93,10 +96,10 @@ class CudaUnavailableError(RuntimeError):
 
     Examples
     --------
-    >>> from fastnn.kernels import _cuda
-    >>> raise _cuda.CudaUnavailableError("no GPU")  # doctest: +ELLIPSIS
+    >>> from fastnn import _device
+    >>> raise _device.CudaUnavailableError("no GPU")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    fastnn.kernels._cuda.CudaUnavailableError: CUDA cannot be used here (no GPU); it needs an NVIDIA GPU with ...
+    fastnn._device.CudaUnavailableError: CUDA cannot be used here (no GPU); it needs an NVIDIA GPU with ...
     """
 
     def __init__(self, why: str) -> None:
@@ -117,11 +120,8 @@ def __getattr__(name: str) -> Any:
         return _compiler()[0]
     if name == "xp":
         require()
-        return _library()
+        return library()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-# --- arrays ---
 
 
 class ForeignArray(TypeError):
@@ -130,9 +130,9 @@ class ForeignArray(TypeError):
 
 def is_device(value: Any) -> bool:
     """Whether this is an array of `xp`."""
-    if type(value) is np.ndarray or not (_in_host_memory() or "cupy" in sys.modules):
+    if type(value) is np.ndarray or not (in_host_memory() or "cupy" in sys.modules):
         return False                            # nobody has an array of a library that is not imported
-    return why_not() is None and isinstance(value, _library().ndarray)
+    return why_not() is None and isinstance(value, library().ndarray)
 
 
 def is_foreign(value: Any) -> bool:
@@ -175,7 +175,7 @@ def to_device(x: Any) -> Any:
     array([0., 2.])
     """
     require()
-    return x if is_device(x) or is_foreign(x) else _library().asarray(np.asarray(x))
+    return x if is_device(x) or is_foreign(x) else library().asarray(np.asarray(x))
 
 
 def to_host(x: Any) -> np.ndarray:
@@ -205,7 +205,7 @@ def to_host(x: Any) -> np.ndarray:
         if not is_foreign(x):
             return np.asarray(x)
         x = adopted(x)
-    return np.asarray(_library().asnumpy(x))
+    return np.asarray(library().asnumpy(x))
 
 
 DEVICES: dict[str, Callable[[Any], Any]] = {"cpu": to_host, "cuda": to_device}
@@ -214,23 +214,23 @@ DEVICES: dict[str, Callable[[Any], Any]] = {"cpu": to_host, "cuda": to_device}
 def gpu() -> str:
     """Return the name of the current GPU."""
     require()
-    if _in_host_memory():
+    if in_host_memory():
         return "Numba's simulator"
-    runtime = _library().cuda.runtime
+    runtime = library().cuda.runtime
     return str(runtime.getDeviceProperties(runtime.getDevice())["name"].decode())
 
 
 def contiguous(name: str, array: Any) -> Any:
     """Return an array of `xp` as C-contiguous, once it is known to lie on the current device."""
-    if not _in_host_memory() and array.device.id != _library().cuda.runtime.getDevice():
-        raise ValueError(f"{name}: expected an array on the current device {_library().cuda.runtime.getDevice()}, got "
+    if not in_host_memory() and array.device.id != library().cuda.runtime.getDevice():
+        raise ValueError(f"{name}: expected an array on the current device {library().cuda.runtime.getDevice()}, got "
                          f"one on device {array.device.id}; call under `with cupy.cuda.Device({array.device.id}):`")
-    return array if array.flags.c_contiguous else _library().ascontiguousarray(array)
+    return array if array.flags.c_contiguous else library().ascontiguousarray(array)
 
 
 def place(array: Any) -> np.ndarray:
     """Return a NumPy array where one of `xp` lies, whose addresses can be compared; nobody may read or write it."""
-    pointer = array.ctypes.data if _in_host_memory() else array.data.ptr
+    pointer = array.ctypes.data if in_host_memory() else array.data.ptr
     where = {"version": 3, "data": (pointer, False), "shape": array.shape, "strides": array.strides,
              "typestr": array.dtype.str}
     return np.asarray(SimpleNamespace(__array_interface__=where))
@@ -239,133 +239,28 @@ def place(array: Any) -> np.ndarray:
 def adopted(value: Any) -> Any:
     """View a foreign array as one of `xp`, without a copy and without waiting."""
     require()
-    library = _library()
-    if _in_host_memory():
-        return library.adopt(value)
+    xp = library()
+    if in_host_memory():
+        return xp.adopt(value)
     interface = value.__cuda_array_interface__
     pointer, shape, dtype = interface["data"][0], interface["shape"], np.dtype(interface["typestr"])
     strides = interface.get("strides")
     span = (dtype.itemsize * int(np.prod(shape)) if strides is None or 0 in shape else
             dtype.itemsize + sum((size - 1) * abs(step) for size, step in zip(shape, strides)))
-    memory = library.cuda.UnownedMemory(pointer, span, value, -1 if pointer else library.cuda.runtime.getDevice())
-    return library.ndarray(shape, dtype, library.cuda.MemoryPointer(memory, 0), strides=strides)
-
-
-class _Stream:
-    """A stream by its address, in the protocol that CuPy takes."""
-
-    def __init__(self, pointer: int) -> None:
-        self.pointer = pointer
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.pointer
-
-
-def stream_of(value: Any) -> Any:
-    """Return the stream that a foreign array belongs to, or None where it tells of none."""
-    if _in_host_memory():
-        return None
-    if type(value).__module__.partition(".")[0] == "torch":
-        import torch
-
-        pointer = torch.cuda.current_stream(value.device).cuda_stream
-    else:
-        pointer = value.__cuda_array_interface__.get("stream")
-        if pointer is None:
-            return None
-    streams = _library().cuda
-    return (streams.Stream.from_external(_Stream(pointer)) if hasattr(streams.Stream, "from_external") else
-            streams.ExternalStream(pointer))                   # CuPy before 14
-
-
-@contextmanager
-def current(stream: Any) -> Iterator[None]:
-    """Make a stream the current one. It waits for the one before, which then waits for it: arrays of both may meet."""
-    before: Any = None if stream is None else _library().cuda.get_current_stream()
-    if stream == before:
-        yield
-        return
-    stream.wait_event(before.record())
-    with stream:
-        yield
-    before.wait_event(stream.record())
-
-
-def returned(result: Any, kind: Any) -> Any:
-    """Return the arrays of a result as a foreign array's library has them, or as they are."""
-    if isinstance(result, tuple):
-        return tuple([returned(item, kind) for item in result])
-    if not is_device(result):
-        return result
-    if kind.__module__.partition(".")[0] == "torch":
-        import torch
-
-        return torch.from_dlpack(result)
-    if hasattr(kind, "__cuda_ndarray__"):
-        return _library().release(result) if _in_host_memory() else _compiler()[0].as_cuda_array(result, sync=False)
-    return result
-
-
-# --- launches ---
-
-
-@functools.lru_cache(4096)
-def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Any:
-    """Return the compiler's view of a C-contiguous array: made once for an address, since memory is used again."""
-    del device                                  # a part of the key: addresses of two devices may be one
-    return _compiler()[0].from_cuda_array_interface(
-        {"shape": shape, "typestr": dtype.str, "data": (pointer, False), "version": 3}, sync=False)
-
-
-def redirect(launcher: Callable[..., None] | None) -> None:
-    """Let launches go to another function, which may compile them only; None brings them back.
-
-    Arrays of `xp` lie in host memory meanwhile.
-    """
-    global _launcher
-    _launcher = launcher
-
-
-def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
-    """Run a kernel on the current stream. Arrays of `xp` among `args` are C-contiguous; nothing runs for no blocks."""
-    if 0 in (blocks if isinstance(blocks, tuple) else (blocks,)):
-        return
-    if _launcher is not None:
-        _launcher(kernel, blocks, threads, *args)
-        return
-    library = _library()
-    if SIMULATED:
-        library.launch(kernel, blocks, threads, *args)
-        return
-    device = library.cuda.runtime.getDevice()
-    with _on(device):
-        _configured(kernel, blocks, threads, library.cuda.get_current_stream().ptr, device)(*[
-            _view(arg.data.ptr, arg.shape, arg.dtype, device) if isinstance(arg, library.ndarray) else arg
-            for arg in args])
-
-
-@functools.lru_cache(4096)
-def _configured(kernel: Any, blocks: Any, threads: Any, stream: int, device: int) -> Any:
-    """Return a kernel with its grid and stream; that a grid is small is no reason for a warning."""
-    del device
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        streams = _compiler()[0]
-        return kernel[blocks, threads, streams.external_stream(stream) if stream else streams.default_stream()]
-
-
-@contextmanager
-def _entered(device: int) -> Iterator[None]:
-    with _compiler()[0].gpus[device]:
-        yield
+    memory = xp.cuda.UnownedMemory(pointer, span, value, -1 if pointer else xp.cuda.runtime.getDevice())
+    return xp.ndarray(shape, dtype, xp.cuda.MemoryPointer(memory, 0), strides=strides)
 
 
 def synchronize() -> None:
     """Wait for the work on the current stream: for clocks, which would read too early."""
-    if not _in_host_memory():
-        _library().cuda.get_current_stream().synchronize()
+    if not in_host_memory():
+        library().cuda.get_current_stream().synchronize()
 
 
-def _on(device: int) -> Any:
-    """Return a context in which the compiler uses CuPy's current device."""
-    return nullcontext() if _compiler()[0].current_context().device.id == device else _entered(device)
+def redirect(other: Callable[..., None] | None) -> None:
+    """Let launches go to another function, which may compile them only; None brings them back.
+
+    Arrays of `xp` lie in host memory meanwhile.
+    """
+    global launcher
+    launcher = other

@@ -17,11 +17,11 @@ import threading
 import weakref
 from bisect import bisect_left
 from collections import deque
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-Array: TypeAlias = np.ndarray
+from fastnn._checks import Array
 
 _SMALLEST = 1 << 17                         # bytes from which on the pool is used: below, malloc keeps pages too
 _ALIGNMENT = 64                             # a line of the cache, and the widest vector

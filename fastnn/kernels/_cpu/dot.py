@@ -14,17 +14,16 @@ import platform
 import sys
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._simd import FEATURES
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config
+from fastnn.kernels._cpu.llvm import FEATURES, broadcast
 
-config: Any = numba.config
 WIDTH = 32                                  # rows of a panel: two tiles, so that each that is loaded is used twice
 WORDS = 16                                  # words of a step
 BYTES = 4 * WORDS                           # of a row in a step
@@ -142,7 +141,6 @@ def _register_tile(builder: ir.IRBuilder, products: Any, element: Any, steps: An
     words, sums = ir.VectorType(_I32, _LANES), ir.VectorType(element, _LANES)
     left, right = (builder.bitcast(pointer, _I32.as_pointer()) for pointer in (left, right))
     out = builder.bitcast(out, element.as_pointer())
-    undefined, lane0 = ir.Constant(words, ir.Undefined), ir.Constant(words, [0] * _LANES)
     depth, step_words = builder.mul(steps, _constant(WORDS)), 2 * 16 * WORDS
 
     def vector(data: Any, at: Any, of: Any) -> Any:
@@ -162,9 +160,7 @@ def _register_tile(builder: ir.IRBuilder, products: Any, element: Any, steps: An
                     b[-1].align = 4
                 for i in range(_ROWS):
                     at = builder.add(builder.add(begin, word), _constant((row + i) * WORDS))
-                    first = builder.insert_element(undefined, builder.load(builder.gep(left, [at])),
-                                                   _constant(0, _I32))
-                    a = builder.shuffle_vector(first, undefined, lane0)
+                    a = broadcast(builder, builder.load(builder.gep(left, [at])), _LANES)
                     for j in range(2):
                         slot = slots[2 * i + j]
                         builder.store(products(builder, builder.load(slot), a, b[j]), slot)

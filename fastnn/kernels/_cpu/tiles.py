@@ -10,55 +10,36 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import llvmlite.binding
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from fastnn.kernels._arrays import Array
-
-config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
-I64 = ir.IntType(64)
-
-
-def _features() -> set[str]:
-    """What the processor can do, in LLVM's words; NUMBA_CPU_FEATURES names it for code that runs on another one."""
-    named = config.CPU_FEATURES
-    return set((llvmlite.binding.get_host_cpu_features().flatten() if named is None else named).split(","))
-
-
-FEATURES = _features()
-
-
-def _host_tile() -> tuple[int, int, int, int]:
-    """Rows of a tile, vectors in a row and bytes of a vector, so that the tile fills the host's registers; their
-    number."""
-    if "+avx512f" in FEATURES:
-        return 14, 2, 64, 32
-    if "+avx2" in FEATURES:
-        return 6, 2, 32, 16
-    if "+neon" in FEATURES:
-        return 12, 2, 16, 32
-    return 4, 2, 16, 16
-
-
-ROWS, VECTORS, _BYTES, _REGISTERS = _host_tile()
-_AHEAD = 32                                 # rows that are asked for before they are used, as they may come from afar
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import config
+from fastnn.kernels._cpu.llvm import (
+    BYTES,
+    FUSED,
+    I64,
+    REGISTERS,
+    ROWS,
+    VECTORS,
+    Vectors,
+    broadcast,
+    data_of,
+    index,
+    integer_of,
+    lanes,
+    length_of,
+)
+from fastnn.kernels._cpu.tuning import ROWS_AHEAD
 
 
 @register_jitable
 def tile_columns(array: Array) -> int:
     """Return the columns of a tile of this array's dtype."""
-    return VECTORS * _BYTES // array.itemsize
-
-
-@register_jitable
-def lanes(array: Array) -> int:
-    """Return how many elements of this array's dtype a vector holds."""
-    return _BYTES // array.itemsize
+    return VECTORS * BYTES // array.itemsize
 
 
 def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
@@ -81,82 +62,7 @@ def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
 
 def _registers_for(rows: int) -> int:
     """Return the vectors of a tile of a few rows."""
-    return min(8, (_REGISTERS - 1) // (rows + 1))
-
-
-class Vectors:
-    """LLVM's instructions for vectors of a float dtype."""
-
-    def __init__(self, builder: ir.IRBuilder, dtype: Any) -> None:
-        self.builder = builder
-        self.lanes = 8 * _BYTES // dtype.bitwidth
-        self.align = dtype.bitwidth // 8
-        self.type = ir.VectorType({32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth], self.lanes)
-        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-        self.undefined = ir.Constant(self.type, ir.Undefined)
-
-    def at(self, data: Any, offset: Any, kind: Any = None) -> Any:
-        """Where a vector, of this type or another, lies."""
-        return self.builder.bitcast(self.builder.gep(data, [offset]), (kind or self.type).as_pointer())
-
-    def load(self, data: Any, offset: Any) -> Any:
-        value = self.builder.load(self.at(data, offset))
-        value.align = self.align
-        return value
-
-    def store(self, value: Any, data: Any, offset: Any) -> None:
-        self.builder.store(value, self.at(data, offset, value.type)).align = self.align
-
-    def stream(self, value: Any, data: Any, offset: Any) -> None:
-        """Store a vector past the caches, where its address is a multiple of its size."""
-        store = self.builder.store(value, self.at(data, offset, value.type))
-        store.align = _BYTES
-        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-
-    def prefetch(self, data: Any, offset: Any) -> None:
-        """Ask for what is read soon; it need not exist."""
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0")
-        address = self.builder.bitcast(self.builder.gep(data, [offset]), byte)
-        self.builder.call(function, [address, *(ir.Constant(word, n) for n in (0, 3, 1))])   # to read, into all caches
-
-    def spread(self, data: Any, offset: Any) -> Any:
-        """One element in every lane."""
-        return self.fill(self.builder.load(self.builder.gep(data, [offset])))
-
-    def fill(self, value: Any) -> Any:
-        """A number in every lane."""
-        first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
-        return self.shuffle(first, first, [0] * self.lanes)
-
-    def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-    def constant(self, value: float) -> Any:
-        return ir.Constant(self.type, [value] * self.lanes)
-
-    def transpose(self, rows: list) -> list:
-        """As many vectors as they have lanes, as the rows of a matrix."""
-        rows, size = list(rows), self.lanes
-        distance = size // 2
-        while distance:                     # exchange the off-diagonal blocks of distance x distance
-            low = [j if j & distance == 0 else size + j - distance for j in range(size)]
-            high = [j + distance if j & distance == 0 else size + j for j in range(size)]
-            for i in range(size):
-                if i & distance == 0:
-                    x, y = rows[i], rows[i + distance]
-                    rows[i], rows[i + distance] = self.shuffle(x, y, low), self.shuffle(x, y, high)
-            distance //= 2
-        return rows
-
-
-def index(n: int) -> ir.Constant:
-    return ir.Constant(I64, n)
-
-
-def _integer(builder: ir.IRBuilder, data: Any, n: Any) -> Any:
-    return builder.load(builder.gep(data, [n]))
+    return min(8, (REGISTERS - 1) // (rows + 1))
 
 
 def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any], Iterator[Any]]) -> list:
@@ -185,21 +91,6 @@ def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any],
         result.add_incoming(value, loop)
         results.append(result)
     return results
-
-
-def data_of(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> list:
-    """Pointers to the elements of arrays; integers as they are."""
-    return [context.make_array(ty)(context, builder, value).data if isinstance(ty, types.Array) else value
-            for ty, value in zip(signature.args, args)]
-
-
-def _length(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, position: int) -> Any:
-    array = context.make_array(signature.args[position])(context, builder, args[position])
-    return cgutils.unpack_tuple(builder, array.shape)[0]
-
-
-# It lets LLVM fuse a product and a sum where the host can, without a library call where it cannot.
-FUSED = ("contract",)
 
 
 def _product(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
@@ -239,7 +130,8 @@ def _panel_tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, A
 
             def terms(k: Any) -> Iterator[Any]:
                 b_row = [vector.load(b, builder.add(builder.mul(k, index(columns)), index(j))) for j in parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
+                a_row = (vector.load_broadcast(a, builder.add(builder.mul(k, index(rows)), index(i)))
+                         for i in range(rows))
                 return (term(builder, x, y) for x in a_row for y in b_row)
 
             slots = [builder.add(builder.mul(line, index(i)), index(j)) for i in range(rows) for j in parts]
@@ -291,18 +183,19 @@ def gather_tile(rows: int, vectors: int) -> Any:
             a, b, begins, offsets, start, positive, c, c_begins, plane, inside = data_of(
                 context, builder, signature, args)
             vector = Vectors(builder, signature.args[6].dtype)
-            b_parts = [builder.gep(b, [_integer(builder, begins, index(v))]) for v in range(vectors)]
+            b_parts = [builder.gep(b, [integer_of(builder, begins, index(v))]) for v in range(vectors)]
 
             def terms(k: Any) -> Iterator[Any]:
-                offset = _integer(builder, offsets, k)
+                offset = integer_of(builder, offsets, k)
                 b_row = [vector.load(part, offset) for part in b_parts]
-                a_row = (vector.spread(a, builder.add(builder.mul(k, index(rows)), index(i))) for i in range(rows))
+                a_row = (vector.load_broadcast(a, builder.add(builder.mul(k, index(rows)), index(i)))
+                         for i in range(rows))
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
-            results = _sums(builder, _length(context, builder, signature, args, 3), [vector.zero] * (rows * vectors),
+            results = _sums(builder, length_of(context, builder, signature, args, 3), [vector.zero] * (rows * vectors),
                             terms)
             positive = builder.icmp_signed("!=", positive, index(0))
-            c_parts = [builder.gep(c, [_integer(builder, c_begins, index(v))]) for v in range(vectors)]
+            c_parts = [builder.gep(c, [integer_of(builder, c_begins, index(v))]) for v in range(vectors)]
             for i in range(rows):
                 with builder.if_then(builder.icmp_signed("<", index(i), inside)):
                     at = builder.mul(plane, index(i))
@@ -310,7 +203,7 @@ def gather_tile(rows: int, vectors: int) -> Any:
                         slot = i * vectors + v
                         value = builder.fadd(vector.load(start, index(slot * vector.lanes)), results[slot])
                         negative = builder.and_(builder.fcmp_ordered("<", value, vector.zero),
-                                                spread_bit(builder, positive, vector.lanes))
+                                                broadcast(builder, positive, vector.lanes))
                         vector.store(builder.select(negative, vector.zero, value), c_parts[v], at)
             return context.get_dummy_value()
 
@@ -319,29 +212,16 @@ def gather_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-def all_lanes(builder: ir.IRBuilder, bits: Any) -> Any:
-    """One bit: whether all of a vector of bits are set."""
-    size = bits.type.count
-    word = builder.bitcast(bits, ir.IntType(size))
-    return builder.icmp_unsigned("==", word, ir.Constant(word.type, (1 << size) - 1))
-
-
-def spread_bit(builder: ir.IRBuilder, bit: Any, lanes: int) -> Any:
-    vector = ir.VectorType(ir.IntType(1), lanes)
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), bit, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
-
-
 @functools.cache
-def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
+def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> Any:
     """Return the tile(a, begins, offsets, b, first, c) of parts x run rows and so many vectors.
 
     c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j], or = with `first`: a is flat and read where
     it lies, its rows in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is
-    (rows, columns). With `spread` the rows of a part lie `lanes` elements from each other instead of one.
+    (rows, columns). With `interleaved` the rows of a part lie `lanes` elements from each other instead of one.
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, first: int, c: Array) -> None:
-        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if spread else 1)).ravel()
+        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if interleaved else 1)).ravel()
         total = np.zeros_like(c)
         with np.errstate(all="ignore"):
             for k, offset in enumerate(offsets):
@@ -357,19 +237,20 @@ def walk_tile(parts: int, run: int, vectors: int, spread: bool = False) -> Any:
             a, begins, offsets, b, first, c = data_of(context, builder, signature, args)
             vector = Vectors(builder, signature.args[5].dtype)
             columns = vectors * vector.lanes
-            a_parts = [builder.gep(a, [_integer(builder, begins, index(p))]) for p in range(parts)]
+            a_parts = [builder.gep(a, [integer_of(builder, begins, index(p))]) for p in range(parts)]
             slots = [index(i * vector.lanes) for i in range(parts * run * vectors)]
 
             def terms(k: Any) -> Iterator[Any]:
-                offset, top = _integer(builder, offsets, k), builder.mul(k, index(columns))
+                offset, top = integer_of(builder, offsets, k), builder.mul(k, index(columns))
                 b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
                 for v in range(vectors):
-                    vector.prefetch(b, builder.add(top, index(v * vector.lanes + _AHEAD * columns)))
-                a_row = (vector.spread(part, builder.add(offset, index(r * (vector.lanes if spread else 1))))
+                    vector.prefetch(b, builder.add(top, index(v * vector.lanes + ROWS_AHEAD * columns)))
+                between = vector.lanes if interleaved else 1
+                a_row = (vector.load_broadcast(part, builder.add(offset, index(r * between)))
                          for part in a_parts for r in range(run))
                 return (_product(builder, x, y) for x in a_row for y in b_row)
 
-            results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * len(slots), terms)
+            results = _sums(builder, length_of(context, builder, signature, args, 2), [vector.zero] * len(slots), terms)
             with builder.if_else(builder.icmp_signed("!=", first, index(0))) as (alone, added):
                 with alone:
                     for slot, result in zip(slots, results):
@@ -406,14 +287,14 @@ def dot_tile(rows: int) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             a, begins, offsets, b, c = data_of(context, builder, signature, args)
             vector = Vectors(builder, signature.args[4].dtype)
-            parts = [builder.gep(a, [_integer(builder, begins, index(i))]) for i in range(rows)]
+            parts = [builder.gep(a, [integer_of(builder, begins, index(i))]) for i in range(rows)]
             slots = [index(i * vector.lanes) for i in range(rows)]
 
             def terms(k: Any) -> Iterator[Any]:
-                offset, value = _integer(builder, offsets, k), vector.load(b, builder.mul(k, index(vector.lanes)))
+                offset, value = integer_of(builder, offsets, k), vector.load(b, builder.mul(k, index(vector.lanes)))
                 return (_product(builder, vector.load(part, offset), value) for part in parts)
 
-            results = _sums(builder, _length(context, builder, signature, args, 2), [vector.zero] * rows, terms)
+            results = _sums(builder, length_of(context, builder, signature, args, 2), [vector.zero] * rows, terms)
             for slot, result in zip(slots, results):
                 vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
             return context.get_dummy_value()
@@ -448,10 +329,10 @@ def stencil_tile(taps: int) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             a, offsets, weights, start, positive, c, count = data_of(context, builder, signature, args)
             vector = Vectors(builder, signature.args[5].dtype)
-            parts = [builder.gep(a, [_integer(builder, offsets, index(k))]) for k in range(taps)]
-            factors = [vector.spread(weights, index(k)) for k in range(taps)]
-            start = vector.fill(start)
-            positive = spread_bit(builder, builder.icmp_signed("!=", positive, index(0)), vector.lanes)
+            parts = [builder.gep(a, [integer_of(builder, offsets, index(k))]) for k in range(taps)]
+            factors = [vector.load_broadcast(weights, index(k)) for k in range(taps)]
+            start = broadcast(builder, start, vector.lanes)
+            positive = broadcast(builder, builder.icmp_signed("!=", positive, index(0)), vector.lanes)
             with cgutils.for_range_slice(builder, index(0), count, index(vector.lanes), inc=True) as (j, _):
                 total = vector.zero
                 for part, factor in zip(parts, factors):

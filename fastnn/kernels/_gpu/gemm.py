@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import _cuda
-from fastnn.kernels._arrays import Array
-from fastnn.kernels._blocks import dense
-from fastnn.kernels._cuda import SIMULATED, cuda, launch
-from fastnn.kernels._sums import add_parts
+from fastnn import _device
+from fastnn._checks import Array
+from fastnn._device import SIMULATED, cuda
+from fastnn.kernels._gpu.blocks import dense
+from fastnn.kernels._gpu.launch import launch
+from fastnn.kernels._gpu.sums import add_parts
+from fastnn.kernels._gpu.tuning import GEMM_BLOCKS, GEMM_LAUNCH, GEMM_READ, GEMM_SCRATCH, GEMM_TILES
 
 SEGMENT = 16 if SIMULATED else 512               # of k
 _PAD = 4                                        # between rows of a piece, which different memory banks then hold
 _LANES = (2, 2) if SIMULATED else (4, 8)        # how the threads of a warp lie on a tile
-_BLOCKS = 2 if SIMULATED else 132               # that keep a GPU busy
 SMALL = (1 << 31) - 1024                        # elements of which offsets are 32-bit numbers, past the last tile too
 
 
@@ -62,12 +63,7 @@ class _Tile:
 
 def _tiles(dtype: np.dtype) -> tuple[_Tile, ...]:
     """The tiles, the best ones first."""
-    if SIMULATED:
-        return _Tile(16, 16, 4, 4, 4), _Tile(8, 8, 2, 4, 4)
-    if dtype == np.float64:
-        return _Tile(64, 64, 4, 4, 8), _Tile(32, 64, 2, 4, 16)
-    return (_Tile(128, 128, 8, 8, 8), _Tile(64, 128, 8, 4, 16), _Tile(64, 64, 4, 4, 16), _Tile(32, 128, 4, 4, 16),
-            _Tile(32, 64, 2, 4, 16))
+    return tuple(_Tile(*tile) for tile in GEMM_TILES[dtype.itemsize])
 
 
 @functools.cache
@@ -263,13 +259,13 @@ def _plan(dtype: np.dtype, m_count: int, n_count: int, k_count: int, products: i
         blocks = -(-m_count // tile.rows) * -(-n_count // tile.columns) * products
         runs = {1, segments}
         if free:
-            runs |= {min(segments, max(1, -(-segments * blocks // (_BLOCKS * waves)))) for waves in (1, 2, 4)}
+            runs |= {min(segments, max(1, -(-segments * blocks // (GEMM_BLOCKS * waves)))) for waves in (1, 2, 4)}
         for run in sorted(runs, reverse=True):
             parts = -(-segments // run)
-            work = tile.rows * tile.columns * (1 + 24 / tile.rows + 24 / tile.columns)      # reading counts
-            cost = -(-blocks * parts // _BLOCKS) * run * work
+            work = tile.rows * tile.columns * (1 + GEMM_READ / tile.rows + GEMM_READ / tile.columns)
+            cost = -(-blocks * parts // GEMM_BLOCKS) * run * work
             if parts > 1:                       # another launch, and the way through memory
-                cost += 1000 + parts * m_count * n_count * products / 900
+                cost += GEMM_LAUNCH + parts * m_count * n_count * products / GEMM_SCRATCH
             if best is None or cost < best[0]:
                 best = cost, tile, run
     assert best is not None
@@ -300,7 +296,7 @@ def product(form: Form, a: Array, b: Array, bias: Array | None, c: Array, number
     tile, run = _plan(c.dtype, m_count, n_count, k_count, groups * phases, free)
     segments = max(1, -(-k_count // SEGMENT))
     parts = -(-segments // run)
-    target = c if parts == 1 else _cuda.xp.empty((parts, c.size), c.dtype)
+    target = c if parts == 1 else _device.xp.empty((parts, c.size), c.dtype)
     small = max(a.size, b.size, target.size) < SMALL and reach < SMALL // 2
     tiles_m, tiles_n = -(-m_count // tile.rows), -(-n_count // tile.columns)
     add = bias is not None and parts == 1

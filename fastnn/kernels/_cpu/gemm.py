@@ -7,13 +7,13 @@ import functools
 import numpy as np
 from numba.extending import register_jitable
 
-from fastnn.kernels._arrays import Array, empty
-from fastnn.kernels._jit import BlockKernel, block_kernel, named
-from fastnn.kernels._simd import gather_tile, lanes, tile_shape, transpose_tile
-
-_BLOCKS = 16                # so many blocks at least, where the work can be cut so
-_PANELS = 16                # panels of rows of a block at most, whose totals lie in the nearest cache but one
-
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import lanes
+from fastnn.kernels._cpu.tiles import gather_tile, tile_shape, transpose_tile
+from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, MOST_PANELS
+from fastnn.kernels._memory import empty
 
 # Depth of one running sum; longer ones are sums of such sums, which keeps their rounding error small.
 DEPTH = 512
@@ -84,7 +84,7 @@ def multiply(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool, bias: Array, 
     tall, wide = tile_shape(y.shape[0], panels(y.shape[1], width))
     a = pack_rows(a[None], tall) if a_by_rows else pack_columns(a[None], tall)
     b = pack_rows(b[None], wide * width) if b_by_rows else pack_columns(b[None], wide * width)
-    cuts = min(a.shape[1], max(panels(_BLOCKS, b.shape[1]), panels(a.shape[1], _PANELS)))
+    cuts = min(a.shape[1], max(panels(LEAST_BLOCKS, b.shape[1]), panels(a.shape[1], MOST_PANELS)))
     _multiply(tall, wide)(b.shape[1] * cuts, a[0], b.reshape(-1), np.arange(a.shape[2]) * (wide * width), bias, cuts, y,
                           y.reshape(-1), work=y.size * a.shape[2])
 

@@ -1,0 +1,217 @@
+"""Kernels of the CPU: block functions, compiled on first use, whose blocks run in parallel.
+
+A kernel is written as a serial *block function* `(block, *arrays)` that owns its part of the output:
+
+    @block_kernel(writes="y")
+    def scale_block(block, x, factor, y):
+        for i in range(x.shape[1]):
+            y[block, i] = factor * x[block, i]
+
+    scale_block(len(x), x, 2.0, y, work=x.size)
+
+The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it.
+How blocks are cut never depends on the number of threads, so neither do the bits of the result.
+
+A function `(block, worker, *arrays)`, called with `workers=`, learns which of so many workers it runs on, from 0: no
+two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Who makes that
+scratch asks for the number of threads once, as another thread may change it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastnn.kernels._cpu.cache import DiskCache
+from fastnn.kernels._cpu.compiler import SUMS, address_of_code, call, compiled, config
+from fastnn.kernels._cpu.threads import finish_stores, get_num_threads, run_parallel, state, watch_forks
+from fastnn.kernels._cpu.tuning import PARALLEL_WORK
+
+logger = logging.getLogger("fastnn")
+_ndarray = np.ndarray                       # found faster so
+
+
+class BlockKernel:
+    """A block function, compiled on first use for the types it is called with; see the module's text."""
+
+    def __init__(self, function: Callable[..., None], writes: str, fastmath: bool, typed_by: str | None) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self.parameters = list(inspect.signature(function).parameters)[1:]
+        self.place = "block"                # what the function wants to know beside its arguments
+        if self.parameters[:1] == ["worker"]:
+            self.place = "block, worker"
+            del self.parameters[0]
+        self.writes = set(writes.split())
+        self.typed_by = None if typed_by is None else self.parameters.index(typed_by)
+        self.options: dict[str, Any] = {
+            "nogil": True, "error_model": "numpy", "fastmath": SUMS if fastmath else False,
+        }
+        self.compiled: dict[Any, _Compiled] = {}
+        self.seconds = 0.0
+        unknown = self.writes - set(self.parameters)
+        if unknown:
+            raise ValueError(f"{self.name}: writes names {sorted(unknown)}, its parameters are {self.parameters}")
+        kernels[self.name] = self
+
+    def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
+        # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
+        key = (tuple([a.dtype if type(a) is _ndarray else type(a) for a in args]) if self.typed_by is None else
+               args[self.typed_by].dtype)
+        compiled = self.compiled.get(key)
+        if compiled is None:
+            if config.DISABLE_JIT:
+                with np.errstate(all="ignore"):         # as compiled code: NaN and inf travel without a warning
+                    self.run(self.function, blocks, args)
+                return
+            watch_forks()
+            with state.lock:
+                compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
+        if config.BOUNDSCHECK:              # one by one, so that an error says what it found
+            assert compiled.types == compiled.types_of(args), f"{self.name}: other types than before"
+            self.run(compiled.block_function, blocks, args)
+            return
+        threads = workers or get_num_threads()
+        if work < PARALLEL_WORK or blocks < 2 or threads == 1:
+            compiled.run(0, blocks, 0, 0, compiled.call_block, *args)
+        else:
+            run_parallel(compiled.run, compiled.call_block, min(threads, blocks), blocks, args)
+
+    def run(self, function: Callable[..., None], blocks: int, args: tuple) -> None:
+        """Run a Python function, or one of Numba's, over all blocks."""
+        worker = (0,) if "worker" in self.place else ()
+        for block in range(blocks):
+            function(block, *worker, *args)
+
+    def type_of(self, name: str, arg: Any) -> types.Type:
+        """Inputs are typed read-only, which accepts writable arrays too: one signature a dtype."""
+        if isinstance(arg, np.ndarray):
+            return types.Array(numba.from_dtype(arg.dtype), arg.ndim, "C", readonly=name not in self.writes)
+        return numba.typeof(arg)
+
+
+class _Compiled:
+    """A kernel's machine code for arguments of one tuple of types.
+
+    `run` puts its arguments where `call_block` finds them, and calls that by its address: in a loop of its own, or in
+    the parallel one, which is compiled once for all kernels, and takes a number of threads for `begin`. So a block is
+    the same code on any number of threads.
+    """
+
+    said_slow = False                       # in this process
+
+    def __init__(self, kernel: BlockKernel, args: tuple) -> None:
+        self.kernel = kernel
+        self.types = self.types_of(args)
+        self.block_function = numba.njit(**kernel.options)(kernel.function)
+        names = ", ".join(kernel.parameters)
+        self.run = self.compile(
+            f"def run(begin, end, worker, loop, call_block, {names}):\n"
+            f"    _failed = zeros(1, intp)\n"
+            f"    arguments = address_of((_failed, {names}))\n"
+            f"    if loop == 0:\n"
+            f"        for block in range(begin, end):\n"
+            f"            call(call_block, (block, worker, arguments))\n"
+            f"        finish_stores()\n"
+            f"    else:\n"
+            f"        call(loop, (begin, end, call_block, arguments))\n"
+            f"    if _failed[0]:\n"
+            f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
+            (types.intp,) * 5 + self.types).entry_point     # without Numba's search for a signature
+
+    def types_of(self, args: tuple) -> tuple[types.Type, ...]:
+        return tuple(self.kernel.type_of(name, arg) for name, arg in zip(self.kernel.parameters, args))
+
+    @functools.cached_property
+    def call_block(self) -> int:
+        """The address of the function that runs one block."""
+        names = ", ".join(self.kernel.parameters)
+        return address_of_code(self.compile(
+            f"def call_block(block, worker, arguments):\n"
+            f"    _failed, {names} = load(arguments)\n"
+            f"    try:\n"
+            f"        block_function({self.kernel.place}, {names})\n"
+            f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
+            f"        _failed[0] = 1\n", (types.intp,) * 3))
+
+    def compile(self, source: str, signature: tuple) -> Any:
+        begin = time.perf_counter()
+        scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": call,
+                 "finish_stores": finish_stores, "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
+                 "load": _loader(types.Tuple((types.Array(types.intp, 1, "C"), *self.types)))}
+        exec(source, scope)
+        name = source.split("(")[0].split()[1]
+        result, self.from_disk = compiled(scope[name], f"{self.kernel.name}.{name}", signature, self.types,
+                                          **self.kernel.options)
+        seconds = time.perf_counter() - begin
+        self.kernel.seconds += seconds
+        if seconds > 1 and not _Compiled.said_slow:
+            _Compiled.said_slow = True
+            where = DiskCache.folder()
+            kept = where and os.access(where, os.W_OK)
+            logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.kernel.name, seconds,
+                           f"they are kept in {where}" if kept else "they cannot be kept: no writable cache folder, "
+                           "set FASTNN_CACHE_DIR")
+        return result
+
+
+@intrinsic
+def _address_of(typingctx: Any, arguments: Any) -> Any:
+    """Put a tuple on the stack of the caller, which stays until that returns."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        slot = cgutils.alloca_once_value(builder, args[0])
+        return builder.ptrtoint(slot, context.get_value_type(types.intp))
+
+    return types.intp(arguments), codegen
+
+
+def _loader(arguments: Any) -> Any:
+    """Make the function that reads a tuple of these types from an address."""
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], context.get_value_type(arguments).as_pointer())
+            value = builder.load(pointer)
+            for index, item_type in enumerate(arguments):
+                if isinstance(item_type, types.Array):
+                    # Borrowed: the caller keeps the memory alive, and no thread counts references to it.
+                    array = context.make_array(item_type)(context, builder, builder.extract_value(value, index))
+                    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+                    value = builder.insert_value(value, array._getvalue(), index)
+            return value
+
+        return arguments(types.intp), codegen
+
+    return load
+
+
+kernels: dict[str, BlockKernel] = {}
+
+
+def block_kernel(*, writes: str, sums: bool = False, typed_by: str | None = None,
+                 ) -> Callable[[Callable[..., None]], BlockKernel]:
+    """Make a kernel of a block function.
+
+    Parameters
+    ----------
+    writes : str
+        The parameters that the function writes, separated by blanks; all other arrays are read-only.
+    sums : bool
+        Whether it forms sums of products whose order is free, which allows the compiler to vectorize them.
+    typed_by : str, optional
+        The array whose dtype all types of arguments follow from. To look at the others costs half as much as a launch.
+    """
+    return lambda function: BlockKernel(function, writes, sums, typed_by)

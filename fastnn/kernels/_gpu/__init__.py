@@ -1,0 +1,1 @@
+"""The GPU's engine room: what its kernels are launched by, and what they share."""

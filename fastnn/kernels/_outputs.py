@@ -1,0 +1,50 @@
+"""Arrays that kernels write: new ones, beside their inputs, and `out`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn import _device
+from fastnn._checks import FLOATS, Array, check_shape, check_side
+from fastnn.kernels._memory import empty
+
+EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
+
+
+def contiguous(array: Array) -> Array:
+    """Return an array, of the host or a GPU, that is C-contiguous."""
+    return np.ascontiguousarray(array) if type(array) is np.ndarray else _device.xp.ascontiguousarray(array)
+
+
+def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a new array of no certain values where x lies: on the host or the GPU."""
+    return empty(shape, dtype) if type(x) is np.ndarray else _device.xp.empty(shape, dtype)
+
+
+def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> Array:
+    """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`.
+
+    It lies where x does. That `out` may be written, the door has seen (`check_written`).
+    """
+    if out is None:
+        return empty_beside(x, shape, dtype)
+    if not (isinstance(out, np.ndarray) or _device.is_device(out)):
+        raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+    check_side("out", out, "x", x)
+    if out.dtype != dtype:
+        raise TypeError(f"out: expected {np.dtype(dtype)}, got {out.dtype}")
+    check_shape("out", out, shape)
+    if isinstance(out, np.ndarray) and not _device.is_device(out):
+        out = np.asarray(out)               # a matrix, say, would stay two-dimensional where it is made flat
+        return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
+    return out if out.flags.c_contiguous else empty_beside(x, shape, dtype)
+
+
+def deliver(result: Array, out: Array | None) -> Array:
+    """Return `result`, copied to `out` where that could not be written directly."""
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out
