@@ -158,6 +158,7 @@ def test_a_scheduler_ends_a_sweep_that_can_go_on(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.usefixtures("signals_heard")
 def test_a_killed_sweep_goes_on_and_ctrl_c_says_how() -> None:
     file = Path("a folder/100 % {mine}.db")
@@ -261,6 +262,7 @@ def test_poor_trials_are_given_up_and_a_sweep_by_one_worker_is_always_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_trials_that_fail_end_the_sweep_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="given up, since 3 trials failed and 0 gave a result; the first failure: "
                                          "RuntimeError: no such layer"):
