@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from fastnn import data, nn, recipes
+from fastnn._extras import install
 from fastnn.data import Dataset, Split
 from fastnn.recipes import RECIPES, Range, sweeps
 from fastnn.recipes.base import arguments
@@ -460,5 +461,5 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code, "sweep", "cnn"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == 'fastnn: a sweep needs optuna: run pip install "fastnn-kernels[sweep]"\n'
+    assert done.stderr == f"fastnn: a sweep needs optuna: run {install('sweep')}\n"
     assert list(Path().iterdir()) == []
