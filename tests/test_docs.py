@@ -58,6 +58,15 @@ def test_links_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_figures_of_the_readme_stand_on_the_page_of_performance() -> None:
+    speed = re.search(r"^## Speed\n(.*?)^## ", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert speed
+    figures = re.findall(r"\d{4}-\d\d-\d\d|\d+\.\d\d", speed[1])
+    assert len(figures) > 10
+    page = re.findall(r"[\d.-]+", (ROOT / "docs" / "performance.md").read_text())
+    assert not set(figures) - set(page)
+
+
 def test_every_kernel_has_its_line_in_the_table_of_cuda() -> None:
     """It has passed what needs no GPU."""
     lines = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs" / "cuda.md").read_text(), re.MULTILINE)
