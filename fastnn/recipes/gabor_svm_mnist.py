@@ -51,8 +51,8 @@ class GaborSVMMnist(Recipe):
     """Cycles a pixel of the filters."""
 
     svc_images: int = 5000
-    """Up to how many training images scikit-learn's SVC, with a Gaussian kernel, is fitted to as well; its time grows
-    with their square."""
+    """The most training images that scikit-learn's SVC with a Gaussian kernel is fitted to; its time grows with their
+    square."""
 
     def check(self) -> None:
         super().check()
