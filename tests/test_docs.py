@@ -12,7 +12,7 @@ from fastnn.testing import KERNELS
 
 ROOT = Path(__file__).parents[1]
 GRADIENTS = sorted((ROOT / "docs" / "gradients").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"`(fastnn/[\w/]+\.py)`")
