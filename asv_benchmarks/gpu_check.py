@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="only docs/cuda.md again")
     options = parser.parse_args()
     if not options.write and importlib.util.find_spec("pytest") is None:
-        parser.error('the tests need pytest: run pip install "fastnn-kernels[test]"')
+        parser.error('the tests need pytest: run pip install -e ".[test]"')
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {"rungs": {}}
     begin = time.perf_counter()
     found: dict[str, Any] = {}                  # of this run

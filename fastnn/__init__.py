@@ -1,6 +1,6 @@
 """fastnn: neural networks on NumPy arrays at the speed of the machine.
 
-Nothing but NumPy's name is needed to import this package: each subpackage loads when it is first used.
+Importing this package loads no other, not even NumPy: each subpackage is loaded when it is first used.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""Files that are read: regular ones alone, no further than is meant, and JSON that holds what we write."""
+"""Reading files: only regular ones, only as many bytes as are expected, and JSON that only holds what we write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_path(name: str, value: Any) -> Path:
 
 
 def open_file(path: str | os.PathLike[str], what: str) -> BufferedReader:
-    """Open a file to be read; `what` it should be is said where it is none.
+    """Open a file for reading; errors say `what` it should be.
 
     Raises
     ------

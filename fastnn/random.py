@@ -1,8 +1,8 @@
 """Every random draw of fastnn: a counter-based generator keyed by what the draw is for.
 
-No state is kept that a checkpoint would have to store: the generator of a draw is built from numbers
-that are known when it is made (seed, purpose, epoch, step), so a run that resumes at step 1,000
-draws what the uninterrupted run drew there, in any number of threads.
+A checkpoint needs to store no state of it. The generator of a draw is built from numbers that are known at that time
+(seed, purpose, epoch, step), so a run that resumes at step 1,000 draws what the uninterrupted run drew there, on any
+number of threads.
 
 The generator is Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
 keyed through NumPy's SeedSequence.
@@ -95,9 +95,9 @@ def next_layer() -> tuple[int, int]:
 def at_step(*counters: int) -> Iterator[None]:
     """Tell the layers which training step runs, as (seed, epoch, step): dropout draws its masks from it.
 
-    Masks are numbered in the order in which they are drawn inside, from 0 each time. So the same forward pass in
-    another `at_step` with the same numbers draws the same masks, whichever model of that shape it is, which is what
-    a resumed run and a gradient check need; and a layer that is used twice inside one draws two.
+    Inside, masks are numbered from 0 in the order in which they are drawn. So the same forward pass in another
+    `at_step` with the same numbers draws the same masks, for any model of that shape; a resumed run and a gradient
+    check need this. A layer that is used twice inside one `at_step` draws two masks.
     """
     token = _step.set(_Step(counters))
     try:

@@ -222,6 +222,7 @@ def test_a_run_is_resumed_with_the_arguments_that_were_given(
     assert run == [recipes.CNN(run_dir=folder, epochs=7, resume=True)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.usefixtures("signals_heard")
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     options = ["--seed", "5", "--epochs", "4", "--batch-size", "128"]
@@ -308,6 +309,7 @@ def test_a_second_process_on_a_run_is_told_who_holds_it(trained: tuple[Path, str
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
 def test_a_full_disk_ends_in_a_sentence_and_the_run_can_go_on(tmp_path: Path) -> None:
     code = ("import resource, sys; from fastnn.cli import main; "
             "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); main()")

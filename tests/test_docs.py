@@ -12,7 +12,7 @@ from fastnn.testing import KERNELS
 
 ROOT = Path(__file__).parents[1]
 GRADIENTS = sorted((ROOT / "docs" / "gradients").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"`(fastnn/[\w/]+\.py)`")
@@ -56,6 +56,15 @@ def test_links_resolve(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_figures_of_the_readme_stand_on_the_page_of_performance() -> None:
+    speed = re.search(r"^## Speed\n(.*?)^## ", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert speed
+    figures = re.findall(r"\d{4}-\d\d-\d\d|\d+\.\d\d", speed[1])
+    assert len(figures) > 10
+    page = re.findall(r"[\d.-]+", (ROOT / "docs" / "performance.md").read_text())
+    assert not set(figures) - set(page)
 
 
 def test_every_kernel_has_its_line_in_the_table_of_cuda() -> None:

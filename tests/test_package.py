@@ -16,10 +16,11 @@ import fastnn
 PACKAGE = Path(fastnn.__file__).parent
 
 # Arrows run one way: a part may import what stands behind it, itself, and what all of the package needs.
-COMMON = {"_checks", "_device", "_files", "__version__"}
+COMMON = {"_checks", "_device", "_extras", "_files", "__version__"}
 LOWER = {
     "_checks": set(),
     "_device": set(),
+    "_extras": set(),
     "_files": set(),
     "_simulator": set(),
     "random": set(),

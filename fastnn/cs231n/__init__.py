@@ -4,9 +4,9 @@
 `optim`, `gradient_check` and `classifiers`; all of their names are here, too. Names, argument lists, dicts and the
 caches that the course documents are those of its assignments 1 and 2 (https://cs231n.github.io), as of 2018 and later.
 
-Arrays may be of any real dtype: as in NumPy the widest counts. float64 and float32 stay what they are, integers become
-float64. Shapes, keys and numbers that do not fit raise a TypeError or ValueError that names the argument, what was
-expected and what came. Functions in `_naive` run loops that read like their formulas, all others the compiled kernels.
+Arrays may have any real dtype; as in NumPy, the widest one of a call is used. float64 and float32 are kept, integers
+become float64. Shapes, keys and numbers that do not fit raise a TypeError or ValueError that names the argument, what
+was expected and what came. Functions whose names end in `_naive` run plain loops, all others the compiled kernels.
 
 Examples
 --------

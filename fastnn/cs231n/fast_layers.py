@@ -1,7 +1,7 @@
 """Convolution and max pooling by fastnn's compiled kernels, under all names that the course has for fast versions.
 
-The course's versions differ in how they lay out memory, and its `reshape` pooling in what it does with ties. Here one
-kernel stands behind all: of equal maxima the first takes the gradient, as in the naive version.
+The course's versions differ in how they lay out memory, and its `reshape` pooling in what it does with ties. Here all
+of them are one kernel: the first of several equal maxima gets the gradient, as in the naive version.
 """
 
 from __future__ import annotations

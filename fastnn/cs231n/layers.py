@@ -556,7 +556,7 @@ def dropout_backward(dout: Array, cache: Cache) -> Array:
 
 
 def conv_forward_naive(x: Array, w: Array, b: Array, conv_param: dict[str, Any]) -> tuple[Array, Cache]:
-    """Convolve images with filters by loops that read like the formula: `fastnn.conv2d` on target "naive".
+    """Convolve images with filters by plain loops: `fastnn.conv2d` on target "naive".
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The course's update rules: next_w, config = rule(w, dw, config).
 
-A config is a dict of options and of the rule's state; what it lacks is put into it, and a new one is made for None.
+A config is a dict of options and of the rule's state. Missing entries are added to it, and None stands for a new one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The data sets.
 
-`digits` lies in the package. `mnist`, `fashion_mnist` and `cifar10` are looked for in the folder
-`data_dir`, else in the one that the environment variable FASTNN_DATA names: in its subfolder
-``mnist/``, ``fashion-mnist/``, ``cifar-10/cifar-10-batches-py/`` or ``cifar-10-batches-py/``, or
-directly in it. Files may be plain or gzipped. Where neither folder is given, the originals are
-downloaded to the user's cache folder and their SHA-256 is checked (extra ``[train]``); where one is
-given and lacks the files, that is an error and nothing is downloaded.
+`digits` lies in the package. `mnist`, `fashion_mnist` and `cifar10` are looked for in the folder `data_dir`, else in
+the one that the environment variable FASTNN_DATA names: in its subfolder ``mnist/``, ``fashion-mnist/``,
+``cifar-10/cifar-10-batches-py/`` or ``cifar-10-batches-py/``, or directly in it. Files may be plain or gzipped. If
+neither folder is given, the originals are downloaded to the user's cache folder and their SHA-256 is checked (extra
+``[train]``). If one is given and lacks the files, that is an error, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -209,8 +208,8 @@ def fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 def cifar10(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Return CIFAR-10: colour photographs of 32x32 pixels (Krizhevsky, 2009).
 
-    The batches are pickles; each is checked against its published SHA-256, and is read opcode by
-    opcode, without running anything and admitting nothing but what they hold.
+    The batches are pickles. Each is checked against its published SHA-256 and read opcode by opcode: nothing in it is
+    run, and anything that the official batches do not hold is refused.
 
     Parameters
     ----------

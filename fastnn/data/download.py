@@ -9,6 +9,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastnn._extras import install
+
 _log = logging.getLogger("fastnn.data")
 
 
@@ -113,7 +115,7 @@ def fetch(name: str) -> list[Path]:
         import pooch
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"downloading {name} needs pooch: run pip install \"fastnn-kernels[train]\", {instead}"
+            f"downloading {name} needs pooch: run {install('train')}, {instead}"
         ) from error
     source, folder = SOURCES[name], Path(pooch.os_cache("fastnn"), name)
     if not all((folder / file).is_file() for file in source.sha256):

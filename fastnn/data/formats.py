@@ -181,8 +181,8 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[n
     Raises
     ------
     ValueError
-        Naming the line: where it has not 785 cells, where a cell is missing or no whole number from
-        0 to 255, or where the label is above 9. Also where there are no rows.
+        If a line does not have 785 cells, if a cell is missing or not a whole number from 0 to 255, or if a label is
+        above 9; the message names the line. Also if there are no rows.
 
     Examples
     --------
@@ -332,8 +332,8 @@ def _pickled_array(value: Any) -> NDArray[np.uint8]:
 def read_cifar_batch(raw: bytes, name: str, labels: str = "labels") -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read one pickled batch of CIFAR-10's or CIFAR-100's python version.
 
-    Nothing that a pickle may ask for is run: it is read opcode by opcode, and admitted are the few that the official
-    files are made of, and one array of uint8.
+    Nothing that a pickle may ask for is run. It is read opcode by opcode, and only the few opcodes that the official
+    files consist of are accepted, with one array of uint8.
 
     Parameters
     ----------

@@ -120,7 +120,7 @@ class DataLoader:
         epoch : int
             Which epoch, from 0.
         start_step : int, default 0
-            The number of batches to pass over: what follows is what the whole epoch has from there.
+            The number of batches to skip; the others are the same as in the whole epoch.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class DataLoader:
         return _prefetched(tasks) if self.prefetch else (task() for task in tasks)
 
     def order(self, epoch: int) -> NDArray[np.intp]:
-        """Return the places in the arrays of the samples of an epoch, in the order in which they come.
+        """Return the indices of the samples of an epoch, in the order in which they come.
 
         Examples
         --------

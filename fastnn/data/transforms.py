@@ -124,7 +124,7 @@ def pixel_statistics(images: NDArray[np.uint8], scale: float = 255, *,
     scale : float, default 255
         The largest value that a pixel may have: ``dataset.scale``.
     floor : float, default 0.05
-        Added to the deviations: a pixel that is nearly always dark shall not be blown up.
+        Added to the deviations, so that a pixel that is nearly always dark is not blown up.
 
     Returns
     -------

@@ -16,6 +16,8 @@ Examples
 {'kneighborsclassifier__n_neighbors': 5}
 """
 
+from fastnn._extras import install
+
 try:
     from fastnn.estimators.linear import LinearSVM, SoftmaxClassifier
     from fastnn.estimators.neighbors import KNeighborsClassifier
@@ -23,7 +25,6 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "sklearn":
         raise
-    raise ModuleNotFoundError(
-        'fastnn.estimators needs scikit-learn: run pip install "fastnn-kernels[sklearn]"') from error
+    raise ModuleNotFoundError(f"fastnn.estimators needs scikit-learn: run {install('sklearn')}") from error
 
 __all__ = ["KNeighborsClassifier", "LinearSVM", "MLPClassifier", "SoftmaxClassifier"]

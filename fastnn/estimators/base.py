@@ -42,7 +42,7 @@ class GradientClassifier(ClassifierMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            float32 and float64 are computed in as they are, all else as float32.
+            float32 and float64 keep their dtype; everything else becomes float32.
         y : array-like of shape (n_samples,)
             The class of each sample.
 
@@ -109,7 +109,7 @@ class GradientClassifier(ClassifierMixin, BaseEstimator, ABC):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,)
-            Of two classes, by how much the score of the second is higher.
+            For two classes, by how much the score of the second is higher.
         """
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
@@ -177,7 +177,7 @@ class GradientClassifier(ClassifierMixin, BaseEstimator, ABC):
 
 
 class ProbabilisticClassifier(GradientClassifier):
-    """One whose scores are logarithms of probabilities, but for a constant."""
+    """A classifier whose scores are logarithms of probabilities, up to a constant."""
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return the probabilities of the classes, the softmax of their scores.

@@ -63,9 +63,9 @@ class LinearSVM(LinearClassifier):
     solver : {"adam", "adamw", "rmsprop", "sgd"}
         The optimizer, of `fastnn.optim`; "sgd" has Nesterov's momentum of 0.9.
     alpha : float, default 1e-4
-        L2 penalty: alpha / 2 times the sum of the squared weights is added to the mean loss; "adamw" takes the share
-        alpha of the weights, times the learning rate, away in each step. LogisticRegression's C is
-        1 / (alpha n_samples), and twice that of two classes.
+        L2 penalty: alpha / 2 times the sum of the squared weights is added to the mean loss; "adamw" instead multiplies
+        the weights by 1 - alpha times the learning rate in each step. LogisticRegression's C is 1 / (alpha n_samples),
+        and twice that for two classes.
     batch_size : int or "auto"
         Samples in a step; "auto" stands for 200. A last batch of one sample is left out.
     learning_rate_init : float, default 0.003
@@ -92,7 +92,7 @@ class LinearSVM(LinearClassifier):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features)
-        Weights; of two classes, by how much those of the second are larger.
+        Weights; for two classes, those of the second minus those of the first.
     intercept_ : ndarray of shape (n_classes,), or (1,)
         Biases, likewise.
     loss_curve_ : list of float
@@ -106,7 +106,7 @@ class LinearSVM(LinearClassifier):
     n_features_in_ : int
         Features of a sample.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has some that are all strings.
+        Names of the features, if X has names and all of them are strings.
 
     Raises
     ------
@@ -146,9 +146,9 @@ class SoftmaxClassifier(ProbabilisticClassifier, LinearClassifier):
     solver : {"adam", "adamw", "rmsprop", "sgd"}
         The optimizer, of `fastnn.optim`; "sgd" has Nesterov's momentum of 0.9.
     alpha : float, default 1e-4
-        L2 penalty: alpha / 2 times the sum of the squared weights is added to the mean loss; "adamw" takes the share
-        alpha of the weights, times the learning rate, away in each step. LogisticRegression's C is
-        1 / (alpha n_samples), and twice that of two classes.
+        L2 penalty: alpha / 2 times the sum of the squared weights is added to the mean loss; "adamw" instead multiplies
+        the weights by 1 - alpha times the learning rate in each step. LogisticRegression's C is 1 / (alpha n_samples),
+        and twice that for two classes.
     batch_size : int or "auto"
         Samples in a step; "auto" stands for 200. A last batch of one sample is left out.
     learning_rate_init : float, default 0.003
@@ -175,7 +175,7 @@ class SoftmaxClassifier(ProbabilisticClassifier, LinearClassifier):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features)
-        Weights; of two classes, by how much those of the second are larger.
+        Weights; for two classes, those of the second minus those of the first.
     intercept_ : ndarray of shape (n_classes,), or (1,)
         Biases, likewise.
     loss_curve_ : list of float
@@ -189,7 +189,7 @@ class SoftmaxClassifier(ProbabilisticClassifier, LinearClassifier):
     n_features_in_ : int
         Features of a sample.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has some that are all strings.
+        Names of the features, if X has names and all of them are strings.
 
     Raises
     ------

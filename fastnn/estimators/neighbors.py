@@ -18,7 +18,7 @@ _DTYPES = (np.float64, np.float32, np.uint8)        # what is none of them becom
 
 
 class KNeighborsClassifier(ClassifierMixin, BaseEstimator):
-    """The class of most of the nearest points, found exactly by `fastnn.kernels.knn`.
+    """The commonest class among the nearest points, found exactly by `fastnn.kernels.knn`.
 
     Parameters
     ----------
@@ -33,18 +33,18 @@ class KNeighborsClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels. Of several that have most votes, the first is predicted.
+        The labels. If several have the most votes, the first of them is predicted.
     n_features_in_ : int
         Features of a sample.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has some that are all strings.
+        Names of the features, if X has names and all of them are strings.
 
     Notes
     -----
     Distances are Euclidean. Points of float32, float64 and uint8 stay what they are, and are not copied if they are
-    C-contiguous: they may be a `numpy.memmap` larger than memory. Images as they are, uint8, are searched fastest. All
-    else becomes float64. Queries take the dtype of the points if their values fit it; otherwise each search converts
-    all points to a dtype that holds both.
+    C-contiguous: they may be a `numpy.memmap` larger than memory. uint8 is searched fastest. Everything else becomes
+    float64. Queries take the dtype of the points if their values fit it; otherwise each search converts all points to a
+    dtype that holds both.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class KNeighborsClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), optional
-            Queries. Without any they are the points themselves, none of which is its own neighbour.
+            Queries. By default they are the points themselves, and no point counts as its own neighbour.
         n_neighbors : int, optional
             How many; the parameter of the classifier where not given.
         return_distance : bool, default True
@@ -128,7 +128,7 @@ class KNeighborsClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), or None
-            Queries; None stands for the points, each judged by the others.
+            Queries; None stands for the points, each classified by the others.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class KNeighborsClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), or None
-            Queries; None stands for the points, each judged by the others.
+            Queries; None stands for the points, each classified by the others.
 
         Returns
         -------

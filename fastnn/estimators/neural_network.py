@@ -22,7 +22,7 @@ class MLPClassifier(ProbabilisticClassifier):
     hidden_layer_sizes : int or sequence of int, default (100,)
         Units of each hidden layer.
     activation : {"relu", "leaky_relu", "gelu", "tanh", "sigmoid", "logistic"}
-        What follows each hidden layer; the last two are one.
+        What follows each hidden layer; "sigmoid" and "logistic" are the same.
     batch_norm : bool, default False
         Normalize batches before each activation.
     dropout : float, default 0
@@ -30,8 +30,8 @@ class MLPClassifier(ProbabilisticClassifier):
     solver : {"adam", "adamw", "rmsprop", "sgd"}
         The optimizer, of `fastnn.optim`; "sgd" has Nesterov's momentum of 0.9.
     alpha : float, default 1e-4
-        L2 penalty: alpha / 2 times the sum of the squared weights is added to the mean loss; "adamw" takes the share
-        alpha of the weights, times the learning rate, away in each step.
+        L2 penalty: alpha / 2 times the sum of the squared weights is added to the mean loss; "adamw" instead multiplies
+        the weights by 1 - alpha times the learning rate in each step.
     batch_size : int or "auto"
         Samples in a step; "auto" stands for 200. A last batch of one sample is left out.
     learning_rate_init : float, default 0.001
@@ -68,7 +68,7 @@ class MLPClassifier(ProbabilisticClassifier):
     n_features_in_ : int
         Features of a sample.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has some that are all strings.
+        Names of the features, if X has names and all of them are strings.
 
     Raises
     ------

@@ -56,7 +56,7 @@ class FullyConnectedNet(Sequential):
     dropout : float, default 0
         The share of each hidden layer's outputs that are dropped in training.
     init : {"he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "normal"} or function
-        What initial weights are drawn by, see `fastnn.nn.init`; "normal" draws from N(0, 0.01^2).
+        How initial weights are drawn, see `fastnn.nn.init`; "normal" draws from N(0, 0.01^2).
     loss : {"cross_entropy", "hinge", "mse"}
         What it is trained with; `criterion` is that loss. "mse" is for regression: it compares the scores with an array
         of their shape.

@@ -63,8 +63,8 @@ def gabor_filters(orientations: int, frequencies: Sequence[float], size: int) ->
 class GaborBank(Module):
     """The energy of each Gabor filter's answer, averaged over squares of the image.
 
-    The energy, the root of the sum of the squares of the even and the odd filter's answers, says how strong an edge is
-    and not where in its wave it lies. Nothing is learned.
+    The energy, the root of the sum of the squares of the even and the odd filter's answers, says how strong an edge is,
+    whatever its phase. Nothing is learned.
 
     Parameters
     ----------

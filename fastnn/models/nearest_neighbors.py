@@ -14,7 +14,7 @@ from fastnn._checks import as_int
 
 
 class KNearestNeighbors:
-    """The class that most of the k nearest points have; of several, the one whose nearest point is nearest.
+    """The commonest class among the k nearest points; in a tie, the one that has the nearest point.
 
     Cover and Hart, "Nearest neighbor pattern classification" (IEEE Transactions on Information Theory 13, 1967).
 
@@ -95,7 +95,7 @@ class KNearestNeighbors:
 
 
 def vote(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the commonest label of each row; of several, the one that comes first in it.
+    """Return the commonest label of each row; in a tie, the one that comes first in it.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class ThreeLayerConvNet(Sequential):
     num_classes : int, default 10
         Scores for each image.
     init : function, default he_normal
-        What initial weights are drawn by; see `fastnn.nn.init`.
+        How initial weights are drawn; see `fastnn.nn.init`.
     seed : int, default 0
         What the initial weights are drawn from.
 

@@ -14,9 +14,9 @@ class Dropout(Module):
     """Set each element to 0 with probability p in training, and scale the others by 1 / (1 - p).
 
     Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form: inference changes nothing. Inside
-    `fastnn.random.at_step`, as in the trainer, the mask depends on that step and on how many were drawn in it before,
-    so that it has the same bits again in a resumed run; elsewhere on the layer and on how often it was called. On a GPU
-    it has the bits that it has on the host.
+    `fastnn.random.at_step`, as in the trainer, the mask depends on the step and on how many masks were drawn in it
+    before, so that a resumed run draws the same bits. Elsewhere it depends on the layer and on how often it was called.
+    Masks have the same bits on a GPU as on the host.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def normal(std: float) -> Init:
 
 
 def zeros(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike = np.float32) -> Array:
-    """Return zeros, as for a last layer that shall start with equal scores; nothing is drawn.
+    """Return zeros, for a last layer that starts with equal scores; nothing is drawn.
 
     Examples
     --------

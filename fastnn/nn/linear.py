@@ -99,8 +99,8 @@ class Linear(_Weighted):
 class Conv2d(_Weighted):
     """Convolution of images (N, C, H, W) with filters; see `fastnn.kernels.conv2d`.
 
-    In inference a layer keeps what Winograd's algorithm made of its filters, if that runs: see `kernels.KeptFilters`.
-    The next forward in training drops it.
+    Where Winograd's algorithm runs, the layer keeps its transformed filters in inference; see `kernels.KeptFilters`.
+    The next forward pass in training drops them.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class Conv2d(_Weighted):
         return self._forward(x, None, training)
 
     def fuse(self, following: Module) -> Forward | None:
-        """Return a forward that does the work of the following layer too, where that is a ReLU."""
+        """Return a forward that does the work of the following layer too, if that is a ReLU."""
         if type(following) is not ReLU or type(self).forward is not Conv2d.forward:
             return None
         return lambda x, *, training: self._forward(x, "relu", training)

@@ -49,14 +49,15 @@ class CrossEntropyLoss(Module):
 
 
 class HingeLoss(Module):
-    """Mean over rows of how far scores (N, C) of wrong classes come within a margin of that of labels (N,).
+    """Hinge loss of scores (N, C): the sum over wrong classes of max(0, margin + score - score of the label).
 
-    The multiclass support vector machine's loss; see `fastnn.kernels.hinge_loss`.
+    The loss of the multiclass support vector machine, as the mean over rows; labels are (N,). See
+    `fastnn.kernels.hinge_loss`.
 
     Parameters
     ----------
     margin : float
-        By how much the right class shall lead.
+        By how much the right class should lead.
 
     Examples
     --------

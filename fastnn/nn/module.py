@@ -26,7 +26,7 @@ _inference: ContextVar[bool] = ContextVar("inference", default=False)
 
 
 class once:
-    """A backward function that can be called once: what it has kept goes with the call.
+    """A backward function that can be called once; the call frees what it has kept.
 
     Every layer's forward returns its backward function in this wrapper. Inside `module(x)`, where no gradient will
     be asked for, it keeps nothing from the start, so that the arrays in between are freed while inference goes on.
@@ -80,8 +80,8 @@ class Parameter:
     Parameters
     ----------
     data : array of any shape
-        Initial value, float32 or float64, of NumPy or on a GPU, of CuPy. Its memory is used, unless it is read-only or
-        not C-contiguous.
+        Initial value, float32 or float64: a NumPy array or, on a GPU, a CuPy array. It is used without a copy unless it
+        is read-only or not C-contiguous.
     grad : array of the same shape, optional
         The gradient so far.
     requires_grad : bool
@@ -159,13 +159,13 @@ class Module:
     """A layer, a model or a loss: parameters, and how a result and its gradients are computed.
 
     A subclass defines `forward(self, x, *, training=True)`, which returns the result and a function
-    `backward(grad_y, *, input_grad=True)`. That one adds to the gradients of the parameters and returns the gradient
-    by x, one for each input if there are several: None for integers, and for all of them with `input_grad=False`.
-    It is called at most once, until when the inputs must stay as they are, and never writes to `grad_y`. `training`
-    says how dropout and batch normalization behave; no mode is stored. `module(x)` is inference: the result alone of
-    `forward(x, training=False)`, nothing kept.
+    `backward(grad_y, *, input_grad=True)`. `backward` adds to the gradients of the parameters and returns the gradient
+    by x, or one gradient for each input if there are several: None for inputs of integers, and None for all inputs with
+    `input_grad=False`. It never writes to `grad_y`, and is called at most once; until then the inputs must not change.
+    `training` says how dropout and batch normalization behave; no mode is stored. `module(x)` is inference: it returns
+    the result of `forward(x, training=False)` alone and keeps nothing.
 
-    Attributes that are parameters or modules, and lists of them, are found by themselves.
+    Attributes that are parameters or modules, or lists of them, are found automatically.
 
     Attributes
     ----------
@@ -239,7 +239,7 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Return NumPy copies of all parameters and buffers by name, as torch names them.
 
-        Where the module lies on a GPU, too: what one device wrote loads on another.
+        They are NumPy arrays for a module on a GPU, too, so that what was saved on one device loads on another.
         """
         return {name: kernels.to_host(array).copy() for name, array in self._arrays()}
 
@@ -252,8 +252,8 @@ class Module:
             What `state_dict` returned, or arrays (or torch tensors) with its names and shapes. Real numbers of other
             dtypes are turned into the module's, as torch does.
         strict : bool
-            Whether names that are missing or unexpected are an error. Without it, what has no array keeps its values:
-            leave a name out to keep a layer of another shape.
+            Whether names that are missing or unexpected are an error. If False, parameters without an array keep their
+            values: leave a name out to keep a layer of another shape.
 
         Returns
         -------
@@ -286,7 +286,8 @@ class Module:
         Parameters
         ----------
         device_or_dtype : {"cpu", "cuda"}, float32 or float64
-            Where to, or into what. Buffers of integers, which count, stay as they are on the host.
+            The device to move to, or the dtype to turn into. Buffers of integers are counters; they stay on the host as
+            they are.
 
         Returns
         -------

@@ -37,7 +37,7 @@ class _BatchNorm(Module):
         return self._forward(x, training, None)
 
     def fuse(self, following: Module) -> Forward | None:
-        """Return a forward that does the work of the following layer too, where that is a ReLU."""
+        """Return a forward that does the work of the following layer too, if that is a ReLU."""
         if type(following) is not ReLU or type(self).forward is not _BatchNorm.forward:
             return None
         return lambda x, *, training: self._forward(x, training, "relu")

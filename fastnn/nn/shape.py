@@ -1,4 +1,4 @@
-"""Layers that compute nothing: they change the shape, or not even that."""
+"""Layers that compute nothing: they change the shape, or return their input."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """y = x, which holds the place of a layer.
+    """y = x: a placeholder for a layer.
 
     Examples
     --------

@@ -32,8 +32,8 @@ class Optimizer:
     Attributes
     ----------
     param_groups : list of dicts
-        The groups with all their options, which may be changed between steps. State that a change calls for starts
-        at 0, and what it makes needless is forgotten with the next step.
+        The groups with all their options, which may be changed between steps. If a change needs new state, that starts
+        at 0; state that is no longer needed is dropped with the next step.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Optimizer:
         Parameters
         ----------
         factor : float
-            What the learning rate of each group is multiplied by: the value of a schedule.
+            A factor for the learning rate of each group: the value of a schedule.
         """
         for place, (parameter, group) in enumerate(self._parameters()):
             if parameter.requires_grad and parameter.grad is not None:
@@ -295,7 +295,7 @@ def parameter_groups(model: Module, weight_decay: float) -> list[Group]:
     Parameters
     ----------
     model : Module
-        Whose parameters they are. Those of two or more dimensions are weights.
+        The model. Its parameters of two or more dimensions count as weights.
     weight_decay : float
         The weight decay of the first group.
 

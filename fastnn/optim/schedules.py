@@ -17,7 +17,7 @@ from fastnn._checks import Array, as_float, as_int
 
 @dataclass(frozen=True)
 class StepLR:
-    """gamma to the power of how often step_size epochs have passed.
+    """gamma to the power of n, the number of times that step_size epochs have passed.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class StepLR:
 
 @dataclass(frozen=True)
 class MultiStepLR:
-    """gamma to the power of the number of milestones that lie behind.
+    """gamma to the power of n, the number of milestones that have passed.
 
     Parameters
     ----------

@@ -237,9 +237,9 @@ def machine(device: Device = "cpu") -> str:
 
 
 def called(recipe: type[Recipe]) -> str:
-    """Return what the command line calls a recipe: its name, and one of somebody's own MODULE:CLASS or FILE.py:CLASS.
+    """Return what the command line calls a recipe: its name, or MODULE:CLASS or FILE.py:CLASS for a class of your own.
 
-    The file it is for a class of a script or of another module that lies in no package.
+    FILE.py is for a class of a script, or of another module that is in no package.
     """
     from fastnn.recipes import RECIPES
 
@@ -275,8 +275,8 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
     run_dir : str or path-like
         The run's folder.
     recipe : type, optional
-        The recipe's class; needed where it is one of somebody's own whose module is not imported. No code is imported
-        because a run names it.
+        The recipe's class; needed for a class of your own whose module is not imported. That a run names some code is
+        no reason to import it.
 
     Raises
     ------

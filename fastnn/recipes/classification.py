@@ -255,7 +255,7 @@ class ImageClassifier(Recipe):
     def predict(self, files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], top: int = 3) -> None:
         """Print the `top` likeliest classes of an image file, or of several, by the best model of the run in run_dir.
 
-        Those of several that cannot be read are named and passed over, and are an error at the end.
+        Of several files, those that cannot be read are named and skipped, and are an error at the end.
         """
         files = [files] if isinstance(files, str | os.PathLike) else list(files)
         if not files:

@@ -14,8 +14,7 @@ from fastnn.recipes.fully_connected import FullyConnected
 class FCNet(FullyConnected):
     """Linear layers of any number and width, on CIFAR-10.
 
-    Two hidden layers of 100 units with batch normalization, if nothing else is asked for; the augmentation mirrors the
-    images.
+    By default two hidden layers of 100 units with batch normalization; the augmentation mirrors the images.
 
     Examples
     --------

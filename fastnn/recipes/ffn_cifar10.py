@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class FFNCifar10(FullyConnected):
     """Hidden layers of 512 and 256 units, on CIFAR-10.
 
-    The augmentation mirrors and moves the images. What the units of the first layer look for is drawn.
+    The augmentation mirrors and moves the images. A picture shows what the units of the first layer look for.
 
     Examples
     --------

@@ -49,7 +49,7 @@ class FFNComparison(Recipe):
     """Images in an update."""
 
     inits: tuple[Init, ...] = ("he_normal", "xavier_normal", "normal")
-    """What initial weights are drawn by; "normal" draws from N(0, 0.01^2)."""
+    """How initial weights are drawn; "normal" draws from N(0, 0.01^2)."""
 
     optimizers: tuple[OptimizerName, ...] = ("adam", "rmsprop", "sgd")
     """What makes the updates, each at a learning rate that suits it."""

@@ -54,7 +54,7 @@ class FullyConnected(ImageClassifier):
     """The share of each hidden layer's outputs that are dropped in training."""
 
     init: Init = "he_normal"
-    """What initial weights are drawn by; "normal" draws from N(0, 0.01^2)."""
+    """How initial weights are drawn; "normal" draws from N(0, 0.01^2)."""
 
     optimizer: OptimizerName = "adamw"
     """What makes the updates: Adam with decoupled decay of the weights, or Adam, RMSProp or gradient descent (with

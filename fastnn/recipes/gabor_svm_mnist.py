@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import data, kernels, models, optim, random, training
+from fastnn._extras import install
 from fastnn.recipes.base import Recipe
 from fastnn.training.metrics import percent
 
@@ -20,9 +21,9 @@ _BATCH = 100
 class GaborSVMMnist(Recipe):
     """Linear support vector machines on pixels and on Gabor features, on MNIST.
 
-    The digits are brought to 14x14 pixels. Machines are trained on few images and on all; where scikit-learn is
-    installed, its SVC with a Gaussian kernel stands beside them for up to svc_images. Filters and both confusion
-    matrices are drawn.
+    The digits are scaled to 14x14 pixels. Machines are trained on few images and on all. If scikit-learn is installed,
+    its SVC with a Gaussian kernel is trained on up to svc_images for comparison. Pictures show the filters and both
+    confusion matrices.
 
     Examples
     --------
@@ -50,8 +51,8 @@ class GaborSVMMnist(Recipe):
     """Cycles a pixel of the filters."""
 
     svc_images: int = 5000
-    """Up to how many training images scikit-learn's SVC, with a Gaussian kernel, is fitted to as well; its time grows
-    with their square."""
+    """The most training images that scikit-learn's SVC with a Gaussian kernel is fitted to; its time grows with their
+    square."""
 
     def check(self) -> None:
         super().check()
@@ -81,7 +82,7 @@ class GaborSVMMnist(Recipe):
                     "Gabor features": [self.features(bank, images) for images in (train, test)]}
         svc = importlib.util.find_spec("sklearn") is not None
         if not svc:
-            print("without scikit-learn (pip install \"fastnn-kernels[sklearn]\") there is no SVC to compare with")
+            print(f"there is no SVC to compare with, as scikit-learn is missing: {install('sklearn')}")
         shares: dict[str, dict[int, float]] = {}
         confusions = {}
         for size in sorted(self.sizes):

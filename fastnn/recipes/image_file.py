@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._extras import require
 from fastnn._files import as_path, open_file
-from fastnn.training._extra import require
 
 MAX_PIXELS = 1 << 26
 # Of pixels, with a signature. Others start an interpreter (EPS), draw (WMF), or take nearly any file for theirs (TGA).
@@ -25,12 +25,12 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
                invert_above: float | None = 127, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], list[str]]:
     """Read an image file, whatever its format and size.
 
-    What is transparent is put on white or on black, whichever is further from what is drawn, so that neither black nor
-    white ink vanishes. 16 bits are brought to 8; where the format names no largest value, as with 32 bits and floats,
-    the image is refused. Of several frames the first counts; a camera's orientation is followed, a colour profile is
-    not. Colours become gray where one channel is asked for, and what is not of the right shape gets a margin of the
-    colour that its edge has. The gray data sets of the package show light strokes on black: a gray image that is light
-    at its edge is inverted.
+    Transparent images are put on white or on black, whichever is further from what is drawn, so that neither black nor
+    white ink vanishes. 16 bits are reduced to 8. Images whose format names no largest value, such as 32 bits and
+    floats, are refused. Only the first of several frames is read. The camera's orientation is applied, a colour profile
+    is not. If one channel is asked for, colours become gray. An image of another shape gets a margin in the colour of
+    its edge. The gray data sets of the package show light strokes on black, so a gray image that is light at its edge
+    is inverted.
 
     Parameters
     ----------
@@ -187,9 +187,9 @@ def _opaque(image: Any) -> tuple[Any, list[str]]:
 
 
 def inverted_above(images: NDArray[np.uint8], scale: int) -> float | None:
-    """How light the edge of a gray image is, from 0 to 255, if it shows the reverse of these images.
+    """Return the lightness, from 0 to 255, above which the edge of a gray image shows the reverse of these images.
 
-    None where that cannot be told: these are colours, or more than 1 % of them are not dark at the edge themselves.
+    None if that cannot be told, because these images have colours, or more than 1 % of them are not dark at the edge.
     """
     if images.shape[1] != 1:
         return None

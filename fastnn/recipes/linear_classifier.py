@@ -1,4 +1,4 @@
-"""What the recipes of linear classifiers have in common: a grid of runs, of which the best one counts."""
+"""What the recipes of linear classifiers have in common: a grid of runs, the best of which counts."""
 
 from __future__ import annotations
 

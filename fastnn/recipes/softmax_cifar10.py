@@ -14,8 +14,8 @@ from fastnn.recipes.linear_classifier import LinearClassifier
 class SoftmaxCifar10(LinearClassifier):
     """A linear classifier with the cross-entropy of the softmax, on CIFAR-10.
 
-    Trained over a grid of learning rates and weight decays. Drawn are the template of each class, and what the first
-    steps do to the loss where the inputs are not scaled.
+    Trained over a grid of learning rates and weight decays. Pictures show the template of each class, and what the
+    first steps do to the loss if the inputs are not scaled.
 
     Examples
     --------

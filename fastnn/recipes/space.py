@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers; of integers, where both ends are.
+    """An interval of numbers, or of integers if both ends are integers.
 
     Parameters
     ----------
     low, high : float
-        The ends, which belong to it.
+        The ends, both included.
     log : bool, default False
         Draw the number on a logarithmic scale, as is usual for learning rates.
 

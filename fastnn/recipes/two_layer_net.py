@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class TwoLayerNet(ImageClassifier):
     """One hidden layer of 50 units, on CIFAR-10.
 
-    The augmentation mirrors the images. What each hidden unit looks for, its row of the first weight, is drawn.
+    The augmentation mirrors the images. A picture shows what each hidden unit looks for: its row of the first weight.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Locks on open files, which die with the process that holds them."""
+"""Locks on open files; they end with the process that holds them."""
 
 from __future__ import annotations
 

@@ -92,9 +92,9 @@ class EarlyStopping(Callback):
     restore_best : bool, default False
         Leave the model, and a loss that has parameters, with the weights of the best epoch instead of the last.
     mode : {"auto", "min", "max"}, default "auto"
-        Whether the figure shall fall or rise. With "auto" its name decides, by one of these words between underscores:
-        loss, error, perplexity, mse, rmse, mae and nll shall fall, accuracy, acc, f1, auc, recall, precision, iou, dice
-        and r2 rise.
+        Whether the figure should fall or rise. With "auto" its name decides: it should fall if one of the words between
+        its underscores is loss, error, perplexity, mse, rmse, mae or nll, and rise if one is accuracy, acc, f1, auc,
+        recall, precision, iou, dice or r2.
 
     Raises
     ------

@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._extras import require
 from fastnn._files import as_path, open_file, parse_json
 from fastnn.nn import Module
-from fastnn.training._extra import require
 from fastnn.training._lock import grasp, locked
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
@@ -70,8 +70,8 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
          metadata: Mapping[str, Any] | None = None) -> None:
     """Write arrays and metadata to a file, whole or not at all.
 
-    The bytes go to a file beside it, reach the disk, and then take the name at once: whatever happens on the way,
-    under `path` lies either the old file or the new one.
+    The bytes are written to a file beside it and flushed to the disk; then that file is renamed. Whatever happens on
+    the way, there is either the old file or the new one at `path`.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
     Raises
     ------
     CheckpointError
-        If the file cannot be written, for a full disk say.
+        If the file cannot be written, for example because the disk is full.
     TypeError, ValueError
         If an array holds something else, or JSON cannot hold the metadata.
 
@@ -161,7 +161,7 @@ class Loaded(dict[str, Any]):
     Attributes
     ----------
     missing_keys : list of str
-        Names of the model's arrays that are as they were.
+        Names of the model's arrays that kept their values.
     unexpected_keys : list of str
         Names of the file's arrays that have no place in the model.
     """
@@ -184,10 +184,10 @@ def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = Tr
     strict : bool, default True
         Whether names that are missing in the file, or unexpected, are an error.
     prefix : str, optional
-        What the names of the model's arrays begin with in the file, as "module." where torch's DataParallel wrote it;
-        others are left alone. By default "model." in a checkpoint of `Trainer`, and nothing in other files.
+        How the names of the model's arrays begin in the file, such as "module." in a file of torch's DataParallel;
+        other names are ignored. By default "model." in a checkpoint of `Trainer`, and nothing in other files.
     skip : str or sequence of str, optional
-        Names of arrays or of layers that the model keeps as they are, as "fc" for a head of its own.
+        Names of arrays or of layers that the model keeps as they are, such as "fc" to keep its own head.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = Tr
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint, or one of a model with other layers; the model is as before then.
+        If the file is no checkpoint, or one of a model with other layers; then the model is unchanged.
     ValueError
         If nothing in the file or the model is called as `prefix` or `skip` say.
 

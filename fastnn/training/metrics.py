@@ -56,7 +56,7 @@ def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
 
 
 def confusion_matrix(labels: NDArray[Any], predictions: NDArray[Any], classes: int | None = None) -> NDArray[np.int64]:
-    """Count how often each class was taken for each.
+    """Count how often each true class was predicted as each class.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The pictures of a run: each function returns a matplotlib figure, and `png` its bytes.
 
-Figures are made without pyplot, so no window opens and nothing is kept once they are dropped. Names are drawn as they
-are, in one line, and cut off where they are long; characters that matplotlib's font lacks are drawn as their numbers
+Figures are made without pyplot, so no window opens, and a figure that is dropped is freed. Names are drawn as they are,
+in one line, and cut off where they are long; characters that matplotlib's font lacks are drawn as their numbers
 (``rcParams["font.family"]`` may name further fonts).
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn.training._extra import require
+from fastnn._extras import require
 from fastnn.training.metrics import History, class_names
 
 if TYPE_CHECKING:

@@ -102,8 +102,8 @@ def write_report(
     CheckpointError
         If a file cannot be written.
     ValueError
-        If classes or images are not as many as the evaluation has, or images have not 1 or 3 channels; nothing has been
-        written then.
+        If the number of classes or images is not the evaluation's, or the images do not have 1 or 3 channels; then
+        nothing has been written.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fastnn.training._extra import require
+from fastnn._extras import require
 from fastnn.training.callbacks import Callback
 from fastnn.training.checkpoint import Tensors
 from fastnn.training.metrics import Record
@@ -29,9 +29,9 @@ def tracker(track: Track) -> Callback:
     ----------
     track : "wandb" or "tensorboard"
         For Weights & Biases, what is tracked lies in wandb/ in the run's folder. It is sent to the account that is
-        logged in; without a login, or where WANDB_MODE is "offline", it only lies there, and ``wandb sync`` sends it. A
-        run that is resumed goes on under its id. For TensorBoard, event files lie in the run's folder, so that
-        ``tensorboard --logdir runs`` shows all runs.
+        logged in; without a login, or where WANDB_MODE is "offline", it stays there until ``wandb sync`` sends it. A
+        resumed run keeps its id. For TensorBoard, event files lie in the run's folder, so that ``tensorboard --logdir
+        runs`` shows all runs.
 
     Returns
     -------

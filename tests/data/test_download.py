@@ -1,6 +1,7 @@
 import hashlib
 import io
 import logging
+import re
 import sys
 import tarfile
 import threading
@@ -9,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from fastnn._extras import install
 from fastnn.data import download
 
 pooch = pytest.importorskip("pooch")
@@ -88,7 +90,7 @@ def test_a_failed_download_says_what_to_do(served, monkeypatch):
 
 def test_without_pooch(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ModuleNotFoundError, match=r'needs pooch: run pip install "fastnn-kernels\[train\]", or'):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs pooch: run {re.escape(install('train'))}, or"):
         download.fetch("mnist")
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import fastnn
+from fastnn._extras import install
 
 WITHOUT = """
 import sys
@@ -29,7 +30,7 @@ except ModuleNotFoundError as error:
 def test_without_scikit_learn_a_sentence_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
     # An error without a name is what the command line prints without a traceback.
-    assert done.stdout == 'None fastnn.estimators needs scikit-learn: run pip install "fastnn-kernels[sklearn]"\n'
+    assert done.stdout == f"None fastnn.estimators needs scikit-learn: run {install('sklearn')}\n"
 
 
 @pytest.mark.peers

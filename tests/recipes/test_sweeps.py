@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from fastnn import data, nn, recipes
+from fastnn._extras import install
 from fastnn.data import Dataset, Split
 from fastnn.recipes import RECIPES, Range, sweeps
 from fastnn.recipes.base import arguments
@@ -158,6 +159,7 @@ def test_a_scheduler_ends_a_sweep_that_can_go_on(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.usefixtures("signals_heard")
 def test_a_killed_sweep_goes_on_and_ctrl_c_says_how() -> None:
     file = Path("a folder/100 % {mine}.db")
@@ -261,6 +263,7 @@ def test_poor_trials_are_given_up_and_a_sweep_by_one_worker_is_always_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_trials_that_fail_end_the_sweep_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="given up, since 3 trials failed and 0 gave a result; the first failure: "
                                          "RuntimeError: no such layer"):
@@ -458,5 +461,5 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code, "sweep", "cnn"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == 'fastnn: a sweep needs optuna: run pip install "fastnn-kernels[sweep]"\n'
+    assert done.stderr == f"fastnn: a sweep needs optuna: run {install('sweep')}\n"
     assert list(Path().iterdir()) == []

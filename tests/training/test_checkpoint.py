@@ -252,6 +252,7 @@ def test_an_error_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch, error
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="other errors are reported")
 def test_a_message_says_what_is_true_of_the_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(training.CheckpointError, match=r"\(No such file or directory\); there is no folder .*nothing"):
@@ -263,6 +264,7 @@ def test_a_message_says_what_is_true_of_the_folder(tmp_path):
         training.save(tmp_path / "folder", TENSORS)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="replaces no file that is being read")
 def test_files_that_several_write_at_once_are_always_whole(tmp_path):
     path = tmp_path / "a.safetensors"
     script = f"""
@@ -288,7 +290,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     training.save(tmp_path / "last.safetensors", {})
     for path, what in ((tmp_path / "nothing", "there is no such file$"),
                        (tmp_path, "it is a folder, which holds last.safetensors: give one"),
-                       ("/dev/null", "it is a pipe or a device")):
+                       (os.devnull, "it is a pipe or a device")):
         with pytest.raises(training.CheckpointError, match=f"expected a checkpoint, but {what}"):
             training.load(path)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastnn import data, nn, optim, training
+from fastnn._extras import install
 from fastnn.recipes import CNN
 
 MISSING = """
@@ -128,7 +129,7 @@ def test_without_the_extra_it_says_what_to_install(track, tmp_path):
     done = subprocess.run([sys.executable, "-c", MISSING, "train", "cnn", "--track", track], capture_output=True,
                           text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f'fastnn: tracking a run needs {track}: run pip install "fastnn-kernels[track]"\n'
+    assert done.stderr == f"fastnn: tracking a run needs {track}: run {install('track')}\n"
     assert list(Path(tmp_path).iterdir()) == []
 
 

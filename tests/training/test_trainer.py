@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastnn import data, nn, optim, random, training
+from fastnn._extras import install
 
 DIGITS = data.digits()
 TRANSFORM = data.Normalize(0.3, 0.4, DIGITS.scale)
@@ -1014,5 +1015,5 @@ except ModuleNotFoundError as error:
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert out[0].startswith("epoch 1/1  train loss ")
-    assert out[1:] == ['saving a run needs safetensors: run pip install "fastnn-kernels[train]"']
+    assert out[1:] == [f"saving a run needs safetensors: run {install('train')}"]
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ __all__ = ["KNearestNeighbor"]
 
 
 class KNearestNeighbor:
-    """The commonest class among the k nearest training examples, by L2 distance; of equally common ones the smallest.
+    """The commonest class among the k nearest training examples, by L2 distance; in a tie, the smallest label.
 
     The three ways to compute distances differ in how many of them `fastnn.pairwise_l2` finds in a call: one, one test
     example's, or all. It sums (x - y)^2, exactly for uint8, so that all three give the same.

@@ -19,6 +19,11 @@ from fastnn.kernels._cpu import launch
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the compiler")
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+each_layer = pytest.mark.parametrize("layer", [
+    pytest.param("omp", marks=pytest.mark.skipif(sys.platform == "darwin", reason="Numba brings no OpenMP here")),
+    "workqueue"])
+
 LARGE = "x = np.random.default_rng(0).standard_normal((8, 16, 32, 32)).astype(np.float32)\n" \
         "w = np.random.default_rng(1).standard_normal((16, 16, 3, 3)).astype(np.float32)\n" \
         "expected = fastnn.conv2d(x, w)\n"
@@ -53,7 +58,7 @@ def test_types_that_follow_from_one_array() -> None:
     assert [key.name for key in kernel.compiled] == ["float32", "float64"]
 
 
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@each_layer
 def test_concurrent_callers_on_each_threading_layer(layer: str) -> None:
     """workqueue aborts the process when two threads launch at once, so others than the main one use our pool."""
     assert python(LARGE + """
@@ -65,7 +70,8 @@ print(all((r == expected).all() for r in results))
 """, NUMBA_THREADING_LAYER=layer) == "True\n"
 
 
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@forks
+@each_layer
 def test_fork_after_use(layer: str) -> None:
     """GNU OpenMP kills a forked child that uses it again."""
     assert python(LARGE + """
@@ -78,6 +84,7 @@ print((fastnn.conv2d(x, w) == expected).all())
 """, NUMBA_THREADING_LAYER=layer) == "0\nTrue\n"
 
 
+@forks
 def test_fork_after_use_of_our_own_pool_alone() -> None:
     assert python("""
 import os, signal
@@ -106,6 +113,7 @@ def test_want_of_memory_is_an_error_on_any_thread(threads: int) -> None:
         fastnn.set_num_threads(None)
 
 
+@forks
 def test_fork_before_use_and_twice() -> None:
     assert python("""
 import os
@@ -203,7 +211,7 @@ def test_no_home_and_no_writable_cache(tmp_path: Path) -> None:
     assert python(COMPILE, FASTNN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=str(blocked)) == "480.0\n"
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
 def test_a_warm_cache_that_is_read_only_is_used(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     python(COMPILE, FASTNN_CACHE_DIR=str(cache))
