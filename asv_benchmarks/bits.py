@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-import fastnn
 from fastnn.testing import KERNELS
 
 TARGETS = ("naive", "cpu", *(("cuda",) if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else ()))
@@ -33,19 +32,11 @@ def hashes() -> Iterator[tuple[str, str]]:
                     algorithm = call.kwargs.get("algorithm")
                     if target == "naive" and algorithm not in (None, *kernel.algorithms[:1]):
                         continue
-                    yield (f"{name} {target} {dtype} {number} {algorithm or ''}".strip(),
-                           hashed(run(kernel, call, target)))
+                    with np.errstate(all="ignore"):
+                        results = kernel.run(call, target)
+                    yield f"{name} {target} {dtype} {number} {algorithm or ''}".strip(), hashed(results)
         for benchmark in kernel.benchmarks:             # of a size at which all blocks are whole
-            yield f"{name} cpu {benchmark.label}", hashed(run(kernel, benchmark.call(1), "cpu"))
-
-
-def run(kernel: Any, call: Any, target: str) -> tuple[Any, ...]:
-    """Return the results of a call, on the host."""
-    with np.errstate(all="ignore"):
-        if target != "cuda":
-            return kernel.results(call.copy(), target=target)
-        return tuple(fastnn.to_host(array) if array is not None else None
-                     for array in kernel.results(call.map(fastnn.to_device)))
+            yield f"{name} cpu {benchmark.label}", hashed(kernel.run(benchmark.call(1)))
 
 
 def hashed(results: tuple[Any, ...]) -> str:

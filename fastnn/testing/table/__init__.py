@@ -6,12 +6,17 @@ Tests, benchmarks, `fastnn bench` and `fastnn warmup` walk this table; a kernel 
 
 from __future__ import annotations
 
-from fastnn.testing.table import activation, conv, distance, linear, loss, normalization, pooling, update
-from fastnn.testing.table.base import Benchmark, Call, Kernel, Refused
+import numpy as np
 
-__all__ = ["KERNELS", "Benchmark", "Call", "Kernel", "Refused"]
+from fastnn.testing.table import activation, conv, distance, linear, loss, normalization, pooling, update
+from fastnn.testing.table.base import Benchmark, Call, Kernel, Refused, as_tuple
+
+__all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tuple"]
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
     for family in (conv, linear, pooling, normalization, activation, loss, update, distance)
     for kernel in family.ROWS for row in kernel.with_gradient()}
+
+# Every kernel with each dtype that it takes.
+CASES: list[tuple[Kernel, np.dtype]] = [(row, dtype) for row in KERNELS.values() for dtype in row.dtypes]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
+from fastnn.testing import compare
 
 Array = np.ndarray
 Options = dict[str, Any]
@@ -53,6 +54,7 @@ class Refused:
 
 
 def nothing_refused() -> Iterator[Refused]:
+    """Iterate over no calls."""
     return iter(())
 
 
@@ -106,9 +108,34 @@ class Kernel:
         """Return what a call returns and the arguments that it updates, which are the call's own, as one tuple."""
         return (*as_tuple(self(call, **options)), *(call.args[i] for i in self.writes if i < len(call.args)))
 
+    def run(self, call: Call, target: str = "cpu", **options: Any) -> tuple[Any, ...]:
+        """Return the same of a call that stays as it is, on a target; from a GPU all comes back to the host."""
+        call = call.copy()
+        if target != "cuda":
+            return self.results(call, target=target, **options)
+        found = self.results(call.map(kernels.to_device), target=target, **options)
+        return tuple([None if array is None else kernels.to_host(array) for array in found])
+
+    def planted(self, call: Call, value: float) -> Iterator[tuple[int, Call]]:
+        """Iterate over the call with a value in the middle of one of the arrays that may hold anything."""
+        for position, array in enumerate(call.args):
+            if (isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size and position not in self.writes
+                    and (self.given is None or position in self.given)):
+                planted = call.copy()
+                planted.args[position].flat[array.size // 2] = value
+                yield position, planted
+
+    def assert_close(self, actual: Any, expected: Any, *, dtype: np.dtype, what: object, factor: float = 1.0) -> None:
+        """Raise AssertionError unless results for arrays of a dtype agree to `factor` times the kernel's tolerance."""
+        compare.assert_close(actual, expected, dtype=dtype if dtype.kind == "f" else None, factor=factor * self.factor,
+                             gradient=self.name.endswith("_backward"), what=f"{self.name}{what}")
+
     def __call__(self, call: Call, **options: Any) -> Any:
         """Run the kernel."""
         return getattr(kernels, self.name)(*call.args, **call.kwargs, **options)
+
+    def __str__(self) -> str:
+        return self.name
 
     def with_gradient(self) -> Iterator[Kernel]:
         """Iterate over this row and, if the kernel has a gradient, the row of that."""
