@@ -8,6 +8,7 @@ pasted into Python, and the run goes on to the end. Both sides must refuse the s
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import math
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 
 from fastnn import kernels
-from fastnn.testing import KERNELS, Call
+from fastnn.testing import KERNELS, Call, Kernel
 from fastnn.testing.compare import TOLERANCES
 
 Array = np.ndarray
@@ -146,6 +147,11 @@ class Draw:
 
     def text(self, name: str) -> str:
         return f"kernels.{name}({', '.join([*self.args, *(f'{k}={v}' for k, v in self.kwargs.items())])})"
+
+    def call(self) -> Call:
+        held = SimpleNamespace(call=lambda *args, **kwargs: Call(args, kwargs))
+        with np.errstate(all="ignore"):
+            return eval(self.text("call"), {"np": np, "kernels": held})
 
 
 # --- references ------------------------------------------------------------------------------------------------------
@@ -1093,6 +1099,8 @@ FAMILIES["adam_update"] = Family(draw_adam_update, judge_update("adam_update"))
 
 
 NAMES = list(FAMILIES)
+LARGE = 8                                               # calls of each kernel
+TORCH_WARNS = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 REFUSALS = (ValueError, TypeError)
 
 
@@ -1109,9 +1117,7 @@ def draw_call(seed: int, number: int) -> tuple[str, Draw]:
 def check_call(name: str, draw: Draw) -> str | None:
     """Run one call; return what is wrong with it, if anything is."""
     row, family = KERNELS[name], FAMILIES[name]
-    held = SimpleNamespace(call=lambda *args, **kwargs: Call(args, kwargs))
-    with np.errstate(all="ignore"):
-        call = eval(draw.text("call"), {"np": np, "kernels": held})
+    call = draw.call()
     finfo = np.finfo(np.float64 if draw.dtype == "f8" else np.float32)
     exact = Call(tuple(wide(a) for a in call.args), {k: v if k == "out" else wide(v) for k, v in call.kwargs.items()})
     before = [array.tobytes() for array in call.arrays()]
@@ -1199,12 +1205,30 @@ def run(count: int, seed: int) -> list[str]:
     return failures
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")     # torch's
+@TORCH_WARNS
 def test_random_calls(request: pytest.FixtureRequest) -> None:
     count, seed = request.config.getoption("--random-calls"), request.config.getoption("--seed")
     failures = run(count, seed)
     kinds = Counter(failure.partition("kernels.")[2].partition("(")[0] for failure in failures)
     assert not failures, f"{len(failures)} of {count} calls: {dict(kinds)}\n\n" + "\n".join(failures[:200])
+
+
+@TORCH_WARNS
+@pytest.mark.parametrize("name", NAMES)
+def test_large_calls(name: str, check_orders: Callable[[Kernel, Call], int], request: pytest.FixtureRequest) -> None:
+    """Shapes of many blocks, most of which end in a tail: their bits do not depend on the order of blocks.
+
+    The first call is held to its bound too, where PyTorch can judge it: loops in Python would take too long.
+    """
+    for number in range(LARGE):
+        random = Random(f"{request.config.getoption('--seed')} {name} {number}")
+        draw = Draw(random, random.choice(FAMILIES[name].dtypes), large=True, wild=False, planted=False)
+        FAMILIES[name].draw(draw)
+        with contextlib.suppress(*REFUSALS), np.errstate(all="ignore"):
+            check_orders(KERNELS[name], draw.call())
+        if HAS_TORCH and number == 0:
+            wrong = check_call(name, draw)
+            assert wrong is None, f"{wrong}\n{draw.text(name)}"
 
 
 def test_every_kernel_is_called() -> None:

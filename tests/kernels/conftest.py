@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+import fastnn
+from fastnn.kernels import _jit
+from fastnn.testing import Call, Kernel, assert_same_bits
+
+# By the number of blocks.
+ORDERS: dict[str, Callable[[int], Iterable[int]]] = {
+    "forwards": range, "backwards": lambda blocks: reversed(range(blocks)),
+    "every second one first": lambda blocks: (*range(1, blocks, 2), *range(0, blocks, 2)),
+}
+
+
+@pytest.fixture
+def check_orders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Kernel, Call], int]]:
+    """A function that sees that a call's bits do not depend on the order of blocks; it returns the most of a launch.
+
+    So it finds a block that writes what another one owns, or reads what another one wrote.
+    """
+    if _jit.config.DISABLE_JIT or _jit.config.BOUNDSCHECK:
+        pytest.skip("kernels run in a loop of their own with these settings")
+    order: Callable[[int], Iterable[int]] = range
+    most = 0
+
+    def launch(compiled: _jit._Compiled, threads: int, blocks: int, args: tuple) -> None:
+        nonlocal most
+        most = max(most, blocks)
+        for block in order(blocks):
+            compiled.run(block, block + 1, 0, 0, compiled.call_block, *args)
+
+    def check(row: Kernel, call: Call) -> int:
+        nonlocal order, most
+        results, most = {}, 1
+        for name in ORDERS:
+            order = ORDERS[name]
+            results[name] = row.run(call)
+            assert_same_bits(results[name], results["forwards"], what=f"{row}{call.kwargs}, blocks {name}")
+        return most
+
+    monkeypatch.setattr(_jit, "PARALLEL_WORK", 0)
+    monkeypatch.setattr(_jit, "_launch", launch)
+    fastnn.set_num_threads(2)
+    yield check
+    fastnn.set_num_threads(None)
