@@ -15,10 +15,10 @@ from fastnn.testing.table.base import (
     Kernel,
     Options,
     Refused,
+    TorchFunction,
     any_shape_samples,
     draw,
     normal,
-    torch_function,
     two_arrays_benchmark,
     two_arrays_samples,
 )
@@ -40,7 +40,7 @@ def _from_input(call: Call, y: Any, grad: Array) -> Call:
 
 def _activation(name: str, backward: Callable[[Call, Any, Array], Call], *options: Options) -> Kernel:
     return Kernel(
-        name, any_shape_samples(*options), torch=torch_function(name), inputs=(0,), refused=_float_refused,
+        name, any_shape_samples(*options), torch=TorchFunction(name), inputs=(0,), refused=_float_refused,
         backward=backward, benchmarks=(Benchmark(
             "64 x 32 x 28 x 28", lambda n: Call((normal(n, 32, 28, 28, dtype=F32),)), 64, 64 * 32 * 784 * 8.0,
             "byte"),))
@@ -61,7 +61,7 @@ def _softmax_refused() -> Iterator[Refused]:
 def _softmax(name: str) -> Kernel:
     return Kernel(
         name, _softmax_samples, inputs=(0,), refused=_softmax_refused, backward=_from_output,
-        torch=lambda x, axis=-1: torch_function(name)(x, dim=axis),
+        torch=lambda x, axis=-1: TorchFunction(name)(x, dim=axis),
         benchmarks=(Benchmark("6400 x 1000", lambda n: Call((normal(100 * n, 1000, dtype=F32),)), 64, 6400 * 8000.0,
                               "byte"),))
 

@@ -210,11 +210,17 @@ two_arrays_benchmark = Benchmark(
 # --- peers -------------------------------------------------------------------------------------------------------
 
 
-def torch_function(name: str) -> Callable[..., Any]:
-    """Return the function of `torch.nn.functional` of this name; torch is imported when it is called."""
-    def call(*args: Any, **kwargs: Any) -> Any:
+@dataclass(frozen=True)
+class TorchFunction:
+    """A function of `torch.nn.functional` by its name: torch is imported when it is needed."""
+
+    name: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.found()(*args, **kwargs)
+
+    def found(self) -> Callable[..., Any]:
+        """Return the function itself, for those who time it."""
         import torch
 
-        return getattr(torch.nn.functional, name)(*args, **kwargs)
-
-    return call
+        return getattr(torch.nn.functional, self.name)

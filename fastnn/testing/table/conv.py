@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn import kernels
 from fastnn.kernels.conv import WINOGRAD_SIZES
-from fastnn.testing.table.base import F32, Array, Benchmark, Call, Kernel, Refused, Shaped, draw, normal, torch_function
+from fastnn.testing.table.base import F32, Array, Benchmark, Call, Kernel, Refused, Shaped, TorchFunction, draw, normal
 
 
 def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
@@ -82,7 +82,7 @@ def _conv2d_backward_refused() -> Iterator[Refused]:
 
 
 def _torch_conv2d(*args: Any, activation: str | None = None, **options: Any) -> Any:
-    y = torch_function("conv2d")(*args, **options)
+    y = TorchFunction("conv2d")(*args, **options)
     return y if activation is None else y.relu()
 
 
@@ -132,7 +132,7 @@ ROWS = (
            algorithms=("auto", "direct", "winograd"), only_on_cpu=("winograd",), takes=_conv2d_takes,
            benchmarks=(_conv2d_benchmark("64 x 1 x 28 x 28, 32 filters 5 x 5", 1, 28, 32, 5, 2),
                        _conv2d_benchmark("64 x 32 x 14 x 14, 64 filters 5 x 5", 32, 14, 64, 5, 2))),
-    Kernel("conv_transpose2d", _conv_transpose2d_samples, torch=torch_function("conv_transpose2d"), inputs=(0, 1, 2),
+    Kernel("conv_transpose2d", _conv_transpose2d_samples, torch=TorchFunction("conv_transpose2d"), inputs=(0, 1, 2),
            refused=_conv_transpose2d_refused,
            backward=lambda call, y, grad: Call((grad, *call.args[:2]), call.kwargs),
            benchmarks=(Benchmark(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastnn.testing.table.base import F32, Benchmark, Call, Kernel, Refused, draw, normal, torch_function
+from fastnn.testing.table.base import F32, Benchmark, Call, Kernel, Refused, TorchFunction, draw, normal
 
 
 def _linear_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
@@ -23,7 +23,7 @@ def _linear_refused() -> Iterator[Refused]:
 
 
 ROWS = (
-    Kernel("linear", _linear_samples, torch=torch_function("linear"), inputs=(0, 1, 2), refused=_linear_refused,
+    Kernel("linear", _linear_samples, torch=TorchFunction("linear"), inputs=(0, 1, 2), refused=_linear_refused,
            backward=lambda call, y, grad: Call((grad, *call.args[:2]), call.kwargs),
            benchmarks=(Benchmark(
                "64 x 3136 by 128 x 3136", lambda n: Call((normal(n, 3136, dtype=F32), normal(128, 3136, dtype=F32))),

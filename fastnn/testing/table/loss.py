@@ -15,9 +15,9 @@ from fastnn.testing.table.base import (
     Kernel,
     Options,
     Refused,
+    TorchFunction,
     draw,
     normal,
-    torch_function,
     two_arrays_benchmark,
     two_arrays_samples,
 )
@@ -48,7 +48,7 @@ def _loss_gradient(call: Call, loss: Any, grad: Array) -> Call:
 
 
 def _torch_hinge_loss(x: Any, labels: Any, margin: float = 1.0, reduction: str = "mean") -> Any:
-    return x.shape[1] * torch_function("multi_margin_loss")(x, labels, margin=margin, reduction=reduction)
+    return x.shape[1] * TorchFunction("multi_margin_loss")(x, labels, margin=margin, reduction=reduction)
 
 
 _scores_benchmark = Benchmark(
@@ -70,11 +70,11 @@ def _mse_loss_refused() -> Iterator[Refused]:
 
 ROWS = (
     Kernel("cross_entropy", _scores_samples({}, {"label_smoothing": 0.1, "reduction": "sum"}, {"reduction": "none"}),
-           torch=torch_function("cross_entropy"), inputs=(0,), refused=_scores_refused, backward=_loss_gradient,
+           torch=TorchFunction("cross_entropy"), inputs=(0,), refused=_scores_refused, backward=_loss_gradient,
            has_out=False, benchmarks=(_scores_benchmark,)),
     Kernel("hinge_loss", _scores_samples({}, {"margin": 0.5, "reduction": "sum"}, {"reduction": "none"}),
            torch=_torch_hinge_loss, inputs=(0,), refused=_scores_refused, backward=_loss_gradient, has_out=False,
            benchmarks=(_scores_benchmark,)),
-    Kernel("mse_loss", _mse_loss_samples, torch=torch_function("mse_loss"), inputs=(0,), refused=_mse_loss_refused,
+    Kernel("mse_loss", _mse_loss_samples, torch=TorchFunction("mse_loss"), inputs=(0,), refused=_mse_loss_refused,
            backward=_loss_gradient, has_out=False, benchmarks=(two_arrays_benchmark,)),
 )

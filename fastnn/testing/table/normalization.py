@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.testing.table.base import F32, Array, Benchmark, Call, Kernel, Options, Refused, normal, torch_function
+from fastnn.testing.table.base import F32, Array, Benchmark, Call, Kernel, Options, Refused, TorchFunction, normal
 
 
 def _batch_norm_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
@@ -67,7 +67,7 @@ def _batch_norm_backward_refused() -> Iterator[Refused]:
 
 def _torch_batch_norm(*args: Any, return_stats: bool, training: bool, activation: str | None = None,
                       **options: Any) -> Any:
-    y = torch_function("batch_norm")(*args, training=training or args[1] is None, **options)
+    y = TorchFunction("batch_norm")(*args, training=training or args[1] is None, **options)
     return y if activation is None else y.relu()
 
 

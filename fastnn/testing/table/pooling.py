@@ -16,10 +16,10 @@ from fastnn.testing.table.base import (
     Kernel,
     Refused,
     Shaped,
+    TorchFunction,
     distinct,
     draw,
     normal,
-    torch_function,
 )
 
 
@@ -118,14 +118,14 @@ def _adaptive_avg_pool2d_refused() -> Iterator[Refused]:
 
 
 ROWS = (
-    Kernel("max_pool2d", _max_pool2d_samples, torch=torch_function("max_pool2d"), inputs=(0,),
+    Kernel("max_pool2d", _max_pool2d_samples, torch=TorchFunction("max_pool2d"), inputs=(0,),
            refused=_max_pool2d_refused, backward=_max_pool2d_gradient, refused_by_backward=_max_pool2d_backward_refused,
            benchmarks=(_pool_benchmark(32, 28, 2), _pool_benchmark(64, 14, 2))),
-    Kernel("avg_pool2d", _avg_pool2d_samples, torch=torch_function("avg_pool2d"), inputs=(0,),
+    Kernel("avg_pool2d", _avg_pool2d_samples, torch=TorchFunction("avg_pool2d"), inputs=(0,),
            refused=_avg_pool2d_refused,
            backward=lambda call, y, grad: Call((grad, call.args[0].shape, call.args[1]), call.kwargs),
            benchmarks=(_pool_benchmark(32, 28, 2),)),
-    Kernel("adaptive_avg_pool2d", _adaptive_avg_pool2d_samples, torch=torch_function("adaptive_avg_pool2d"),
+    Kernel("adaptive_avg_pool2d", _adaptive_avg_pool2d_samples, torch=TorchFunction("adaptive_avg_pool2d"),
            inputs=(0,), refused=_adaptive_avg_pool2d_refused,
            backward=lambda call, y, grad: Call((grad, call.args[0].shape)),
            benchmarks=(_pool_benchmark(64, 14, 1),)),
