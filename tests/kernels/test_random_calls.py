@@ -25,6 +25,7 @@ import pytest
 from fastnn import kernels
 from fastnn.testing import KERNELS, Call, Kernel
 from fastnn.testing.compare import TOLERANCES
+from fastnn.testing.table import as_tuple
 
 Array = np.ndarray
 Judge = Callable[[Call, Any], list[tuple[Any, Any]]]
@@ -443,7 +444,7 @@ def draw_pool(draw: Draw, of_max: bool, backward: bool = False) -> None:
 def judge_max_pool2d(call: Call, eps: Any) -> list[Truth]:
     options = {name: value for name, value in call.kwargs.items() if name != "out"}
     result = reference("max_pool2d", Call(call.args, options))
-    parts = result if isinstance(result, tuple) else (result,)
+    parts = as_tuple(result)
     if len(parts) == 2 and np.isnan(parts[0]).any():    # torch takes the last NaN, the contract says the first
         parts = KERNELS["max_pool2d"](Call(call.args, options), target="naive")
     return [(part, 0.0) for part in parts]
@@ -1143,10 +1144,10 @@ def check_call(name: str, draw: Draw) -> str | None:
         with np.errstate(all="ignore"):
             naive = row(Call(exact.args, {k: v for k, v in exact.kwargs.items() if k != "out"}), target="naive")
         truths = [(truth, 10 * TOLERANCES[finfo.dtype] * np.abs(truth).max(initial=0.0) if truth is not None else 0.0)
-                  for truth in (naive if isinstance(naive, tuple) else (naive,))]
+                  for truth in as_tuple(naive)]
     if refused is not None:
         return None if differs(name, exact) else f"refused ({refused}), but the reference accepts it"
-    if out is not None and (result[0] if isinstance(result, tuple) else result) is not out:
+    if out is not None and as_tuple(result)[0] is not out:
         return "the result is not out"
     results = [*(result if isinstance(result, tuple) else () if row.writes and name != "batch_norm" else (result,)),
                *(call.args[i] for i in row.writes if i < len(call.args) and
