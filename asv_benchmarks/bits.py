@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-import fastnn
 from fastnn.testing import KERNELS
 
 TARGETS = ("naive", "cpu", *(("cuda",) if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else ()))
@@ -33,19 +32,11 @@ def hashes() -> Iterator[tuple[str, str]]:
                     algorithm = call.kwargs.get("algorithm")
                     if target == "naive" and algorithm not in (None, *kernel.algorithms[:1]):
                         continue
-                    yield (f"{name} {target} {dtype} {number} {algorithm or ''}".strip(),
-                           hashed(run(kernel, call, target)))
+                    with np.errstate(all="ignore"):
+                        results = kernel.run(call, target)
+                    yield f"{name} {target} {dtype} {number} {algorithm or ''}".strip(), hashed(results)
         for benchmark in kernel.benchmarks:             # of a size at which all blocks are whole
-            yield f"{name} cpu {benchmark.label}", hashed(run(kernel, benchmark.call(1), "cpu"))
-
-
-def run(kernel: Any, call: Any, target: str) -> tuple[Any, ...]:
-    """Return the results of a call, and its arguments, some of which it may have written; on the host."""
-    call = call.map(fastnn.to_device) if target == "cuda" else call.copy()
-    with np.errstate(all="ignore"):
-        result = kernel(call, target=None if target == "cuda" else target)
-    return tuple(array if array is None else fastnn.to_host(array)
-                 for array in (*(result if isinstance(result, tuple) else (result,)), *call.arrays()))
+            yield f"{name} cpu {benchmark.label}", hashed(kernel.run(benchmark.call(1)))
 
 
 def hashed(results: tuple[Any, ...]) -> str:

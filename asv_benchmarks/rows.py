@@ -17,7 +17,9 @@ import numpy as np
 
 import fastnn
 from fastnn import models, nn, optim
-from fastnn.testing import KERNELS
+from fastnn.testing import KERNELS, Call
+from fastnn.testing.table import as_tuple
+from fastnn.testing.table.base import TorchFunction
 
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimizer"
@@ -170,6 +172,22 @@ def _tensors(*arrays: Any) -> list[Any]:
     return [None if array is None else as_tensor(array) for array in arrays]
 
 
+def _ours(name: str, call: Call) -> Callable[[], Any]:
+    return functools.partial(getattr(fastnn, name), *call.args, **call.kwargs)
+
+
+def _theirs(function: Callable[..., Any], call: Call) -> Callable[[], Any]:
+    """The same by PyTorch's function, on the host."""
+    call = call.map(lambda array: _tensors(array)[0])
+    return functools.partial(function, *call.args, **call.kwargs)
+
+
+def _gradient(name: str, call: Call, target: str | None = None) -> Call:
+    """Return the call of a kernel's gradient, as the table makes it of one of the kernel."""
+    result = KERNELS[name](call, target=target)
+    return KERNELS[name].backward(call, result, _normal(*np.shape(as_tuple(result)[0]), seed=1))
+
+
 # --- convolution -------------------------------------------------------------------------------------------------
 
 # (N, C, H = W, F, kernel, stride, padding, groups)
@@ -206,12 +224,12 @@ def _conv(backward: bool, n: int, c: int, size: int, f: int, k: int, stride: int
         if torch is not None:
             peers[TORCH] = functools.partial(torch.nn.functional.conv2d, *_tensors(x, weight, bias), **options)
         return Case(lambda: fastnn.conv2d(x, weight, bias, **options), peers, flops, moved)
-    grad, peers = _normal(n, f, out, out, seed=1), {}
+    call, peers = _gradient("conv2d", Call((x, weight), options)), {}
     if torch is not None:
         peers[TORCH] = functools.partial(
-            aten.convolution_backward.default, *_tensors(grad, x, weight), [f], [stride] * 2, [padding] * 2, [1, 1],
+            aten.convolution_backward.default, *_tensors(*call.args), [f], [stride] * 2, [padding] * 2, [1, 1],
             False, [0, 0], groups, [True] * 3)
-    return Case(lambda: fastnn.conv2d_backward(grad, x, weight, **options), peers, 2 * flops, 2 * moved)
+    return Case(_ours("conv2d_backward", call), peers, 2 * flops, 2 * moved)
 
 
 # --- memory-bound kernels ----------------------------------------------------------------------------------------
@@ -256,22 +274,11 @@ POOLS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 def _pool(name: str, shape: tuple[int, ...], backward: bool) -> Case:
     (kind, window), x, peers = POOLS[name], _normal(*shape), {}
-    options = dict(zip(("stride", "padding"), window[1:]))
-    if kind == "max":
-        y, indices = fastnn.max_pool2d(x, window[0], **options, return_indices=True)
-        ours = [lambda: fastnn.max_pool2d(x, window[0], **options, return_indices=True),
-                lambda: fastnn.max_pool2d_backward(grad, indices, shape)]
-        moved = 4.0 * (x.size + 3 * y.size)            # indices are int64
-    elif kind == "avg":
-        y = fastnn.avg_pool2d(x, window[0], **options)
-        ours = [lambda: fastnn.avg_pool2d(x, window[0], **options),
-                lambda: fastnn.avg_pool2d_backward(grad, shape, window[0], **options)]
-        moved = 4.0 * (x.size + y.size)
-    else:
-        y = fastnn.adaptive_avg_pool2d(x, 1)
-        ours = [lambda: fastnn.adaptive_avg_pool2d(x, 1), lambda: fastnn.adaptive_avg_pool2d_backward(grad, shape)]
-        moved = 4.0 * x.size
-    grad = _normal(*y.shape, seed=1)
+    kernel, options = name.split()[0], dict(zip(("stride", "padding"), window[1:]))
+    call = Call((x, window[0] if window else 1), {**options, "return_indices": True} if kind == "max" else options)
+    gradient = _gradient(kernel, call)
+    grad = gradient.args[0]
+    moved = 4.0 * (x.size + {"max": 3, "avg": 1, "adaptive": 0}[kind] * grad.size)       # indices are int64
     if torch is not None:
         functions, (tx, tg) = torch._C._nn, _tensors(x, grad)
         at = [[size] * 2 for size in window]
@@ -290,20 +297,20 @@ def _pool(name: str, shape: tuple[int, ...], backward: bool) -> Case:
                  {TORCH: forward, WARM: _warm(out, forward(), *arguments)})
         if backward and kind != "adaptive":
             peers[WARM] = _warm(op.grad_input, op.default(*back), *back)
-    return Case(ours[backward], peers, bytes=moved)
+    return Case(_ours(f"{kernel}_backward", gradient) if backward else _ours(kernel, call), peers, bytes=moved)
 
 
-# PyTorch's operation with given outputs, its arguments after x, its backward operation, the arguments of that after the
-# gradient and what it is computed from, which comes last.
-ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...], str, tuple[Any, ...], str]] = {
-    "relu": ("clamp_min", (0,), "threshold_backward", (0,), "y"),
-    "leaky_relu": ("leaky_relu", (0.01,), "leaky_relu_backward", (0.01, False), "x"),
-    "sigmoid": ("sigmoid", (), "sigmoid_backward", (), "y"),
-    "tanh": ("tanh", (), "tanh_backward", (), "y"),
-    "gelu": ("gelu", (), "gelu_backward", (), "x"),
-    "gelu by tanh": ("gelu", (), "gelu_backward", (), "x"),
-    "softmax": ("_softmax", (-1, False), "_softmax_backward_data", (-1, "float32"), "y"),
-    "log_softmax": ("_log_softmax", (-1, False), "_log_softmax_backward_data", (-1, "float32"), "y"),
+# PyTorch's operation with given outputs, its arguments after x, its backward operation, and the arguments of that after
+# those of ours.
+ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...], str, tuple[Any, ...]]] = {
+    "relu": ("clamp_min", (0,), "threshold_backward", (0,)),
+    "leaky_relu": ("leaky_relu", (0.01,), "leaky_relu_backward", (0.01, False)),
+    "sigmoid": ("sigmoid", (), "sigmoid_backward", ()),
+    "tanh": ("tanh", (), "tanh_backward", ()),
+    "gelu": ("gelu", (), "gelu_backward", ()),
+    "gelu by tanh": ("gelu", (), "gelu_backward", ()),
+    "softmax": ("_softmax", (-1, False), "_softmax_backward_data", (-1, "float32")),
+    "log_softmax": ("_log_softmax", (-1, False), "_log_softmax_backward_data", (-1, "float32")),
 }
 
 
@@ -311,24 +318,23 @@ def _activation(name: str, shape: tuple[int, ...], backward: bool) -> Case:
     rows = (shape[0] * shape[1], -1) if "softmax" in name else shape       # softmax: along whole images
     x, kernel = _normal(*shape).reshape(rows), name.split()[0]
     options = {"approximate": "tanh"} if name == "gelu by tanh" else {}
-    forward_op, after_x, backward_op, after_value, of = ACTIVATIONS[name]
-    forward, peers = getattr(fastnn, kernel), {}
+    forward_op, after_x, backward_op, after_ours = ACTIVATIONS[name]
+    call, peers = Call((x,), options), {}
     if not backward:
         if torch is not None:
             function = getattr(torch, kernel, None) or getattr(torch._C._nn, kernel)
             tx, dim = torch.from_numpy(x), after_x[:1] if "softmax" in name else ()
             peers = {TORCH: lambda: function(tx, *dim, **options),
                      WARM: _warm(getattr(aten, forward_op).out, function(tx, *dim, **options), tx, *after_x, **options)}
-        return Case(lambda: forward(x, **options), peers, bytes=8.0 * x.size)
-    gradient = getattr(fastnn, f"{kernel}_backward")
-    grad, value = _normal(*shape, seed=1).reshape(rows), x if of == "x" else forward(x, **options)
+        return Case(_ours(kernel, call), peers, bytes=8.0 * x.size)
+    gradient = _gradient(kernel, call)
     if torch is not None:
         op = getattr(aten, backward_op)
-        args = (*_tensors(grad, value), *(torch.float32 if a == "float32" else a for a in after_value))
+        args = (*_tensors(*gradient.args), *(torch.float32 if a == "float32" else a for a in after_ours))
         warm = op.grad_input if "grad_input" in op.overloads() else op.out
         peers = {TORCH: lambda: op.default(*args, **options),
                  WARM: _warm(warm, op.default(*args, **options), *args, **options)}
-    return Case(lambda: gradient(grad, value, **options), peers, bytes=12.0 * x.size)
+    return Case(_ours(f"{kernel}_backward", gradient), peers, bytes=12.0 * x.size)
 
 
 def _warm(overload: Any, results: Any, *args: Any, **options: Any) -> Callable[[], Any]:
@@ -489,76 +495,49 @@ def _tiny() -> dict[str, Case]:
     """Every public kernel on an image of 1 x 1 x 8 x 8, and torch's function where it has one of the kind."""
     x, grad, w, b = _normal(1, 1, 8, 8), _normal(1, 1, 8, 8, seed=1), _normal(1, 1, 3, 3), _normal(1)
     mean, var, one = np.zeros(1, F32), np.ones(1, F32), np.ones(1, F32)
-    rows, labels = _normal(8, 8), np.arange(8)
-    stats = np.zeros(1), np.ones(1)
-    y, indices = np.ascontiguousarray(x[..., ::2, ::2]), np.arange(64).reshape(x.shape)[..., ::2, ::2].copy()
-    mask = np.ones(x.shape, np.uint8)
-    states = [np.ones(64, F32) for _ in range(4)]
-    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
-        ("conv2d", (x, w, b), {"padding": 1}),
-        ("conv2d_backward", (grad, x, w), {"padding": 1}),
-        ("conv_transpose2d", (x, w, b), {"padding": 1}),
-        ("conv_transpose2d_backward", (grad, x, w), {"padding": 1}),
-        ("max_pool2d", (x, 2), {}),
-        ("max_pool2d_backward", (y, indices, x.shape), {}),
-        ("avg_pool2d", (x, 2), {}),
-        ("avg_pool2d_backward", (y, x.shape, 2), {}),
-        ("adaptive_avg_pool2d", (x, 4), {}),
-        ("adaptive_avg_pool2d_backward", (y, x.shape), {}),
-        ("batch_norm training", (x, mean, var, one, b), {"training": True}),
-        ("batch_norm inference", (x, mean.copy(), var.copy(), one, b), {}),
-        ("batch_norm_backward", (grad, x, one, *stats), {}),
-        ("pairwise_l2", (rows, rows), {}),
-        ("knn", (rows, rows, 3), {}),
-        ("linear", (rows, rows, rows[0].copy()), {}),
-        ("linear_backward", (rows, rows, rows), {}),
-        *((name, (x,), {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "softmax",
-                                              "log_softmax")),
-        *((f"{name}_backward", (grad, x), {}) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu",
-                                                                 "softmax", "log_softmax")),
-        ("add", (x, grad), {}),
-        ("add_relu", (x, grad), {}),
-        ("dropout", (x, mask, 0.5), {}),
-        ("dropout_backward", (grad, mask, 0.5), {}),
-        ("cross_entropy", (rows, labels), {}),
-        ("cross_entropy_backward", (1.0, rows, labels), {}),
-        ("hinge_loss", (rows, labels), {}),
-        ("hinge_loss_backward", (1.0, rows, labels), {}),
-        ("mse_loss", (x, grad), {}),
-        ("mse_loss_backward", (1.0, x, grad), {}),
-        ("sgd_update", tuple(states[:3]), {"lr": 1e-3, "momentum": 0.9}),
-        ("rmsprop_update", tuple(states[:3]), {"lr": 1e-3}),
-        ("adam_update", tuple(states), {"lr": 1e-3, "step": 1}),
-    ]
-    assert {name.split()[0] for name, *_ in calls} == set(KERNELS), "a public kernel is missing here, or one too many"
-    peers: dict[str, Callable[[], Any]] = {}
+    rows, labels, states = _normal(8, 8), np.arange(8), [np.ones(64, F32) for _ in range(4)]
+    forward = {
+        "conv2d": Call((x, w, b), {"padding": 1}),
+        "conv_transpose2d": Call((x, w, b), {"padding": 1}),
+        "max_pool2d": Call((x, 2)),
+        "avg_pool2d": Call((x, 2)),
+        "adaptive_avg_pool2d": Call((x, 4)),
+        "batch_norm training": Call((x, mean, var, one, b), {"training": True}),
+        "batch_norm inference": Call((x, mean.copy(), var.copy(), one, b)),
+        "batch_norm_backward": Call((grad, x, one, np.zeros(1), np.ones(1))),
+        "pairwise_l2": Call((rows, rows)),
+        "knn": Call((rows, rows, 3)),
+        "linear": Call((rows, rows, rows[0].copy())),
+        **dict.fromkeys(("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "softmax", "log_softmax"), Call((x,))),
+        **dict.fromkeys(("add", "add_relu"), Call((x, grad))),
+        "dropout": Call((x, np.ones(x.shape, np.uint8), 0.5)),
+        **dict.fromkeys(("cross_entropy", "hinge_loss"), Call((rows, labels))),
+        "mse_loss": Call((x, grad)),
+        "sgd_update": Call(tuple(states[:3]), {"lr": 1e-3, "momentum": 0.9}),
+        "rmsprop_update": Call(tuple(states[:3]), {"lr": 1e-3}),
+        "adam_update": Call(tuple(states), {"lr": 1e-3, "step": 1}),
+    }
+    calls = {}
+    for name, call in forward.items():
+        calls[name] = call
+        if name in KERNELS and KERNELS[name].backward:
+            calls[f"{name}_backward"] = _gradient(name, call, "naive")          # which compiles nothing
+    assert {name.split()[0] for name in calls} == set(KERNELS), "a public kernel is missing here, or one too many"
+    peers: dict[str, Callable[..., Any]] = {}
     if torch is not None:
         f = torch.nn.functional
-        tx, tg, tw, tb, tm, tv, t1, trows, trow = _tensors(
-            x, grad, w, b, mean.copy(), var.copy(), one, rows, rows[0].copy())
-        tl, t0 = torch.from_numpy(labels), torch.zeros(1)
         peers = {
-            "conv2d": lambda: f.conv2d(tx, tw, tb, padding=1),
-            "conv2d_backward": lambda: aten.convolution_backward.default(
-                tg, tx, tw, [1], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True] * 3),
-            "conv_transpose2d": lambda: f.conv_transpose2d(tx, tw, tb, padding=1),
-            "batch_norm training": lambda: f.batch_norm(tx, tm, tv, t1, tb, True),
-            "batch_norm inference": lambda: f.batch_norm(tx, t0, t1, t1, tb),
-            "max_pool2d": lambda: f.max_pool2d(tx, 2),
-            "avg_pool2d": lambda: f.avg_pool2d(tx, 2),
-            "adaptive_avg_pool2d": lambda: f.adaptive_avg_pool2d(tx, 4),
-            "pairwise_l2": lambda: torch.cdist(trows, trows),
-            "linear": lambda: f.linear(trows, trows, trow),
-            **{name: functools.partial(getattr(f, name), tx) for name in ("relu", "leaky_relu", "gelu")},
-            **{name: functools.partial(getattr(torch, name), tx) for name in ("sigmoid", "tanh")},
-            **{name: functools.partial(getattr(torch, name), tx, -1) for name in ("softmax", "log_softmax")},
-            "relu_backward": lambda: aten.threshold_backward.default(tg, tx, 0),
-            "sigmoid_backward": lambda: aten.sigmoid_backward.default(tg, tx),
-            "tanh_backward": lambda: aten.tanh_backward.default(tg, tx),
-            "gelu_backward": lambda: aten.gelu_backward.default(tg, tx),
-            "add": lambda: tx + tg,
-            "cross_entropy": lambda: f.cross_entropy(trows, tl),
-            "mse_loss": lambda: f.mse_loss(tx, tg),
+            **{name: row.torch.found() for name, row in KERNELS.items() if isinstance(row.torch, TorchFunction)},
+            "conv2d": f.conv2d,
+            "conv2d_backward": lambda *tensors, padding: aten.convolution_backward.default(
+                *tensors, [1], [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [True] * 3),
+            "batch_norm training": f.batch_norm,
+            "batch_norm inference": f.batch_norm,
+            "pairwise_l2": torch.cdist,
+            **{name: getattr(torch, name) for name in ("sigmoid", "tanh", "add")},
+            **{name: functools.partial(getattr(torch, name), dim=-1) for name in ("softmax", "log_softmax")},
+            "relu_backward": lambda *tensors: aten.threshold_backward.default(*tensors, 0),
+            **{name: getattr(aten, name).default for name in ("sigmoid_backward", "tanh_backward", "gelu_backward")},
         }
-    return {name: Case(functools.partial(getattr(fastnn, name.split()[0]), *args, **options),
-                       {TORCH: peers[name]} if name in peers else {}) for name, args, options in calls}
+    return {name: Case(_ours(name.split()[0], call), {TORCH: _theirs(peers[name], call)} if name in peers else {})
+            for name, call in calls.items()}

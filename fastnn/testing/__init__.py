@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from fastnn.testing.compare import GRADIENT_TOLERANCES, TOLERANCES, assert_close, assert_same_neighbors
+from fastnn.testing.compare import (
+    GRADIENT_TOLERANCES,
+    TOLERANCES,
+    assert_close,
+    assert_same_bits,
+    assert_same_neighbors,
+)
 from fastnn.testing.gradients import GradientCheck, check_gradients, numeric_gradient, relative_error
 from fastnn.testing.table import KERNELS, Benchmark, Call, Kernel, Refused
 
@@ -16,6 +22,7 @@ __all__ = [
     "Kernel",
     "Refused",
     "assert_close",
+    "assert_same_bits",
     "assert_same_neighbors",
     "check_gradients",
     "numeric_gradient",

@@ -10,13 +10,13 @@ import pytest
 
 import fastnn
 from fastnn import _device, kernels
-from fastnn.testing import KERNELS, Call, Kernel, assert_close
+from fastnn.testing import KERNELS, Call, Kernel, assert_close, assert_same_bits
+from fastnn.testing.table import CASES, as_tuple
 
 # The simulator's threads know nothing of numpy.errstate.
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
-ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
-CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
+ROWS = list(KERNELS.values())
 MOST = 1500 if _device.SIMULATED else 1 << 30     # numbers in the arguments of a call
 
 
@@ -25,59 +25,33 @@ def samples(row: Kernel, dtype: np.dtype) -> Iterator[Call]:
     return (call for call in row.calls(dtype, "cuda") if sum(array.size for array in call.arrays()) <= MOST)
 
 
-def run(row: Kernel, call: Call, **options: Any) -> tuple:
-    return row.results(call.copy(), **options)
-
-
-def on_device(row: Kernel, call: Call, **options: Any) -> tuple:
-    """The same on the GPU, all copied to the host."""
-    found = row.results(call.copy().map(fastnn.to_device), **options)
-    assert all(array is None or _device.is_device(array) for array in found)
-    return tuple([None if array is None else fastnn.to_host(array) for array in found])
-
-
-def assert_same_bits(actual: tuple, expected: tuple) -> None:
-    for a, e in zip(actual, expected, strict=True):
-        assert (a is None) == (e is None)
-        if a is not None:
-            assert a.tobytes() == e.tobytes()
-
-
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_cuda_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
     """float64 to rounding; float32 within its bound of the float64 truth; the same bits each time."""
     for call in samples(row, dtype):
-        truth = run(row, call.astype(np.float64) if dtype == np.float32 else call, target="naive")
-        found = on_device(row, call)
-        assert_close(found, truth, dtype=dtype if dtype.kind == "f" else None, factor=row.factor,
-                     gradient=row.name.endswith("_backward"), what=f"{row.name}{call.kwargs}")
+        found, truth = row.run(call, "cuda"), row.run(call.astype(np.float64), "naive")
+        row.assert_close(found, truth, dtype=dtype, what=call.kwargs)
         for ours, naive in zip(found, truth):
             assert ours is None or dtype != np.float64 or ours.dtype == np.asarray(naive).dtype
         if not _device.SIMULATED:
             for _ in range(3):
-                assert_same_bits(on_device(row, call), found)
+                assert_same_bits(row.run(call, "cuda"), found)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_inf_travel_as_in_naive(row: Kernel, value: float) -> None:
     for call in samples(row, np.dtype(np.float32)):
         if _device.SIMULATED and sum(array.size for array in call.arrays()) > 200:
             continue
-        for position, array in enumerate(call.args):
-            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
-                continue
-            if position in row.writes or (row.given is not None and position not in row.given):
-                continue
-            planted = call.copy()
-            planted.args[position].flat[array.size // 2] = value
+        for position, planted in row.planted(call, value):
             with np.errstate(all="ignore"):
-                naive, found = run(row, planted, target="naive"), on_device(row, planted)
+                naive, found = row.run(planted, "naive"), row.run(planted, "cuda")
             assert_close(found, naive, dtype=np.float32, factor=10 * row.factor, gradient=True,
                          what=f"{row.name}{call.kwargs} with {value} in argument {position}")
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_arrays_on_both_sides_are_refused(row: Kernel) -> None:
     """Nothing moves by itself, and a target moves nothing."""
     call = next(samples(row, row.dtypes[-1]))
@@ -93,24 +67,23 @@ def test_arrays_on_both_sides_are_refused(row: Kernel) -> None:
     with pytest.raises(TypeError, match=r"target 'cuda': expected arrays on a GPU, got NumPy arrays"):
         row(call.copy(), target="cuda")
     with fastnn.use_target("cuda"):
-        row(placed)
+        assert all(array is None or _device.is_device(array) for array in row.results(placed))
 
 
-@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].has_out])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.has_out], ids=str)
 def test_out(row: Kernel) -> None:
     call = next(samples(row, row.dtypes[0]))
-    expected = on_device(row, call)[0]
+    expected = row.run(call, "cuda")[0]
     for strided in (False, True):
         wide = fastnn.to_device(np.full((*expected.shape, 2), 7, expected.dtype))
         out = wide[..., 0] if strided else fastnn.to_device(np.full_like(expected, 7))
-        result = row(call.copy().map(fastnn.to_device), out=out)
-        assert (result[0] if isinstance(result, tuple) else result) is out
-        assert fastnn.to_host(out).tobytes() == expected.tobytes()
+        assert as_tuple(row(call.copy().map(fastnn.to_device), out=out))[0] is out
+        assert_same_bits(fastnn.to_host(out), expected)
     with pytest.raises(ValueError, match="out: expected shape"):
         row(call.copy().map(fastnn.to_device), out=fastnn.to_device(np.empty((1, 2, 3, 4, 5), expected.dtype)))
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_refused_inputs(row: Kernel) -> None:
     """The sentences are those of the host, but for values: looking at them would wait for the GPU."""
     for refused in row.refused():
@@ -162,14 +135,12 @@ def test_torch_tensors_come_back_as_tensors_on_their_stream() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].benchmarks])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.benchmarks], ids=str)
 def test_large_calls_agree_with_the_cpu_in_float64(row: Kernel) -> None:
     for benchmark in row.benchmarks:
         call = benchmark.call(benchmark.n)
-        truth = run(row, call.astype(np.float64))
-        found = on_device(row, call)
+        truth, found = row.run(call.astype(np.float64)), row.run(call, "cuda")
         if row.name == "knn":
             np.testing.assert_allclose(found[0], truth[0], rtol=1e-5)
             continue
-        assert_close(found, truth, dtype=np.float32, factor=10 * row.factor,
-                     gradient=row.name.endswith("_backward"), what=f"{row.name}: {benchmark.label}")
+        row.assert_close(found, truth, dtype=np.dtype(np.float32), factor=10, what=f": {benchmark.label}")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn
 from fastnn.testing import KERNELS, Call, Kernel, assert_close
+from fastnn.testing.table import as_tuple
 
 Make = Callable[..., Call]
 
@@ -77,18 +77,9 @@ def test_every_kernel_is_walked() -> None:
 
 def result_or_refusal(row: Kernel, call: Call, target: str) -> Any:
     try:
-        return on_host(row, call, target)
+        return row.run(call, target)
     except ValueError as error:
         return str(error)
-
-
-def on_host(row: Kernel, call: Call, target: str) -> Any:
-    if target != "cuda":
-        return row(call.copy(), target=target)
-    found = row(call.copy().map(fastnn.to_device))
-    if isinstance(found, tuple):
-        return tuple([None if array is None else fastnn.to_host(array) for array in found])
-    return None if found is None else fastnn.to_host(found)
 
 
 @pytest.mark.parametrize(("name", "sizes", "make"), CALLS, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(CALLS)])
@@ -109,16 +100,16 @@ def test_each_dimension(name: str, sizes: dict[str, int], make: Make, size: int,
             assert size == 0 or name == "batch_norm", f"{what}: {found}"
             if backward is not None:
                 result = row(make(**sizes), target="naive")
-                grad = np.asarray(result[0] if isinstance(result, tuple) else result)
+                grad = np.asarray(as_tuple(result)[0])
                 with pytest.raises(ValueError, match=": expected"):
                     backward(row.backward(call, result, grad))
             continue
         assert_close(found, naive, what=what)
         if backward is None:
             continue
-        y = found[0] if isinstance(found, tuple) else found
-        gradient = row.backward(call, found, np.asarray(np.random.default_rng(1).standard_normal(np.shape(y))))
-        naive, found = (on_host(backward, gradient, which) for which in ("naive", target))
+        gradient = row.backward(call, row(call.copy(), target="naive"),
+                                np.asarray(np.random.default_rng(1).standard_normal(np.shape(found[0]))))
+        naive, found = (backward.run(gradient, which) for which in ("naive", target))
         assert_close(found, naive, gradient=True, what=f"gradient of {what}")
-        for i, grad in zip(row.inputs, found if isinstance(found, tuple) else (found,)):
+        for i, grad in zip(row.inputs, found):
             assert grad.shape == call.args[i].shape, what

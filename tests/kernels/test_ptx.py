@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.testing import KERNELS, Kernel, ptx
+from fastnn.testing import Kernel, ptx
+from fastnn.testing.table import CASES
 
 pytestmark = pytest.mark.ptx
 
-CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
 _LOCAL = 16                                     # bytes: less than any tile of sums, and so none of them
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_ptx(row: Kernel, dtype: np.dtype, request: pytest.FixtureRequest) -> None:
     major, minor = map(int, request.config.getoption("--capability").split("."))
     with ptx.compiling((major, minor)) as compiled, np.errstate(all="ignore"):

@@ -12,23 +12,10 @@ import fastnn
 from fastnn import kernels
 from fastnn.kernels._cpu import launch
 from fastnn.kernels._door import door
-from fastnn.testing import KERNELS, Call, Kernel, assert_close, numeric_gradient
+from fastnn.testing import KERNELS, Call, Kernel, assert_close, assert_same_bits, numeric_gradient
+from fastnn.testing.table import CASES, as_tuple
 
-ROWS = [pytest.param(row, id=name) for name, row in KERNELS.items()]
-CASES = [pytest.param(row, dtype, id=f"{name}-{dtype}") for name, row in KERNELS.items() for dtype in row.dtypes]
-FLOATS = [pytest.param(row, dtype, id=f"{name}-{dtype}")
-          for name, row in KERNELS.items() for dtype in row.dtypes if dtype.kind == "f"]
-
-
-def run(row: Kernel, call: Call, **options: object) -> tuple:
-    return row.results(call.copy(), **options)
-
-
-def assert_same_bits(actual: tuple, expected: tuple) -> None:
-    for a, e in zip(actual, expected, strict=True):
-        assert (a is None) == (e is None)
-        if a is not None:
-            assert np.asarray(a).tobytes() == np.asarray(e).tobytes()
+ROWS = list(KERNELS.values())
 
 
 def test_every_public_kernel_is_in_the_table() -> None:
@@ -44,25 +31,23 @@ def test_every_public_kernel_passes_the_door_where_it_is_defined() -> None:
         assert getattr(sys.modules[kernel.__module__], name) is kernel
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_cpu_agrees_with_naive(row: Kernel, dtype: np.dtype) -> None:
     """float64 to rounding; float32 within its bound of the float64 truth."""
     for call in row.calls(dtype):
-        truth = run(row, call.astype(np.float64) if dtype == np.float32 else call, target="naive")
-        assert_close(run(row, call, target="cpu"), truth, dtype=dtype, factor=row.factor,
-                     gradient=row.name.endswith("_backward"), what=f"{row.name}{call.kwargs}") \
-            if dtype.kind == "f" else assert_close(run(row, call, target="cpu"), truth)
+        row.assert_close(row.run(call), row.run(call.astype(np.float64), "naive"), dtype=dtype, what=call.kwargs)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_naive_float32_agrees_with_its_float64_self(row: Kernel) -> None:
-    for call in row.calls(np.dtype(np.float32)):
-        assert_close(run(row, call, target="naive"), run(row, call.astype(np.float64), target="naive"),
-                     dtype=np.float32, factor=4 * row.factor, gradient=row.name.endswith("_backward"))
+    float32 = np.dtype(np.float32)
+    for call in row.calls(float32):
+        row.assert_close(row.run(call, "naive"), row.run(call.astype(np.float64), "naive"), dtype=float32, factor=4,
+                         what=call.kwargs)
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].torch])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.torch], ids=str)
 def test_agrees_with_torch(row: Kernel) -> None:
     """Results, and gradients by torch's autograd."""
     torch = pytest.importorskip("torch")
@@ -74,62 +59,51 @@ def test_agrees_with_torch(row: Kernel) -> None:
                 same.args[i].requires_grad_()
         expected = row.torch(*same.args, **same.kwargs)
         result = row(call)
-        outputs = result if isinstance(result, tuple) else (result,)
-        truths = expected if isinstance(expected, tuple) else (expected,)
+        outputs, truths = as_tuple(result), as_tuple(expected)
         for output, truth in zip(outputs, truths):         # torch keeps some results to itself
             assert_close(output, truth.detach().numpy(), factor=10 * row.factor, what=f"{row.name}{call.kwargs}")
         if row.backward is None:
             continue
         grad = np.random.default_rng(1).standard_normal(np.shape(outputs[0]))
         truths[0].backward(torch.from_numpy(np.asarray(grad)))
-        backward_call = row.backward(call, result, grad)
-        grads = KERNELS[f"{row.name}_backward"](backward_call)
-        for i, got in zip(row.inputs, grads if isinstance(grads, tuple) else (grads,), strict=True):
+        grads = KERNELS[f"{row.name}_backward"](row.backward(call, result, grad))
+        for i, got in zip(row.inputs, as_tuple(grads), strict=True):
             if same.args[i] is not None:
                 assert_close(got, same.args[i].grad.numpy(), factor=10 * row.factor, gradient=True,
                              what=f"{row.name}_backward{call.kwargs}[{i}]")
 
 
-@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].backward])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.backward], ids=str)
 def test_gradients_agree_with_differences(row: Kernel) -> None:
     for call in row.calls(np.dtype(np.float64)):
         if sum(a.size for a in call.arrays()) > 1000:      # two calls an element
             continue
         result = row(call)
-        output = result[0] if isinstance(result, tuple) else result
-        weights = np.asarray(np.random.default_rng(2).standard_normal(np.shape(output)))
+        weights = np.asarray(np.random.default_rng(2).standard_normal(np.shape(as_tuple(result)[0])))
         grads = KERNELS[f"{row.name}_backward"](row.backward(call, result, weights))
 
         def value(call: Call = call, weights: np.ndarray = weights) -> float:
-            result = row(call.copy())
-            return float(np.sum(weights * (result[0] if isinstance(result, tuple) else result)))
+            return float(np.sum(weights * row.run(call)[0]))
 
-        for i, grad in zip(row.inputs, grads if isinstance(grads, tuple) else (grads,), strict=True):
+        for i, grad in zip(row.inputs, as_tuple(grads), strict=True):
             if call.args[i] is not None:
                 numeric = numeric_gradient(value, call.args[i])
                 scale = max(np.linalg.norm(grad) + np.linalg.norm(numeric), 1e-3 * np.sqrt(np.size(grad)))
                 assert np.linalg.norm(grad - numeric) <= 1e-7 * scale, f"{row.name}{call.kwargs} by argument {i}"
 
 
-@pytest.mark.parametrize(("row", "dtype"), FLOATS)
+@pytest.mark.parametrize(("row", "dtype"), [case for case in CASES if case[1].kind == "f"], ids=str)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_inf_travel_as_in_naive(row: Kernel, dtype: np.dtype, value: float) -> None:
     for call in row.calls(dtype):
-        for position, array in enumerate(call.args):
-            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
-                continue
-            if position in row.writes or (row.given is not None and position not in row.given):
-                continue
-            planted = call.copy()
-            planted.args[position].flat[array.size // 2] = value
+        for position, planted in row.planted(call, value):
             with np.errstate(all="ignore"):
-                naive = run(row, planted, target="naive")
-                cpu = run(row, planted, target="cpu")
+                naive, cpu = row.run(planted, "naive"), row.run(planted)
             assert_close(cpu, naive, dtype=dtype, factor=10 * row.factor, gradient=True,
                          what=f"{row.name}{call.kwargs} with {value} in argument {position}")
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
     """Read-only, strided, Fortran-ordered and unaligned inputs."""
     def strided(array: np.ndarray) -> np.ndarray:
@@ -151,23 +125,20 @@ def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
     for call in row.calls(dtype):
         if any(a.ndim == 0 for a in call.arrays()):
             continue
-        expected = run(row, call)
+        expected = row.run(call)
         for change in (strided, unaligned, np.asfortranarray, read_only):
             changed = Call(tuple(a if i in row.writes or not isinstance(a, np.ndarray) else change(a)
                                  for i, a in enumerate(call.copy().args)),
                            {k: change(v) if isinstance(v, np.ndarray) else v for k, v in call.kwargs.items()})
-            result = row(changed)
-            returned = result if isinstance(result, tuple) else (result,)
-            assert_same_bits((*returned, *(changed.args[i] for i in row.writes)), expected)
+            assert_same_bits(row.results(changed), expected)
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 def test_dtype_and_inputs_are_kept(row: Kernel, dtype: np.dtype, target: str) -> None:
     for call in row.calls(dtype):
         kept = call.copy()
-        result = row(call, target=target)
-        for output in result if isinstance(result, tuple) else (result,):
+        for output in as_tuple(row(call, target=target)):
             if output is not None and dtype.kind == "f" and np.asarray(output).dtype.kind == "f":
                 assert np.asarray(output).dtype == dtype or row.name == "batch_norm"
                 assert np.ndim(output) == 0 or output.flags.c_contiguous
@@ -176,31 +147,29 @@ def test_dtype_and_inputs_are_kept(row: Kernel, dtype: np.dtype, target: str) ->
                 np.testing.assert_array_equal(after, before)
 
 
-@pytest.mark.parametrize(("row", "dtype"), [p for p in CASES if p.values[0].has_out])
+@pytest.mark.parametrize(("row", "dtype"), [case for case in CASES if case[0].has_out], ids=str)
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 def test_out(row: Kernel, dtype: np.dtype, target: str) -> None:
     for call in row.calls(dtype):
-        result = row(call.copy(), target=target)
-        expected = result[0] if isinstance(result, tuple) else result
+        expected = row.run(call, target)[0]
         out = np.full_like(expected, 7)
-        got = row(call.copy(), target=target, out=out)
-        assert (got[0] if isinstance(got, tuple) else got) is out
-        assert_same_bits((out,), (expected,))
+        assert row.run(call, target, out=out)[0] is out
+        assert_same_bits(out, expected)
         wide = np.full((*expected.shape, 2), 7, expected.dtype)
-        row(call.copy(), target=target, out=wide[..., 0])
-        assert_same_bits((wide[..., 0],), (expected,))
+        row.run(call, target, out=wide[..., 0])
+        assert_same_bits(wide[..., 0], expected)
         assert (wide[..., 1] == 7).all()
         if np.ndim(expected) == 2:
             matrix = np.full_like(expected, 7).view(np.matrix)
-            row(call.copy(), target=target, out=matrix)
-            assert_same_bits((np.asarray(matrix),), (expected,))
+            row.run(call, target, out=matrix)
+            assert_same_bits(matrix, expected)
         locked = np.full_like(expected, 7)
         locked.flags.writeable = False
         with pytest.raises(ValueError, match="out: expected a writable array"):
-            row(call.copy(), target=target, out=locked)
+            row.run(call, target, out=locked)
 
 
-@pytest.mark.parametrize("row", [p for p in ROWS if not p.values[0].writes or p.id == "batch_norm"])
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.writes or row.name == "batch_norm"], ids=str)
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 def test_empty_batch(row: Kernel, target: str) -> None:
     """No images give no images; where a mean over them is asked for, an error."""
@@ -217,12 +186,11 @@ def test_empty_batch(row: Kernel, target: str) -> None:
         with pytest.raises(ValueError, match="x: expected"):
             row(Call(tuple(args), call.kwargs), target=target)
         return
-    result = row(Call(tuple(args), call.kwargs), target=target)
-    for output in result if isinstance(result, tuple) else (result,):
+    for output in as_tuple(row(Call(tuple(args), call.kwargs), target=target)):
         assert output is None or output.shape[0] == 0 or not output.any()
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_refused_inputs(row: Kernel) -> None:
     """Each is one sentence, and nothing is written."""
     for refused in row.refused():
@@ -234,29 +202,29 @@ def test_refused_inputs(row: Kernel) -> None:
             np.testing.assert_array_equal(after, before)
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_bits_do_not_depend_on_threads(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     for call in row.calls(dtype):
         fastnn.set_num_threads(1)
-        expected = run(row, call)
+        expected = row.run(call)
         monkeypatch.setattr(launch, "PARALLEL_WORK", 0)
         for threads in (2, 3, 8):
             fastnn.set_num_threads(threads)
-            assert_same_bits(run(row, call), expected)
+            assert_same_bits(row.run(call), expected)
         monkeypatch.undo()
         fastnn.set_num_threads(None)
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_concurrent_callers(row: Kernel, dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "PARALLEL_WORK", 0)
     calls = list(row.calls(dtype))
-    expected = [run(row, call) for call in calls]
+    expected = [row.run(call) for call in calls]
     results: list[list[tuple]] = [[] for _ in range(4)]
 
     def work(mine: list[tuple]) -> None:
         for _ in range(3):
-            mine[:] = [run(row, call) for call in calls]
+            mine[:] = [row.run(call) for call in calls]
 
     threads = [threading.Thread(target=work, args=(mine,)) for mine in results]
     for thread in threads:

@@ -10,6 +10,7 @@ from fastnn.testing import (
     GRADIENT_TOLERANCES,
     TOLERANCES,
     assert_close,
+    assert_same_bits,
     assert_same_neighbors,
     check_gradients,
     relative_error,
@@ -38,13 +39,30 @@ def test_assert_close_holds_its_tolerance(dtype: type, gradient: bool) -> None:
     (np.ones(1), None),
     ((np.ones(1),), (np.ones(1), np.ones(1))),
 ])
-def test_assert_close_finds_differences(actual: object, expected: object) -> None:
-    with pytest.raises(AssertionError):
-        assert_close(actual, expected)
+def test_differences_are_found(actual: object, expected: object) -> None:
+    for compare in (assert_close, assert_same_bits):
+        with pytest.raises(AssertionError):
+            compare(actual, expected)
 
 
 def test_assert_close_takes_equal_infinities_and_nothing() -> None:
     assert_close((np.array([np.inf, np.nan, 1.0]), None), (np.array([np.inf, np.nan, 1.0]), None))
+
+
+@pytest.mark.parametrize(("actual", "expected", "message"), [
+    (np.array([1.0, 0.0]), np.array([1.0, -0.0]), r"y: 1 of 2 elements .* the first at \(1,\): 0.0 for -0.0"),
+    (np.array([np.nan]), -np.array([np.nan]), "y: 1 of 1 elements"),
+    (np.float32(1), np.float64(1), "y: expected float64, got float32"),
+    (np.float64(1), np.nextafter(1, 2), r"y: 1 of 1 elements have other bits, the first at \(\)"),
+])
+def test_other_bits_are_found(actual: object, expected: object, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        assert_same_bits(actual, expected, what="y")
+
+
+def test_same_bits_lie_anyhow() -> None:
+    x, none = np.arange(6.0).reshape(2, 3), np.empty((0, 2))
+    assert_same_bits((x.T, None, none, np.bool_(True)), (x.T.copy(), None, none.copy(), np.array(True)))
 
 
 def test_assert_same_neighbors() -> None:

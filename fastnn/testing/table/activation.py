@@ -1,0 +1,106 @@
+"""Activations, softmax, sums of two arrays and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastnn.testing.table.base import (
+    F32,
+    Array,
+    Benchmark,
+    Call,
+    Kernel,
+    Options,
+    Refused,
+    TorchFunction,
+    any_shape_samples,
+    draw,
+    normal,
+    two_arrays_benchmark,
+    two_arrays_samples,
+)
+
+
+def _float_refused() -> Iterator[Refused]:
+    yield Refused(Call((np.arange(3),)), TypeError, r"x: expected float32 or float64, got int64")
+    yield Refused(Call(([1.0, 2.0],)), TypeError, r"x: expected an array, got list")
+    yield Refused(Call((np.ones(3),), {"out": np.ones(4)}), ValueError, r"out: expected shape \(3,\), got \(4,\)")
+
+
+def _from_output(call: Call, y: Any, grad: Array) -> Call:
+    return Call((grad, y), call.kwargs)
+
+
+def _from_input(call: Call, y: Any, grad: Array) -> Call:
+    return Call((grad, call.args[0]), call.kwargs)
+
+
+def _activation(name: str, backward: Callable[[Call, Any, Array], Call], *options: Options) -> Kernel:
+    return Kernel(
+        name, any_shape_samples(*options), torch=TorchFunction(name), inputs=(0,), refused=_float_refused,
+        backward=backward, benchmarks=(Benchmark(
+            "64 x 32 x 28 x 28", lambda n: Call((normal(n, 32, 28, 28, dtype=F32),)), 64, 64 * 32 * 784 * 8.0,
+            "byte"),))
+
+
+def _softmax_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
+    cases: list[tuple[tuple[int, ...], Options]] = [
+        ((4, 10), {}), ((3, 4, 5), {"axis": 1}), ((2, 3), {"axis": 0}), ((1, 1), {}), ((2, 700), {})]
+    for shape, options in cases:
+        yield Call((3 * draw(rng, dtype, *shape),), options)
+
+
+def _softmax_refused() -> Iterator[Refused]:
+    yield from _float_refused()
+    yield Refused(Call((np.ones((2, 3)),), {"axis": 2}), ValueError, r"axis: expected from -2 to 1 .* got 2")
+
+
+def _softmax(name: str) -> Kernel:
+    return Kernel(
+        name, _softmax_samples, inputs=(0,), refused=_softmax_refused, backward=_from_output,
+        torch=lambda x, axis=-1: TorchFunction(name)(x, dim=axis),
+        benchmarks=(Benchmark("6400 x 1000", lambda n: Call((normal(100 * n, 1000, dtype=F32),)), 64, 6400 * 8000.0,
+                              "byte"),))
+
+
+def _two_arrays_refused() -> Iterator[Refused]:
+    yield Refused(Call((np.ones(3), np.ones(4))), ValueError, r"y: expected shape \(3,\), got \(4,\)")
+    yield Refused(Call((np.ones(3), None)), TypeError, r"y: expected an array, got None")
+    yield Refused(Call((np.ones(3), np.ones(3, F32))), TypeError, r"y: expected float64 as x has, got float32")
+
+
+def _dropout_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
+    for call, p in zip(any_shape_samples()(rng, dtype), (0.5, 0.0, 0.25, 0.9)):
+        mask = rng.random(call.args[0].shape) >= p
+        yield Call((call.args[0], mask if p else mask.astype(np.uint8), p))
+
+
+def _dropout_refused() -> Iterator[Refused]:
+    x = np.ones(3)
+    yield Refused(Call((x, np.ones(3), 0.5)), TypeError, r"mask: expected bool or uint8, got float64")
+    yield Refused(Call((x, np.ones(2, bool), 0.5)), ValueError, r"mask: expected shape \(3,\), got \(2,\)")
+    yield Refused(Call((x, np.ones(3, bool), 1.5)), ValueError, r"p: expected")
+
+
+ROWS = (
+    _activation("relu", _from_output),
+    _activation("leaky_relu", _from_input, {}, {"negative_slope": 0.3}),
+    _activation("sigmoid", _from_output),
+    _activation("tanh", _from_output),
+    _activation("gelu", _from_input, {}, {"approximate": "tanh"}),
+    _softmax("softmax"),
+    _softmax("log_softmax"),
+    Kernel("add", two_arrays_samples, torch=lambda x, y: x + y, refused=_two_arrays_refused,
+           benchmarks=(two_arrays_benchmark,)),
+    Kernel("add_relu", two_arrays_samples, torch=lambda x, y: (x + y).relu(), refused=_two_arrays_refused,
+           benchmarks=(two_arrays_benchmark,)),
+    Kernel("dropout", _dropout_samples, inputs=(0,), refused=_dropout_refused,
+           torch=lambda x, mask, p: x * mask / (1 - p),
+           backward=lambda call, y, grad: Call((grad, *call.args[1:])),
+           benchmarks=(Benchmark("64 x 128 x 28 x 28", lambda n: Call((
+               normal(n, 128, 28, 28, dtype=F32), np.random.default_rng(0).random((n, 128, 28, 28)) > 0.5, 0.5)), 64,
+               64 * 128 * 784 * 9.0, "byte"),)),
+)
