@@ -25,12 +25,12 @@ from fastnn._files import as_path, read_json
 from fastnn.kernels import _cuda
 from fastnn.kernels._arrays import as_int
 from fastnn.recipes.space import Space
-from fastnn.training._folder import check_free, hold
 from fastnn.training._interrupts import Interrupts
 from fastnn.training.checkpoint import replace_file
+from fastnn.training.run_folder import CONFIG, check_free, hold
 
 RUNS = Path("runs")
-CONFIG, RESULTS = "config.json", "results.json"
+RESULTS = "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
 CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
