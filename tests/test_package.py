@@ -29,13 +29,15 @@ LOWER = {
     "estimators": {"models", "training", "data", "nn", "optim", "kernels", "random"},
     "testing": {"nn", "optim", "kernels", "random", "models"},
     "recipes": {"models", "training", "data", "nn", "optim", "kernels", "random"},
-    "cli": {"recipes", "models", "training", "data", "nn", "optim", "kernels", "random", "testing"},
+    "sweeps": {"recipes", "models", "training", "data", "nn", "optim", "kernels", "random"},
+    "cli": {"sweeps", "recipes", "models", "training", "data", "nn", "optim", "kernels", "random", "testing"},
     "__main__": {"cli"},
 }
 
 
 # Each file of these may be read after those that it imports.
-WITHOUT_CIRCLES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "testing", "training")
+WITHOUT_CIRCLES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "sweeps", "testing",
+                   "training")
 
 MODULES = {".".join(("fastnn", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
            for path in PACKAGE.rglob("*.py")}
