@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from fastnn import optim as optim
     from fastnn import random as random
     from fastnn import recipes as recipes
+    from fastnn import sweeps as sweeps
     from fastnn import testing as testing
     from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
 
-_SUBPACKAGES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "random", "recipes", "testing",
-                "training")
+_SUBPACKAGES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "random", "recipes", "sweeps",
+                "testing", "training")
 
 
 def __getattr__(name: str) -> Any:

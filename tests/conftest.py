@@ -69,7 +69,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 # In this order processes compile few kernels twice: one walks over all of them, beside tests that need few.
-_FIRST = ("tests/kernels/test_table.py", "tests/data", "tests/training", "tests/recipes", "tests/test_")
+_FIRST = ("tests/kernels/test_table.py", "tests/data", "tests/training", "tests/recipes", "tests/sweeps",
+          "tests/test_")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

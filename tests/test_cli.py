@@ -22,7 +22,7 @@ from fastnn import cli, data, models, nn, recipes, training
 from fastnn.cli import doctor
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
-from fastnn.training import _folder
+from fastnn.training import run_folder
 
 COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "results", "bench", "gradcheck", "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
@@ -300,7 +300,7 @@ def test_a_terminal_that_closes_saves_the_run(tmp_path: Path) -> None:
 def test_a_second_process_on_a_run_is_told_who_holds_it(trained: tuple[Path, str], tmp_path: Path) -> None:
     folder = shutil.copytree(trained[0] / "runs" / "cnn-1", tmp_path / "run")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with _folder.hold(folder):
+    with run_folder.hold(folder):
         for options in (["--resume", "--epochs", "9"], []):
             done = fastnn_command("train", "cnn", "--run-dir", "run", *options, cwd=tmp_path)
             assert (done.returncode, done.stdout) == (2, "")

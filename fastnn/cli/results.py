@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fastnn._files import as_path, read_json
 from fastnn.recipes import RECIPES, Recipe
-from fastnn.recipes.base import CONFIG, RESULTS, RUNS, read_config
+from fastnn.recipes.base import RESULTS, RUNS, read_config
 from fastnn.training.checkpoint import replace_file
+from fastnn.training.run_folder import CONFIG
 
 _HEAD = """\
 # Results

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from fastnn import recipes
+from fastnn import sweeps
 from fastnn.cli import stopped
 from fastnn.cli.runs import any_recipe
 from fastnn.recipes.base import arguments, called
@@ -36,7 +36,7 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
         """
         chosen: Any = recipe
         given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
-        whole = recipes.Sweep(chosen, trials, workers, study, fixed=[name for name in chosen.space if name in given])
+        whole = sweeps.Sweep(chosen, trials, workers, study, fixed=[name for name in chosen.space if name in given])
         try:
             whole.run()
         except KeyboardInterrupt as error:

@@ -28,7 +28,6 @@ from fastnn.recipes.regression import Regression
 from fastnn.recipes.softmax_cifar10 import SoftmaxCifar10
 from fastnn.recipes.space import Range
 from fastnn.recipes.svm_cifar10 import SVMCifar10
-from fastnn.recipes.sweeps import Sweep
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
 from fastnn.recipes.two_layer_net import TwoLayerNet
 
@@ -56,7 +55,6 @@ __all__ = [
     "Regression",
     "SVMCifar10",
     "SoftmaxCifar10",
-    "Sweep",
     "ThreeLayerConvNet",
     "TwoLayerNet",
     "load",

@@ -24,12 +24,12 @@ from fastnn import _device, kernels
 from fastnn._checks import as_int
 from fastnn._files import as_path, read_json
 from fastnn.recipes.space import Space
-from fastnn.training._folder import check_free, hold
 from fastnn.training._interrupts import Interrupts
 from fastnn.training.checkpoint import replace_file
+from fastnn.training.run_folder import CONFIG, check_free, hold
 
 RUNS = Path("runs")
-CONFIG, RESULTS = "config.json", "results.json"
+RESULTS = "results.json"
 
 # What does not decide the results of the steps that were made: a resumed run may change it.
 CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track", "device")

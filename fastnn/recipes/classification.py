@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
-from fastnn.recipes.base import CHANGEABLE, CONFIG, Recipe, check_above_0, read_config
+from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata
 from fastnn.training.metrics import percent
+from fastnn.training.run_folder import BEST, CONFIG, LAST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-BEST, LAST = "best.safetensors", "last.safetensors"
 
 _BATCH = 500                                # images that are evaluated at once
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from fastnn import data, nn, optim, training
 from fastnn.models import FullyConnectedNet
-from fastnn.recipes.base import CONFIG, read_config
-from fastnn.recipes.classification import BEST, ImageClassifier
+from fastnn.recipes.base import read_config
+from fastnn.recipes.classification import ImageClassifier
 from fastnn.training.checkpoint import replace_file
 from fastnn.training.metrics import percent
+from fastnn.training.run_folder import BEST, CONFIG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

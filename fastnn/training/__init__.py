@@ -15,7 +15,9 @@ Examples
 """
 
 from fastnn.training import plots
-from fastnn.training.callbacks import Callback, EarlyStopping, WeightHistograms
+from fastnn.training._loader import Loader
+from fastnn.training.callback import Callback
+from fastnn.training.callbacks import EarlyStopping, WeightHistograms
 from fastnn.training.checkpoint import CheckpointError, load, load_model, save
 from fastnn.training.metrics import (
     ClassResult,
@@ -30,7 +32,7 @@ from fastnn.training.metrics import (
 )
 from fastnn.training.report import write_report
 from fastnn.training.tracking import Track, tracker
-from fastnn.training.trainer import DivergedError, Interrupted, Loader, Trainer
+from fastnn.training.trainer import DivergedError, Interrupted, Trainer
 
 __all__ = [
     "Callback",

@@ -1,22 +1,20 @@
-"""What may be hooked into a run: early stopping, and a look at the weights."""
+"""Callbacks: early stopping, and a look at the weights."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels
 from fastnn._checks import as_float, as_int
+from fastnn.nn import Module
+from fastnn.training.callback import Callback
 from fastnn.training.checkpoint import Tensors, part
-from fastnn.training.metrics import Evaluation, Record
-
-if TYPE_CHECKING:
-    from fastnn.training.trainer import Trainer
+from fastnn.training.metrics import History, Record
 
 # Words in the names of figures that say whether these shall fall or rise.
 _FALLS = {"loss", "error", "perplexity", "mse", "rmse", "mae", "nll"}
@@ -25,57 +23,14 @@ _RISES = {"accuracy", "acc", "f1", "auc", "recall", "precision", "iou", "dice", 
 _OWNERS = "model", "loss"               # whose weights are those of an epoch
 
 
-class Callback:
-    """What a run calls as it goes; a subclass overrides what it needs.
+class _Trainer(Protocol):
+    """What these callbacks use of the `Trainer`, whose module imports this one."""
 
-    A callback that remembers something from epoch to epoch hands it over in `state_dict`, so that it lies in the
-    checkpoints and a resumed run ends as the uninterrupted one.
+    model: Module
+    loss: Module
+    history: History
 
-    Examples
-    --------
-    >>> from fastnn import training
-    >>> class Perplexity(training.Callback):
-    ...     def on_epoch_end(self, trainer, record):
-    ...         record["val_perplexity"] = math.exp(record["val_loss"])
-    """
-
-    def on_fit_begin(self, trainer: Trainer) -> None:
-        """Before the first step; a resumed run has its state back."""
-
-    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        """Before the first step of epoch `epoch` (from 0), and before the next one where a run is resumed within it."""
-
-    def on_gradients(self, trainer: Trainer) -> None:
-        """When every parameter has its gradient, before clipping and the update."""
-
-    def on_step_end(self, trainer: Trainer, loss: Any) -> None:
-        """After the update; `loss` is that of the batch, a float.
-
-        Where the model is trained on a GPU, it is an array of no dimensions there, whose ``float(loss)`` waits for the
-        step.
-        """
-
-    def on_validation_end(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        """After the validation of an epoch."""
-
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
-        """Before the epoch's record is written and its checkpoint saved; may add figures to the record.
-
-        A figure is a finite number, of Python or NumPy, or None where it has no value.
-        """
-
-    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        """After a checkpoint was saved."""
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last epoch."""
-
-    def state_dict(self) -> Tensors:
-        """Return what a resumed run needs, as arrays by name."""
-        return {}
-
-    def load_state_dict(self, state: Tensors) -> None:
-        """Take back what `state_dict` returned."""
+    def stop(self, reason: str) -> None: ...
 
 
 class EarlyStopping(Callback):
@@ -133,12 +88,12 @@ class EarlyStopping(Callback):
         self.waited = 0
         self._weights: Tensors = {}
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: _Trainer) -> None:
         if not trainer.history:
             self._forget()
         self._stop_if_due(trainer)
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, trainer: _Trainer, record: Record) -> None:
         value = record.get(self.monitor)
         if self.best is None:
             self.check_measured([name for name, value in record.items() if value is not None])
@@ -157,11 +112,11 @@ class EarlyStopping(Callback):
             raise ValueError(f"monitor: {self.monitor} is not measured in this run; give fit a validation loader, put "
                              f"the callback that measures it before this one, or monitor one of {', '.join(figures)}")
 
-    def _stop_if_due(self, trainer: Trainer) -> None:
+    def _stop_if_due(self, trainer: _Trainer) -> None:
         if self.waited >= self.patience:
             trainer.stop(f"{self.monitor} has not improved for {self.waited} epochs")
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: _Trainer) -> None:
         if self._weights:
             for owner in _OWNERS:
                 getattr(trainer, owner).load_state_dict(part(self._weights, owner))
@@ -214,17 +169,17 @@ class WeightHistograms(Callback):
         self.ranges: list[NDArray[np.float64]] = []
         self.counts: list[NDArray[np.int64]] = []
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: _Trainer) -> None:
         if not trainer.history:
             self._forget()
         self.names = [name for name, parameter in trainer.model.named_parameters() if parameter.data.ndim > 1]
         if not self.counts:
             self._count(trainer)
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, trainer: _Trainer, record: Record) -> None:
         self._count(trainer)
 
-    def _count(self, trainer: Trainer) -> None:
+    def _count(self, trainer: _Trainer) -> None:
         weights = [kernels.to_host(parameter.data) for parameter in trainer.model.parameters()
                    if parameter.data.ndim > 1]
         self.ranges.append(np.array([(weight.min(), weight.max()) for weight in weights], np.float64).reshape(-1, 2))

@@ -17,9 +17,12 @@ from fastnn._files import parse_json, read_file
 
 Record: TypeAlias = dict[str, Any]
 
+METRICS = "metrics.jsonl"
+# What the trainer measures itself, in the record of each epoch.
+FIGURES = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds",
+           "images_per_second")
+
 _LIMIT = 1 << 26            # bytes of metrics.jsonl: some 250,000 epochs
-_FIGURES = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds",
-            "images_per_second")
 
 
 def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -324,7 +327,7 @@ class History:
         ValueError
             If its metrics.jsonl is damaged.
         """
-        path = os.path.join(run_dir, "metrics.jsonl")
+        path = os.path.join(run_dir, METRICS)
         contents = read_file(path, "the figures of a run", _LIMIT) if os.path.lexists(path) else b""
         whole_lines = contents.split(b"\n")[:-1]    # what follows the last line feed, a killed run may have left
         what = "lines that a run wrote"
@@ -336,7 +339,7 @@ def checked_record(record: Any, where: str) -> Record:
     """Return the figures of an epoch that came from a file, or raise a ValueError that says what is wrong with them."""
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected the figures of an epoch, got {record!r:.100}")
-    for name in _FIGURES:
+    for name in FIGURES:
         value = record.get(name)
         if value is not None and not is_number(value):
             raise ValueError(f"{where}: expected a number or null as {name}, got {value!r:.100}")

@@ -12,7 +12,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-
-    from fastnn.training.callbacks import WeightHistograms
 
 _BLUE, _ORANGE, _RED, _INK, _FAINT = "#2563a8", "#e07b1a", "#c62f2f", "#26303a", "#d9dee3"
 _CYCLE = (_BLUE, _ORANGE, "#2e8b57", "#8a4fa3", _RED, "#7a6a53")
@@ -438,7 +436,15 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
     return figure
 
 
-def weights(histograms: WeightHistograms, most: int = 6) -> Figure:
+class _Histograms(Protocol):
+    """The weights of layers in intervals, time after time, as the callback `WeightHistograms` counts them."""
+
+    names: list[str]
+    ranges: list[NDArray[np.float64]]
+    counts: list[NDArray[np.int64]]
+
+
+def weights(histograms: _Histograms, most: int = 6) -> Figure:
     """Draw how the weights of each layer are spread, from the first epoch, pale, to the last.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from fastnn._extras import require
-from fastnn.training.callbacks import Callback
+from fastnn.training.callback import Callback
 from fastnn.training.checkpoint import Tensors
 from fastnn.training.metrics import Record
 from fastnn.training.trainer import Trainer

@@ -397,7 +397,7 @@ def main() -> None:
     warnings.simplefilter("error")
     training.Trainer._train_epoch = reached             # type: ignore[method-assign, assignment]
     if name == "study":
-        from fastnn.recipes import Sweep
+        from fastnn.sweeps import Sweep
 
         Sweep._work = reached                           # type: ignore[method-assign, assignment]
     folder = Path(scratch, "whole")

@@ -70,16 +70,17 @@ def write_images(folder):
 
 def write_study(file):
     optuna = pytest.importorskip("optuna")
-    from fastnn.recipes import sweeps
+    from fastnn.sweeps import Sweep, options
+    from fastnn.sweeps import study as studies
 
-    sweep = recipes.Sweep(recipes.CNN(epochs=2), 3, study=file)
-    with sweeps._quiet():
-        study = sweeps._open(file, 2)
+    sweep = Sweep(recipes.CNN(epochs=2), 3, study=file)
+    with studies.quiet():
+        study = studies.open_study(file, 2)
         study.set_user_attr("sweep", sweep._options())
         for number in range(3):
             study.add_trial(optuna.trial.FrozenTrial(
                 number, optuna.trial.TrialState.COMPLETE, 0.5 + number / 10, datetime(2026, 1, 1), datetime(2026, 1, 2),
-                {"batch_size": 64, "lr": 0.01}, {name: sweeps._distribution(c) for name, c in sweep.space.items()}, {},
+                {"batch_size": 64, "lr": 0.01}, {name: options.distribution(c) for name, c in sweep.space.items()}, {},
                 {}, {1: 0.4, 2: 0.5 + number / 10}, number))
         study._storage._backend.engine.dispose()
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastnn import _device, data, nn, optim, random, training
-from fastnn.training import trainer as trainer_module
+from fastnn.training import _sums
+from fastnn.training._loader import placed
 
 # The simulator's threads know nothing of numpy.errstate.
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -59,10 +60,9 @@ def test_a_step_does_not_wait(nothing_waits: Any) -> None:
     batch = next(loader().epoch(0))
 
     def step() -> None:
-        *inputs, targets = run._placed(batch)
-        loss, correct = run._step(inputs, targets)
-        assert _device.is_device(loss)
-        assert _device.is_device(correct)
+        *inputs, targets = placed(batch, "cuda")
+        assert _device.is_device(run._step(inputs, targets))
+        assert _device.is_device(run._state.sums.correct)
 
     nothing_waits(step)
 
@@ -158,7 +158,7 @@ def test_labels_out_of_range_are_refused_before_the_first_step() -> None:
 
 
 def test_data_that_are_not_finite_are_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "_LOOK", 2)
+    monkeypatch.setattr(_sums, "_LOOK", 2)
     x = X.copy()
     x[5, 1] = np.nan
     with pytest.raises(training.DivergedError, match=r"in epoch 1 within steps 3 to 4 of 4 .*: the inputs of batch 3 "
@@ -223,7 +223,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("clip", [{}, {"clip_norm": 1.0}])
 def test_what_is_not_finite_ends_the_run_before_a_checkpoint(clip: dict[str, float], tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "_LOOK", 2)
+    monkeypatch.setattr(_sums, "_LOOK", 2)
 
     class Spoil(training.Callback):
         def on_gradients(self, trainer: training.Trainer) -> None:

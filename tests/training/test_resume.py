@@ -248,7 +248,7 @@ model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 run = training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1), run_dir={str(folder)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(lines)} + 20,) * 2)
 try:
-    run._append(run_record := dict(epoch=4, step=40))
+    run._folder.append(dict(epoch=4, step=40), [])
 except training.CheckpointError as error:
     print(error)
 """

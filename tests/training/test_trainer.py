@@ -12,6 +12,7 @@ import pytest
 
 from fastnn import data, nn, optim, random, training
 from fastnn._extras import install
+from fastnn.training._trial import Trial
 
 DIGITS = data.digits()
 TRANSFORM = data.Normalize(0.3, 0.4, DIGITS.scale)
@@ -741,8 +742,7 @@ def test_what_is_tried_before_the_first_step_leaves_no_trace():
         reference = normalizing()
     run = training.Trainer(model, Temperature(), optim.SGD(model.parameters(), 0.1), progress=False)
     before = weights(model), weights(run.loss)
-    run._train_loader, run._steps_per_epoch = loader(), 3
-    run._check_model(loader(), loader())
+    Trial(run._parts, run.device, run.seed).run(loader(), loader())
     assert_equal(weights(model), before[0])
     assert_equal(weights(run.loss), before[1])
     assert_equal(weights(reference), before[0])

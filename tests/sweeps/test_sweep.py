@@ -21,12 +21,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fastnn import data, nn, recipes
+from fastnn import data, nn, recipes, sweeps
 from fastnn._extras import install
 from fastnn.data import Dataset, Split
-from fastnn.recipes import RECIPES, Range, sweeps
+from fastnn.recipes import RECIPES, Range
 from fastnn.recipes.base import arguments
 from fastnn.recipes.space import Space
+from fastnn.sweeps import study as studies
 
 optuna = pytest.importorskip("optuna")
 
@@ -50,12 +51,12 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def trials_of(file: Path) -> list[Any]:
-    with sweeps._quiet():
-        return list(sweeps._open(file, 1).get_trials())
+    with studies.quiet():
+        return list(studies.open_study(file, 1).get_trials())
 
 
 def states(file: Path) -> list[str]:
-    with closing(sweeps._connect(file)) as connection:
+    with closing(sqlite3.connect(file, timeout=60)) as connection:
         return [state for state, in connection.execute("SELECT state FROM trials ORDER BY number")]
 
 
@@ -78,11 +79,11 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
 
 
 def test_a_study_may_be_text_and_its_data_set_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = recipes.Sweep(recipes.CNN(epochs=2), study="folder/study.db")     # type: ignore[arg-type]
+    sweep = sweeps.Sweep(recipes.CNN(epochs=2), study="folder/study.db")     # type: ignore[arg-type]
     assert sweep.study == Path("folder/study.db")
     sweep.check()
     with pytest.raises(TypeError, match="study: expected a path, got int"):
-        recipes.Sweep(recipes.CNN(), study=3)                                  # type: ignore[arg-type]
+        sweeps.Sweep(recipes.CNN(), study=3)                                  # type: ignore[arg-type]
     digits = data.digits()
     monkeypatch.setattr(recipes.CNN, "dataset", lambda self: replace(digits, classes=(*digits.classes, "10")))
     with pytest.raises(ValueError, match="dataset: expected as many classes as this CNN gives scores, 10, got 11"):
@@ -237,17 +238,17 @@ class Deadly(Small):
 @pytest.mark.slow
 def test_poor_trials_are_given_up_and_a_sweep_by_one_worker_is_always_the_same(
         capsys: pytest.CaptureFixture[str]) -> None:
-    studies = []
+    both = []
     for file in Path("a/study.db"), Path("b/study.db"):
-        recipes.Sweep(Small(seed=3), trials=11, study=file).run()
-        studies.append(trials_of(file))
+        sweeps.Sweep(Small(seed=3), trials=11, study=file).run()
+        both.append(trials_of(file))
     ours, theirs = ([(trial.state.name, trial.params, trial.intermediate_values) for trial in study]
-                    for study in studies)
+                    for study in both)
     assert ours == theirs
-    recipes.Sweep(Small(seed=3), trials=11, study=file).run()         # nothing is left to do
+    sweeps.Sweep(Small(seed=3), trials=11, study=file).run()         # nothing is left to do
     out, again = capsys.readouterr().out.rsplit("with 11 results so far\n", 1)
     assert again.startswith("\nThe best by validation accuracy\n")
-    given_up = [trial for trial in studies[0] if trial.state.name == "PRUNED"]
+    given_up = [trial for trial in both[0] if trial.state.name == "PRUNED"]
     assert given_up
     for trial in given_up:
         assert 1 <= trial.last_step < 3
@@ -267,24 +268,24 @@ def test_poor_trials_are_given_up_and_a_sweep_by_one_worker_is_always_the_same(
 def test_trials_that_fail_end_the_sweep_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="given up, since 3 trials failed and 0 gave a result; the first failure: "
                                          "RuntimeError: no such layer"):
-        recipes.Sweep(Broken(), trials=20, study=Path("broken/study.db")).run()
+        sweeps.Sweep(Broken(), trials=20, study=Path("broken/study.db")).run()
     assert "trial 0: RuntimeError: no such layer  (lr " in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"the first failure: a worker died \(SIGKILL\)"):
-        recipes.Sweep(Deadly(), trials=20, study=Path("deadly/study.db")).run()
+        sweeps.Sweep(Deadly(), trials=20, study=Path("deadly/study.db")).run()
     with pytest.raises(ValueError, match="sweep: expected a trial that comes to its end, but none did; the first: "
                                          "trial 0: diverged"):
-        recipes.Sweep(recipes.CNN(lr=1e9), trials=1, fixed=["lr"], study=Path("diverged/study.db")).run()
+        sweeps.Sweep(recipes.CNN(lr=1e9), trials=1, fixed=["lr"], study=Path("diverged/study.db")).run()
 
 
 @pytest.mark.slow
 def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_replaced() -> None:
     file = Path("study.db")
-    with sweeps._quiet(), pytest.warns(UserWarning, match="Heartbeat of storage"):
-        sweeps._open(file, 1).ask()
+    with studies.quiet(), pytest.warns(UserWarning, match="Heartbeat of storage"):
+        studies.open_study(file, 1).ask()
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE trials SET datetime_start = '2020-01-01 00:00:00.000000'")
     connection.close()
-    recipes.Sweep(Small(epochs=1), trials=1, study=file).run()
+    sweeps.Sweep(Small(epochs=1), trials=1, study=file).run()
     assert states(file) == ["FAIL", "COMPLETE"]
 
 
@@ -313,19 +314,19 @@ def test_options_as_arguments() -> None:
 
 
 @pytest.mark.parametrize(("sweep", "message"), [
-    (recipes.Sweep(Small(), trials=0), "trials: expected at least 1, got 0"),
-    (recipes.Sweep(Small(), workers=0), "workers: expected at least 1, got 0"),
-    (recipes.Sweep(Small(epochs=0)), "epochs: expected at least 1, got 0"),
-    (recipes.Sweep(Small(resume=True)), "resume: expected none in a sweep, whose trials are runs of their own; give"),
-    (recipes.Sweep(Small(run_dir=Path("here"))), "run_dir: expected none in a sweep"),
-    (recipes.Sweep(Small(), trials=2.5), "trials: expected an integer, got 2.5"),
-    (recipes.Sweep(Small(), fixed=["lrr"]), "fixed: expected a list of names from .*lr.*, got lrr"),
-    (recipes.Sweep(Small(), fixed="lr"), "fixed: expected a list of names from .*, got lr"),
-    (recipes.Sweep("cnn"), "recipe: expected a recipe, such as .*, got str"),
-    (recipes.Sweep(Small), "recipe: expected a recipe, such as .*, got the class Small itself"),
-    (recipes.Sweep(recipes.OverfitCheck()), "recipe: expected one with a search space, but overfit-check has none"),
+    (sweeps.Sweep(Small(), trials=0), "trials: expected at least 1, got 0"),
+    (sweeps.Sweep(Small(), workers=0), "workers: expected at least 1, got 0"),
+    (sweeps.Sweep(Small(epochs=0)), "epochs: expected at least 1, got 0"),
+    (sweeps.Sweep(Small(resume=True)), "resume: expected none in a sweep, whose trials are runs of their own; give"),
+    (sweeps.Sweep(Small(run_dir=Path("here"))), "run_dir: expected none in a sweep"),
+    (sweeps.Sweep(Small(), trials=2.5), "trials: expected an integer, got 2.5"),
+    (sweeps.Sweep(Small(), fixed=["lrr"]), "fixed: expected a list of names from .*lr.*, got lrr"),
+    (sweeps.Sweep(Small(), fixed="lr"), "fixed: expected a list of names from .*, got lr"),
+    (sweeps.Sweep("cnn"), "recipe: expected a recipe, such as .*, got str"),
+    (sweeps.Sweep(Small), "recipe: expected a recipe, such as .*, got the class Small itself"),
+    (sweeps.Sweep(recipes.OverfitCheck()), "recipe: expected one with a search space, but overfit-check has none"),
 ])
-def test_what_cannot_be_done_is_refused_before_anything_is_written(sweep: recipes.Sweep, message: str) -> None:
+def test_what_cannot_be_done_is_refused_before_anything_is_written(sweep: sweeps.Sweep, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         sweep.run()
     assert list(Path().iterdir()) == []
@@ -350,7 +351,7 @@ def test_a_space_of_unknown_fields() -> None:
         space: ClassVar[Space] = {"depth": (1, 2)}
 
     with pytest.raises(ValueError, match="space: expected fields of small, got depth"):
-        recipes.Sweep(Odd()).run()
+        sweeps.Sweep(Odd()).run()
 
 
 # --- files ---
@@ -367,27 +368,27 @@ def test_a_file_that_holds_no_such_study() -> None:
     contents = {name: Path(name).read_bytes() for name in ("text.db", "short.db", "other.db", "optuna.db")}
     for name, message in [("short.db", r"short.db is none \(file is not a database\)"),
                           ("text.db", r"text.db is none \(file is not a database\)"), ("folder.db", "is no file"),
-                          ("other.db", "other.db is none .no such table: studies."),
+                          ("other.db", "other.db is none .no such table: version_info."),
                           ("optuna.db", "optuna.db is Optuna's study mine")]:
         with pytest.raises(ValueError, match=f"study: expected the file of a study that fastnn sweep .*{message}"):
-            recipes.Sweep(Small(), study=Path(name)).run()
+            sweeps.Sweep(Small(), study=Path(name)).run()
     assert contents == {name: Path(name).read_bytes() for name in contents}
 
 
 def test_a_lock_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "_PATIENCE", 0.1)
-    lock = sweeps._Lock(Path("study.db"))
+    monkeypatch.setattr(studies, "_PATIENCE", 0.1)
+    lock = studies.Lock(Path("study.db"))
     lock.acquire()
     with pytest.raises(OSError, match=r"study: another process holds study.db.lock for longer than 0.1 s, .*; end it"):
-        recipes.Sweep(Small(), study=Path("study.db")).run()
+        sweeps.Sweep(Small(), study=Path("study.db")).run()
     lock.release()
     lock._connection.close()
 
 
 def test_a_study_whose_worker_was_killed_while_it_wrote() -> None:
-    sweep = recipes.Sweep(Small(), study=Path("study.db"))
-    with sweeps._quiet():
-        sweeps._open(Path("study.db"), 3).set_user_attr("sweep", sweep._options())
+    sweep = sweeps.Sweep(Small(), study=Path("study.db"))
+    with studies.quiet():
+        studies.open_study(Path("study.db"), 3).set_user_attr("sweep", sweep._options())
     code = """
 import os, sqlite3
 connection = sqlite3.connect("study.db", isolation_level=None)
@@ -405,9 +406,9 @@ os._exit(0)
 
 
 def test_a_study_with_a_damaged_page_is_refused_as_it_is() -> None:
-    sweep = recipes.Sweep(Small(), study=Path("study.db"))
-    with sweeps._quiet():
-        sweeps._open(Path("study.db"), 3).set_user_attr("sweep", sweep._options())
+    sweep = sweeps.Sweep(Small(), study=Path("study.db"))
+    with studies.quiet():
+        studies.open_study(Path("study.db"), 3).set_user_attr("sweep", sweep._options())
     whole = Path("study.db").read_bytes()
     for place in range(4096, len(whole), 4096):
         damaged = whole[:place] + b"\xff" * 2000 + whole[place + 2000:]
@@ -420,23 +421,23 @@ def test_a_study_with_a_damaged_page_is_refused_as_it_is() -> None:
 def test_a_file_where_none_can_be() -> None:
     Path("trials").mkdir()
     with pytest.raises(FileExistsError, match="study: the trials of another study lie in"):
-        recipes.Sweep(Small(), study=Path("study.db")).run()
+        sweeps.Sweep(Small(), study=Path("study.db")).run()
     Path("a file").touch()
     with pytest.raises(OSError, match="study: the folder a file cannot be made"):
-        recipes.Sweep(Small(), study=Path("a file/study.db")).run()
+        sweeps.Sweep(Small(), study=Path("a file/study.db")).run()
     if sys.platform == "linux":
         with pytest.raises(OSError, match=r"study: /proc/study\.db\.lock cannot be written"):
-            recipes.Sweep(Small(), study=Path("/proc/study.db")).run()
+            sweeps.Sweep(Small(), study=Path("/proc/study.db")).run()
 
 
 def test_a_study_of_another_recipe_other_options_or_another_optuna() -> None:
     file = Path("study.db")
-    with sweeps._quiet():
-        sweeps._open(file, 3).set_user_attr("sweep", recipes.Sweep(Small(), study=file)._options())
+    with studies.quiet():
+        studies.open_study(file, 3).set_user_attr("sweep", sweeps.Sweep(Small(), study=file)._options())
     for sweep, message in [
-        (recipes.Sweep(recipes.CNN(), study=file), "study: expected a study of cnn, but study.db is one of small;"),
-        (recipes.Sweep(Small(epochs=9), study=file), "epochs: expected 3, with which the study study.db was begun"),
-        (recipes.Sweep(Small(), study=file, fixed=["lr"]), "lr: expected searched: 0.0001 to 1 .logarithmic., "),
+        (sweeps.Sweep(recipes.CNN(), study=file), "study: expected a study of cnn, but study.db is one of small;"),
+        (sweeps.Sweep(Small(epochs=9), study=file), "epochs: expected 3, with which the study study.db was begun"),
+        (sweeps.Sweep(Small(), study=file, fixed=["lr"]), "lr: expected searched: 0.0001 to 1 .logarithmic., "),
     ]:
         with pytest.raises(ValueError, match=message):
             sweep.run()
@@ -445,7 +446,7 @@ def test_a_study_of_another_recipe_other_options_or_another_optuna() -> None:
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
     connection.close()
     with pytest.raises(ValueError, match=r"study: study.db was written by another version of Optuna: "):
-        recipes.Sweep(Small(), study=file).run()
+        sweeps.Sweep(Small(), study=file).run()
 
 
 def test_without_optuna_it_says_what_to_install() -> None:

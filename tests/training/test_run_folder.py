@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fastnn import data, nn, optim, training
-from fastnn.training import _folder, _lock
+from fastnn.training import _lock, run_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="removes open files, forks and signals")
 
@@ -103,7 +103,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
 
 def test_a_lock_file_that_was_removed_is_made_again(tmp_path):
     lock = tmp_path / ".lock"
-    with _folder.hold(tmp_path) as held:
+    with run_folder.hold(tmp_path) as held:
         lock.unlink()
         held.check()
         assert lock.read_text().startswith(f"process {os.getpid()} on ")
