@@ -188,17 +188,31 @@ def as_int(name: str, value: Any, minimum: int) -> int:
     return number
 
 
+def as_axis(name: str, value: Any) -> int:
+    """Return an integer that counts axes, from the front or, below 0, from the back."""
+    return as_int(name, value, -_LARGEST)
+
+
 def check_needs(needs: Sequence[bool]) -> None:
     """Raise ValueError unless `needs` says of three gradients whether they are needed."""
-    if (type(needs) is not tuple and not isinstance(needs, Sequence)) or len(needs) != 3:
-        raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r}")
+    if not isinstance(needs, tuple | list) or len(needs) != 3 or not all(
+            [isinstance(need, bool | int | np.bool_) for need in needs]):
+        raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r:.100}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise ValueError unless a text is one of some."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r:.100}")
 
 
 def is_relu(activation: str | None) -> bool:
     """Return whether the activation that is applied in the same pass is a ReLU; there is no other."""
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
-    return activation is not None
+    if activation is None:
+        return False
+    if not isinstance(activation, str) or activation != "relu":
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r:.100}")
+    return True
 
 
 def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf) -> float:
@@ -207,7 +221,10 @@ def as_float(name: str, value: Any, minimum: float = -math.inf, maximum: float =
         return value
     if isinstance(value, bool | str) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:                   # an integer beyond all floats
+        number = math.nan
     if not minimum <= number <= maximum:
         raise ValueError(f"{name}: expected a number from {minimum:g} to {maximum:g}, got {value}")
     return number

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import operator
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._checks import as_int
 from fastnn._files import open_file
 from fastnn.data.download import BATCH_LIMIT, CIFAR10_BATCHES, SOURCES, check_sha256, fetch, fetch_cifar10_batches
 from fastnn.data.formats import read_bytes, read_cifar_batch, read_csv, read_idx
@@ -313,7 +313,12 @@ def split(part: Split, size: int | float, seed: int = 0) -> tuple[Split, Split]:
     >>> len(train), len(validation)
     (1150, 287)
     """
-    total = round(size * len(part)) if isinstance(size, (float, np.floating)) else operator.index(size)
+    if not isinstance(part, Split):
+        raise TypeError(f"part: expected a Split, got {type(part).__name__}")
+    if isinstance(size, (float, np.floating)):
+        total = round(size * len(part)) if 0 <= size <= 1 else 0
+    else:
+        total = as_int("size", size, 0)
     if not 0 < total < len(part):
         raise ValueError(
             f"size: expected a number of samples from 1 to {len(part) - 1}, or the fraction that gives one, got {size}"

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._checks import as_int
 from fastnn.data.datasets import Split
 from fastnn.data.transforms import Transform
 from fastnn.random import generator
@@ -86,9 +87,10 @@ class DataLoader:
         shapes = [array.shape for array in self.arrays]
         if not shapes or not all(shape[:1] == shapes[0][:1] for shape in shapes) or not shapes[0] or not shapes[0][0]:
             raise ValueError(f"arrays: expected one length along the first axis, at least 1, got shapes {shapes}")
-        from fastnn._checks import as_int  # here, since reading data needs no compiler
-
         batch_size = as_int("batch_size", batch_size, 1)
+        if transform is not None and not callable(transform):
+            raise TypeError("transform: expected a function of images and a random generator, or None, got "
+                            f"{transform!r:.100}")
         if drop_last and batch_size > shapes[0][0]:
             raise ValueError(
                 f"batch_size: expected at most the {shapes[0][0]} samples with drop_last, got {batch_size}: "
@@ -96,7 +98,7 @@ class DataLoader:
             )
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.seed = seed
+        self.seed = as_int("seed", seed, 0)
         self.drop_last = drop_last
         self.transform = transform
         self.prefetch = prefetch
@@ -135,9 +137,8 @@ class DataLoader:
         >>> (whole[2][0] == resumed[0][0]).all()
         np.True_
         """
-        if epoch < 0:
-            raise ValueError(f"epoch: expected at least 0, got {epoch}")
-        if not 0 <= start_step <= len(self):
+        epoch, start_step = as_int("epoch", epoch, 0), as_int("start_step", start_step, 0)
+        if start_step > len(self):
             raise ValueError(f"start_step: expected 0 to {len(self)}, the batches of an epoch, got {start_step}")
         order = self.order(epoch)
         tasks = (partial(self._batch, order, epoch, step) for step in range(start_step, len(self)))

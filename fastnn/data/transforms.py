@@ -14,6 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastnn._checks import as_float, as_int, is_sequence
+
 Transform: TypeAlias = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 
@@ -204,6 +206,15 @@ class Normalize:
     std: ArrayLike
     scale: float = 255
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            try:
+                finite = bool(np.isfinite(np.asarray(getattr(self, name), np.float64)).all())
+            except (TypeError, ValueError):
+                finite = False
+            if not finite:
+                raise ValueError(f"{name}: expected finite numbers, got {getattr(self, name)!r:.100}")
+
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         return to_float(images, self.mean, self.std, scale=self.scale)
 
@@ -237,8 +248,7 @@ class RandomCrop:
     mode: Literal["reflect", "constant"] = "reflect"
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding: expected at least 0, got {self.padding}")
+        as_int("padding", self.padding, 0)
         if self.mode not in ("reflect", "constant"):
             raise ValueError(f"mode: expected 'reflect' or 'constant', got {self.mode!r}")
 
@@ -286,8 +296,7 @@ class RandomApply:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"p: expected a probability from 0 to 1, got {self.p}")
+        as_float("p", self.p, 0, 1)
 
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         _check_images(images)
@@ -322,8 +331,7 @@ class RandomHorizontalFlip:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"p: expected a probability from 0 to 1, got {self.p}")
+        as_float("p", self.p, 0, 1)
 
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         _check_images(images)
@@ -361,9 +369,9 @@ class RandomAffine:
     translate: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if not self.degrees >= 0:
-            raise ValueError(f"degrees: expected at least 0, got {self.degrees}")
-        if len(self.translate) != 2 or not min(self.translate) >= 0:
+        as_float("degrees", self.degrees, 0)
+        if not is_sequence(self.translate) or len(self.translate) != 2 or not all(
+                as_float("translate", part) >= 0 for part in self.translate):
             raise ValueError(f"translate: expected two fractions of at least 0, got {self.translate}")
 
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

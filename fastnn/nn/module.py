@@ -373,7 +373,7 @@ def _turn(device_or_dtype: Any) -> Callable[[Array], Array]:
     if isinstance(device_or_dtype, str) and device_or_dtype in _device.DEVICES:
         return _device.DEVICES[device_or_dtype]
     try:
-        dtype: Any = np.dtype(device_or_dtype)
+        dtype: Any = np.dtype(repr(None) if device_or_dtype is None else device_or_dtype)      # None would be float64
     except TypeError:
         dtype = repr(device_or_dtype)
     if dtype not in FLOATS:

@@ -43,7 +43,7 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Any:
     array([0.6, 0.8])
     """
     max_norm = as_float("max_norm", max_norm, 0)
-    grads = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    grads = [(parameter, parameter.grad) for parameter in _checked(parameters) if parameter.grad is not None]
     on_device = any(_device.is_device(grad) for _, grad in grads)
     with np.errstate(over="ignore", invalid="ignore"):
         unit, root = _norm([grad for _, grad in grads], _device.xp if on_device else np)
@@ -55,6 +55,15 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> Any:
                 scaled = grad * factor.astype(grad.dtype)
                 parameter.grad = scaled if on_device else np.asarray(scaled)
         return unit * root if on_device else float(unit * root)
+
+
+def _checked(parameters: Iterable[Parameter]) -> list[Parameter]:
+    given = list(parameters) if isinstance(parameters, Iterable) else [parameters]
+    for parameter in given:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"parameters: expected a list of Parameters, got {type(parameter).__name__}; give "
+                            "model.parameters()")
+    return given
 
 
 def _norm(grads: Sequence[Any], xp: Any) -> tuple[Any, Any]:
@@ -88,7 +97,7 @@ def clip_grad_value_(parameters: Iterable[Parameter], value: float) -> None:
     array([ 1. , -0.5])
     """
     value = as_float("value", value, 0)
-    for parameter in parameters:
+    for parameter in _checked(parameters):
         if parameter.grad is not None:
             clipped = np.clip(parameter.grad, -value, value)
             parameter.grad = clipped if _device.is_device(clipped) else np.asarray(clipped)

@@ -90,7 +90,10 @@ class Optimizer:
             If names or shapes do not fit the parameters, or their dtype cannot hold a value. Nothing has been changed
             then.
         """
-        updated = {name.partition(".")[0] for name in state}
+        if not isinstance(state, Mapping):
+            raise TypeError("state: expected a mapping of names to arrays, as state_dict returns, got "
+                            f"{type(state).__name__}")
+        updated = {str(name).partition(".")[0] for name in state}
         states = {place: self._state(parameter.data, group)
                   for place, (parameter, group) in enumerate(self._parameters()) if str(place) in updated}
         own = {f"{place}.{name}": array for place, arrays in states.items() for name, array in arrays.items()}
@@ -316,12 +319,18 @@ def _groups(params: Iterable[Parameter] | Iterable[Group], options: Group) -> li
     """Return the groups with all their options, once they hold each parameter once and know their options."""
     if isinstance(params, Module):
         raise TypeError(f"params: expected Parameters, got the {type(params).__name__} itself; give its .parameters()")
+    if isinstance(params, Parameter | dict) or not isinstance(params, Iterable):
+        raise TypeError(f"params: expected a list of Parameters, or of groups, got {type(params).__name__}; give "
+                        "model.parameters()")
     given: list[Any] = list(params)
     groups: list[Group] = given if given and all(isinstance(group, dict) for group in given) else [{"params": given}]
     for group in groups:
         if "params" not in group or group.keys() - options.keys() != {"params"}:
             raise ValueError(f"params: expected groups of 'params' and options out of {sorted(options)}, "
                              f"got one of {sorted(group)}")
+        if isinstance(group["params"], Module | Parameter) or not isinstance(group["params"], Iterable):
+            raise TypeError(f"params: expected a list of Parameters in a group, got {type(group['params']).__name__}; "
+                            "give model.parameters()")
     groups = [{**options, **group, "params": list(group["params"])} for group in groups]
     parameters = [parameter for group in groups for parameter in group["params"]]
     for parameter in parameters:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastnn._checks import Array, as_float, as_int
+from fastnn._checks import Array, as_float, as_int, is_sequence
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class MultiStepLR:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
+        if not is_sequence(self.milestones):
+            raise TypeError(f"milestones: expected a sequence of numbers, got {self.milestones!r:.100}")
         for milestone in self.milestones:
             as_float("milestones", milestone, 0)
         as_float("gamma", self.gamma, 0)

@@ -147,6 +147,7 @@ class Recipe(ABC):
         if self.run_dir is not None:
             check_free(self.run_dir)
             self._check_new(self.run_dir)
+        _check_can_be_made(self.run_dir or RUNS)
 
     def _check_new(self, folder: Path) -> None:
         if not self.resumes and (folder / CONFIG).exists():
@@ -203,6 +204,14 @@ class Recipe(ABC):
         path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
         if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
             replace_file(path, contents)
+
+
+def _check_can_be_made(folder: Path) -> None:
+    """Raise OSError where a folder is none, or cannot be made where it would lie."""
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(place) or not os.access(place, os.W_OK):
+        why = "is no folder" if not os.path.isdir(place) else "may not be written to"
+        raise OSError(f"run_dir: the folder {folder} cannot be made ({place} {why}); give another")
 
 
 def check_above_0(name: str, *values: float) -> None:

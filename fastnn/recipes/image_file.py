@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._checks import as_float, as_int
 from fastnn._extras import require
 from fastnn._files import as_path, open_file
 
@@ -74,6 +75,13 @@ def read_image(path: str | os.PathLike[str], channels: int, height: int, width: 
     >>> image.max(), notes
     (np.uint8(0), ['made gray', 'brought from 64x32 to 8x8 pixels', 'inverted, since its background is light'])
     """
+    if type(channels) is not int or channels not in (1, 3):
+        raise ValueError(f"channels: expected 1 or 3, got {channels!r:.100}")
+    height, width = as_int("height", height, 1), as_int("width", width, 1)
+    as_float("scale", scale, 0, 255)
+    as_int("max_pixels", max_pixels, 1)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"height, width: expected at most {MAX_PIXELS} pixels, got {height} x {width}")
     image, notes = _decoded(as_path("path", path), max_pixels)
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._checks import is_sequence
 from fastnn._extras import require
 from fastnn._files import as_path, open_file, parse_json
 from fastnn.nn import Module
@@ -100,7 +101,12 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
     ...     checkpoint.load(path)
     ({'weight': array([0., 1., 2.])}, {'epoch': 2})
     """
-    text = json.dumps(dict(metadata or {}), allow_nan=False)
+    try:
+        text = json.dumps(dict(metadata or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata: expected a mapping of values that JSON holds: {error}") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        raise TypeError(f"tensors: expected a mapping of names to arrays, got {tensors!r:.100}")
     # safetensors takes the memory as it lies, strides ignored.
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     for name, tensor in contiguous.items():
@@ -215,13 +221,17 @@ def load_model(path: str | os.PathLike[str], model: Module, *, strict: bool = Tr
     path = as_path("path", path)
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
+    skip = [skip] if isinstance(skip, str) else skip
+    if not isinstance(prefix, str | None):
+        raise TypeError(f"prefix: expected text, got {prefix!r:.100}")
+    if not is_sequence(skip) or not all(isinstance(name, str) for name in skip):
+        raise TypeError(f"skip: expected names of arrays or layers, got {skip!r:.100}")
     tensors, metadata = load(path)
     prefix = ("model." if "state" in metadata else "") if prefix is None else prefix
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if prefix and not state:
         raise ValueError(f"prefix: expected what names in {os.fspath(path)} begin with, such as "
                          f"{next(iter(tensors), 'none')}, got {prefix!r}")
-    skip = [skip] if isinstance(skip, str) else skip
     own = model.state_dict()
     kept = _below(skip, own)
     if unknown := [name for name in skip if not _below([name], {**own, **state})]:

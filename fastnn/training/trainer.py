@@ -17,7 +17,7 @@ import numpy as np
 
 import fastnn
 from fastnn import _device, kernels, random
-from fastnn._checks import as_float, as_int
+from fastnn._checks import as_float, as_int, is_sequence
 from fastnn._files import as_path
 from fastnn.nn import Module
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
@@ -29,7 +29,7 @@ from fastnn.training._state import State
 from fastnn.training._sums import Sums, double, is_classification
 from fastnn.training._trial import Trial, check_monitored
 from fastnn.training.callback import Callback
-from fastnn.training.metrics import Evaluation, History, Record, as_figure, confusion_matrix
+from fastnn.training.metrics import FIGURES, Evaluation, History, Record, as_figure, confusion_matrix
 from fastnn.training.run_folder import BEST, LAST, RunFolder
 
 
@@ -153,7 +153,7 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        if isinstance(callbacks, Callback):
+        if isinstance(callbacks, Callback) or not is_sequence(callbacks):
             raise TypeError(f"callbacks: expected a list of them, got {_an(type(callbacks).__name__)}")
         for name, value, kind in (("model", model, Module), ("loss", loss, Module), ("optimizer", optimizer, Optimizer),
                                   *(("callbacks", callback, Callback) for callback in callbacks)):
@@ -161,7 +161,7 @@ class Trainer:
                 got = f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
                 raise TypeError(f"{name}: expected {_an(kind.__name__)}, got {got}")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-            if limit is not None and not (isinstance(limit, numbers.Real) and limit > 0):
+            if (limit is not None and not (isinstance(limit, numbers.Real) and limit > 0)) or limit is True:
                 raise ValueError(f"{name}: expected a number above 0 or None, got {limit!r}")
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function of the epochs done, or None, got {schedule!r:.100}")
@@ -179,7 +179,7 @@ class Trainer:
         self.clip_value = clip_value
         self.progress = progress
         try:
-            self.config = json.loads(json.dumps(dict(config or {}), default=os.fspath, allow_nan=False))
+            self.config = json.loads(json.dumps(dict(config or {}), default=_as_json, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise TypeError(f"config: expected values that JSON holds, or paths: {error}") from error
         self._stop_reason: str | None = None
@@ -414,7 +414,9 @@ class Trainer:
         return loss
 
     def _factor(self, step: int) -> float:
-        return 1.0 if self.schedule is None else self.schedule(self._state.epoch + step / self._steps_per_epoch)
+        if self.schedule is None:
+            return 1.0
+        return as_float("schedule", self.schedule(self._state.epoch + step / self._steps_per_epoch), 0)
 
     def _learning_rate(self, step: int) -> float:
         return float(self.optimizer.param_groups[0]["lr"] * self._factor(step))
@@ -500,9 +502,11 @@ class Trainer:
         }
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
+            gave = f"{type(callback).__name__} gave the record of epoch {state.epoch + 1}"
+            if missing := [name for name in FIGURES if name not in record]:
+                raise ValueError(f"{gave} without {', '.join(missing)}: expected figures to be added alone")
             for name, figure in record.items():
-                record[name] = as_figure(f"{type(callback).__name__} gave the record of epoch {state.epoch + 1}", name,
-                                         figure)
+                record[name] = as_figure(gave, name, figure)
         self._folder.append(record, state.records)
         state.records.append(record)
         state.next_epoch()
@@ -537,6 +541,10 @@ class Trainer:
         if number := self._interrupts.requested:
             self._look()
             raise Interrupted(self._state.epoch, self._state.step, self._save(LAST), number)
+
+
+def _as_json(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else os.fspath(value)
 
 
 def _an(name: str) -> str:

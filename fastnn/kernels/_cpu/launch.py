@@ -158,7 +158,7 @@ class _Compiled:
                                           **self.kernel.options)
         seconds = time.perf_counter() - begin
         self.kernel.seconds += seconds
-        if seconds > 1 and not _Compiled.said_slow:
+        if seconds > 1 and not self.from_disk and not _Compiled.said_slow:
             _Compiled.said_slow = True
             where = DiskCache.folder()
             kept = where and os.access(where, os.W_OK)

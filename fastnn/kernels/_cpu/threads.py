@@ -26,6 +26,7 @@ from fastnn.kernels._cpu.tuning import TURNS
 
 _intp: Any = types.intp
 
+_MOST_THREADS = 1024                        # each has scratch of its own, which no result pays for beyond
 _LINE = 16                                  # counters are as far apart as processors fetch memory: they are not shared
 
 
@@ -97,8 +98,8 @@ def set_num_threads(n: int | None) -> None:
     1
     >>> fastnn.set_num_threads(None)
     """
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
-        raise ValueError(f"n: expected a positive integer or None, got {n!r}")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or not 0 < n <= _MOST_THREADS):
+        raise ValueError(f"n: expected an integer from 1 to {_MOST_THREADS}, or None, got {n!r}")
     state.num_threads = None if n is None else int(n)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastnn._checks import Array, as_array, as_float, as_floats, check_one_shape, check_shape, check_side
+from fastnn._checks import Array, as_array, as_float, as_floats, check_choice, check_one_shape, check_shape, check_side
 from fastnn.kernels._door import door
 from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
@@ -279,8 +279,7 @@ def _elementwise(name: str, out: Array | None, target: str | None, *option: floa
 
 def _form(approximate: str) -> str:
     """What the names of formulas of gelu have at their end."""
-    if approximate not in _APPROXIMATIONS:
-        raise ValueError(f"approximate: expected one of {_APPROXIMATIONS}, got {approximate!r}")
+    check_choice("approximate", approximate, _APPROXIMATIONS)
     return "" if approximate == "none" else "_tanh"
 
 

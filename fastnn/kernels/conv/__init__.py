@@ -18,6 +18,7 @@ from fastnn._checks import (
     as_key,
     as_pair,
     channels_last,
+    check_choice,
     check_needs,
     check_present,
     check_rank_of,
@@ -139,7 +140,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
     images as they are needed (as in Chetlur et al., "cuDNN: efficient primitives for deep learning", arXiv:1410.0759),
     and plain loops where filters see one channel. Where zeros around an image would be far more than it and its result,
     the cpu version loops over the taps that meet pixels. In float32, |error| <= (min(K, 512) + K / 512 + 1) eps
-    sum |x weight| + eps |bias| for each element, on both.
+    sum |x weight| + eps |bias| for each element, on both. Products and sums of them that leave the dtype's range on the
+    way do so for good.
 
     "winograd" is F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5) of Lavin and Gray ("Fast Algorithms for Convolutional Neural
     Networks", CVPR 2016, equation 12), y = A^T [sum over c of (G w G^T) * (B^T d B)] A for tiles y of 4 x 4 or 2 x 2
@@ -328,8 +330,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, st
 
 
 def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm: expected one of {ALGORITHMS}, got {algorithm!r}")
+    check_choice("algorithm", algorithm, ALGORITHMS)
     if algorithm == "winograd" and not is_for_winograd(weight, geometry):
         raise ValueError(f"algorithm: 'winograd' expects 3 x 3 or 5 x 5 filters, stride 1, dilation 1, one group and a "
                          f"padding less than they, got filters of shape {weight.shape} and {geometry}; take 'auto'")

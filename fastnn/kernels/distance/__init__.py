@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._checks import FLOATS, Array, as_array, as_int, check_rank, check_side, check_size
+from fastnn._checks import FLOATS, Array, as_array, as_int, check_choice, check_rank, check_side, check_size
 from fastnn.kernels._door import door
 from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
@@ -68,8 +68,7 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     array([[5., 1.]])
     """
     x, y = _as_points(x=x, y=y)
-    if algorithm not in _ALGORITHMS:
-        raise ValueError(f"algorithm: expected one of {_ALGORITHMS}, got {algorithm!r}")
+    check_choice("algorithm", algorithm, _ALGORITHMS)
     check_size((len(x), len(y)), y=1)
     distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x)
     if distances.size:
@@ -136,8 +135,7 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     k = as_int("k", k, 1)
     if k > len(points):
         raise ValueError(f"k: expected from 1 to the number of points, {len(points)}, got {k}")
-    if algorithm not in _KNN_ALGORITHMS:
-        raise ValueError(f"algorithm: expected one of {_KNN_ALGORITHMS}, got {algorithm!r}")
+    check_choice("algorithm", algorithm, _KNN_ALGORITHMS)
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
     check_size((len(queries), k), k=1)
     distances = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))

@@ -112,7 +112,7 @@ def _plan(method: Any, queries: Array, points: Array, squares: Array, memory_bud
     scratch, query, rows, group = method.memory(queries, k)
     heap = k * (squares.itemsize + 8)
     query += heap
-    free = memory_budget - get_num_threads() * scratch - _OBJECTS
+    free = memory_budget - min(get_num_threads(), max(panels(count, group), KNN_BLOCKS)) * scratch - _OBJECTS
     batch = min(free // query // rows, panels(count, rows)) * rows
     if batch <= 0:
         return 0, 0, memory_budget - free + rows * query

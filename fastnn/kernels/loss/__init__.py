@@ -15,6 +15,7 @@ from fastnn._checks import (
     as_float,
     as_floats,
     as_labels,
+    check_choice,
     check_not_empty,
     check_rank,
     check_shape,
@@ -321,8 +322,7 @@ def _scores(x: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def _check_reduction(reduction: str) -> None:
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction: expected one of {_REDUCTIONS}, got {reduction!r}")
+    check_choice("reduction", reduction, _REDUCTIONS)
 
 
 def _unit(count: int, reduction: str) -> float:

@@ -132,7 +132,8 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     Notes
     -----
     One addition a window, in row-major order of the windows; in float32 the error is at most m eps times the sum of
-    the |grad_output| that meet in a cell, m their number.
+    the |grad_output| that meet in a cell, m their number. A sum that leaves the dtype's range on the way does so for
+    good.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn import _device
-from fastnn._checks import Array, as_float, as_floats, as_int, check_shape
+from fastnn._checks import Array, as_float, as_floats, as_int, check_shape, is_sequence
 from fastnn.kernels._door import door, updates
 from fastnn.kernels._outputs import deliver
 from fastnn.kernels._targets import implementation
@@ -55,8 +55,8 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
     -----
     At most 8 operations an element; 3 arrays are read and 2 written. Sutskever and others, "On the importance of
     initialization and momentum in deep learning" (ICML 2013), section 2. Each operation rounds once to the dtype; on
-    a GPU a product and the sum that takes it up round once together. A g or a buffer beyond the dtype's range is inf,
-    and so is the step, however small lr is.
+    a GPU a product and the sum that takes it up round once together. A g, a buffer or lr times it
+    beyond the dtype's range is inf, and so is the step, whatever the parameter is.
 
     Examples
     --------
@@ -195,8 +195,8 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
     >>> parameter.round(4)
     array([0.5, 1.5])
     """
-    if len(betas) != 2 or not all(0 <= as_float("betas", beta) < 1 for beta in betas):
-        raise ValueError(f"betas: expected two numbers from 0 to below 1, got {betas}")
+    if not is_sequence(betas) or len(betas) != 2 or not all(0 <= as_float("betas", beta) < 1 for beta in betas):
+        raise ValueError(f"betas: expected two numbers from 0 to below 1, got {betas!r:.100}")
     options = (as_int("step", step, 1), as_float("lr", lr, 0), float(betas[0]), float(betas[1]),
                as_float("eps", eps, 0), as_float("weight_decay", weight_decay, 0), bool(decoupled))
     _run("adam_update", target, options, grad, parameter=parameter, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)

@@ -157,7 +157,7 @@ def test_set_num_threads() -> None:
     fastnn.set_num_threads(None)
     assert fastnn.get_num_threads() == before
     for wrong in (0, -1, 1.5, True, "2"):
-        with pytest.raises(ValueError, match="n: expected a positive integer or None, got"):
+        with pytest.raises(ValueError, match="n: expected an integer from 1 to 1024, or None, got"):
             fastnn.set_num_threads(wrong)  # type: ignore[arg-type]
 
 
