@@ -82,10 +82,8 @@ class Kernel:
     backward: Callable[[Call, Any, Array], Call] | None = None   # (call, result, grad_output) -> call of NAME_backward
     inputs: tuple[int, ...] = ()                       # positions that the gradients of NAME_backward belong to
     refused: Callable[[], Iterator[Refused]] = nothing_refused
-    refused_by_backward: Callable[[], Iterator[Refused]] = nothing_refused       # the same of NAME_backward
     dtypes: tuple[np.dtype, ...] = (F32, F64)
     algorithms: tuple[str, ...] = ()
-    only_on_cpu: tuple[str, ...] = ()                  # algorithms that a GPU has not
     takes: Callable[[Call, str], bool] = lambda call, algorithm: True      # whether an algorithm can do a call
     given: tuple[int, ...] | None = None               # positions of arguments that may hold anything; None: all
     given_to_backward: tuple[int, ...] | None = None   # the same of NAME_backward
@@ -93,6 +91,8 @@ class Kernel:
     factor: float = 1.0                                # of the tolerances
     has_out: bool = True
     benchmarks: tuple[Benchmark, ...] = ()
+    only_on_cpu: tuple[str, ...] = ()                  # algorithms that a GPU has not
+    refused_by_backward: Callable[[], Iterator[Refused]] = nothing_refused       # what NAME_backward must refuse
 
     def calls(self, dtype: np.dtype, target: str = "cpu") -> Iterator[Call]:
         """Iterate over the sample calls, by the name of each algorithm that can do them on a target."""
