@@ -1,4 +1,4 @@
-"""Activations, softmax, sums of two arrays and dropout."""
+"""Activations, sums of two arrays and dropout."""
 
 from __future__ import annotations
 
@@ -17,21 +17,12 @@ from fastnn.testing.table.base import (
     Refused,
     TorchFunction,
     any_shape_samples,
-    draw,
+    float_refused,
+    from_output,
     normal,
     two_arrays_benchmark,
     two_arrays_samples,
 )
-
-
-def _float_refused() -> Iterator[Refused]:
-    yield Refused(Call((np.arange(3),)), TypeError, r"x: expected float32 or float64, got int64")
-    yield Refused(Call(([1.0, 2.0],)), TypeError, r"x: expected an array, got list")
-    yield Refused(Call((np.ones(3),), {"out": np.ones(4)}), ValueError, r"out: expected shape \(3,\), got \(4,\)")
-
-
-def _from_output(call: Call, y: Any, grad: Array) -> Call:
-    return Call((grad, y), call.kwargs)
 
 
 def _from_input(call: Call, y: Any, grad: Array) -> Call:
@@ -40,30 +31,10 @@ def _from_input(call: Call, y: Any, grad: Array) -> Call:
 
 def _activation(name: str, backward: Callable[[Call, Any, Array], Call], *options: Options) -> Kernel:
     return Kernel(
-        name, any_shape_samples(*options), torch=TorchFunction(name), inputs=(0,), refused=_float_refused,
+        name, any_shape_samples(*options), torch=TorchFunction(name), inputs=(0,), refused=float_refused,
         backward=backward, benchmarks=(Benchmark(
             "64 x 32 x 28 x 28", lambda n: Call((normal(n, 32, 28, 28, dtype=F32),)), 64, 64 * 32 * 784 * 8.0,
             "byte"),))
-
-
-def _softmax_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    cases: list[tuple[tuple[int, ...], Options]] = [
-        ((4, 10), {}), ((3, 4, 5), {"axis": 1}), ((2, 3), {"axis": 0}), ((1, 1), {}), ((2, 700), {})]
-    for shape, options in cases:
-        yield Call((3 * draw(rng, dtype, *shape),), options)
-
-
-def _softmax_refused() -> Iterator[Refused]:
-    yield from _float_refused()
-    yield Refused(Call((np.ones((2, 3)),), {"axis": 2}), ValueError, r"axis: expected from -2 to 1 .* got 2")
-
-
-def _softmax(name: str) -> Kernel:
-    return Kernel(
-        name, _softmax_samples, inputs=(0,), refused=_softmax_refused, backward=_from_output,
-        torch=lambda x, axis=-1: TorchFunction(name)(x, dim=axis),
-        benchmarks=(Benchmark("6400 x 1000", lambda n: Call((normal(100 * n, 1000, dtype=F32),)), 64, 6400 * 8000.0,
-                              "byte"),))
 
 
 def _two_arrays_refused() -> Iterator[Refused]:
@@ -86,13 +57,11 @@ def _dropout_refused() -> Iterator[Refused]:
 
 
 ROWS = (
-    _activation("relu", _from_output),
+    _activation("relu", from_output),
     _activation("leaky_relu", _from_input, {}, {"negative_slope": 0.3}),
-    _activation("sigmoid", _from_output),
-    _activation("tanh", _from_output),
+    _activation("sigmoid", from_output),
+    _activation("tanh", from_output),
     _activation("gelu", _from_input, {}, {"approximate": "tanh"}),
-    _softmax("softmax"),
-    _softmax("log_softmax"),
     Kernel("add", two_arrays_samples, torch=lambda x, y: x + y, refused=_two_arrays_refused,
            benchmarks=(two_arrays_benchmark,)),
     Kernel("add_relu", two_arrays_samples, torch=lambda x, y: (x + y).relu(), refused=_two_arrays_refused,

@@ -224,3 +224,13 @@ class TorchFunction:
         import torch
 
         return getattr(torch.nn.functional, self.name)
+
+
+def float_refused() -> Iterator[Refused]:
+    yield Refused(Call((np.arange(3),)), TypeError, r"x: expected float32 or float64, got int64")
+    yield Refused(Call(([1.0, 2.0],)), TypeError, r"x: expected an array, got list")
+    yield Refused(Call((np.ones(3),), {"out": np.ones(4)}), ValueError, r"out: expected shape \(3,\), got \(4,\)")
+
+
+def from_output(call: Call, y: Any, grad: Array) -> Call:
+    return Call((grad, y), call.kwargs)
