@@ -8,8 +8,8 @@ ImportError, and `compiler` says why:
 - else numba-cuda, in whose environment `numba.cuda` is its own; never the target built into Numba, which is deprecated.
 
 `xp` is the library of device arrays: CuPy, or in the simulator `_simulator`, arrays that keep CuPy's rules.
-They are imported when they are first asked for, which takes as long as all of fastnn: where all arrays are the host's,
-never. Nothing here waits for the device.
+They are imported when they are first asked for, since that takes as long as importing all of fastnn; with NumPy arrays
+alone it never happens. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from fastnn._extras import install
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
@@ -103,8 +105,8 @@ class CudaUnavailableError(RuntimeError):
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(f'CUDA cannot be used here ({why}); it needs an NVIDIA GPU with its driver and '
-                         f'pip install "fastnn-kernels[cuda13]" (or [cuda12], as the driver says)')
+        super().__init__(f"CUDA cannot be used here ({why}); it needs an NVIDIA GPU with its driver and "
+                         f"{install('cuda13')}, or [cuda12] instead, as the driver says")
 
 
 def require() -> None:
@@ -125,7 +127,7 @@ def __getattr__(name: str) -> Any:
 
 
 class ForeignArray(TypeError):
-    """An array on a GPU that is not of `xp` came to a function behind the door, which takes it up from there."""
+    """A kernel was given an array on a GPU that is not of `xp`; `door` catches this, and converts it."""
 
 
 def is_device(value: Any) -> bool:

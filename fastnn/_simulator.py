@@ -1,7 +1,7 @@
 """Numba's simulator, and arrays that keep CuPy's rules in host memory: what `cuda` and `xp` are without a GPU.
 
 The arrays refuse to meet NumPy arrays, reductions stay arrays, and each copy to the host is counted, so that a test
-finds what would fail or wait on a GPU. What of CuPy is not here is NumPy's.
+finds what would fail or wait on a GPU. What CuPy has and this module has not is NumPy's.
 """
 
 from __future__ import annotations

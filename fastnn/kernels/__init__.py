@@ -62,8 +62,8 @@ streamed
 
 Docstrings bound errors. In them eps is 1.2e-7 for float32 and 2.2e-16 for float64, and 1.1e-16 is the rounding of the
 float64 numbers that sums are formed in. Results smaller than the smallest normal number, 1.2e-38 or 2.2e-308, may be
-off by as much as that. Where numbers on the way to a result leave the range and the result does not, a kernel takes
-another way, or its docstring says that it does not.
+off by as much as that. If an intermediate number overflows but the result does not, the kernel computes it another
+way, or its docstring says that it does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every public kernel passes: what it writes has memory of its own, and arrays of any library on a GPU come in."""
+"""What every public kernel passes: a check of the memory that it writes, and the way in for arrays on a GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def updates(*names: str, when: str = "") -> Callable[[_Kernel], _Kernel]:
 
 
 def door(function: _Kernel) -> _Kernel:
-    """Let a kernel run once what it writes shares memory with nothing else that was given, on any array on a GPU.
+    """Make a kernel refuse to write memory that another argument shares, and take any library's arrays on a GPU.
 
     Where the first array on a GPU that came in is of PyTorch or Numba, the results are too; else they are of `xp`. The
     work goes to the stream that the array belongs to.
@@ -70,7 +70,7 @@ class _Stream:
 
 
 def _stream_of(value: Any) -> Any:
-    """Return the stream that a foreign array belongs to, or None where it tells of none."""
+    """Return the stream that a foreign array belongs to, or None if it names none."""
     if _device.in_host_memory():
         return None
     if type(value).__module__.partition(".")[0] == "torch":

@@ -2,8 +2,8 @@
 
 An array from `empty` stands over a block of a slab. All its views, and whatever else shares its memory, keep it alive;
 when it dies, a callback hands the block back, which joins its idle neighbours. A request takes the smallest idle block
-that holds it and leaves the rest; where there is none, a new slab is made, and idle ones go before all of them are
-larger than the most that was ever in use at once, and an eighth.
+that holds it and leaves the rest; where there is none, a new slab is made. Idle slabs are given up so that all together
+stay within an eighth above the most that was ever in use at once.
 
 An array may die on any thread and in the middle of any line, this file's too, so nobody waits here for anyone: what
 comes back is put down in a deque, and whoever finds another call inside takes memory from NumPy.
@@ -199,8 +199,9 @@ def clear_pool() -> None:
 def set_pool_limit(size: int | None) -> None:
     """Bound the bytes that kernels keep idle for their next results; 0 keeps none, None is an eighth of the memory.
 
-    Results of 128 kB and more are made over memory of earlier ones that are gone: what the system hands out afresh
-    costs more time than most kernels take. Memory that a live array, view or buffer refers to is never handed out.
+    Results of 128 kB and more reuse the memory of earlier results that no longer exist, because fresh memory from the
+    system costs more time than most kernels take. Memory that a live array, view or buffer refers to is never handed
+    out.
 
     Examples
     --------

@@ -33,7 +33,7 @@ def use_target(target: str) -> Iterator[None]:
 
     Without it, and without the argument, arrays on the host run on "cpu" and arrays on a GPU on "cuda". A target moves
     no data: one that does not fit the arrays is an error. It holds for the current thread and for what fastnn hands on
-    to its own threads, and so turns whole models.
+    to its own threads, so it switches whole models.
 
     Examples
     --------

@@ -13,8 +13,8 @@ The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parall
 How blocks are cut never depends on the number of threads, so neither do the bits of the result.
 
 A function `(block, worker, *arrays)`, called with `workers=`, learns which of so many workers it runs on, from 0: no
-two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Who makes that
-scratch asks for the number of threads once, as another thread may change it.
+two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Code that
+makes such a scratch reads the number of threads once, since another thread may change it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What LLVM's vectorizer does not make of loops by itself: sums and maxima of rows, and writing past the caches.
+"""Loops that LLVM does not vectorize by itself: sums and maxima of rows, and writing past the caches.
 
 The result of a sum may depend on its order, so the vectorizer leaves it alone; here it is spelt out in vectors as wide
 as the host's registers. Memory far larger than the caches is best written past them: that spares the machine reading

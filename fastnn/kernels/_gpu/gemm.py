@@ -3,10 +3,10 @@
 c[m, n] = sum over k of a[m, k] b[k, n], and neither b nor c need exist as a matrix: a `Form` says where in an array an
 element is. Each block of threads makes one tile of c. It goes along k in steps of a few, for which the pieces of a and
 b are read while those before are multiplied, out of shared memory. A thread keeps a small tile of sums in registers,
-for which a number that it reads counts several times.
+and uses each number that it reads for several of them.
 
-Sums run along k in segments, whose sums are added in order. The segments go one after the other where the tiles are
-many enough for a GPU, and else side by side into scratch: in both cases the same bits.
+Sums run along k in segments, whose sums are added in order. If there are enough tiles to fill a GPU, a thread takes the
+segments one after the other; else several threads write them to scratch. Both give the same bits.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: int) ->
 
 
 def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
-    """Run a kernel on the current stream. Arrays of `xp` among `args` are C-contiguous; nothing runs for no blocks."""
+    """Run a kernel on the current stream. Arrays of `xp` among `args` are C-contiguous; without blocks nothing runs."""
     if 0 in (blocks if isinstance(blocks, tuple) else (blocks,)):
         return
     if _device.launcher is not None:

@@ -1,4 +1,4 @@
-"""Activations as their formulas say, for numbers: the judge of the other implementations."""
+"""Activations as their formulas say, for numbers; the other implementations are compared with them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class KeptFilters:
         self.last: tuple[Array, Array] | None = None            # filters, and what was made of them
 
     def __reduce__(self) -> tuple[type[KeptFilters], tuple[()]]:
-        """What was made of them fits this machine alone."""
+        """Leave out the transformed filters, which fit this machine alone."""
         return KeptFilters, ()
 
 

@@ -4,8 +4,8 @@ In `convolve` columns are the pixels of the results, rows filters, and k runs ov
 `weight_gradient` columns are the weights of a filter, and k runs over the pixels of all results.
 
 In `input_gradient` columns are the images' pixels, rows channels, and k runs over filters and
-taps. With a stride each of these pixels is reached by some of the taps alone: pixels fall into classes, each of those
-that come a stride after one of the first rows and columns, which is a product of its own.
+taps. With a stride only some of the taps reach a pixel. Pixels whose rows and columns leave the same remainders modulo
+the strides are reached by the same taps: each such class is a product of its own.
 """
 
 from __future__ import annotations

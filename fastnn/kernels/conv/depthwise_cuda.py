@@ -1,7 +1,7 @@
 """Depthwise convolutions on a GPU, whose filters see one channel each: loops over the pixels, bound by memory.
 
 There are too few products for tiles of them. A thread sums a few results that lie below each other, for which it reads
-each weight once; that pixels are read again by their neighbours is for the caches. For the weight gradient a block of
+each weight once; the caches serve neighbouring results, which read the same pixels. For the weight gradient a block of
 threads sums, for one row of a filter's taps, over some rows of the results, and then these sums are added up.
 """
 

@@ -1,4 +1,4 @@
-"""Convolutions as their formulas say: the judge of the other implementations."""
+"""Convolutions as their formulas say; the other implementations are compared with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions of so few products that what surrounds them counts: loops as in the formula, all in one launch.
+"""Convolutions of so few products that the launch takes longer than they do: plain loops, all in one launch.
 
 Whether they run here follows from the shapes of one image, so that its bits do not depend on the rest of the batch.
 A tap of a filter lies in the image for a rectangle of results. The others see a zero there, which matters only to

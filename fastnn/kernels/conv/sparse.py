@@ -2,7 +2,7 @@
 
 With a padding far beyond the image, most taps of a filter see nothing of it, and a scratch that holds the zeros would
 grow with the padding and the dilation. Here time goes with the products that count, and memory is a row of sums, which
-are float64. What is not finite makes NaN of a zero outside, so it is looked for by itself.
+are float64. NaN and inf make NaN of the zeros outside of the image, so weights are searched for them separately.
 """
 
 from __future__ import annotations

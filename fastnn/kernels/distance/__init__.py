@@ -32,7 +32,8 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
         Whether to leave out the square root.
     algorithm : {"direct", "gemm"}
         "direct" sums (x - y)^2, so that close points far from the origin keep their distance. "gemm" forms
-        |x|^2 - 2 x y + |y|^2, which takes half the arithmetic, but loses what is small beside |x|^2 + |y|^2.
+        |x|^2 - 2 x y + |y|^2, which takes half the arithmetic, but rounds away distances that are small beside
+        |x|^2 + |y|^2.
     out : array of shape (M, N), optional
         Where the result is written.
     target : {"naive", "cpu", "cuda"}, optional

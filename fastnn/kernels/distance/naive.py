@@ -1,4 +1,4 @@
-"""Distances as their formula says: the judge of the other implementations.
+"""Distances as their formula says; the other implementations are compared with this one.
 
 They are exact integers, or of the widest numbers there are, which on most machines reach far beyond float64.
 """

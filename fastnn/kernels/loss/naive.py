@@ -1,4 +1,4 @@
-"""Losses as their formulas say: the judge of the other implementations.
+"""Losses as their formulas say; the other implementations are compared with them.
 
 All is computed in the widest numbers there are, which on most machines reach far beyond float64. Losses of rows are
 float64, times `unit`: a power of two, 1 but for a mean.

@@ -156,7 +156,7 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
         Whether mean and invstd are x's own; False where running statistics were used, which are constants:
         grad_x = weight invstd G.
     bias : array of shape (C,), optional
-        The argument of `batch_norm`; the signs of its results are found again with it, and nothing else.
+        The argument of `batch_norm`, which is used to find the signs of its results again, and for nothing else.
     activation : {"relu"}, optional
         The argument of `batch_norm`.
     needs : tuple of three bools

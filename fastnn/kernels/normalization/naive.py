@@ -1,4 +1,4 @@
-"""Batch normalization as its formulas say: the judge of the other implementations.
+"""Batch normalization as its formulas say; the other implementations are compared with them.
 
 All is computed in the widest numbers there are, which on most machines reach far beyond float64, and rounded when it
 is written.

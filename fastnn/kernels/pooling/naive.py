@@ -1,4 +1,4 @@
-"""Pooling as its formulas say: the judge of the other implementations."""
+"""Pooling as its formulas say; the other implementations are compared with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax as its formulas say: the judge of the other implementations. Arrays come as rows.
+"""Softmax as its formulas say; the other implementations are compared with them. Arrays come as rows.
 
 All is computed in the widest numbers there are, which on most machines reach far beyond float64.
 """

@@ -1,4 +1,4 @@
-"""Updates as their formulas say: the judge of the other implementations.
+"""Updates as their formulas say; the other implementations are compared with them.
 
 Squares of gradients are taken in the widest numbers there are, which on most machines reach far beyond float64.
 """
