@@ -219,7 +219,10 @@ def test_a_run_is_resumed_with_the_arguments_that_were_given(
     monkeypatch.setattr(sys, "argv", ["another program"])
     folder = trained[0] / "runs" / "cnn-1"
     assert cli._run(["train", "cnn", "--run-dir", str(folder), "--epochs", "7", "--resume"]) == 0
-    assert run == [recipes.CNN(run_dir=folder, epochs=7, resume=True)]
+    assert cli._run(["train", "cnn", "--run-dir", str(folder), "--lr=0.01", "--resume"]) == 0
+    assert cli._run(["train", "cnn", "--resume", "--run_dir", str(folder), "--seed", "4"]) == 0
+    assert run == [recipes.CNN(run_dir=folder, resume=True, **options)
+                   for options in ({"epochs": 7}, {"epochs": 2}, {"epochs": 2, "seed": 4})]
 
 
 @pytest.mark.usefixtures("signals_heard")
