@@ -19,6 +19,7 @@ import pytest
 
 import fastnn
 from fastnn import cli, data, models, nn, recipes, training
+from fastnn._extras import install
 from fastnn.cli import doctor
 from fastnn.cli.gradients import _cases
 from fastnn.recipes import RECIPES
@@ -129,7 +130,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True, cwd=tmp_path,
                           check=False)
     assert done.returncode == 2
-    assert done.stderr == 'fastnn: the commands need tyro, pillow: run pip install "fastnn-kernels[train]"\n'
+    assert done.stderr == f"fastnn: the commands need tyro, pillow: run {install('train')}\n"
 
 
 def test_asking_for_cuda_where_there_is_none_says_what_to_install(tmp_path: Path) -> None:
@@ -219,7 +220,10 @@ def test_a_run_is_resumed_with_the_arguments_that_were_given(
     monkeypatch.setattr(sys, "argv", ["another program"])
     folder = trained[0] / "runs" / "cnn-1"
     assert cli._run(["train", "cnn", "--run-dir", str(folder), "--epochs", "7", "--resume"]) == 0
-    assert run == [recipes.CNN(run_dir=folder, epochs=7, resume=True)]
+    assert cli._run(["train", "cnn", "--run-dir", str(folder), "--lr=0.01", "--resume"]) == 0
+    assert cli._run(["train", "cnn", "--resume", "--run_dir", str(folder), "--seed", "4"]) == 0
+    assert run == [recipes.CNN(run_dir=folder, resume=True, **options)
+                   for options in ({"epochs": 7}, {"epochs": 2}, {"epochs": 2, "seed": 4})]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
@@ -436,8 +440,8 @@ def test_doctor_knows_packages_with_extras_of_their_own(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: [
         'numba-cuda-mlir[cu12]; extra == "cuda12"', 'cupy-cuda12x; extra == "cuda12"'])
     monkeypatch.setattr(doctor, "_version", {"fastnn-kernels": "0.1", "numba-cuda-mlir": "0.6"}.get)
-    assert list(doctor._extras()) == [("extra [cuda12]", 'numba-cuda-mlir 0.6; missing cupy-cuda12x: pip install '
-                                                         '"fastnn-kernels[cuda12]"')]
+    assert list(doctor._extras()) == [
+        ("extra [cuda12]", f"numba-cuda-mlir 0.6; missing cupy-cuda12x: {install('cuda12')}")]
 
 
 @pytest.mark.real_data

@@ -52,6 +52,8 @@ train cnm --epochs 3: did you mean cnn?
 train cnn --epoch 3: Perhaps you meant: --epochs INT
 train cnn --batchsize 3: Perhaps you meant: --batch-size INT
 train cnn --epochs: Missing value for argument '--epochs'
+train fc-net --no-batch-nrom: Perhaps you meant: --no-batch-norm
+train fc-net --data-dri x --dropuot 3: Perhaps you meant: --data-dir PATH, --dropout FLOAT
 train cnn --epochs many: Error parsing --epochs
 train cnn --epochs 1.5: Error parsing --epochs
 train cnn --epochs -1: epochs: expected at least 1, got -1
@@ -104,6 +106,10 @@ train folder/mistakes_mine.py:Mine: mistakes_mine is another module's name
 train mistakes_mine:Mine --width 0: width: expected at least 1, got 0
 train mistakes_mine:Mine --widht 4: Perhaps you meant: --width INT
 train mistakes_mine:Idle: experiment: expected that of idle to leave a results.json
+sweep: Expected one of cnn, cnn-mnist
+sweep cnm --trials 3: did you mean cnn?
+sweep cnn --trails 3: Perhaps you meant: --trials INT
+sweep cnn --trials x: Error parsing --trials
 evaluate: Missing from fastnn evaluate: PATH
 evaluate nowhere: nowhere: expected the folder of a run
 evaluate text: text: expected the folder of a run

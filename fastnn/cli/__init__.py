@@ -6,19 +6,18 @@ mode, it ends in a traceback.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 import io
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fastnn
+from fastnn._extras import install
+from fastnn.cli.ending import is_users_mistake, stopped
 
 _DESCRIPTION = f"""\
 Neural networks on NumPy arrays at the speed of the machine (version {fastnn.__version__}).
@@ -49,7 +48,7 @@ def main() -> None:
     except BrokenPipeError:                 # the reader has seen enough, as `head` does
         status = 1
     except Exception as error:
-        if sys.flags.dev_mode or not _is_users_mistake(error):
+        if sys.flags.dev_mode or not is_users_mistake(error):
             raise
         notes = getattr(error, "__notes__", ())     # where it was: the layer of the model, say
         print("; ".join([f"fastnn: {error}", *notes]), file=sys.stderr)
@@ -62,48 +61,34 @@ def main() -> None:
     sys.exit(status)
 
 
-def stopped(error: KeyboardInterrupt, command: str | None = None) -> int:
-    """Say that a signal ended the command, and with which one it goes on; return the process's status."""
-    from fastnn.training import _interrupts
-
-    with suppress(OSError):                 # the terminal may be gone
-        print("\nfastnn: stopped" + (f"; to go on, run\n    {command}" if command else ""), file=sys.stderr)
-    return _interrupts.status(error)
-
-
-def _is_users_mistake(error: Exception) -> bool:
-    """Whether the error is one that says what was wrong with the input, a file or the disk."""
-    if (isinstance(error, ValueError | OSError | MemoryError | OverflowError)
-            or (isinstance(error, ModuleNotFoundError) and error.name is None)):
-        return True
-    from fastnn import training
-    from fastnn._device import CudaUnavailableError
-
-    return isinstance(error, training.CheckpointError | training.DivergedError | CudaUnavailableError)
-
-
 def _run(arguments: Sequence[str]) -> int:
     if arguments == ["--version"]:
         print(f"fastnn {fastnn.__version__}")
         return 0
     missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise ModuleNotFoundError(f"the commands need {', '.join(missing)}: run pip install \"fastnn-kernels[train]\"")
+        raise ModuleNotFoundError(f"the commands need {', '.join(missing)}: run {install('train')}")
     import tyro
 
     from fastnn.cli.doctor import doctor
     from fastnn.cli.gradients import gradcheck
     from fastnn.cli.kernels import bench, warmup
+    from fastnn.cli.parsing import parsed
     from fastnn.cli.results import results
-    from fastnn.cli.runs import evaluate, list_recipes, predict, train_with
+    from fastnn.cli.runs import evaluate, list_recipes, named_recipes, predict, train_with
     from fastnn.cli.sweep import sweep_with
 
+    name, *words = arguments or ["--help"]
+    recipes = named_recipes({"train": words[:1], "sweep": words}.get(name, []))
+    commands: dict[str, Any] = {command.__name__: command for command in (
+        train_with(words, recipes), sweep_with(words, recipes), evaluate, predict, results, bench, gradcheck, warmup,
+        doctor)}
+    commands = {"list": list_recipes, **commands}
     app = tyro.extras.SubcommandApp()
-    app.command(name="list")(_deferred(list_recipes))
-    for command in (train_with(arguments[1:]), sweep_with(arguments[1:]), evaluate, predict, results, bench, gradcheck,
-                    warmup, doctor):
-        app.command(_deferred(command))
-    call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), arguments or ["--help"])
+    for called, command in commands.items():
+        app.command(name=called)(_deferred(command))
+    levels = [commands, recipes] if name in ("train", "sweep") else [commands]
+    call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), [name, *words], levels)
     return call() or 0
 
 
@@ -114,40 +99,3 @@ def _deferred(command: Callable[..., Any]) -> Callable[..., Any]:
         return functools.partial(command, *args, **options)
 
     return defer
-
-
-def parsed(cli: Callable[..., Any], arguments: Sequence[str]) -> Any:
-    """Return what tyro makes of the arguments; its page about what is wrong with them becomes a sentence."""
-    import tyro
-
-    page = io.StringIO()
-    try:
-        with redirect_stderr(page):
-            return cli(args=arguments, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff,
-                                               tyro.conf.DisallowNone))
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise ValueError(_sentence(page.getvalue())) from None
-
-
-def _sentence(page: str) -> str:
-    """The paragraphs of a framed page, without what is indented twice or explains an option."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in page.splitlines()[1:-1]]
-    kept = (line.strip() for line in lines if not line.startswith(" " * 9) and line.strip() != "[...]")
-    paragraphs = (text.strip() for text in re.split("─+|-{9,}", " ".join(kept)))
-    sentence = "; ".join(text for text in paragraphs if text and
-                         not text.startswith(("Argument helptext", "For full helptext")))
-    # Of a word that is not known, what follows it and options like those are no mistakes.
-    sentence = re.sub(r"(Unrecognized) or misplaced (options: \S+) \(applied.*?(; |$)", r"\1 \2\3", sentence)
-    if match := re.match(r"Unrecognized options: ([^-\s]\S*?)(?:,.*?)?; Available subcommands: ([^;]*)", sentence):
-        return match[0] + meant(match[1], match[2].split(", "))
-    if match := re.search(r"invalid choice '(.*?)' .*Expected one of \((.*?)\)", sentence):
-        return sentence.removesuffix(".") + meant(match[1], re.findall("'(.*?)'", match[2]))
-    return sentence
-
-
-def meant(word: str, names: Iterable[str]) -> str:
-    """What an error adds that says that a word is none of these names: the one that is most like it."""
-    close = difflib.get_close_matches(word.lower(), names, 1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -15,6 +15,7 @@ import llvmlite.binding
 
 import fastnn
 from fastnn import _device, data
+from fastnn._extras import install
 from fastnn.kernels import compilation
 
 
@@ -109,7 +110,7 @@ def _extras() -> Iterator[tuple[str, str]]:
         present = {package: version for package in packages if (version := _version(package))}
         missing = [package for package in packages if package not in present]
         yield f"extra [{extra}]", ", ".join(f"{package} {version}" for package, version in present.items()) + (
-            f"{'; ' if present else ''}missing {', '.join(missing)}: pip install \"fastnn-kernels[{extra}]\""
+            f"{'; ' if present else ''}missing {', '.join(missing)}: {install(extra)}"
             if missing else "")
 
 

@@ -8,30 +8,32 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 
 from fastnn import recipes
-from fastnn.cli import meant, parsed, stopped
+from fastnn.cli.ending import stopped
+from fastnn.cli.parsing import given, meant
 from fastnn.recipes import RECIPES, ImageClassifier, Recipe
 from fastnn.recipes.base import Device, called
 
 _DEFAULT = recipes.CNN()
 
 
-def any_recipe(words: Sequence[str]) -> Any:
-    """Return the type of which tyro makes a subcommand a recipe.
+def named_recipes(words: Sequence[str]) -> dict[str, type[Recipe]]:
+    """Return the recipes by name, and those of somebody's own that a word names which is no option or its value."""
+    return RECIPES | {word: recipe_called(word) for option, word in zip(("", *words), words)
+                      if ":" in word and not word.startswith("-") and not option.startswith("-")}
 
-    Among them is one of somebody's own, where a word that is no option or its value names it.
-    """
-    own = {word: recipe_called(word) for option, word in zip(("", *words), words)
-           if ":" in word and not word.startswith("-") and not option.startswith("-")}
+
+def any_of(named: Mapping[str, type[Recipe]]) -> Any:
+    """Return the type of which tyro makes a subcommand a recipe."""
     return Union[tuple(Annotated[recipe, tyro.conf.subcommand(name, prefix_name=False)]     # noqa: UP007
-                       for name, recipe in (RECIPES | own).items())]
+                       for name, recipe in named.items())]
 
 
 def recipe_called(word: str) -> type[Recipe]:
@@ -69,8 +71,8 @@ def list_recipes() -> None:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
-def train_with(arguments: Sequence[str]) -> Callable[..., int]:
-    """Return the command "train"; `arguments` is what follows it on the command line."""
+def train_with(words: Sequence[str], named: Mapping[str, type[Recipe]]) -> Callable[..., int]:
+    """Return the command "train" of these recipes; `words` is what follows it on the command line."""
     def train(recipe: Any = _DEFAULT) -> int:
         """Run a recipe: train a model, measure it, and keep the run in a folder.
 
@@ -79,10 +81,9 @@ def train_with(arguments: Sequence[str]) -> Callable[..., int]:
         """
         chosen: Any = recipe
         if chosen.resumes:
-            # The options that the run was begun with are the defaults of this command line.
-            cli = functools.partial(tyro.cli, type(chosen), default=chosen.resumed(),
-                                    prog=f"fastnn train {called(type(chosen))}")
-            chosen = replace(parsed(cli, arguments[1:]), resume=True)
+            # What is not given is as the run was begun.
+            names = (given(words) | chosen.changed().keys()) & {field.name for field in fields(chosen)}
+            chosen = replace(chosen.resumed(), **{name: getattr(chosen, name) for name in names | {"resume"}})
         try:
             chosen.run()
         except KeyboardInterrupt as error:
@@ -93,7 +94,7 @@ def train_with(arguments: Sequence[str]) -> Callable[..., int]:
                                               "--resume"]))
         return 0
 
-    train.__annotations__["recipe"] = any_recipe(arguments[:1])
+    train.__annotations__["recipe"] = any_of(named)
     return train
 
 

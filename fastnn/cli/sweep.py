@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from fastnn import sweeps
-from fastnn.cli import stopped
-from fastnn.cli.runs import any_recipe
+from fastnn.cli.ending import stopped
+from fastnn.cli.parsing import given
+from fastnn.cli.runs import any_of
+from fastnn.recipes import Recipe
 from fastnn.recipes.base import arguments, called
 
 
-def sweep_with(words: Sequence[str]) -> Callable[..., int]:
-    """Return the command "sweep"; `words` is what follows it on the command line."""
+def sweep_with(words: Sequence[str], named: Mapping[str, type[Recipe]]) -> Callable[..., int]:
+    """Return the command "sweep" of these recipes; `words` is what follows it on the command line."""
     def sweep(recipe: Any, trials: int = 30, workers: int = 1, study: Path | None = None) -> int:
         """Search the options with which a recipe reaches its best validation accuracy.
 
@@ -35,8 +37,8 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
             runs/sweep-RECIPE-N with the first number N that is free.
         """
         chosen: Any = recipe
-        given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
-        whole = sweeps.Sweep(chosen, trials, workers, study, fixed=[name for name in chosen.space if name in given])
+        fixed = [name for name in chosen.space if name in given(words)]
+        whole = sweeps.Sweep(chosen, trials, workers, study, fixed)
         try:
             whole.run()
         except KeyboardInterrupt as error:
@@ -48,5 +50,5 @@ def sweep_with(words: Sequence[str]) -> Callable[..., int]:
             return stopped(error, shlex.join(["fastnn", "sweep", called(type(chosen)), *arguments(options)]))
         return 0
 
-    sweep.__annotations__["recipe"] = any_recipe(words)
+    sweep.__annotations__["recipe"] = any_of(named)
     return tyro.conf.configure(tyro.conf.CascadeSubcommandArgs)(sweep)
