@@ -171,7 +171,7 @@ def check_not_empty(name: str, array: Array) -> None:
         raise ValueError(f"{name}: expected at least one element, got shape {array.shape}")
 
 
-def as_int(name: str, value: Any, minimum: int) -> int:
+def as_int(name: str, value: Any, minimum: int = -_LARGEST) -> int:
     """Return an integer of at least `minimum`."""
     if type(value) is int and minimum <= value <= _LARGEST:
         return value
@@ -186,11 +186,6 @@ def as_int(name: str, value: Any, minimum: int) -> int:
     if number > _LARGEST:
         raise ValueError(f"{name}: expected at most {_LARGEST}, got {value}")
     return number
-
-
-def as_axis(name: str, value: Any) -> int:
-    """Return an integer that counts axes, from the front or, below 0, from the back."""
-    return as_int(name, value, -_LARGEST)
 
 
 def check_needs(needs: Sequence[bool]) -> None:

@@ -318,7 +318,7 @@ def split(part: Split, size: int | float, seed: int = 0) -> tuple[Split, Split]:
     if isinstance(size, (float, np.floating)):
         total = round(size * len(part)) if 0 <= size <= 1 else 0
     else:
-        total = as_int("size", size, 0)
+        total = as_int("size", size)
     if not 0 < total < len(part):
         raise ValueError(
             f"size: expected a number of samples from 1 to {len(part) - 1}, or the fraction that gives one, got {size}"

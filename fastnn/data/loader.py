@@ -137,8 +137,8 @@ class DataLoader:
         >>> (whole[2][0] == resumed[0][0]).all()
         np.True_
         """
-        epoch, start_step = as_int("epoch", epoch, 0), as_int("start_step", start_step, 0)
-        if start_step > len(self):
+        epoch, start_step = as_int("epoch", epoch, 0), as_int("start_step", start_step)
+        if not 0 <= start_step <= len(self):
             raise ValueError(f"start_step: expected 0 to {len(self)}, the batches of an epoch, got {start_step}")
         order = self.order(epoch)
         tasks = (partial(self._batch, order, epoch, step) for step in range(start_step, len(self)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn import kernels
-from fastnn._checks import Array, as_axis, as_float
+from fastnn._checks import Array, as_float, as_int
 from fastnn.nn.module import Backward, Module, once
 
 
@@ -147,7 +147,7 @@ class Softmax(Module):
     """
 
     def __init__(self, dim: int = -1) -> None:
-        self.dim = as_axis("dim", dim)
+        self.dim = as_int("dim", dim)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         dim, y = self.dim, kernels.softmax(x, self.dim)
@@ -176,7 +176,7 @@ class LogSoftmax(Module):
     """
 
     def __init__(self, dim: int = -1) -> None:
-        self.dim = as_axis("dim", dim)
+        self.dim = as_int("dim", dim)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         dim, y = self.dim, kernels.log_softmax(x, self.dim)

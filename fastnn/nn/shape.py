@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from fastnn._checks import Array, as_array, as_axis, check_shape
+from fastnn._checks import Array, as_array, as_int, check_shape
 from fastnn.nn.module import Backward, Module, once
 
 
@@ -27,7 +27,7 @@ class Flatten(Module):
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim, self.end_dim = as_axis("start_dim", start_dim), as_axis("end_dim", end_dim)
+        self.start_dim, self.end_dim = as_int("start_dim", start_dim), as_int("end_dim", end_dim)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         x = as_array("x", x)

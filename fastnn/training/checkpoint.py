@@ -104,7 +104,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
     try:
         text = json.dumps(dict(metadata or {}), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"metadata: expected a mapping of values that JSON holds: {error}") from error
+        raise type(error)(f"metadata: expected a mapping of values that JSON holds: {error}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
         raise TypeError(f"tensors: expected a mapping of names to arrays, got {tensors!r:.100}")
     # safetensors takes the memory as it lies, strides ignored.

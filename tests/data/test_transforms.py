@@ -207,9 +207,9 @@ def test_channel_statistics_refuses():
     [
         (lambda: data.RandomCrop(-1), "padding: expected at least 0, got -1"),
         (lambda: data.RandomCrop(1, mode="edge"), "mode: expected 'reflect' or 'constant', got 'edge'"),
-        (lambda: data.RandomHorizontalFlip(1.5), "p: expected a probability from 0 to 1, got 1.5"),
-        (lambda: data.RandomApply(data.RandomCrop(1), -0.1), "p: expected a probability from 0 to 1, got -0.1"),
-        (lambda: data.RandomAffine(-1), "degrees: expected at least 0, got -1"),
+        (lambda: data.RandomHorizontalFlip(1.5), "p: expected a number from 0 to 1, got 1.5"),
+        (lambda: data.RandomApply(data.RandomCrop(1), -0.1), "p: expected a number from 0 to 1, got -0.1"),
+        (lambda: data.RandomAffine(-1), "degrees: expected a number from 0 to inf, got -1"),
         (lambda: data.RandomAffine(1, (0.1,)), "translate: expected two fractions"),
         (lambda: data.RandomAffine(1, (0.1, -0.1)), "translate: expected two fractions"),
         (lambda: data.RandomCrop(9)(random_images(), rng()), "padding: expected below 9 to reflect images of 9x12"),
