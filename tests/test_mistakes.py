@@ -220,3 +220,14 @@ def test_streams_and_terminals_of_all_kinds(command: str, status: int, said: str
     assert (done.stdout + done.stderr).startswith(said)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def test_without_tyros_hook_tyro_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                                    ) -> None:
+    from fastnn.cli import parsing
+
+    monkeypatch.setattr(parsing, "_errors", None)
+    assert cli._run(["list"]) in (0, None)
+    with pytest.raises(SystemExit) as ended:
+        cli._run(["trian"])
+    assert ended.value.code == 2

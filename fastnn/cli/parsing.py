@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import tyro
-from tyro import _errors
 
-# Its hook alone gives errors as objects. It may change: what `_sentence` does not know is said by tyro itself.
+# Its hook alone gives errors as objects. It may change or go: what `_sentence` does not know is said by tyro itself.
+try:
+    from tyro import _errors
+except ImportError:
+    _errors = None  # type: ignore[assignment]
 
 
 class _Mistake(Exception):
@@ -30,7 +34,7 @@ def parsed(cli: Callable[..., Any], words: Sequence[str], levels: Sequence[Mappi
             raise _Mistake(sentence)
 
     try:
-        with _errors.on_parse_error(hook):
+        with nullcontext() if _errors is None else _errors.on_parse_error(hook):
             return cli(args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff,
                                            tyro.conf.DisallowNone))
     except _Mistake as mistake:
