@@ -203,7 +203,7 @@ def test_threads_never_share_memory():
 def test_a_forked_child_has_a_pool_of_its_own():
     code = """
 import os, numpy as np
-from fastnn.kernels import _pool
+from fastnn.kernels import _memory
 kept, idle = _memory.empty((100_000,), np.float64), _memory.empty((100_000,), np.float64)
 kept[:] = 1
 del idle

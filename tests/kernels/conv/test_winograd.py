@@ -255,7 +255,7 @@ def test_bits_do_not_depend_on_batch_and_threads() -> None:
 def test_auto_chooses_by_shapes(image: tuple, filters: int, options: dict, chosen: bool) -> None:
     x, weight = draw(image, np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
     geometry, shape = _geometry(x, weight, options.get("stride", 1), 1, 1, 1)
-    assert (cpu._saved(weight, np.empty(shape, np.float32), geometry) >= cpu._WORTH) == chosen
+    assert (cpu._saved(weight, np.empty(shape, np.float32), geometry) >= cpu.WINOGRAD_PRODUCTS) == chosen
     name = "winograd" if chosen else "direct"
     assert kernels.conv2d(x, weight, **options).tobytes() == kernels.conv2d(x, weight, algorithm=name,
                                                                             **options).tobytes()
