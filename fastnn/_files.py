@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -20,6 +21,18 @@ def as_path(name: str, value: Any) -> Path:
         return Path(value)
     except TypeError:
         raise TypeError(f"{name}: expected a path, got {type(value).__name__}") from None
+
+
+def one_line(message: object) -> str:
+    """Return a message in one line: those of other libraries, which quote what a file holds, may have more.
+
+    Examples
+    --------
+    >>> from fastnn._files import one_line
+    >>> one_line(ValueError("unknown dtype a\\n  b"))
+    'unknown dtype a b'
+    """
+    return re.sub(r"\s*[\r\n]+\s*", " ", str(message)).strip()
 
 
 def open_file(path: str | os.PathLike[str], what: str) -> BufferedReader:

@@ -17,6 +17,7 @@ from typing import Any
 
 import fastnn
 from fastnn._extras import install
+from fastnn._files import one_line
 from fastnn.cli.ending import is_users_mistake, stopped
 
 _DESCRIPTION = f"""\
@@ -51,7 +52,7 @@ def main() -> None:
         if sys.flags.dev_mode or not is_users_mistake(error):
             raise
         notes = getattr(error, "__notes__", ())     # where it was: the layer of the model, say
-        print("; ".join([f"fastnn: {error}", *notes]), file=sys.stderr)
+        print(one_line("; ".join([f"fastnn: {error}", *notes])), file=sys.stderr)
         status = 2
     for stream in (sys.stdout, sys.stderr):
         try:

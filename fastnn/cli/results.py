@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastnn._files import as_path, read_json
+from fastnn._files import as_path, one_line, read_json
 from fastnn.recipes import RECIPES, Recipe
 from fastnn.recipes.base import RESULTS, RUNS, read_config
 from fastnn.training.checkpoint import replace_file
@@ -46,7 +46,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
         try:
             found.append((path.stat().st_mtime, *read(path)))
         except (ValueError, OSError) as error:
-            print(f"passed over: {error}", file=sys.stderr)
+            print(f"passed over: {one_line(error)}", file=sys.stderr)
     if not found:
         raise FileNotFoundError(f"{runs}: expected finished runs in it, folders with a {RESULTS}, but there is none; "
                                 "\"fastnn train\" makes one")

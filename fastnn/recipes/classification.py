@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
+from fastnn._files import one_line
 from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata
@@ -277,7 +278,7 @@ class ImageClassifier(Recipe):
                 if len(files) == 1:
                     raise
                 unread.append(os.fspath(file))
-                print(f"passed over: {error}", file=sys.stderr, flush=True)
+                print(f"passed over: {one_line(error)}", file=sys.stderr, flush=True)
         if read:
             self._check_scores(model, inputs)
         for start in range(0, len(read), _BATCH):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastnn._checks import as_float, as_int
 from fastnn._extras import require
-from fastnn._files import as_path, open_file
+from fastnn._files import as_path, one_line, open_file
 
 MAX_PIXELS = 1 << 26
 # Of pixels, with a signature. Others start an interpreter (EPS), draw (WMF), or take nearly any file for theirs (TGA).
@@ -110,7 +110,7 @@ def _decoded(path: str | os.PathLike[str], max_pixels: int) -> tuple[Any, list[s
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         except Exception as error:                  # a damaged image raises nearly anything
             raise ValueError(f"{os.fspath(path)}: expected an image file, but it cannot be read as one: it is "
-                             f"truncated or damaged ({str(error) or type(error).__name__:.100})") from error
+                             f"truncated or damaged ({one_line(error) or type(error).__name__:.100})") from error
 
 
 class _RefusedError(ValueError):

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastnn._extras import require
-from fastnn._files import open_file
+from fastnn._files import one_line, open_file
 from fastnn.recipes.space import Space
 from fastnn.sweeps import options
 from fastnn.training.metrics import is_number
@@ -140,11 +140,11 @@ def read(file: Path, space: Space) -> dict[str, str] | None:
         with closing(_read_only(file)) as connection:
             (state,), = connection.execute("PRAGMA integrity_check(1)")
             if state != "ok":
-                raise ValueError(f"{what} damaged ({' '.join(str(state).split()):.200})")
+                raise ValueError(f"{what} damaged ({one_line(state):.200})")
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table'").fetchone():
                 return None
     except sqlite3.Error as error:
-        raise ValueError(f"{what} none ({error})") from error
+        raise ValueError(f"{what} none ({one_line(error)})") from error
     optuna = require("optuna", "a sweep", "sweep")
     found, known = None, []
     try:
@@ -200,4 +200,4 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _other_version(file: Path, error: RuntimeError) -> ValueError:
-    return ValueError(f"study: {file} was written by another version of Optuna: {error}")
+    return ValueError(f"study: {file} was written by another version of Optuna: {one_line(error)}")

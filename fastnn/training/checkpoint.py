@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastnn._checks import is_sequence
 from fastnn._extras import require
-from fastnn._files import as_path, open_file, parse_json
+from fastnn._files import as_path, one_line, open_file, parse_json
 from fastnn.nn import Module
 from fastnn.training._lock import grasp, locked
 
@@ -379,7 +379,7 @@ def _metadata(path: Path, raw: bytes) -> dict[str, Any]:
 
 def _damaged(path: Path, raw: bytes, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path}: expected a checkpoint (a safetensors file), but this file is "
-                           f"{_truncated(raw) or f'damaged: {error}'}")
+                           f"{_truncated(raw) or f'damaged: {one_line(error)}'}")
 
 
 def _truncated(raw: bytes) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from fastnn._extras import require
+from fastnn._files import one_line
 from fastnn.training.callback import Callback
 from fastnn.training.checkpoint import Tensors
 from fastnn.training.metrics import Record
@@ -77,7 +78,7 @@ class _Wandb(Callback):
                 resume="allow" if resumed and mode not in ("offline", "disabled") else None, reinit="finish_previous",
                 settings=self._wandb.Settings(console="off", silent=not trainer.progress))
         except self._wandb.Error as error:
-            raise ValueError(f"track: wandb cannot begin a run: {error}") from error
+            raise ValueError(f"track: wandb cannot begin a run: {one_line(error)}") from error
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         self._run.log({name: value for name, value in record.items() if value is not None}, step=record["epoch"])

@@ -365,3 +365,13 @@ def test_the_checkpoint_of_another_model_changes_nothing(tmp_path):
             training.load_model(tmp_path / "a", model, strict=strict)
     for name, tensor in model.state_dict().items():
         np.testing.assert_array_equal(tensor, before[name])
+
+
+def test_what_is_said_of_a_damaged_file_is_one_line(tmp_path):
+    training.save(tmp_path / "a", TENSORS)
+    raw = (tmp_path / "a").read_bytes()
+    assert raw.count(b'"F64"') > 0
+    (tmp_path / "a").write_bytes(raw.replace(b'"F64"', b'"\\n4"', 1))
+    with pytest.raises(training.CheckpointError, match=r"damaged: .*unknown variant") as raised:
+        training.load(tmp_path / "a")
+    assert "\n" not in str(raised.value)
