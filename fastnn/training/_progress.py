@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +34,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._print(self._bar.close)
 
     def epoch_begins(self, epoch: int) -> None:
         if self._bar is not None:
@@ -43,7 +45,7 @@ class Progress:
         if self._bar is not None:
             if loss is not None:
                 self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            self._bar.update()
+            self._print(self._bar.update)
 
     def epoch_ends(self, record: Record, is_best: bool) -> None:
         width = len(str(self.epochs))
@@ -58,6 +60,17 @@ class Progress:
 
     def say(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.write(line, file=sys.stdout)
+            self._print(self._bar.write, line, file=sys.stdout)
         elif self.shown:
-            print(line, flush=True)
+            self._print(print, line, flush=True)
+
+    def _print(self, write: Callable[..., object], *args: Any, **options: Any) -> None:
+        try:
+            write(*args, **options)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            # The terminal is gone. Where that shall end the run, a signal says so, which may come a moment later.
+            if self._bar is not None:
+                self._bar.disable = True
+            self._bar, self.shown = None, False

@@ -1,4 +1,6 @@
 import copy
+import errno
+import io
 import json
 import math
 import os
@@ -1017,3 +1019,19 @@ except ModuleNotFoundError as error:
     assert out[0].startswith("epoch 1/1  train loss ")
     assert out[1:] == [f"saving a run needs safetensors: run {install('train')}"]
     assert not (tmp_path / "run").exists()
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_run_goes_on_without_its_terminal(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, stream, Gone())
+    model = nn.Linear(3, 2)
+    trainer = training.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+    history = trainer.fit(data.DataLoader((np.ones((4, 3), np.float32), np.zeros(4, int)), 2), epochs=3)
+    assert len(history) == 3
