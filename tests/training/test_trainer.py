@@ -501,6 +501,7 @@ def test_parameters_of_a_loss_are_trained_with_the_models():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself")
+@pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize("hook", ["on_step_end", "on_validation_end"])
 def test_a_run_with_such_a_loss_resumes_to_the_same_bits(tmp_path, hook):
     whole = tempered(callbacks=[training.EarlyStopping(9, restore_best=True)])
