@@ -221,11 +221,11 @@ def launches(call: Callable[[], Any]) -> dict[str, Any]:
             recorded.append((blocks, time.perf_counter() - begin))
 
     timed(ONE_CORE, call)
-    launch.BlockKernel.__call__ = record  # type: ignore[method-assign]
+    launch.BlockKernel.__call__ = record  # type: ignore[method-assign]     # every launch is seen
     try:
         total = timed(ONE_CORE, call)
     finally:
-        launch.BlockKernel.__call__ = plain  # type: ignore[method-assign]
+        launch.BlockKernel.__call__ = plain  # type: ignore[method-assign]      # as it was
     serial = total - sum(seconds for _, seconds in recorded)
     many = serial + sum(seconds * math.ceil(blocks / MANY_CORES) / blocks for blocks, seconds in recorded)
     return {"blocks": [blocks for blocks, _ in recorded], "serial": serial / total, "on_many_cores": total / many}

@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
     kernel: str
     shapes: tuple[tuple[int, ...], ...]
-    options: dict[str, Any] = {}            # noqa: RUF012
+    options: dict[str, Any] = {}            # noqa: RUF012 (nobody changes it)
     dtype: str = "float32"
 
     def __str__(self) -> str:

@@ -299,7 +299,7 @@ def check_written(written: Sequence[str], given: Mapping[str, Any]) -> None:
 def _overlap(a: Array, b: Array) -> str:
     """Say how two arrays share memory; nothing where they do not."""
     try:
-        return "overlaps with" if np.shares_memory(a, b, 10_000) else ""  # type: ignore[arg-type]
+        return "overlaps with" if np.shares_memory(a, b, 10_000) else ""  # type: ignore[arg-type] # any int
     except np.exceptions.TooHardError:      # no slices of arrays are so hard, but windows by as_strided may be
         return "may overlap, which takes too long to find out, with"
 

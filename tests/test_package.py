@@ -151,3 +151,9 @@ def test_unknown_names() -> None:
         _ = fastnn.conv3d
     assert {"conv2d", "nn", "recipes", "use_target"} <= set(dir(fastnn))
     assert fastnn.recipes.__name__ == "fastnn.recipes"
+
+
+def test_it_runs_without_docstrings() -> None:
+    code = "import numpy as np, fastnn; print(fastnn.gelu.__doc__, fastnn.relu(np.ones(1), target='naive'))"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None [1.]\n"

@@ -38,7 +38,7 @@ def main() -> None:
     os.environ["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns))    # tyro never ends where there are 5
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:          # closed: the first file that is opened would take its place
-            setattr(sys, name, open(os.devnull, "w"))       # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w"))       # noqa: SIM115 (open to the end)
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")   # names that the terminal's encoding lacks
     try:

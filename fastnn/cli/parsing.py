@@ -17,7 +17,7 @@ import tyro
 try:
     from tyro import _errors
 except ImportError:
-    _errors = None  # type: ignore[assignment]
+    _errors = None  # type: ignore[assignment]      # a module, as a rule
 
 
 class _Mistake(Exception):

@@ -32,7 +32,7 @@ def named_recipes(words: Sequence[str]) -> dict[str, type[Recipe]]:
 
 def any_of(named: Mapping[str, type[Recipe]]) -> Any:
     """Return the type of which tyro makes a subcommand a recipe."""
-    return Union[tuple(Annotated[recipe, tyro.conf.subcommand(name, prefix_name=False)]     # noqa: UP007
+    return Union[tuple(Annotated[recipe, tyro.conf.subcommand(name, prefix_name=False)]     # noqa: UP007 (of a tuple)
                        for name, recipe in named.items())]
 
 

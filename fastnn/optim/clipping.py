@@ -73,7 +73,7 @@ def _norm(grads: Sequence[Any], xp: Any) -> tuple[Any, Any]:
         largest = functools.reduce(xp.maximum, [xp.abs(grad).max() for grad in grads if grad.size], unit * 0)
         exponent = xp.where(xp.isfinite(largest), xp.frexp(largest)[1] - 1, 0)
         unit = xp.ldexp(1.0, xp.maximum(exponent, -500))
-        grads = [grad.astype(np.float64) / unit for grad in grads]
+        grads = [xp.divide(grad, unit, dtype=np.float64) for grad in grads]
     return unit, xp.sqrt(sum((xp.square(grad, dtype=np.float64).sum() for grad in grads), np.float64(0)))
 
 

@@ -164,12 +164,12 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
             # prange counts in unsigned integers
             part = (_intp(thread) + turn) % threads
             begin, end = blocks * part // threads, blocks * (part + 1) // threads
-            first = begin + _take(taken, _LINE * part, some)  # type: ignore[call-arg]
+            first = begin + _take(taken, _LINE * part, some)  # type: ignore[call-arg] # Numba gives the context
             while first < end:
                 for block in range(first, min(end, first + some)):
                     call(call_block, (block, _intp(thread), arguments))
                 first = begin + _take(taken, _LINE * part, some)
-        finish_stores()  # type: ignore[call-arg]
+        finish_stores()  # type: ignore[call-arg] # the same
 
 
 @functools.cache

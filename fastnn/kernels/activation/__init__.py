@@ -6,62 +6,17 @@ have in common, `documented` adds.
 
 from __future__ import annotations
 
-import inspect
-import textwrap
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from fastnn._checks import Array, as_array, as_float, as_floats, check_choice, check_one_shape, check_shape, check_side
+from fastnn.kernels._docstrings import documented
 from fastnn.kernels._door import door
 from fastnn.kernels._outputs import deliver, empty_beside, output
 from fastnn.kernels._targets import implementation
 
 _APPROXIMATIONS = ("none", "tanh")
-
-_Kernel = TypeVar("_Kernel", bound=Callable[..., Array])
-
-_PARAMETERS = {
-    "grad_output": ("array of any shape", "Gradient by the result, float32 or float64."),
-    "x": ("array of any shape", "float32 or float64."),
-    "y": ("array of the same shape", "The result of `{forward}`."),
-    "mask": ("array of the same shape", "bool or uint8; True, or anything but 0, keeps an element."),
-    "negative_slope": ("float", "The slope left of 0."),
-    "approximate": ('{"none", "tanh"}', '"none": x erfc(-x / sqrt(2)) / 2; "tanh": '
-                    "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."),
-    "p": ("float", "The probability, from 0 to 1, with which the mask drops an element. With 1 all results are 0."),
-    "out": ("array of the same shape, optional", "Where the result is written."),
-    "target": ('{"naive", "cpu", "cuda"}, optional', "Which implementation runs; see `fastnn.use_target`."),
-}
-
-
-def documented(**of_its_own: str) -> Callable[[_Kernel], _Kernel]:
-    """Add what they have in common to a docstring of a summary, of notes and of an example, in this order.
-
-    What is said of a parameter otherwise than of others of this name is given here.
-    """
-    def complete(function: _Kernel) -> _Kernel:
-        summary, *notes, example = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-        parameters = inspect.signature(function).parameters
-        forward = function.__name__.removesuffix("_backward")
-        lines = [summary, "", "Parameters", "----------"]
-        for name in parameters:
-            kind, text = _PARAMETERS[name]
-            if name == "x" and "grad_output" in parameters:
-                kind, text = "array of the same shape", "The argument of `{forward}`."
-            text = of_its_own.get(name, text).format(forward=forward)
-            lines += [f"{name} : {kind}", textwrap.indent(textwrap.fill(text, 110), "    ")]
-        lines += ["", "Returns", "-------", "array of that shape", "    Of its dtype."]
-        of_out = ", or `out` does not fit or overlaps with an input" if "out" in parameters else ""
-        lines += ["", "Raises", "------", "TypeError, ValueError",
-                  f"    If a dtype, shape or option does not fit{of_out}."]
-        lines += ["", "Notes", "-----", "\n\n".join(notes)]
-        lines += ["", "Examples", "--------", ">>> import numpy as np", ">>> from fastnn import kernels", example]
-        function.__doc__ = "\n".join(lines) + "\n"
-        return function
-
-    return complete
 
 
 @door
@@ -69,7 +24,7 @@ def documented(**of_its_own: str) -> Callable[[_Kernel], _Kernel]:
 def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return max(x, 0) of each element; NaN stays NaN, as in torch.
 
-    One operation an element. Exact.
+    One operation an element; each is read once and written once. Exact.
 
     >>> kernels.relu(np.array([-1.0, 2.0, np.nan]))
     array([ 0.,  2., nan])
@@ -82,7 +37,8 @@ def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
 def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `relu`: 0 where y <= 0, else grad_output.
 
-    One operation an element. Exact. It is 0 at the kink, and passes where y is NaN, as in torch.
+    One operation an element; two are read and one is written. Exact. It is 0 at the kink, and passes where y is
+    NaN, as in torch.
 
     >>> kernels.relu_backward(np.array([3.0, 4.0]), np.array([0.0, 2.0]))
     array([0., 4.])
@@ -95,7 +51,8 @@ def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x where x > 0 and negative_slope x elsewhere.
 
-    Two operations an element. One rounding of the slope, to x's dtype, and one of the product.
+    Two operations an element; each is read once and written once. One rounding of the slope, to x's dtype, and one
+    of the product.
 
     >>> kernels.leaky_relu(np.array([-1.0, 2.0]), 0.5)
     array([-0.5,  2. ])
@@ -109,7 +66,8 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
                         target: str | None = None) -> Array:
     """Return the gradient of a loss by x: grad_output where x > 0 and negative_slope grad_output elsewhere.
 
-    Two operations an element. One rounding of the slope, to the dtype, and one of the product.
+    Two operations an element; two are read and one is written. One rounding of the slope, to the dtype, and one of
+    the product.
 
     >>> kernels.leaky_relu_backward(np.array([3.0, 4.0]), np.array([-1.0, 2.0]), 0.5)
     array([1.5, 4. ])
@@ -123,8 +81,8 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
 def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return 1 / (1 + exp(-x)) of each element, without overflow for any x.
 
-    Some 30 operations an element. Formed as exp(x) / (1 + exp(x)) for x < 0. |error| <= 3 eps |result|; results that
-    would be denormal are 0 on "cpu", and have fewer digits on "cuda".
+    Some 30 operations an element; each is read once and written once. Formed as exp(x) / (1 + exp(x)) for x < 0.
+    |error| <= 3 eps |result|; results that would be denormal are 0 on "cpu", and have fewer digits on "cuda".
 
     >>> kernels.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
@@ -137,7 +95,7 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
 def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `sigmoid`: grad_output y (1 - y).
 
-    Three operations an element. |error| <= 2 eps |result| for the given y.
+    Three operations an element; two are read and one is written. |error| <= 2 eps |result| for the given y.
 
     >>> kernels.sigmoid_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
     array([0.75, 0.  ])
@@ -150,8 +108,8 @@ def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None)
 def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the hyperbolic tangent of each element.
 
-    Some 30 operations an element. On "cpu" formed as -e / (2 + e) with e = exp(-2 |x|) - 1, which keeps small results:
-    |error| <= 3 eps |result|.
+    Some 30 operations an element; each is read once and written once. On "cpu" formed as -e / (2 + e) with e =
+    exp(-2 |x|) - 1, which keeps small results: |error| <= 3 eps |result|.
 
     >>> kernels.tanh(np.array([-1000.0, 0.0, 1e-30]))
     array([-1.e+00,  0.e+00,  1.e-30])
@@ -164,7 +122,7 @@ def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
 def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `tanh`: grad_output (1 - y^2).
 
-    Three operations an element. |error| <= 2 eps |grad_output| for the given y.
+    Three operations an element; two are read and one is written. |error| <= 2 eps |grad_output| for the given y.
 
     >>> kernels.tanh_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
     array([2.25, 0.  ])
@@ -177,8 +135,8 @@ def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
 def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x times the probability that a standard normal number is below x.
 
-    Some 20 operations an element ("tanh": 40). Hendrycks and Gimpel, "Gaussian error linear units" (arXiv:1606.08415),
-    section 2. |error| <= 3 eps |x|.
+    Some 20 operations an element ("tanh": 40); each is read once and written once. Hendrycks and Gimpel, "Gaussian
+    error linear units" (arXiv:1606.08415), section 2. |error| <= 3 eps |x|.
 
     >>> kernels.gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1587,  0.    ,  0.8413])
@@ -192,7 +150,7 @@ def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, targe
 def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `gelu`.
 
-    Some 25 operations an element ("tanh": 50). |error| <= 5 eps |grad_output|.
+    Some 25 operations an element ("tanh": 50); two are read and one is written. |error| <= 5 eps |grad_output|.
 
     >>> kernels.gelu_backward(np.array([1.0, 1.0]), np.array([0.0, 1.0])).round(4)
     array([0.5   , 1.0833])
@@ -205,7 +163,7 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
 def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x + y of two arrays of one shape, which joins the branches of a residual network.
 
-    One operation an element. Rounded once.
+    One operation an element; two are read and one is written. Rounded once.
 
     >>> kernels.add(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
     array([ 4., -2.])
@@ -218,7 +176,7 @@ def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = No
 def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return relu(x + y) of two arrays of one shape in one pass; its gradient is `relu_backward` for both.
 
-    Two operations an element. Rounded once.
+    Two operations an element; two are read and one is written. Rounded once.
 
     >>> kernels.add_relu(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
     array([4., 0.])
@@ -231,8 +189,9 @@ def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None
 def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x mask / (1 - p): what the mask keeps, scaled so that its expectation is x.
 
-    Two operations an element. |error| <= 1.5 eps |result|. A dropped element is x times 0, so NaN and inf give NaN, as
-    in torch. Srivastava and others, "Dropout" (JMLR 15, 2014), in the inverted form.
+    Two operations an element; one and a byte are read and one is written. |error| <= 1.5 eps |result|. A dropped
+    element is x times 0, so NaN and inf give NaN, as in torch. Srivastava and others, "Dropout" (JMLR 15, 2014), in
+    the inverted form.
 
     >>> kernels.dropout(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
     array([2., 0.])
@@ -245,7 +204,7 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
 def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `dropout`: grad_output mask / (1 - p).
 
-    Two operations an element. |error| <= 1.5 eps |result|.
+    Two operations an element; one and a byte are read and one is written. |error| <= 1.5 eps |result|.
 
     >>> kernels.dropout_backward(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
     array([2., 0.])

@@ -19,7 +19,7 @@ from fastnn.kernels._cpu.tuning import SMALL_BATCH_PRODUCTS, SMALL_PRODUCTS
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv import direct
-from fastnn.kernels.conv.sparse import filter_gradient, reach
+from fastnn.kernels.conv.sparse import add_outside, filter_gradient, reach
 
 if TYPE_CHECKING:
     from fastnn.kernels.conv import Geometry
@@ -141,10 +141,7 @@ def _convolve(n: int, image: Array, weight: Array, bias: Array, numbers: Array, 
                             for j in range(end - begin):
                                 y[i, begin + j] += w * x[c, row, first + j * stride_x]
                     if not np.isfinite(w):
-                        for i in range(y.shape[0]):
-                            for j in range(y.shape[1]):
-                                if not (top <= i < bottom and begin <= j < end):
-                                    y[i, j] += w * zero
+                        add_outside(y, top, bottom, begin, end, w * zero)
         if bias.size:
             y += bias[o]
 

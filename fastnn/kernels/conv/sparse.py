@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn._checks import Array
-from fastnn.kernels._cpu.compiler import inlined_helper, sums_helper
+from fastnn.kernels._cpu.compiler import helper, inlined_helper, sums_helper
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._outputs import EMPTY
 
@@ -41,6 +41,15 @@ def reach(tap: int, stride: int, padding: int, dilation: int, pixels: int, resul
     shift = tap * dilation - padding
     begin = min(results, max(0, -(shift // stride)))
     return shift, begin, max(begin, min(results, (pixels - 1 - shift) // stride + 1))
+
+
+@helper
+def add_outside(result: Array, top: int, bottom: int, begin: int, end: int, value: float) -> None:
+    """Add to all results of an image but those of a rectangle, where a tap meets no pixel but a zero."""
+    for i in range(result.shape[0]):
+        for j in range(result.shape[1]):
+            if not (top <= i < bottom and begin <= j < end):
+                result[i, j] += value
 
 
 @block_kernel(writes="y", typed_by="x", sums=True)
@@ -72,10 +81,7 @@ def _convolve(block: int, x: Array, weight: Array, bias: Array, numbers: Array, 
                 _, begin, end = reach(l, stride_x, padding_x, dilation_x, image.shape[2], result.shape[1])
                 w = weight[o, c, k, l]
                 if not np.isfinite(w):
-                    for i in range(result.shape[0]):
-                        for j in range(result.shape[1]):
-                            if not (top <= i < bottom and begin <= j < end):
-                                result[i, j] += w * zero
+                    add_outside(result, top, bottom, begin, end, w * zero)
     if relu:
         for i in range(result.shape[0]):
             for j in range(result.shape[1]):

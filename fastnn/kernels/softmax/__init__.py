@@ -5,46 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn._checks import Array, as_floats, as_int, check_one_shape
+from fastnn.kernels._docstrings import documented
 from fastnn.kernels._door import door
 from fastnn.kernels._outputs import contiguous, deliver, output
 from fastnn.kernels._targets import implementation
 
 
 @door
+@documented()
 def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return exp(x) over the sum of exp(x) along one axis.
 
-    Parameters
-    ----------
-    x : array of any shape
-        Scores, float32 or float64.
-    axis : int
-        The axis along which the results sum to 1; the last one needs no copies.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
-
-    Returns
-    -------
-    array of x's shape
-        Probabilities, of x's dtype. All NaN where a row holds NaN or inf, or nothing but -inf, as in torch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the dtype or axis does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
     Some 25 operations an element; each is read once and written twice, the second time in the cache (on "cuda" read
     three times, twice from the cache, and written once). The largest score m is subtracted first, so that nothing
     overflows, and the sum of the C terms is formed in float64: |error| <= (eps (4 + m - x) + 1.1e-16 C) |result|.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
+    All of a row is NaN where it holds NaN or inf, or nothing but -inf, as in torch.
+
     >>> kernels.softmax(np.array([[1000.0, 1000.0], [0.0, -np.inf]]))
     array([[0.5, 0.5],
            [1. , 0. ]])
@@ -53,39 +30,13 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str |
 
 
 @door
+@documented()
 def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the scores of `softmax`: y (grad_output - sum of grad_output y).
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    y : array of the same shape
-        The result of `softmax`.
-    axis : int
-        The axis of `softmax`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
-
-    Returns
-    -------
-    array of the same shape
-        The gradient.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes, shapes or the axis do not fit.
-
-    Notes
-    -----
     Four operations an element; two are read and one is written. The sum of C terms is formed in float64: for the given
     y, |error| <= 2 eps y (|grad_output| + |sum|) + 1.1e-16 C y (sum of |grad_output y|).
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.softmax_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
     array([ 0.25, -0.25])
     """
@@ -93,40 +44,16 @@ def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: st
 
 
 @door
+@documented()
 def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the logarithm of `softmax`: x - log(sum of exp(x)) along one axis.
 
-    Parameters
-    ----------
-    x : array of any shape
-        Scores, float32 or float64.
-    axis : int
-        The axis along which probabilities sum to 1; the last one needs no copies.
-    out : array of x's shape, optional
-        Where the result is written.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
-
-    Returns
-    -------
-    array of x's shape
-        Logarithms of probabilities, of x's dtype. All NaN where a row holds NaN or inf, or nothing but -inf.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the dtype or axis does not fit, or `out` does not fit or overlaps with x.
-
-    Notes
-    -----
     Some 25 operations an element; each is read twice (on "cuda" three times), once from memory, and written once. The
     largest score is subtracted first, and the sum is formed in float64: along an axis of length C,
     |error| <= eps (|result| + 2 + log(C)) + 1.1e-16 C.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
+    All of a row is NaN where it holds NaN or inf, or nothing but -inf, as in torch.
+
     >>> kernels.log_softmax(np.array([0.0, -1000.0]))
     array([    0., -1000.])
     """
@@ -134,40 +61,14 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: s
 
 
 @door
+@documented()
 def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the scores of `log_softmax`: grad_output - exp(y) (sum of grad_output).
 
-    Parameters
-    ----------
-    grad_output : array of any shape
-        Gradient by the result.
-    y : array of the same shape
-        The result of `log_softmax`.
-    axis : int
-        The axis of `log_softmax`.
-    target : {"naive", "cpu", "cuda"}, optional
-        Which implementation runs.
-
-    Returns
-    -------
-    array of the same shape
-        The gradient.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes, shapes or the axis do not fit.
-
-    Notes
-    -----
     Some 25 operations an element; two are read and one is written. The sum of C terms is formed in float64: for the
     given y, |error| <= eps (|result| + 2 exp(y) |sum|) + 1.1e-16 C exp(y) (sum of |grad_output|). On "cpu" an exp(y)
     that would be denormal counts as 0.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
     >>> kernels.log_softmax_backward(np.array([1.0, 0.0]), np.log([0.5, 0.5]))
     array([ 0.5, -0.5])
     """
