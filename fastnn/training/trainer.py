@@ -342,8 +342,8 @@ class Trainer:
         self.history = History(self._state.records)
 
     def _check_run(self, train_loader: Loader, validation_loader: Loader | None, epochs: int) -> None:
-        if self.schedule is not None and self._state.epoch < epochs:
-            as_float("schedule", self.schedule(self._state.epoch), 0)
+        if self._state.epoch < epochs:
+            self._factor(0)                 # the schedule's first, which it checks
         check_monitored(self.callbacks, validated=validation_loader is not None)
         Trial(self._parts, self.device, self.seed).run(train_loader, validation_loader)
 
