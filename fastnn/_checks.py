@@ -86,6 +86,28 @@ def as_floats(**values: Any) -> list[Any]:
     return arrays
 
 
+def check_floats(**arrays: Any) -> None:
+    """Raise TypeError unless the named arrays have one floating dtype, and lie on one side; all but the first may be None.
+
+    They are arrays as `as_array` returns them.
+    """
+    (first, x), *others = arrays.items()
+    check_present(first, x)
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{first}: expected float32 or float64, got {x.dtype}; convert it with "
+                        f"{first}.astype(numpy.float32)")
+    for name, array in others:
+        if array is None:
+            continue
+        if array.dtype not in FLOATS:
+            raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; convert it with "
+                            f"{name}.astype(numpy.float32)")
+        if array.dtype != x.dtype:
+            raise TypeError(f"{name}: expected {x.dtype} as {first} has, got {array.dtype}; give both one dtype with "
+                            f".astype")
+        check_side(name, array, first, x)
+
+
 def check_side(name: str, array: Any, first: str, other: Any) -> None:
     """Raise TypeError where one of two arrays is on a GPU and the other is not."""
     device = _device.is_device(array)

@@ -23,7 +23,7 @@ import numpy as np
 
 from fastnn._checks import Array
 
-_SMALLEST = 1 << 17                         # bytes from which on the pool is used: below, malloc keeps pages too
+SMALLEST = 1 << 17                         # bytes from which on the pool is used: below, malloc keeps pages too
 _ALIGNMENT = 64                             # a line of the cache, and the widest vector
 _MOST = 16                                  # an array keeps a slab of at most so many times its size from the system
 
@@ -164,7 +164,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return a new array, as numpy.empty does, over memory from the pool where it is large."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    block = None if size < _SMALLEST else _pool.take(-(-size // _ALIGNMENT) * _ALIGNMENT)
+    block = None if size < SMALLEST else _pool.take(-(-size // _ALIGNMENT) * _ALIGNMENT)
     if block is None:
         return np.empty(shape, dtype)
     # Views refer to the array that owns their memory, past all between: over a memoryview, `base` is that one.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnn import _device
 from fastnn._checks import FLOATS, Array, check_shape, check_side
-from fastnn.kernels._memory import empty
+from fastnn.kernels._memory import SMALLEST, empty
 
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
 
@@ -16,6 +19,24 @@ EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}  
 def contiguous(array: Array) -> Array:
     """Return an array, of the host or a GPU, that is C-contiguous."""
     return np.ascontiguousarray(array) if type(array) is np.ndarray else _device.xp.ascontiguousarray(array)
+
+
+class Result(NamedTuple):
+    """An array that a kernel makes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    new: Callable[[], Array]                # makes one of no certain values
+
+
+def result_of(shape: tuple[int, ...], dtype: Any, x: Array) -> Result:
+    """Return how to make arrays of this shape where x lies: on the host or the GPU."""
+    dtype = np.dtype(dtype)
+    if type(x) is not np.ndarray:
+        make = _device.xp.empty
+    else:
+        make = np.empty if math.prod(shape) * dtype.itemsize < SMALLEST else empty
+    return Result(shape, dtype, functools.partial(make, shape, dtype))
 
 
 def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -14,9 +14,9 @@ from fastnn.kernels._cpu.tuning import CHUNK, STRIP
 from fastnn.kernels._cpu.vectors import STREAMED, store_past_caches, streamable, use_widest_vectors
 
 
-def chunks(x: Array) -> int:
-    """Return the number of chunks of a flat array; its size alone decides."""
-    return -(-x.size // CHUNK)
+def chunks(size: int) -> int:
+    """Return the number of chunks of a flat array of this size."""
+    return -(-size // CHUNK)
 
 
 @helper
@@ -100,7 +100,7 @@ def binary(function: Callable[[Any, Any, Any], Any]) -> BlockKernel:
 def same_bits(a: Array, b: Array) -> bool:
     """Return whether two arrays of one shape and dtype hold the same bits."""
     bits = np.dtype(f"u{a.itemsize}")
-    same = np.empty(chunks(a), np.uint8)
+    same = np.empty(chunks(a.size), np.uint8)
     _same(len(same), a.reshape(-1).view(bits), b.reshape(-1).view(bits), same, work=a.size // 5)
     return bool(same.all())
 

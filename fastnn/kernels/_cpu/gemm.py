@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import named
-from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.launch import BlockKernel, Launch, block_kernel
 from fastnn.kernels._cpu.llvm import lanes
 from fastnn.kernels._cpu.tiles import gather_tile, tile_shape, transpose_tile
 from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, MOST_PANELS
@@ -78,15 +79,33 @@ def pack_columns(matrices: Array, width: int) -> Array:
     return packed
 
 
-def multiply(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool, bias: Array, y: Array) -> None:
-    """Write y = a b + bias; a and b are given as they are, or by rows: a as (rows, depth), b as (columns, depth)."""
-    width = lanes(y)
-    tall, wide = tile_shape(y.shape[0], panels(y.shape[1], width))
-    a = pack_rows(a[None], tall) if a_by_rows else pack_columns(a[None], tall)
-    b = pack_rows(b[None], wide * width) if b_by_rows else pack_columns(b[None], wide * width)
-    cuts = min(a.shape[1], max(panels(LEAST_BLOCKS, b.shape[1]), panels(a.shape[1], MOST_PANELS)))
-    _multiply(tall, wide)(b.shape[1] * cuts, a[0], b.reshape(-1), np.arange(a.shape[2]) * (wide * width), bias, cuts, y,
-                          y.reshape(-1), work=y.size * a.shape[2])
+class Product(NamedTuple):
+    """How matrices of certain shapes are multiplied: calling it writes y = a b + bias."""
+
+    a_by_rows: bool                         # whether a comes as (rows, depth); else as (depth, rows)
+    b_by_rows: bool                         # whether b comes as (columns, depth); else as (depth, columns)
+    tall: int                               # rows of a tile
+    width: int                              # columns of a tile
+    offsets: Array                          # of each step of the depth in a panel of b
+    cuts: int                               # parts of a's panels, each for a block of every panel of b
+    launch: Launch
+
+    def __call__(self, a: Array, b: Array, bias: Array, y: Array) -> None:
+        a = (pack_rows if self.a_by_rows else pack_columns)(a[None], self.tall)
+        b = (pack_rows if self.b_by_rows else pack_columns)(b[None], self.width)
+        self.launch(a[0], b.reshape(-1), self.offsets, bias, self.cuts, y, y.reshape(-1))
+
+
+def plan_product(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Product:
+    """Return how to multiply matrices like these; by rows: a is (rows, depth), b is (columns, depth)."""
+    rows, depth = a.shape if a_by_rows else a.shape[::-1]
+    columns = b.shape[0 if b_by_rows else 1]
+    tall, wide = tile_shape(rows, panels(columns, lanes(a)))
+    width = wide * lanes(a)
+    a_panels, b_panels = panels(rows, tall), panels(columns, width)
+    cuts = min(a_panels, max(panels(LEAST_BLOCKS, b_panels), panels(a_panels, MOST_PANELS)))
+    return Product(a_by_rows, b_by_rows, tall, width, np.arange(depth) * width, cuts,
+                   _multiply(tall, wide).launch(b_panels * cuts, work=rows * columns * depth))
 
 
 @functools.cache

@@ -9,8 +9,8 @@ A kernel is written as a serial *block function* `(block, *arrays)` that owns it
 
     scale_block(len(x), x, 2.0, y, work=x.size)
 
-The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it.
-How blocks are cut never depends on the number of threads, so neither do the bits of the result.
+The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it. A plan
+that is run many times keeps `scale_block.launch(len(x), work=x.size)`, which then takes the arrays alone. How blocks are cut never depends on the number of threads, so neither do the bits of the result.
 
 A function `(block, worker, *arrays)`, called with `workers=`, learns which of so many workers it runs on, from 0: no
 two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Code that
@@ -41,6 +41,7 @@ from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
+watcher: Callable[[BlockKernel, int, int], None] | None = None     # is told of each launch: kernel, blocks and work
 
 
 class BlockKernel:
@@ -67,19 +68,19 @@ class BlockKernel:
             raise ValueError(f"{self.name}: writes names {sorted(unknown)}, its parameters are {self.parameters}")
         kernels[self.name] = self
 
+    def launch(self, blocks: int, *, work: int) -> Launch:
+        """Return the launch of so many blocks, for arguments of one tuple of types."""
+        return Launch(self, blocks, work)
+
     def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
+        if watcher is not None:
+            watcher(self, blocks, work)
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
-        key = (tuple([a.dtype if type(a) is _ndarray else type(a) for a in args]) if self.typed_by is None else
-               args[self.typed_by].dtype)
-        compiled = self.compiled.get(key)
-        if compiled is None:
-            if config.DISABLE_JIT:
-                with np.errstate(all="ignore"):         # as compiled code: NaN and inf travel without a warning
-                    self.run(self.function, blocks, args)
-                return
-            watch_forks()
-            with state.lock:
-                compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
+        if config.DISABLE_JIT:
+            with np.errstate(all="ignore"):             # as compiled code: NaN and inf travel without a warning
+                self.run(self.function, blocks, args)
+            return
+        compiled = self.compiled_for(args)
         if config.BOUNDSCHECK:              # one by one, so that an error says what it found
             assert compiled.types == compiled.types_of(args), f"{self.name}: other types than before"
             self.run(compiled.block_function, blocks, args)
@@ -89,6 +90,17 @@ class BlockKernel:
             compiled.run(0, blocks, 0, 0, compiled.call_block, *args)
         else:
             run_parallel(compiled.run, compiled.call_block, min(threads, blocks), blocks, args)
+
+    def compiled_for(self, args: tuple) -> _Compiled:
+        """Return the machine code for arguments of these types."""
+        key = (tuple([a.dtype if type(a) is _ndarray else type(a) for a in args]) if self.typed_by is None else
+               args[self.typed_by].dtype)
+        compiled = self.compiled.get(key)
+        if compiled is None:
+            watch_forks()
+            with state.lock:
+                compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
+        return compiled
 
     def run(self, function: Callable[..., None], blocks: int, args: tuple) -> None:
         """Run a Python function, or one of Numba's, over all blocks."""
@@ -101,6 +113,28 @@ class BlockKernel:
         if isinstance(arg, np.ndarray):
             return types.Array(numba.from_dtype(arg.dtype), arg.ndim, "C", readonly=name not in self.writes)
         return numba.typeof(arg)
+
+
+class Launch:
+    """A kernel with its blocks and their work: what a plan keeps, and calls with arrays."""
+
+    __slots__ = "blocks", "compiled", "kernel", "serial", "work"
+
+    def __init__(self, kernel: BlockKernel, blocks: int, work: int) -> None:
+        self.kernel, self.blocks, self.work = kernel, blocks, work
+        self.serial = work < PARALLEL_WORK or blocks < 2
+        self.compiled: _Compiled | None = None          # since the first call
+
+    def __call__(self, *args: Any) -> None:
+        compiled = self.compiled
+        if compiled is None or watcher is not None:
+            self.kernel(self.blocks, *args, work=self.work)
+            if not (config.DISABLE_JIT or config.BOUNDSCHECK):
+                self.compiled = self.kernel.compiled_for(args)
+        elif self.serial or (threads := get_num_threads()) == 1:
+            compiled.run(0, self.blocks, 0, 0, compiled.call_block, *args)
+        else:
+            run_parallel(compiled.run, compiled.call_block, min(threads, self.blocks), self.blocks, args)
 
 
 class _Compiled:

@@ -10,16 +10,62 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._checks import Array, as_array, as_float, as_floats, check_choice, check_one_shape, check_shape, check_side
+from fastnn._checks import Array, as_float, check_choice, check_floats, check_one_shape, check_present, check_shape, check_side
 from fastnn.kernels._docstrings import documented
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import deliver, empty_beside, output
+from fastnn.kernels._outputs import empty_beside, result_of
+from fastnn.kernels._plans import Plan, Planned
 from fastnn.kernels._targets import implementation
 
-_APPROXIMATIONS = ("none", "tanh")
+_NO_OPTION = (0.0,)
 
 
-@door
+def _plan(formula: str, *names: str) -> Planned:
+    """Make the planner of a formula of such arrays, which all have one shape; implementations see them flat."""
+    def planner(*arrays: Any, target: str | None) -> Plan:
+        values = dict(zip(names, arrays))
+        mask = values.pop("mask", None)
+        check_floats(**values)
+        x, shape = arrays[0], check_one_shape(values, list(values.values()))
+        if "mask" in names:
+            _check_mask(mask, x)
+        run = implementation(__name__, target, x).elementwise(formula, x.size, x.dtype)
+
+        def of_one(x: Array, option: float, y: Array) -> None:
+            run(x.reshape(-1), option, y.reshape(-1))
+
+        def of_two(x: Array, other: Array, option: float, y: Array) -> None:
+            run(x.reshape(-1), other.reshape(-1), option, y.reshape(-1))
+
+        def of_mask(x: Array, mask: Array, option: float, y: Array) -> None:
+            run(x.reshape(-1), mask.reshape(-1).view(np.uint8), option, y.reshape(-1))
+
+        return Plan(of_one if len(arrays) == 1 else of_two if mask is None else of_mask,
+                    result_of(shape, x.dtype, x), operations=x.size)
+
+    return Planned(planner, names)
+
+
+def _checked(forms: dict[str, Planned], approximate: str) -> Planned:
+    check_choice("approximate", approximate, list(forms))
+    return forms[approximate]
+
+
+_relu = _plan("relu", "x")
+_relu_backward = _plan("relu_backward", "grad_output", "y")
+_leaky_relu = _plan("leaky_relu", "x")
+_leaky_relu_backward = _plan("leaky_relu_backward", "grad_output", "x")
+_sigmoid = _plan("sigmoid", "x")
+_sigmoid_backward = _plan("sigmoid_backward", "grad_output", "y")
+_tanh = _plan("tanh", "x")
+_tanh_backward = _plan("tanh_backward", "grad_output", "y")
+_add = _plan("add", "x", "y")
+_add_relu = _plan("add_relu", "x", "y")
+_dropout = _plan("dropout", "x", "mask")
+_dropout_backward = _plan("dropout", "grad_output", "mask")
+_gelu = {"none": _plan("gelu", "x"), "tanh": _plan("gelu_tanh", "x")}
+_gelu_backward = {form: _plan(f"{formula}_backward", "grad_output", "x")
+                  for form, formula in (("none", "gelu"), ("tanh", "gelu_tanh"))}
+
 @documented()
 def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return max(x, 0) of each element; NaN stays NaN, as in torch.
@@ -29,10 +75,9 @@ def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
     >>> kernels.relu(np.array([-1.0, 2.0, np.nan]))
     array([ 0.,  2., nan])
     """
-    return _elementwise("relu", out, target, x=x)
+    return _relu((x,), (), target, out, _NO_OPTION)
 
 
-@door
 @documented(y="The result of `relu`; its argument gives the same.")
 def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `relu`: 0 where y <= 0, else grad_output.
@@ -43,10 +88,9 @@ def relu_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
     >>> kernels.relu_backward(np.array([3.0, 4.0]), np.array([0.0, 2.0]))
     array([0., 4.])
     """
-    return _elementwise("relu_backward", None, target, grad_output=grad_output, y=y)
+    return _relu_backward((grad_output, y), (), target, None, _NO_OPTION)
 
 
-@door
 @documented()
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x where x > 0 and negative_slope x elsewhere.
@@ -57,10 +101,9 @@ def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = No
     >>> kernels.leaky_relu(np.array([-1.0, 2.0]), 0.5)
     array([-0.5,  2. ])
     """
-    return _elementwise("leaky_relu", out, target, as_float("negative_slope", negative_slope), x=x)
+    return _leaky_relu((x,), (), target, out, (as_float("negative_slope", negative_slope),))
 
 
-@door
 @documented()
 def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.01, *,
                         target: str | None = None) -> Array:
@@ -73,10 +116,9 @@ def leaky_relu_backward(grad_output: Array, x: Array, negative_slope: float = 0.
     array([1.5, 4. ])
     """
     slope = as_float("negative_slope", negative_slope)
-    return _elementwise("leaky_relu_backward", None, target, slope, grad_output=grad_output, x=x)
+    return _leaky_relu_backward((grad_output, x), (), target, None, (slope,))
 
 
-@door
 @documented()
 def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return 1 / (1 + exp(-x)) of each element, without overflow for any x.
@@ -87,10 +129,9 @@ def sigmoid(x: Array, *, out: Array | None = None, target: str | None = None) ->
     >>> kernels.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    return _elementwise("sigmoid", out, target, x=x)
+    return _sigmoid((x,), (), target, out, _NO_OPTION)
 
 
-@door
 @documented()
 def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `sigmoid`: grad_output y (1 - y).
@@ -100,10 +141,9 @@ def sigmoid_backward(grad_output: Array, y: Array, *, target: str | None = None)
     >>> kernels.sigmoid_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
     array([0.75, 0.  ])
     """
-    return _elementwise("sigmoid_backward", None, target, grad_output=grad_output, y=y)
+    return _sigmoid_backward((grad_output, y), (), target, None, _NO_OPTION)
 
 
-@door
 @documented()
 def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the hyperbolic tangent of each element.
@@ -114,10 +154,9 @@ def tanh(x: Array, *, out: Array | None = None, target: str | None = None) -> Ar
     >>> kernels.tanh(np.array([-1000.0, 0.0, 1e-30]))
     array([-1.e+00,  0.e+00,  1.e-30])
     """
-    return _elementwise("tanh", out, target, x=x)
+    return _tanh((x,), (), target, out, _NO_OPTION)
 
 
-@door
 @documented()
 def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `tanh`: grad_output (1 - y^2).
@@ -127,10 +166,9 @@ def tanh_backward(grad_output: Array, y: Array, *, target: str | None = None) ->
     >>> kernels.tanh_backward(np.array([3.0, 4.0]), np.array([0.5, 1.0]))
     array([2.25, 0.  ])
     """
-    return _elementwise("tanh_backward", None, target, grad_output=grad_output, y=y)
+    return _tanh_backward((grad_output, y), (), target, None, _NO_OPTION)
 
 
-@door
 @documented()
 def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x times the probability that a standard normal number is below x.
@@ -141,10 +179,9 @@ def gelu(x: Array, approximate: str = "none", *, out: Array | None = None, targe
     >>> kernels.gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1587,  0.    ,  0.8413])
     """
-    return _elementwise("gelu" + _form(approximate), out, target, x=x)
+    return _checked(_gelu, approximate)((x,), (), target, out, _NO_OPTION)
 
 
-@door
 @documented(approximate='"none": grad_output (P + x p) with the normal distribution P and its density p at x; "tanh": '
                         "the derivative of that formula.")
 def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, target: str | None = None) -> Array:
@@ -155,10 +192,9 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
     >>> kernels.gelu_backward(np.array([1.0, 1.0]), np.array([0.0, 1.0])).round(4)
     array([0.5   , 1.0833])
     """
-    return _elementwise(f"gelu{_form(approximate)}_backward", None, target, grad_output=grad_output, x=x)
+    return _checked(_gelu_backward, approximate)((grad_output, x), (), target, None, _NO_OPTION)
 
 
-@door
 @documented(y="Another, of x's dtype; nothing is broadcast.")
 def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x + y of two arrays of one shape, which joins the branches of a residual network.
@@ -168,10 +204,9 @@ def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = No
     >>> kernels.add(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
     array([ 4., -2.])
     """
-    return _elementwise("add", out, target, x=x, y=y)
+    return _add((x, y), (), target, out, _NO_OPTION)
 
 
-@door
 @documented(y="Another, of x's dtype; nothing is broadcast.")
 def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return relu(x + y) of two arrays of one shape in one pass; its gradient is `relu_backward` for both.
@@ -181,10 +216,9 @@ def add_relu(x: Array, y: Array, *, out: Array | None = None, target: str | None
     >>> kernels.add_relu(np.array([1.0, 2.0]), np.array([3.0, -4.0]))
     array([4., 0.])
     """
-    return _elementwise("add_relu", out, target, x=x, y=y)
+    return _add_relu((x, y), (), target, out, _NO_OPTION)
 
 
-@door
 @documented()
 def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x mask / (1 - p): what the mask keeps, scaled so that its expectation is x.
@@ -196,10 +230,9 @@ def dropout(x: Array, mask: Array, p: float, *, out: Array | None = None, target
     >>> kernels.dropout(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
     array([2., 0.])
     """
-    return _elementwise("dropout", out, target, _scale(p), mask=mask, x=x)
+    return _dropout((x, mask), (), target, out, (_scale(p),))
 
 
-@door
 @documented()
 def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the argument of `dropout`: grad_output mask / (1 - p).
@@ -209,7 +242,7 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, target: str |
     >>> kernels.dropout_backward(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
     array([2., 0.])
     """
-    return _elementwise("dropout", None, target, _scale(p), mask=mask, grad_output=grad_output)
+    return _dropout_backward((grad_output, mask), (), target, None, (_scale(p),))
 
 
 def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
@@ -223,35 +256,14 @@ def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
     return mask
 
 
-def _elementwise(name: str, out: Array | None, target: str | None, *option: float, mask: Array | None = None,
-                 **values: Array) -> Array:
-    """Return the results of a formula of arrays of one shape, and perhaps of a mask: implementations see them flat."""
-    arrays = as_floats(**values)
-    shape = check_one_shape(values, arrays)
-    result = output(out, shape, arrays[0].dtype, arrays[0])
-    if mask is not None:
-        arrays.append(_as_mask(mask, arrays[0]))
-    implementation(__name__, target, result).elementwise(name, [array.reshape(-1) for array in arrays],
-                                                         result.reshape(-1), *option)
-    return deliver(result, out)
-
-
-def _form(approximate: str) -> str:
-    """What the names of formulas of gelu have at their end."""
-    check_choice("approximate", approximate, _APPROXIMATIONS)
-    return "" if approximate == "none" else "_tanh"
-
-
 def _scale(p: float) -> float:
     p = as_float("p", p, 0, 1)
     return 1 / (1 - p) if p < 1 else 0.0
 
 
-def _as_mask(value: Array, x: Array) -> Array:
-    """Return a mask as uint8 of x's shape."""
-    mask = as_array("mask", value)
+def _check_mask(mask: Array | None, x: Array) -> None:
+    check_present("mask", mask)
     if mask.dtype not in (np.dtype(np.bool_), np.dtype(np.uint8)):
         raise TypeError(f"mask: expected bool or uint8, got {mask.dtype}")
     check_side("mask", mask, "x", x)
     check_shape("mask", mask, x.shape)
-    return mask.view(np.uint8)

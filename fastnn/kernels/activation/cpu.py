@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from fastnn._checks import Array
+import numpy as np
+
 from fastnn.kernels._cpu.elementwise import binary, chunks, unary
+from fastnn.kernels._cpu.launch import Launch
 from fastnn.kernels._cpu.math import probability, sigmoids, slope
 from fastnn.kernels._cpu.math import sigmoid as sigmoid_of
 from fastnn.kernels._cpu.math import tanh as tanh_of
@@ -102,6 +103,6 @@ def dropout(x: Any, mask: Any, scale: Any) -> Any:
     return x * (type(x)(0) if mask == 0 else scale)
 
 
-def elementwise(name: str, arrays: Sequence[Array], result: Array, option: float = 0.0) -> None:
-    """Write the results of a formula, by its name."""
-    globals()[name](chunks(result), *arrays, option, result, work=_COSTS.get(name, 1) * result.size // 5)
+def elementwise(name: str, size: int, dtype: np.dtype) -> Launch:
+    """Return the launch (*arrays, option, result) of a formula, by its name, for flat arrays."""
+    return globals()[name].launch(chunks(size), work=_COSTS.get(name, 1) * size // 5)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -110,10 +110,15 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return formulas
 
 
-def elementwise(name: str, arrays: Sequence[Array], result: Array, option: float = 0.0) -> None:
-    """Write the results of a formula, by its name."""
-    real: Any = result.dtype.type
-    run_map(_formulas(real)[name], arrays[0], arrays[-1], option, result)
+def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
+    """Return a function (*arrays, option, result) that writes the results of a formula, by its name, for flat arrays."""
+    formula = _formulas(dtype.type)[name]
+
+    def run(*args: Any) -> None:
+        *arrays, option, result = args
+        run_map(formula, arrays[0], arrays[-1], option, result)
+
+    return run
 
 
 # --- masks -------------------------------------------------------------------------------------------------

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastnn._checks import Array
 
-
-def elementwise(name: str, arrays: Sequence[Array], result: Array, *option: float) -> None:
-    """Write the results of a formula, by its name, element by element."""
+def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
+    """Return a function (*arrays, option, result) that writes the results of a formula, by its name, for flat arrays."""
     formula = globals()[name]
-    for i in range(result.size):
-        result[i] = formula(*[array[i] for array in arrays], *option)
+
+    def run(*args: Any) -> None:
+        *arrays, option, result = args
+        options = (option,) * (formula.__code__.co_argcount - len(arrays))
+        for i in range(size):
+            result[i] = formula(*[array[i] for array in arrays], *options)
+
+    return run
 
 
 def relu(x: Any) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastnn._checks import Array, as_floats, check_needs, check_rank, check_shape
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import deliver, output
+from fastnn._checks import Array, check_floats, check_needs, check_rank, check_shape
+from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
 
-@door
 def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None,
            target: str | None = None) -> Array:
     """Multiply rows by a matrix and add a bias: y[n, o] = sum_i x[n, i] weight[o, i] + bias[o].
@@ -49,16 +48,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
     >>> kernels.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.5, 0.0]))
     array([[11.5, 17. ]])
     """
-    x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
-    _check(x, weight)
-    if bias is not None:
-        check_shape("bias", bias, weight.shape[:1])
-    y = output(out, (len(x), len(weight)), x.dtype, x)
-    implementation(__name__, target, x).linear(x, weight, bias, y)
-    return deliver(y, out)
+    return _linear((x, weight, bias), (), target, out)
 
 
-@door
 def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple[bool, bool, bool] = (True, True, True),
                     target: str | None = None) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of a loss by the arguments of `linear`.
@@ -86,11 +78,28 @@ def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple
     >>> kernels.linear_backward(np.array([[1.0]]), np.array([[2.0, 3.0]]), np.array([[4.0, 5.0]]))
     (array([[4., 5.]]), array([[2., 3.]]), array([1.]))
     """
-    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
+    return _linear_backward((grad_output, x, weight), (needs,), target)
+
+
+@planned
+def _linear(x: Array, weight: Array, bias: Array | None, target: str | None) -> Plan:
+    check_floats(x=x, weight=weight, bias=bias)
+    _check(x, weight)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1])
+    return Plan(bound(implementation(__name__, target, x), "linear", x, weight),
+                result_of((len(x), len(weight)), x.dtype, x), operations=2 * len(x) * weight.size)
+
+
+@planned
+def _linear_backward(grad_output: Array, x: Array, weight: Array, needs: tuple[bool, bool, bool],
+                     target: str | None) -> Plan:
+    check_floats(grad_output=grad_output, x=x, weight=weight)
     _check(x, weight)
     check_shape("grad_output", grad_output, (len(x), len(weight)))
     check_needs(needs)
-    return implementation(__name__, target, x).linear_backward(grad_output, x, weight, needs)
+    return Plan(bound(implementation(__name__, target, x), "linear_backward", grad_output, x, weight, needs=needs),
+                operations=2 * len(x) * weight.size * sum(map(bool, needs[:2])))
 
 
 def _check(x: Array, weight: Array) -> None:

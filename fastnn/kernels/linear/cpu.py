@@ -2,48 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import numpy as np
 
 from fastnn._checks import Array
-from fastnn.kernels._cpu.gemm import multiply, panels
+from fastnn.kernels._cpu.gemm import panels, plan_product
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import LINEAR_FEW_WEIGHTS, LINEAR_ROWS
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 
-
-def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
-    bias = EMPTY[x.dtype] if bias is None else bias
-    if weight.size <= LINEAR_FEW_WEIGHTS:
-        _multiply_rows(panels(len(x), LINEAR_ROWS), x, weight, bias, y, work=weight.size * len(x))
-    elif y.size:
-        multiply(x, True, weight, True, bias, y)
+Needs: TypeAlias = tuple[bool, bool, bool]
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 
 
-def linear_backward(grad_output: Array, x: Array, weight: Array,
-                    needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
+def plan_linear(x: Array, weight: Array) -> Callable[..., None]:
+    """Return a function (x, weight, bias, y)."""
     none = EMPTY[x.dtype]
-    grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    if weight.size <= LINEAR_FEW_WEIGHTS and len(x) <= LINEAR_ROWS:
-        grad_weight = np.empty(weight.shape, x.dtype) if needs[1] else None
-        grad_bias = np.empty(len(weight), x.dtype) if needs[2] else None
-        no_matrix = weight if needs[0] and needs[1] else np.empty((0, 0), x.dtype)
-        _gradients(1, grad_output, x, weight, no_matrix if grad_x is None else grad_x,
-                   no_matrix if grad_weight is None else grad_weight, none if grad_bias is None else grad_bias, work=0)
+    if weight.size <= LINEAR_FEW_WEIGHTS:
+        run: Any = _multiply_rows.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x))
+    elif len(x):
+        run = plan_product(x, True, weight, True)
+    else:
+        return _nothing
+
+    def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+        run(x, weight, none if bias is None else bias, y)
+
+    return linear
+
+
+def _nothing(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+    """The product of no rows."""
+
+
+def plan_linear_backward(grad_output: Array, x: Array, weight: Array, needs: Needs) -> Callable[..., Gradients]:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
+    none, no_matrix = EMPTY[x.dtype], np.empty((0, 0), x.dtype)
+    few = weight.size <= LINEAR_FEW_WEIGHTS
+    if few and len(x) <= LINEAR_ROWS:
+        launch = _gradients.launch(1, work=0)
+
+        def of_few(grad_output: Array, x: Array, weight: Array) -> Gradients:
+            grad_x = np.empty(x.shape, x.dtype) if needs[0] else None
+            grad_weight = np.empty(weight.shape, x.dtype) if needs[1] else None
+            grad_bias = np.empty(len(weight), x.dtype) if needs[2] else None
+            launch(grad_output, x, weight, no_matrix if grad_x is None else grad_x,
+                   no_matrix if grad_weight is None else grad_weight, none if grad_bias is None else grad_bias)
+            return grad_x, grad_weight, grad_bias
+
+        return of_few
+    if len(x) == 0:
+        return lambda grad_output, x, weight: (
+            np.empty(x.shape, x.dtype) if needs[0] else None, np.zeros_like(weight) if needs[1] else None,
+            np.zeros(len(weight), x.dtype) if needs[2] else None)
+    if few:                                 # as for few rows: their number decides no bits
+        by_few = _gradients.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x))
+    else:
+        by_x = plan_product(grad_output, True, weight, False)
+    by_weight = plan_product(grad_output, False, x, False)
+    by_bias = _sum_rows.launch(panels(len(weight), 64), work=grad_output.size)
+
+    def linear_backward(grad_output: Array, x: Array, weight: Array) -> Gradients:
+        grad_x = grad_weight = grad_bias = None
+        if needs[0]:
+            grad_x = empty(x.shape, x.dtype)
+            if few:
+                by_few(grad_output, x, weight, grad_x, no_matrix, none)
+            else:
+                by_x(grad_output, weight, none, grad_x)
+        if needs[1]:
+            grad_weight = empty(weight.shape, x.dtype)
+            by_weight(grad_output, x, none, grad_weight)
+        if needs[2]:
+            grad_bias = np.empty(len(weight), x.dtype)
+            by_bias(grad_output, grad_bias)
         return grad_x, grad_weight, grad_bias
-    grad_weight = np.zeros_like(weight) if needs[1] else None
-    grad_bias = np.zeros(len(weight), x.dtype) if needs[2] else None
-    if len(x):
-        if grad_x is not None and weight.size <= LINEAR_FEW_WEIGHTS:     # as for few rows: their number decides no bits
-            _gradients(panels(len(x), LINEAR_ROWS), grad_output, x, weight, grad_x, np.empty((0, 0), x.dtype), none,
-                       work=weight.size * len(x))
-        elif grad_x is not None:
-            multiply(grad_output, True, weight, False, none, grad_x)
-        if grad_weight is not None:
-            multiply(grad_output, False, x, False, none, grad_weight)
-        if grad_bias is not None:
-            _sum_rows(panels(len(grad_bias), 64), grad_output, grad_bias, work=grad_output.size)
-    return grad_x, grad_weight, grad_bias
+
+    return linear_backward
 
 
 # --- few weights -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,247 @@
+"""Check, plan, run: what follows from shapes, dtypes and options alone is decided once, and kept.
+
+A kernel's planner checks the arguments, decides, and returns the plan:
+
+    @planned
+    def _relu(x, target):
+        check_floats(x=x)
+        run = implementation(__name__, target, x).relu
+        return Plan(run, result_of(x.shape, x.dtype, x))
+
+    def relu(x, *, out=None, target=None):
+        return _relu((x,), (), target, out)
+
+A warm call makes a key of shapes, dtypes and options, finds the plan, looks whether what is written shares memory with
+anything, makes the array of the result, and runs. Numbers that enter the formula, such as a slope, are no part of the
+key: they are checked in each call and handed on.
+
+Arrays of other libraries come in here too. Where the first one on a GPU is of PyTorch or Numba, the results are; else
+they are of `xp`. The work goes to the stream that the array belongs to.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn import _device
+from fastnn._checks import Array, as_array, check_written, own_memory
+from fastnn.kernels._outputs import Result, deliver, output
+from fastnn.kernels._targets import current_target
+
+_MOST = 256                                 # plans that a kernel keeps
+_ndarray = np.ndarray                       # found faster so
+
+
+class Plan(NamedTuple):
+    """What a kernel does for arguments of certain shapes, dtypes and options."""
+
+    run: Callable[..., Any]                 # (*arrays, *numbers, y): writes y, and returns what else the kernel does
+    result: Result | None = None            # what y is; None for a kernel that makes its results itself, without y
+    operations: float = 0                   # arithmetic ones of the formula
+    why: str = ""                           # why this algorithm
+
+
+class Planned:
+    """A kernel's planner with the plans that it made; see the module's text."""
+
+    def __init__(self, planner: Callable[..., Plan], names: Sequence[str] = ()) -> None:
+        functools.update_wrapper(self, planner)
+        self.planner = planner
+        self.names = tuple(names) or planner.__code__.co_varnames       # of the arrays, which come first
+        self.plans: dict[tuple[Any, ...], Plan] = {}
+
+    def __call__(self, arrays: tuple[Any, ...], options: tuple[Any, ...] = (), target: str | None = None,
+                 out: Any = None, numbers: tuple[Any, ...] = (), updated: tuple[str, ...] = ()) -> Any:
+        """Run the kernel.
+
+        Parameters
+        ----------
+        arrays : tuple
+            Arrays, or None, in the order of the planner's first parameters.
+        options : tuple
+            What follows these in the planner, none of it a float: 0.0 and -0.0 would be one key.
+        target, out
+            As given to the kernel.
+        numbers : tuple
+            What `Plan.run` takes after the arrays.
+        updated : tuple of str
+            The names of arrays that the kernel writes, besides `out`.
+        """
+        try:
+            if (updated or out is not None) and not own_memory((*arrays, out)):
+                check_written((*updated, "out"), {**dict(zip(self.names, arrays)), "out": out})
+            given, key = arrays, [options, target or current_target()]
+            for array in arrays:
+                if type(array) is _ndarray and array.flags.carray:
+                    key += array.shape, array.dtype
+                elif array is None:
+                    key.append(None)
+                else:
+                    arrays, key = self._normalized(arrays, key[:2], updated)
+                    break
+            if options:                     # 1, 1.0 and True would be one key
+                kinds = (*map(type, options),)
+                key.append(kinds)
+                if tuple in kinds:
+                    key += [tuple(map(type, option)) for option in options if type(option) is tuple]
+            try:
+                plan = self.plans.get(found := tuple(key))
+            except TypeError:               # an option such as a list, which has no hash
+                plan = self.planner(*arrays, *options, target=target)
+            if plan is None:
+                plan = self._new_plan(found, arrays, options, target)
+        except _device.ForeignArray:
+            return self._run_foreign(arrays, options, target, out, numbers, updated)
+        if _watcher is not None and _watcher.thread == threading.get_ident():
+            _watcher.plan, _watcher.arrays = plan, arrays
+        result = plan.result
+        if result is None:
+            made = plan.run(*arrays, *numbers)
+        else:
+            y = result.new() if out is None else output(out, *result[:2], arrays[0])
+            rest = plan.run(*arrays, *numbers, y)
+            if out is not None:
+                y = deliver(y, out)
+            made = y if rest is None else (y, *rest)
+        if given is not arrays:
+            for name, array, old in zip(self.names, arrays, given):
+                if name in updated and array is not old:
+                    old[...] = array
+        return made
+
+    def _new_plan(self, key: tuple[Any, ...], arrays: tuple[Any, ...], options: tuple[Any, ...],
+                  target: str | None) -> Plan:
+        plan = self.planner(*arrays, *options, target=target)
+        if len(self.plans) >= _MOST:
+            self.plans.clear()
+        self.plans[key] = plan
+        return plan
+
+    def _normalized(self, given: tuple[Any, ...], key: list[Any], updated: tuple[str, ...],
+                    ) -> tuple[tuple[Any, ...], list[Any]]:
+        """Return the arrays as planners and implementations take them, C-contiguous, and their key."""
+        arrays = tuple([None if array is None else as_array(name, array) for name, array in zip(self.names, given)])
+        for name, old, array in zip(self.names, given, arrays):
+            if name in updated and array is not old and _device.is_device(array):
+                raise ValueError(f"{name}: expected a C-contiguous array, which is updated")
+            if array is None:
+                key.append(None)
+            else:
+                key += (array.shape, array.dtype) if type(array) is _ndarray else (array.shape, array.dtype, "device")
+        return arrays, key
+
+    def _run_foreign(self, arrays: tuple[Any, ...], options: tuple[Any, ...], target: str | None, out: Any,
+                     numbers: tuple[Any, ...], updated: tuple[str, ...]) -> Any:
+        """Run the kernel on arrays of which some are another library's, on a GPU."""
+        def placed(value: Any) -> Any:
+            return _device.adopted(value) if any(value is one for one in foreign) else value
+
+        foreign = [value for value in (*arrays, *numbers, out) if not _device.is_device(value)
+                   and _device.is_foreign(value)]
+        with _current(_stream_of(foreign[0])):          # of which Numba's arrays keep a note
+            result = self(tuple(map(placed, arrays)), options, target, placed(out), tuple(map(placed, numbers)), updated)
+            kind = type(foreign[0])
+            if out is None:
+                return _returned(result, kind)
+            return (out, *[_returned(item, kind) for item in result[1:]]) if isinstance(result, tuple) else out
+
+
+def planned(planner: Callable[..., Plan]) -> Planned:
+    """Make a planner, a function (*arrays, *options, target), what kernels call."""
+    return Planned(planner)
+
+
+def bound(implementation: ModuleType, name: str, *examples: Any, **options: Any) -> Callable[..., Any]:
+    """Return a function of an implementation with its options given.
+
+    It is the one that the implementation's `plan_...` makes of the examples, where there is such a planner.
+    """
+    plan = getattr(implementation, f"plan_{name}", None)
+    return functools.partial(getattr(implementation, name), **options) if plan is None else plan(*examples, **options)
+
+
+class Watcher:
+    """Sees the plan that the next kernel called on this thread runs by, and its arrays."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.plan: Plan | None = None
+        self.arrays: tuple[Any, ...] = ()
+
+
+_watcher: Watcher | None = None
+
+
+@contextmanager
+def watched() -> Iterator[Watcher]:
+    global _watcher
+    before, _watcher = _watcher, Watcher()
+    try:
+        yield _watcher
+    finally:
+        _watcher = before
+
+
+# --- arrays of other libraries ---------------------------------------------------------------------------------------
+
+class _Stream:
+    """A stream by its address, in the protocol that CuPy takes."""
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.pointer
+
+
+def _stream_of(value: Any) -> Any:
+    """Return the stream that a foreign array belongs to, or None if it names none."""
+    if _device.in_host_memory():
+        return None
+    if type(value).__module__.partition(".")[0] == "torch":
+        import torch
+
+        pointer = torch.cuda.current_stream(value.device).cuda_stream
+    else:
+        pointer = value.__cuda_array_interface__.get("stream")
+        if pointer is None:
+            return None
+    streams = _device.library().cuda
+    return (streams.Stream.from_external(_Stream(pointer)) if hasattr(streams.Stream, "from_external") else
+            streams.ExternalStream(pointer))                   # CuPy before 14
+
+
+@contextmanager
+def _current(stream: Any) -> Iterator[None]:
+    """Make a stream the current one. It waits for the one before, which then waits for it: arrays of both may meet."""
+    before: Any = None if stream is None else _device.library().cuda.get_current_stream()
+    if stream == before:
+        yield
+        return
+    stream.wait_event(before.record())
+    with stream:
+        yield
+    before.wait_event(stream.record())
+
+
+def _returned(result: Any, kind: Any) -> Any:
+    """Return the arrays of a result as a foreign array's library has them, or as they are."""
+    if isinstance(result, tuple):
+        return tuple([_returned(item, kind) for item in result])
+    if not _device.is_device(result):
+        return result
+    if kind.__module__.partition(".")[0] == "torch":
+        import torch
+
+        return torch.from_dlpack(result)
+    if hasattr(kind, "__cuda_ndarray__"):
+        return (_device.library().release(result) if _device.in_host_memory() else
+                _device.cuda_module().as_cuda_array(result, sync=False))
+    return result
