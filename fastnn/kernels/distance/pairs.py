@@ -22,7 +22,7 @@ from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, PAIR_GROUP, PAIR_LARGEST_GR
 from fastnn.kernels._cpu.vectors import STREAMED, row_range, store_past_caches, streamable
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries, panel_rows
-from fastnn.kernels.distance.select import passing
+from fastnn.kernels.distance.select import lowest_bit, passing
 
 
 @block_kernel(writes="lengths")
@@ -45,6 +45,11 @@ def range_of(x: Array) -> tuple[float, float]:
 @helper
 def _apart(x: Array, y: Array, squared: bool) -> float:
     """The distance of two points in float64, by differences that are scaled so that no square leaves its range."""
+    same = 0
+    while same < y.size and x[same] - y[same] == 0:         # not so for inf
+        same += 1
+    if same == y.size:                      # as each point of a set is to itself
+        return 0.0
     largest, total = 0.0, 0.0
     for d in range(y.size):
         largest = max(largest, abs(np.float64(x[d]) - np.float64(y[d])))
@@ -108,10 +113,13 @@ def _pairs(block: int, rows: int, slabs: int, groups: int, slab: int, by_product
                 smallest, largest = row_range(values)
                 if smallest < least or largest == np.inf:
                     for begin in range(0, values.size, width):
-                        if largest == np.inf or passing(total, i * line + begin, least):
-                            for j in range(begin, min(begin + width, values.size)):
-                                if values[j] < least or values[j] == np.inf:
-                                    values[j] = _apart(queries[q, :, i], points[left + j], squared)
+                        columns = -1 if largest == np.inf else passing(total, i * line + begin, least)
+                        columns &= (1 << min(width, values.size - begin)) - 1
+                        while columns:
+                            j = begin + lowest_bit(columns)
+                            columns &= columns - 1
+                            if values[j] < least or values[j] == np.inf:
+                                values[j] = _apart(queries[q, :, i], points[left + j], squared)
                 if distances.nbytes < STREAMED:
                     for j in range(values.size):
                         result[j] = values[j]
