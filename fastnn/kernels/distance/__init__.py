@@ -137,7 +137,7 @@ def _pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, target: str 
     if 0 in distances.shape:
         return Plan(_nothing, distances)
     run = bound(module, "pairwise_l2", x, y, distances, squared=squared, algorithm=algorithm)
-    return Plan(run, distances, operations=(2 if algorithm == "gemm" or x.dtype == np.uint8 else 3) * len(x) * y.size)
+    return Plan(run, distances, operations=(2 if algorithm == "gemm" else 3) * len(x) * y.size)
 
 
 @planned
@@ -154,15 +154,15 @@ def _knn(queries: Array, points: Array, k: int, squared: bool, algorithm: str, m
     distances = result_of((len(queries), k), _result_dtype(queries.dtype, False), queries)
     indices, dtype = result_of(distances.shape, np.int64, queries), _result_dtype(queries.dtype, squared)
     converted = dtype != distances.dtype
-    run = _nothing if len(queries) == 0 else bound(module, "knn", queries, points, distances, indices, squared=squared,
-                                                   algorithm=algorithm, memory_budget=budget)
+    run = _nothing if len(queries) == 0 else bound(
+        module, "knn", queries, points, distances, indices, squared=squared, algorithm=algorithm, memory_budget=budget)
 
     def knn(queries: Array, points: Array) -> tuple[Array, Array]:
         found, places = distances.new(), indices.new()
         run(queries, points, found, places)
         return found.astype(dtype) if converted else found, places
 
-    return Plan(knn, operations=3 * len(queries) * points.size)
+    return Plan(knn, operations=3 * len(queries) * points.size, why=getattr(run, "why", ""))
 
 
 def _nothing(*arrays: Array) -> None:

@@ -25,6 +25,7 @@ from fastnn.kernels.distance.select import LAST, by_slices, lowest_bit, offer, p
 
 _SMALL = 32768
 _STEPS = _SMALL // BYTES                    # of one sum in 32 bits
+WHY = "products of bytes, whose sums are exact"
 _NO_SUMS = {True: np.empty(0, np.int32), False: EMPTY[np.dtype(np.int64)]}
 
 

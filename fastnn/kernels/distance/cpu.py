@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,27 +36,37 @@ def plan_pairwise_l2(x: Array, y: Array, distances: Result, squared: bool,
     return squares if squared else roots
 
 
-def plan_knn(queries: Array, points: Array, distances: Result, indices: Result, squared: bool, algorithm: str,
-             memory_budget: int) -> Callable[[Array, Array, Array, Array], None]:
-    """Return a function (queries, points, distances, indices)."""
-    count, k = distances.shape
-    plan = partial(_plan_search, k=k, itemsize=distances.dtype.itemsize, algorithm=algorithm,
-                   memory_budget=memory_budget)
-    searches = {get_num_threads(): plan(queries, points)}
-    finish = partial(_finish.launch(1, work=0), squared)
+class _Neighbours(NamedTuple):
+    """How the nearest points are found: calling it writes their distances and indices."""
 
-    def knn(queries: Array, points: Array, distances: Array, indices: Array) -> None:
-        search = searches.get(threads := get_num_threads())
-        if search is None:                  # with another number of threads, another scratch fits into the budget
-            search = searches[threads] = plan(queries, points)
+    plan: Callable[..., tuple[Callable[..., Any], str]]     # (queries, points, threads): a search, and why it is
+    searches: dict[int, Callable[..., Any]]                 # by threads, whose scratch counts in the budget
+    finish: Callable[..., None]
+    squared: bool
+    memory_budget: int
+    why: str
+
+    def __call__(self, queries: Array, points: Array, distances: Array, indices: Array) -> None:
+        search = self.searches.get(threads := get_num_threads())
+        if search is None:
+            search = self.searches[threads] = self.plan(queries, points, threads)[0]
         search(queries, points, distances, indices)
-        odd = np.empty(count + 1, np.int64)
-        finish(queries, points, distances, indices, odd)
+        odd = np.empty(len(queries) + 1, np.int64)
+        self.finish(queries, points, distances, indices, odd)
         if odd[0]:
             for row in odd[1:odd[0] + 1]:
-                _rank_again(queries[row:row + 1], points, squared, memory_budget, distances[row], indices[row])
+                _rank_again(queries[row:row + 1], points, self.squared, self.memory_budget, distances[row],
+                            indices[row])
 
-    return knn
+
+def plan_knn(queries: Array, points: Array, distances: Result, indices: Result, squared: bool, algorithm: str,
+             memory_budget: int) -> _Neighbours:
+    """Return a function (queries, points, distances, indices)."""
+    plan = partial(_plan_search, k=distances.shape[1], itemsize=distances.dtype.itemsize, algorithm=algorithm,
+                   memory_budget=memory_budget)
+    search, why = plan(queries, points, threads := get_num_threads())
+    finish = partial(_finish.launch(1, work=0), squared)
+    return _Neighbours(plan, {threads: search}, finish, squared, memory_budget, why)
 
 
 @block_kernel(writes="distances odd", typed_by="queries")
@@ -100,23 +110,24 @@ def _rank_again(query: Array, points: Array, squared: bool, memory_budget: int, 
     indices[:], distances[:] = best, lengths[int(squared)]
 
 
-def _plan_search(queries: Array, points: Array, k: int, itemsize: int, algorithm: str,
-                 memory_budget: int) -> Callable[..., Any]:
-    """Return a function (queries, points, squares, indices) that finds neighbours by the squares of their distances."""
+def _plan_search(queries: Array, points: Array, threads: int, k: int, itemsize: int, algorithm: str,
+                 memory_budget: int) -> tuple[Callable[..., Any], str]:
+    """Return a function (queries, points, squares, indices) that finds neighbours by squares of distances, and why."""
     methods: list[Any] = [bytewise if queries.dtype == np.uint8 else direct]
     if filtered.can_help(queries, points, k, algorithm):
         methods.insert(0, filtered)                 # the other one where this has no room, or gives up
     for method in methods:
-        batch, slices, least = _fit(method, queries, points, k, itemsize, memory_budget)
+        batch, slices, least = _fit(method, queries, points, threads, k, itemsize, memory_budget)
         if batch:
             break
     else:
         raise ValueError(f"memory_budget: expected at least {least} bytes for k = {k} and {queries.shape[1]} "
                          f"dimensions, got {memory_budget}")
-    searches = [_merged(each.plan_search(queries[:batch], points, k, slices), batch, slices)
+    why = f"{method.WHY}; batches of {batch} queries, slices of the points: {slices}"
+    searches = [_merged(each.plan_search(queries[:batch], points, k, slices), batch, k, slices)
                 for each in (method, methods[-1])]
     if batch == len(queries) and method is not filtered:
-        return searches[0]
+        return searches[0], why
 
     def in_batches(queries: Array, points: Array, squares: Array, indices: Array) -> None:
         search, instead = searches
@@ -128,32 +139,33 @@ def _plan_search(queries: Array, points: Array, k: int, itemsize: int, algorithm
                 search = instead
                 search(*arrays)
 
-    return in_batches
+    return in_batches, why
 
 
-def _merged(search: Callable[..., bool | None], batch: int, slices: int) -> Callable[..., bool | None]:
+def _merged(search: Callable[..., bool | None], batch: int, k: int, slices: int) -> Callable[..., bool | None]:
     """Return a search that merges the heaps of all slices; like those of the filter, it returns whether it gave up."""
     if slices == 1:
         return search
+    launch = merge.launch(batch, work=slices * batch * k)
 
     def merged(queries: Array, points: Array, squares: Array, indices: Array) -> bool | None:
-        heaps = empty((slices * batch, squares.shape[1]), squares.dtype)
-        heap_indices = empty(heaps.shape, np.int64)
+        heaps, heap_indices = empty((slices * batch, k), squares.dtype), empty((slices * batch, k), np.int64)
         if search(queries, points, heaps, heap_indices):
             return True
-        merge(batch, slices, heaps, heap_indices, squares, indices, work=heaps.size)
+        launch(slices, heaps, heap_indices, squares, indices)
         return None
 
     return merged
 
 
-def _fit(method: Any, queries: Array, points: Array, k: int, itemsize: int, memory_budget: int) -> tuple[int, int, int]:
+def _fit(method: Any, queries: Array, points: Array, threads: int, k: int, itemsize: int,
+         memory_budget: int) -> tuple[int, int, int]:
     """Return how many queries to take at once, 0 for want of memory, how many slices of points, the least budget."""
     count = len(queries)
     scratch, query, rows, group = method.memory(queries, k)
     heap = k * (itemsize + 8)
     query += heap
-    free = memory_budget - min(get_num_threads(), max(panels(count, group), KNN_BLOCKS)) * scratch - _OBJECTS
+    free = memory_budget - min(threads, max(panels(count, group), KNN_BLOCKS)) * scratch - _OBJECTS
     batch = min(free // query // rows, panels(count, rows)) * rows
     if batch <= 0:
         return 0, 0, memory_budget - free + rows * query

@@ -22,6 +22,7 @@ from fastnn.kernels._cpu.tuning import ONE_ROW_ELEMENTS, ONE_ROW_QUERIES, QUERY_
 from fastnn.kernels.distance.select import LAST, by_slices, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum
+WHY = "sums of squared differences: the filter was not asked for, or has no use or no room here"
 
 
 @helper

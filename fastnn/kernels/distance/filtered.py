@@ -51,6 +51,7 @@ from fastnn.kernels.distance.select import LAST, by_slices, lowest_bit, offer, p
 _MOST = 64                                  # neighbours that the filter is made for
 _HIGHEST = 1 << 18                          # dimensions up to which the bound has room for products of roundings
 _UNIT_ROUNDOFF = 2.0**-24
+WHY = "a filter: of many queries and dimensions, a cheap product rules most points out"
 
 _HALF, _ONE, _SHIFT, _UPPER = np.uint32(0x7FFF), np.uint32(1), np.uint32(16), np.uint32(0xFFFF0000)
 _SMALLEST = np.float32(2.0**-126)
