@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn import _device
-from fastnn._checks import Array, as_array, check_written, own_memory
+from fastnn._checks import as_array, check_written, own_memory
 from fastnn.kernels._outputs import Result, deliver, output
 from fastnn.kernels._targets import current_target
 
@@ -146,7 +146,8 @@ class Planned:
         foreign = [value for value in (*arrays, *numbers, out) if not _device.is_device(value)
                    and _device.is_foreign(value)]
         with _current(_stream_of(foreign[0])):          # of which Numba's arrays keep a note
-            result = self(tuple(map(placed, arrays)), options, target, placed(out), tuple(map(placed, numbers)), updated)
+            result = self(tuple(map(placed, arrays)), options, target, placed(out), tuple(map(placed, numbers)),
+                          updated)
             kind = type(foreign[0])
             if out is None:
                 return _returned(result, kind)

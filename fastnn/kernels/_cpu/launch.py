@@ -10,7 +10,9 @@ A kernel is written as a serial *block function* `(block, *arrays)` that owns it
     scale_block(len(x), x, 2.0, y, work=x.size)
 
 The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it. A plan
-that is run many times keeps `scale_block.launch(len(x), work=x.size)`, which then takes the arrays alone. How blocks are cut never depends on the number of threads, so neither do the bits of the result.
+keeps `scale_block.launch(len(x), work=x.size)`, which takes the arrays alone.
+
+How blocks are cut never depends on the number of threads, so neither do the bits of the result.
 
 A function `(block, worker, *arrays)`, called with `workers=`, learns which of so many workers it runs on, from 0: no
 two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Code that

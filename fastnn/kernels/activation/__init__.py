@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._checks import Array, as_float, check_choice, check_floats, check_one_shape, check_present, check_shape, check_side
+from fastnn._checks import (
+    Array,
+    as_float,
+    check_choice,
+    check_floats,
+    check_one_shape,
+    check_present,
+    check_shape,
+    check_side,
+)
 from fastnn.kernels._docstrings import documented
 from fastnn.kernels._outputs import empty_beside, result_of
 from fastnn.kernels._plans import Plan, Planned

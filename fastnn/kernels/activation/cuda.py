@@ -111,7 +111,7 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
 
 
 def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
-    """Return a function (*arrays, option, result) that writes the results of a formula, by its name, for flat arrays."""
+    """Return a function (*arrays, option, result), all flat, that writes the results of a formula, by its name."""
     formula = _formulas(dtype.type)[name]
 
     def run(*args: Any) -> None:
