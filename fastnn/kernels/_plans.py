@@ -48,6 +48,9 @@ class Plan(NamedTuple):
     why: str = ""                           # why this algorithm
 
 
+_every: list[Planned] = []
+
+
 class Planned:
     """A kernel's planner with the plans that it made; see the module's text."""
 
@@ -56,6 +59,7 @@ class Planned:
         self.planner = planner
         self.names = tuple(names) or planner.__code__.co_varnames       # of the arrays, which come first
         self.plans: dict[tuple[Any, ...], Plan] = {}
+        _every.append(self)
 
     def __call__(self, arrays: tuple[Any, ...], options: tuple[Any, ...] = (), target: str | None = None,
                  out: Any = None, numbers: tuple[Any, ...] = (), updated: tuple[str, ...] = ()) -> Any:
@@ -101,6 +105,7 @@ class Planned:
             return self._run_foreign(arrays, options, target, out, numbers, updated)
         if _watcher is not None and _watcher.thread == threading.get_ident():
             _watcher.plan, _watcher.arrays = plan, arrays
+            _watcher.target = target or current_target() or ("cuda" if _device.is_device(arrays[0]) else "cpu")
         result = plan.result
         if result is None:
             made = plan.run(*arrays, *numbers)
@@ -168,6 +173,23 @@ def bound(implementation: ModuleType, name: str, *examples: Any, **options: Any)
     return functools.partial(getattr(implementation, name), **options) if plan is None else plan(*examples, **options)
 
 
+def because(why: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Note on what a planner returns why it is that."""
+    run.why = why  # type: ignore[attr-defined]
+    return run
+
+
+def why(run: Callable[..., Any]) -> str:
+    """Return what `because` noted."""
+    return str(getattr(run, "why", ""))
+
+
+def forget_plans() -> None:
+    """Decide everything anew: what plans follow from beside arguments, such as a tuned number, is another one now."""
+    for each in _every:
+        each.plans.clear()
+
+
 class Watcher:
     """Sees the plan that the next kernel called on this thread runs by, and its arrays."""
 
@@ -175,6 +197,7 @@ class Watcher:
         self.thread = threading.get_ident()
         self.plan: Plan | None = None
         self.arrays: tuple[Any, ...] = ()
+        self.target = ""
 
 
 _watcher: Watcher | None = None

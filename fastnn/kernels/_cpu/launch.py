@@ -43,7 +43,7 @@ from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
-watcher: Callable[[BlockKernel, int, int], None] | None = None     # is told of each launch: kernel, blocks and work
+watcher: Callable[[BlockKernel, int, int, tuple[Any, ...]], None] | None = None    # sees kernel, blocks, work and args
 
 
 class BlockKernel:
@@ -76,7 +76,7 @@ class BlockKernel:
 
     def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
         if watcher is not None:
-            watcher(self, blocks, work)
+            watcher(self, blocks, work, args)
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
         if config.DISABLE_JIT:
             with np.errstate(all="ignore"):             # as compiled code: NaN and inf travel without a warning
@@ -120,11 +120,10 @@ class BlockKernel:
 class Launch:
     """A kernel with its blocks and their work: what a plan keeps, and calls with arrays."""
 
-    __slots__ = "blocks", "compiled", "kernel", "serial", "work"
+    __slots__ = "blocks", "compiled", "kernel", "work"
 
     def __init__(self, kernel: BlockKernel, blocks: int, work: int) -> None:
         self.kernel, self.blocks, self.work = kernel, blocks, work
-        self.serial = work < PARALLEL_WORK or blocks < 2
         self.compiled: _Compiled | None = None          # since the first call
 
     def __call__(self, *args: Any) -> None:
@@ -133,7 +132,7 @@ class Launch:
             self.kernel(self.blocks, *args, work=self.work)
             if not (config.DISABLE_JIT or config.BOUNDSCHECK):
                 self.compiled = self.kernel.compiled_for(args)
-        elif self.serial or (threads := get_num_threads()) == 1:
+        elif self.work < PARALLEL_WORK or self.blocks < 2 or (threads := get_num_threads()) == 1:
             compiled.run(0, self.blocks, 0, 0, compiled.call_block, *args)
         else:
             run_parallel(compiled.run, compiled.call_block, min(threads, self.blocks), self.blocks, args)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnn._checks import Array, IntPair, check_choice, check_floats, check_needs, check_present, check_shape, is_relu
 from fastnn.kernels._outputs import result_of, shaped
-from fastnn.kernels._plans import Plan, bound, planned
+from fastnn.kernels._plans import Plan, bound, planned, why
 from fastnn.kernels._targets import implementation
 from fastnn.kernels.conv.geometry import Geometry, fit, fit_transposed, is_for_winograd
 from fastnn.kernels.conv.kept import KeptFilters as KeptFilters
@@ -245,7 +245,7 @@ def _conv2d(x: Array, weight: Array, bias: Array | None, stride: IntPair, paddin
     _check_bias(bias, shape)
     run = bound(implementation(__name__, target, x), "conv2d", x, weight, shaped(shape, x.dtype), relu=relu,
                 geometry=geometry, algorithm=algorithm) if math.prod(shape) else _nothing
-    return Plan(run, result_of(shape, x.dtype, x), operations=_operations(shape, weight))
+    return Plan(run, result_of(shape, x.dtype, x), _operations(shape, weight), why(run))
 
 
 @planned
@@ -259,9 +259,9 @@ def _conv2d_backward(grad_output: Array, x: Array, weight: Array, stride: IntPai
     _check_algorithm(algorithm, weight, geometry)
     check_shape("grad_output", grad_output, shape)
     check_needs(needs)
-    return Plan(bound(implementation(__name__, target, x), "conv2d_backward", grad_output, x, weight, geometry=geometry,
-                      needs=needs, algorithm=algorithm),
-                operations=_operations(shape, weight) * sum(map(bool, needs[:2])))
+    run = bound(implementation(__name__, target, x), "conv2d_backward", grad_output, x, weight, geometry=geometry,
+                needs=needs, algorithm=algorithm)
+    return Plan(run, None, _operations(shape, weight) * sum(map(bool, needs[:2])), why(run))
 
 
 @planned
@@ -273,7 +273,7 @@ def _conv_transpose2d(x: Array, weight: Array, bias: Array | None, stride: IntPa
     _check_bias(bias, shape)
     run = bound(implementation(__name__, target, x), "conv_transpose2d", x, weight, bias, shaped(shape, x.dtype),
                 geometry=geometry) if math.prod(shape) else _nothing
-    return Plan(run, result_of(shape, x.dtype, x), operations=_operations(x.shape, weight))
+    return Plan(run, result_of(shape, x.dtype, x), _operations(x.shape, weight), why(run))
 
 
 @planned
@@ -286,9 +286,9 @@ def _conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, stri
     geometry, shape = fit_transposed(x.shape, weight.shape, stride, padding, output_padding, groups, dilation)
     check_shape("grad_output", grad_output, shape)
     check_needs(needs)
-    return Plan(bound(implementation(__name__, target, x), "conv_transpose2d_backward", grad_output, x, weight,
-                      geometry=geometry, needs=needs),
-                operations=_operations(x.shape, weight) * sum(map(bool, needs[:2])))
+    run = bound(implementation(__name__, target, x), "conv_transpose2d_backward", grad_output, x, weight,
+                geometry=geometry, needs=needs)
+    return Plan(run, None, _operations(x.shape, weight) * sum(map(bool, needs[:2])), why(run))
 
 
 def _nothing(*arrays: Any) -> None:

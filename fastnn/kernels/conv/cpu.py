@@ -9,8 +9,14 @@ import numpy as np
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.gemm import panels
-from fastnn.kernels._cpu.tuning import WINOGRAD_PRODUCTS, WINOGRAD_WEIGHT_PRODUCTS, WINOGRAD_WEIGHT_TILES
+from fastnn.kernels._cpu.tuning import (
+    SMALL_PRODUCTS,
+    WINOGRAD_PRODUCTS,
+    WINOGRAD_WEIGHT_PRODUCTS,
+    WINOGRAD_WEIGHT_TILES,
+)
 from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import because
 from fastnn.kernels.conv import direct, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 from fastnn.kernels.conv.geometry import Geometry, is_for_winograd
@@ -19,12 +25,15 @@ from fastnn.kernels.conv.kept import KeptFilters
 Needs: TypeAlias = tuple[bool, bool, bool]
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 
+_FEW = f"plain loops, as an image has so few products (up to {SMALL_PRODUCTS}) that a launch takes longer than they do"
+
 
 def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry,
                 algorithm: str) -> Callable[..., None]:
     """Return a function (x, weight, bias, kept, y)."""
     if algorithm == "auto" and small.fits(weight, x, y):
-        return small.plan_conv2d(x, weight, y, relu, geometry)
+        return because(_FEW, small.plan_conv2d(x, weight, y, relu, geometry))
+    reason = _reason(algorithm, weight, y, geometry)
     if algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
         by_tiles = winograd.plan_conv2d(x, weight, y, relu, geometry)
 
@@ -36,20 +45,20 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
                 direct.plan_conv2d(images, weight, part, relu, geometry)(images, weight, bias, part)
                 y[again] = part
 
-        return winograd_conv2d
+        return because(f"winograd, {reason}", winograd_conv2d)
     by_taps = direct.plan_conv2d(x, weight, y, relu, geometry)
 
     def direct_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array) -> None:
         by_taps(x, weight, bias, y)
 
-    return direct_conv2d
+    return because(f"direct, {reason}", direct_conv2d)
 
 
 def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: Needs,
                          algorithm: str) -> Callable[..., Gradients]:
     """Return a function (grad_output, x, weight) that returns the gradients."""
     if algorithm == "auto" and small.fits(weight, x, grad_output):
-        return small.plan_conv2d_backward(grad_output, x, weight, geometry, needs)
+        return because(_FEW, small.plan_conv2d_backward(grad_output, x, weight, geometry, needs))
     by_x = by_weight = algorithm == "winograd"
     if algorithm == "auto":
         saved = _saved(weight, grad_output, geometry)
@@ -59,8 +68,9 @@ def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: 
     by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
     rest = direct.plan_conv2d_backward(grad_output, x, weight, geometry,
                                        (needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
+    reason = _reason(algorithm, weight, grad_output, geometry)
     if not (by_x or by_weight):
-        return rest
+        return because(f"direct, {reason}", rest)
     x_by_tiles = winograd.plan_input_gradient(grad_output, weight, geometry, x) if by_x else None
     weight_by_tiles = winograd_weights.plan_weight_gradient(x, grad_output, weight, geometry) if by_weight else None
     new_x, new_weight = result_of(x.shape, x.dtype, x).new, result_of(weight.shape, x.dtype, x).new
@@ -83,7 +93,19 @@ def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: 
                     grad_output, x, weight)[1]
         return grad_x, grad_weight, grad_bias
 
-    return winograd_backward
+    by_tiles = " and ".join(["x"] * by_x + ["weight"] * by_weight)
+    return because(f"winograd for the gradient by {by_tiles}, {reason}", winograd_backward)
+
+
+def _reason(algorithm: str, weight: Array, y: Array, geometry: Geometry) -> str:
+    if algorithm != "auto":
+        return "as asked for"
+    if not is_for_winograd(weight, geometry):
+        return "as winograd needs filters of 3 x 3 or 5 x 5, stride 1, dilation 1, one group and less padding"
+    if y.dtype != np.float32:
+        return "as winograd's results in float64 must be asked for"
+    return (f"as winograd saves {_saved(weight, y, geometry):.1f} products for each value that it transforms, and from "
+            f"{WINOGRAD_PRODUCTS:g} on is faster")
 
 
 def _saved(weight: Array, y: Array, geometry: Geometry) -> float:
@@ -109,12 +131,13 @@ def plan_conv_transpose2d(x: Array, weight: Array, bias: Array | None, y: Array,
                           geometry: Geometry) -> Callable[..., None]:
     """Return a function (x, weight, bias, y)."""
     if small.fits(weight, y, x):
-        return small.plan_conv_transpose2d(x, weight, y, geometry)
+        return because(_FEW, small.plan_conv_transpose2d(x, weight, y, geometry))
     return direct.plan_input_gradient(x, weight, bias, geometry, y)
 
 
 def plan_conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                                    needs: Needs) -> Callable[..., Gradients]:
     """Return a function (grad_output, x, weight) that returns the gradients."""
-    plan = small if small.fits(weight, grad_output, x) else direct
-    return plan.plan_conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
+    if small.fits(weight, grad_output, x):
+        return because(_FEW, small.plan_conv_transpose2d_backward(grad_output, x, weight, geometry, needs))
+    return direct.plan_conv_transpose2d_backward(grad_output, x, weight, geometry, needs)

@@ -49,7 +49,8 @@ def fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilati
         groups: int) -> tuple[Geometry, Shape]:
     """Return the geometry of a convolution and the shape of its result, once everything fits."""
     steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
-    groups = as_int("groups", groups, 1)
+    padding, groups = (padding if isinstance(padding, str) else as_pair("padding", padding, 0),
+                       as_int("groups", groups, 1))
     _check_filters(x, weight, "(O, C / groups, KH, KW)")
     channels, filters = x[1], weight[0]
     if channels % groups or filters % groups:
@@ -88,7 +89,7 @@ def _check_filters(x: Shape, weight: Shape, layout: str) -> None:
         raise ValueError(f"x and weight: expected channels and pixels, got shapes {x} and {weight}")
 
 
-def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride: int) -> tuple[int, int]:
+def _padding(padding: tuple[int, int] | str, axis: int, pixels: int, reach: int, stride: int) -> tuple[int, int]:
     """Return the padding before, and before and after together, along one axis."""
     if padding == "same":
         total = max((-(-pixels // stride) - 1) * stride + reach - pixels, 0)
@@ -97,8 +98,7 @@ def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride:
         if padding != "valid":
             raise ValueError(f"padding: expected an integer, a pair, 'valid' or 'same', got {padding!r}")
         return 0, 0
-    before = as_pair("padding", padding, 0)[axis]
-    return before, 2 * before
+    return padding[axis], 2 * padding[axis]
 
 
 def fit_transposed(x: Shape, weight: Shape, stride: IntPair, padding: IntPair, output_padding: IntPair, groups: int,

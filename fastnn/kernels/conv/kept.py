@@ -25,17 +25,17 @@ class KeptFilters:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Array, Array] | None = None           # filters, and what was made of them
+        self.last: tuple[Array, Array] | None = None            # filters, and what was made of them
 
     def transformed(self, weight: Array, transform: Callable[[Array], Array]) -> Array:
         """Return what `transform` makes of filters: what is kept, if they are of the same bits."""
-        last = self._last
+        last = self.last
         if (last is None or last[0].shape != weight.shape or last[0].dtype != weight.dtype
                 or not same_bits(last[0], weight)):
             own = weight.copy()             # the other one may change meanwhile
             made = transform(own)
             own.flags.writeable = made.flags.writeable = False          # no result may be written there
-            last = self._last = own, made
+            last = self.last = own, made
         return last[1]
 
     def __reduce__(self) -> tuple[type[KeptFilters], tuple[()]]:
