@@ -115,13 +115,15 @@ def explain(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanatio
     conv2d(x float32 (1, 1, 8, 8), weight float32 (1, 1, 3, 3), padding=1) on "cpu"
       why       small: ...
     """
+    if not getattr(kernel, "__module__", "").startswith("fastnn.kernels.") or inspect.isclass(kernel):
+        raise TypeError(f"kernel: expected a function of fastnn.kernels, got {kernel!r:.100}")
     copies, named = [_copied(value) for value in args], {name: _copied(value) for name, value in kwargs.items()}
     launches: list[Launch] = []
     with watched() as seen, _launches_to(launches):
         result = kernel(*copies, **named)
     plan = seen.plan
     if plan is None:
-        raise TypeError(f"kernel: expected a function of fastnn.kernels, got {kernel!r:.100}")
+        raise TypeError(f"kernel: expected a kernel, got {kernel.__name__}, which computes nothing")
     results = result if isinstance(result, tuple) else (result,)
     arrays = [value for value in (*seen.arrays, *results) if hasattr(value, "nbytes")]
     size = sum({id(array): array.nbytes for array in arrays}.values())

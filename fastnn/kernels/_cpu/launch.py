@@ -27,7 +27,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -43,6 +43,7 @@ from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
+Launch: TypeAlias = Callable[..., None]
 watcher: Callable[[BlockKernel, int, int, tuple[Any, ...]], None] | None = None    # sees kernel, blocks, work and args
 
 
@@ -71,8 +72,8 @@ class BlockKernel:
         kernels[self.name] = self
 
     def launch(self, blocks: int, *, work: int) -> Launch:
-        """Return the launch of so many blocks, for arguments of one tuple of types."""
-        return Launch(self, blocks, work)
+        """Return a function (*args) that launches so many blocks, for arguments of one tuple of types."""
+        return _Launch(self, blocks, work).run
 
     def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
         if watcher is not None:
@@ -117,8 +118,8 @@ class BlockKernel:
         return numba.typeof(arg)
 
 
-class Launch:
-    """A kernel with its blocks and their work: what a plan keeps, and calls with arrays."""
+class _Launch:
+    """A kernel with its blocks and their work, and the machine code that the first call found."""
 
     __slots__ = "blocks", "compiled", "kernel", "work"
 
@@ -126,7 +127,7 @@ class Launch:
         self.kernel, self.blocks, self.work = kernel, blocks, work
         self.compiled: _Compiled | None = None          # since the first call
 
-    def __call__(self, *args: Any) -> None:
+    def run(self, *args: Any) -> None:
         compiled = self.compiled
         if compiled is None or watcher is not None:
             self.kernel(self.blocks, *args, work=self.work)

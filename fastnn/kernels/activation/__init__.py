@@ -40,13 +40,13 @@ def _plan(formula: str, *names: str) -> Planned:
         run = implementation(__name__, target, x).elementwise(formula, x.size, x.dtype)
 
         def of_one(x: Array, option: float, y: Array) -> None:
-            run(x.reshape(-1), option, y.reshape(-1))
+            run(x.ravel(), option, y.ravel())
 
         def of_two(x: Array, other: Array, option: float, y: Array) -> None:
-            run(x.reshape(-1), other.reshape(-1), option, y.reshape(-1))
+            run(x.ravel(), other.ravel(), option, y.ravel())
 
         def of_mask(x: Array, mask: Array, option: float, y: Array) -> None:
-            run(x.reshape(-1), mask.reshape(-1).view(np.uint8), option, y.reshape(-1))
+            run(x.ravel(), mask.ravel().view(np.uint8), option, y.ravel())
 
         return Plan(of_one if len(arrays) == 1 else of_two if mask is None else of_mask,
                     result_of(shape, x.dtype, x), operations=x.size)
