@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._checks import FLOATS, Array, as_array, as_int, check_choice, check_rank, check_side, check_size
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import deliver, empty_beside, output
+from fastnn._checks import FLOATS, Array, as_int, check_choice, check_present, check_rank, check_side, check_size
+from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
 _ALGORITHMS = ("direct", "gemm")
@@ -17,7 +17,6 @@ _MEMORY_BUDGET = 64 << 20
 _DTYPES = (*FLOATS, np.dtype(np.uint8))
 
 
-@door
 def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "direct", out: Array | None = None,
                 target: str | None = None) -> Array:
     """Return the Euclidean distance of every row of x to every row of y.
@@ -68,16 +67,9 @@ def pairwise_l2(x: Array, y: Array, *, squared: bool = False, algorithm: str = "
     >>> kernels.pairwise_l2(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]))
     array([[5., 1.]])
     """
-    x, y = _as_points(x=x, y=y)
-    check_choice("algorithm", algorithm, _ALGORITHMS)
-    check_size((len(x), len(y)), y=1)
-    distances = output(out, (len(x), len(y)), _result_dtype(x.dtype, squared), x)
-    if distances.size:
-        implementation(__name__, target, x).pairwise_l2(x, y, bool(squared), algorithm, distances)
-    return deliver(distances, out)
+    return _pairwise_l2((x, y), (squared, algorithm), target, out)
 
 
-@door
 def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorithm: str = "auto",
         memory_budget: int | None = None, target: str | None = None) -> tuple[Array, Array]:
     """Return for every query the distances and indices of its k nearest points, nearest first.
@@ -132,25 +124,56 @@ def knn(queries: Array, points: Array, k: int, *, squared: bool = False, algorit
     >>> distances, indices
     (array([[1., 1.]]), array([[1, 2]]))
     """
-    queries, points = _as_points(queries=queries, points=points)
+    return _knn((queries, points), (k, squared, algorithm, memory_budget), target)
+
+
+@planned
+def _pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, target: str | None) -> Plan:
+    _check_points(x=x, y=y)
+    check_choice("algorithm", algorithm, _ALGORITHMS)
+    check_size((len(x), len(y)), y=1)
+    module, squared = implementation(__name__, target, x), bool(squared)
+    distances = result_of((len(x), len(y)), _result_dtype(x.dtype, squared), x)
+    if 0 in distances.shape:
+        return Plan(_nothing, distances)
+    run = bound(module, "pairwise_l2", x, y, distances, squared=squared, algorithm=algorithm)
+    return Plan(run, distances, operations=(2 if algorithm == "gemm" or x.dtype == np.uint8 else 3) * len(x) * y.size)
+
+
+@planned
+def _knn(queries: Array, points: Array, k: int, squared: bool, algorithm: str, memory_budget: int | None,
+         target: str | None) -> Plan:
+    _check_points(queries=queries, points=points)
     k = as_int("k", k, 1)
     if k > len(points):
         raise ValueError(f"k: expected from 1 to the number of points, {len(points)}, got {k}")
     check_choice("algorithm", algorithm, _KNN_ALGORITHMS)
     budget = _MEMORY_BUDGET if memory_budget is None else as_int("memory_budget", memory_budget, 1)
     check_size((len(queries), k), k=1)
-    distances = empty_beside(queries, (len(queries), k), _result_dtype(queries.dtype, False))
-    indices = empty_beside(queries, distances.shape, np.int64)
-    if distances.size:
-        implementation(__name__, target, queries).knn(queries, points, bool(squared), algorithm, budget, distances,
-                                                      indices)
-    return distances.astype(_result_dtype(queries.dtype, squared), copy=False), indices
+    module, squared = implementation(__name__, target, queries), bool(squared)
+    distances = result_of((len(queries), k), _result_dtype(queries.dtype, False), queries)
+    indices, dtype = result_of(distances.shape, np.int64, queries), _result_dtype(queries.dtype, squared)
+    converted = dtype != distances.dtype
+    run = _nothing if len(queries) == 0 else bound(module, "knn", queries, points, distances, indices, squared=squared,
+                                                   algorithm=algorithm, memory_budget=budget)
+
+    def knn(queries: Array, points: Array) -> tuple[Array, Array]:
+        found, places = distances.new(), indices.new()
+        run(queries, points, found, places)
+        return found.astype(dtype) if converted else found, places
+
+    return Plan(knn, operations=3 * len(queries) * points.size)
 
 
-def _as_points(**values: Any) -> list[Array]:
-    """Return two named arrays of points of one dtype and dimension."""
-    arrays = [as_array(name, value) for name, value in values.items()]
-    (first, x), (second, y) = zip(values, arrays)
+def _nothing(*arrays: Array) -> None:
+    """The distances of no pairs."""
+
+
+def _check_points(**arrays: Array) -> None:
+    """Raise unless two named arrays are points of one dtype and dimension."""
+    for name, array in arrays.items():
+        check_present(name, array)
+    (first, x), (second, y) = arrays.items()
     if x.dtype not in _DTYPES:
         raise TypeError(f"{first}: expected float32, float64 or uint8, got {x.dtype}; "
                         f"convert it with {first}.astype(numpy.float32)")
@@ -162,7 +185,6 @@ def _as_points(**values: Any) -> list[Array]:
     if y.shape[1] != x.shape[1]:
         raise ValueError(f"{second}: expected {x.shape[1]} dimensions as {first} of shape {x.shape} has, "
                          f"got shape {y.shape}")
-    return arrays
 
 
 def _result_dtype(dtype: Any, squared: bool) -> Any:

@@ -7,6 +7,8 @@ Where the tile takes bytes of x as signed, x - 128 takes the place of x, and |y|
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import QUERY_GROUP
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
-from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
+from fastnn.kernels.distance.select import LAST, by_slices, lowest_bit, offer, passing_dot, sort
 
 _SMALL = 32768
 _STEPS = _SMALL // BYTES                    # of one sum in 32 bits
@@ -92,10 +94,11 @@ def _compare(queries: Array, panel: Array, lengths: Array, unit: bool, tile: Arr
 
 
 @block_kernel(writes="squares indices")
-def _search(block: int, queries: Array, query_lengths: Array, points: Array, unit: bool, together: int, sums: Array,
-            squares: Array, indices: Array) -> None:
-    """The heaps of a group of query panels over one slice of the points; squares is (slices, queries, k)."""
-    slices, steps = squares.shape[0], queries.shape[1]
+def _search(block: int, slices: int, unit: bool, together: int, sums: Array, queries: Array, query_lengths: Array,
+            points: Array, squares: Array, indices: Array) -> None:
+    """The heaps of a group of query panels over one slice of the points; squares is (slices queries, k)."""
+    steps = queries.shape[1]
+    squares, indices = by_slices(squares, slices), by_slices(indices, slices)
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
     top = group * QUERY_GROUP * WIDTH
@@ -144,24 +147,31 @@ def _together(dimensions: int) -> int:
     return max(1, min(4, (1 << 19) // (WIDTH * max(1, dimensions))))
 
 
-def _packed(queries: Array) -> tuple[Array, Array, bool]:
-    """Return panels of queries, their |x|^2, and whether the matrix unit is there, for which they are packed."""
-    packed = empty((panels(len(queries), WIDTH), panels(queries.shape[1], BYTES), 2, 16, BYTES), np.uint8)
-    lengths, unit = np.empty(len(queries), np.int64), matrix_unit()
-    _pack_queries(len(packed), queries, unit, packed, lengths, work=queries.size)
-    return packed, lengths, unit
+def _plan_packing(queries: Array, unit: bool) -> Callable[[Array], tuple[Array, Array]]:
+    """Return a function of queries that returns panels of them, and their |x|^2."""
+    count, shape = len(queries), (panels(len(queries), WIDTH), panels(queries.shape[1], BYTES), 2, 16, BYTES)
+    launch = _pack_queries.launch(shape[0], work=queries.size)
+
+    def pack(queries: Array) -> tuple[Array, Array]:
+        packed, lengths = empty(shape, np.uint8), np.empty(count, np.int64)
+        launch(queries, unit, packed, lengths)
+        return packed, lengths
+
+    return pack
 
 
-def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
-    packed, lengths, unit = _packed(queries)
-    _search(panels(len(packed), QUERY_GROUP) * len(heaps), packed, lengths, points, unit, _together(queries.shape[1]),
-            _NO_SUMS[queries.shape[1] <= _SMALL], heaps, indices, work=len(queries) * points.size)
-    return True
+def plan_search(queries: Array, points: Array, k: int, slices: int) -> Callable[..., None]:
+    """Return a function (queries, points, heaps, indices): it fills the heaps (slices queries, k), sorted."""
+    unit, dimensions = matrix_unit(), queries.shape[1]
+    pack = _plan_packing(queries, unit)
+    launch = partial(_search.launch(panels(len(queries), QUERY_GROUP * WIDTH) * slices,
+                                    work=len(queries) * points.size),
+                     slices, unit, _together(dimensions), _NO_SUMS[dimensions <= _SMALL])
+    return lambda queries, points, heaps, indices: launch(*pack(queries), points, heaps, indices)
 
 
 @block_kernel(writes="distances")
-def _pairs(block: int, queries: Array, query_lengths: Array, points: Array, unit: bool, sums: Array,
+def _pairs(block: int, unit: bool, sums: Array, queries: Array, query_lengths: Array, points: Array,
            distances: Array) -> None:
     """The distances of all query panels from one panel of points, as squares if `distances` are integers."""
     left, count = block * WIDTH, query_lengths.size
@@ -179,7 +189,9 @@ def _pairs(block: int, queries: Array, query_lengths: Array, points: Array, unit
     stop_unit(unit)
 
 
-def pairs(x: Array, y: Array, distances: Array) -> None:
-    packed, lengths, unit = _packed(x)
-    _pairs(panels(len(y), WIDTH), packed, lengths, y, unit, _NO_SUMS[x.shape[1] <= _SMALL], distances,
-           work=len(x) * y.size)
+def plan_pairs(x: Array, y: Array) -> Callable[[Array, Array, Array], None]:
+    """Return a function (x, y, distances)."""
+    unit = matrix_unit()
+    pack = _plan_packing(x, unit)
+    launch = partial(_pairs.launch(panels(len(y), WIDTH), work=len(x) * y.size), unit, _NO_SUMS[x.shape[1] <= _SMALL])
+    return lambda x, y, distances: launch(*pack(x), y, distances)

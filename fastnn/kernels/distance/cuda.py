@@ -229,7 +229,7 @@ def _lengths(real: Any, group: int) -> Any:
     return lengths
 
 
-def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
+def pairwise_l2(x: Array, y: Array, distances: Array, squared: bool, algorithm: str) -> None:
     products = algorithm == "gemm" and x.dtype != np.uint8
     tile = _tile(x, y, products=products)
     lengths = [_device.xp.empty(len(points) if products else 1, np.float64) for points in (x, y)]
@@ -410,8 +410,8 @@ def _merge(stored: Any) -> Any:
     return merge
 
 
-def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_budget: int, distances: Array,
-        indices: Array) -> None:
+def knn(queries: Array, points: Array, distances: Array, indices: Array, squared: bool, algorithm: str,
+        memory_budget: int) -> None:
     if algorithm == "filter":
         raise ValueError("algorithm: expected 'auto' or 'direct' for target 'cuda', got 'filter'")
     _nearest(queries, points, memory_budget, distances, indices)

@@ -6,6 +6,9 @@ cache whatever the dimension. Each sum is over dimensions in one order, whatever
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from fastnn._checks import Array
@@ -16,7 +19,7 @@ from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.llvm import ROWS
 from fastnn.kernels._cpu.tiles import square_row, square_tile, tile_columns
 from fastnn.kernels._cpu.tuning import ONE_ROW_ELEMENTS, ONE_ROW_QUERIES, QUERY_GROUP
-from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing, sort
+from fastnn.kernels.distance.select import LAST, by_slices, lowest_bit, offer, passing, sort
 
 DEPTH = 256             # dimensions of one running sum
 
@@ -69,17 +72,25 @@ def compare(queries: Array, points: Array, begins: Array, panel: Array, totals: 
                 square_tile(a, (q * depth + first) * rows, b, 0, last - first, c, q * rows * width, width)
 
 
-def pack_queries(queries: Array, points: Array) -> Array:
-    """Return queries as panels (panels, D, rows), of one row if there are few, or little to do with them."""
-    if len(queries) <= ONE_ROW_QUERIES or len(queries) * points.size <= ONE_ROW_ELEMENTS:
-        return queries[:, :, None]
-    return pack_rows(queries[None], ROWS)[0]
+def panel_rows(queries: Array, points: Array) -> int:
+    """Return how many queries are a panel: one if there are few, or little to do with them."""
+    return 1 if len(queries) <= ONE_ROW_QUERIES or len(queries) * points.size <= ONE_ROW_ELEMENTS else ROWS
+
+
+def pack_queries(queries: Array, rows: int) -> Array:
+    """Return queries as panels (panels, D rows) of so many."""
+    if rows == 1:
+        return queries
+    packed = pack_rows(queries[None], rows)
+    return packed.reshape(packed.shape[1], packed.shape[2] * rows)
 
 
 @block_kernel(writes="squares indices")
-def _search(block: int, queries: Array, points: Array, squares: Array, indices: Array) -> None:
-    """The heaps of a group of query panels over one slice of the points; squares is (slices, queries, k)."""
-    slices, width, rows, depth = squares.shape[0], tile_columns(queries), queries.shape[2], points.shape[1]
+def _search(block: int, rows: int, slices: int, queries: Array, points: Array, squares: Array, indices: Array) -> None:
+    """The heaps of a group of query panels over one slice of the points; squares is (slices queries, k)."""
+    width, depth = tile_columns(queries), points.shape[1]
+    queries = queries.reshape(queries.shape[0], depth, rows)
+    squares, indices = by_slices(squares, slices), by_slices(indices, slices)
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
     top, queries = _group(group, queries)
@@ -108,9 +119,11 @@ def memory(queries: Array, k: int) -> tuple[int, int, int, int]:
     return width * (DEPTH + ROWS + QUERY_GROUP * ROWS) * size, queries.shape[1] * size, ROWS, QUERY_GROUP * ROWS
 
 
-def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted."""
-    packed = pack_queries(queries, points)
-    _search(panels(len(packed), QUERY_GROUP) * len(heaps), packed, points, heaps, indices,
-            work=len(queries) * points.size)
-    return True
+def plan_search(queries: Array, points: Array, k: int, slices: int) -> Callable[..., None]:
+    """Return a function (queries, points, heaps, indices): it fills the heaps (slices queries, k), sorted."""
+    rows = panel_rows(queries, points)
+    launch = partial(_search.launch(panels(panels(len(queries), rows), QUERY_GROUP) * slices,
+                                    work=len(queries) * points.size), rows, slices)
+    if rows == 1:
+        return launch
+    return lambda queries, points, heaps, indices: launch(pack_queries(queries, rows), points, heaps, indices)

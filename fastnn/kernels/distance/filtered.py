@@ -31,6 +31,8 @@ filter gives up.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ from fastnn.kernels._cpu.tiles import tile_columns
 from fastnn.kernels._cpu.tuning import FILTER_DIMENSIONS, FILTER_QUERIES, FILTER_SAMPLE, FILTER_USEFUL, QUERY_GROUP
 from fastnn.kernels._memory import empty
 from fastnn.kernels.distance import direct
-from fastnn.kernels.distance.select import LAST, lowest_bit, offer, passing_dot, sort
+from fastnn.kernels.distance.select import LAST, by_slices, lowest_bit, offer, passing_dot, sort
 
 _MOST = 64                                  # neighbours that the filter is made for
 _HIGHEST = 1 << 18                          # dimensions up to which the bound has room for products of roundings
@@ -171,10 +173,13 @@ def _decide(queries: Array, row: int, points: Array, waiting: Array, count: int,
 
 
 @block_kernel(writes="squares indices gave_up")
-def _search(block: int, queries: Array, points: Array, center: Array, packed: Array, norms: Array, residuals: Array,
-            unit: bool, together: int, capacity: int, squares: Array, indices: Array, gave_up: Array) -> None:
-    """The heaps of a group of query panels over one slice of the points; squares is (slices, queries, k)."""
-    slices, steps, dimensions, k = squares.shape[0], packed.shape[1], points.shape[1], squares.shape[2]
+def _search(block: int, slices: int, unit: bool, together: int, capacity: int, queries: Array, points: Array,
+            center: Array, packed: Array, norms: Array, residuals: Array, squares: Array, indices: Array,
+            gave_up: Array) -> None:
+    """The heaps of a group of query panels over one slice of the points; squares is (slices queries, k)."""
+    steps, dimensions, k = packed.shape[1], points.shape[1], squares.shape[1]
+    queries = queries.reshape(queries.shape[0], dimensions, 1)
+    squares, indices = by_slices(squares, slices), by_slices(indices, slices)
     group, part = divmod(block, slices)
     begin, end = points.shape[0] * part // slices, points.shape[0] * (part + 1) // slices
     top = group * QUERY_GROUP * WIDTH
@@ -283,13 +288,22 @@ def can_help(queries: Array, points: Array, k: int, algorithm: str) -> bool:
                                      and points.shape[1] >= FILTER_DIMENSIONS and len(points) >= 32 * k)
 
 
-def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
-    """Fill the heaps (slices, queries, k) of all queries over slices of the points, sorted; return whether it did."""
-    center, unit, gave_up = _center(points), matrix_unit(), np.zeros(1, np.int64)
-    packed = empty((panels(len(queries), WIDTH), _steps(queries.shape[1]), 2, 16, WORDS), np.uint32)
-    norms, residuals = np.empty((2, len(packed) * WIDTH))
-    _pack_queries(len(packed), queries, center, unit, packed, norms, residuals, work=queries.size)
-    _search(panels(len(packed), QUERY_GROUP) * len(heaps), queries[:, :, None], points, center, packed, norms,
-            residuals, unit, _together(queries.shape[1]), _capacity(heaps.shape[2]), heaps, indices, gave_up,
-            work=len(queries) * points.size)
-    return not gave_up[0]
+def plan_search(queries: Array, points: Array, k: int, slices: int) -> Callable[..., bool]:
+    """Return a function (queries, points, heaps, indices): it fills the heaps (slices queries, k), sorted, or gives up.
+
+    It returns whether it gave up.
+    """
+    unit, count = matrix_unit(), panels(len(queries), WIDTH)
+    shape = count, _steps(queries.shape[1]), 2, 16, WORDS
+    pack = _pack_queries.launch(count, work=queries.size)
+    run = partial(_search.launch(panels(count, QUERY_GROUP) * slices, work=len(queries) * points.size), slices, unit,
+                  _together(queries.shape[1]), _capacity(k))
+
+    def search(queries: Array, points: Array, heaps: Array, indices: Array) -> bool:
+        center, packed, gave_up = _center(points), empty(shape, np.uint32), np.zeros(1, np.int64)
+        norms, residuals = np.empty((2, count * WIDTH))
+        pack(queries, center, unit, packed, norms, residuals)
+        run(queries, points, center, packed, norms, residuals, heaps, indices, gave_up)
+        return bool(gave_up[0])
+
+    return search

@@ -13,15 +13,15 @@ import numpy as np
 from fastnn._checks import Array
 
 
-def pairwise_l2(x: Array, y: Array, squared: bool, algorithm: str, distances: Array) -> None:
+def pairwise_l2(x: Array, y: Array, distances: Array, squared: bool, algorithm: str) -> None:
     for m in range(len(x)):
         for n in range(len(y)):
             square = _squared_distance(x[m], y[n])
             distances[m, n] = square if squared else np.sqrt(square)
 
 
-def knn(queries: Array, points: Array, squared: bool, algorithm: str, memory_budget: int, distances: Array,
-        indices: Array) -> None:
+def knn(queries: Array, points: Array, distances: Array, indices: Array, squared: bool, algorithm: str,
+        memory_budget: int) -> None:
     k = distances.shape[1]
     for m in range(len(queries)):
         candidates = [(_squared_distance(queries[m], points[n]), n) for n in range(len(points))]

@@ -7,20 +7,22 @@ the slab is wide, which go to the result in one piece each, past the caches if i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper
-from fastnn.kernels._cpu.gemm import pack_rows, panels
+from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.llvm import ROWS
 from fastnn.kernels._cpu.tiles import product_tile, square_row, square_tile, tile_columns
 from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, PAIR_GROUP, PAIR_LARGEST_GROUP, PAIR_SLAB
 from fastnn.kernels._cpu.vectors import STREAMED, row_range, store_past_caches, streamable
 from fastnn.kernels._outputs import EMPTY
-from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries
-from fastnn.kernels.distance.select import passing
+from fastnn.kernels.distance.direct import DEPTH, begin_panel, pack_points, pack_queries, panel_rows
+from fastnn.kernels.distance.select import lowest_bit, passing
 
 
 @block_kernel(writes="lengths")
@@ -43,6 +45,11 @@ def range_of(x: Array) -> tuple[float, float]:
 @helper
 def _apart(x: Array, y: Array, squared: bool) -> float:
     """The distance of two points in float64, by differences that are scaled so that no square leaves its range."""
+    same = 0
+    while same < y.size and x[same] - y[same] == 0:         # not so for inf
+        same += 1
+    if same == y.size:                      # as each point of a set is to itself
+        return 0.0
     largest, total = 0.0, 0.0
     for d in range(y.size):
         largest = max(largest, abs(np.float64(x[d]) - np.float64(y[d])))
@@ -57,10 +64,11 @@ def _apart(x: Array, y: Array, squared: bool) -> float:
 
 
 @block_kernel(writes="distances")
-def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, slab: int, by_products: bool,
-           query_lengths: Array, point_lengths: Array, squared: bool, distances: Array) -> None:
+def _pairs(block: int, rows: int, slabs: int, groups: int, slab: int, by_products: bool, squared: bool,
+           query_lengths: Array, point_lengths: Array, queries: Array, points: Array, distances: Array) -> None:
     """The distances of a group of query panels from a slab of points, which has so many panels."""
-    (count, depth, rows), width = queries.shape, tile_columns(queries)
+    count, depth, width = queries.shape[0], points.shape[1], tile_columns(queries)
+    queries = queries.reshape(count, depth, rows)
     group, part = divmod(block, slabs)
     first_panel, last_panel = count * group // groups, count * (group + 1) // groups
     left, line = part * slab * width, slab * width
@@ -105,10 +113,13 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                 smallest, largest = row_range(values)
                 if smallest < least or largest == np.inf:
                     for begin in range(0, values.size, width):
-                        if largest == np.inf or passing(total, i * line + begin, least):
-                            for j in range(begin, min(begin + width, values.size)):
-                                if values[j] < least or values[j] == np.inf:
-                                    values[j] = _apart(queries[q, :, i], points[left + j], squared)
+                        columns = -1 if largest == np.inf else passing(total, i * line + begin, least)
+                        columns &= (1 << min(width, values.size - begin)) - 1
+                        while columns:
+                            j = begin + lowest_bit(columns)
+                            columns &= columns - 1
+                            if values[j] < least or values[j] == np.inf:
+                                values[j] = _apart(queries[q, :, i], points[left + j], squared)
                 if distances.nbytes < STREAMED:
                     for j in range(values.size):
                         result[j] = values[j]
@@ -121,16 +132,24 @@ def _pairs(block: int, queries: Array, points: Array, slabs: int, groups: int, s
                         result[j] = values[j]
 
 
-def pairs(x: Array, y: Array, squared: bool, by_products: bool, distances: Array) -> None:
-    queries = pack_rows(x[None], ROWS)[0] if by_products else pack_queries(x, y)
-    lengths = [EMPTY[np.dtype(np.float64)]] * 2
+def plan_pairs(x: Array, y: Array, squared: bool, by_products: bool) -> Callable[[Array, Array, Array], None]:
+    """Return a function (x, y, distances)."""
+    rows = ROWS if by_products else panel_rows(x, y)
+    query_panels, slab = panels(len(x), rows), PAIR_SLAB if x.shape[1] > DEPTH // 2 else 2 * PAIR_SLAB
+    slabs = panels(len(y), slab * tile_columns(x))
+    groups = max(panels(query_panels, PAIR_LARGEST_GROUP),
+                 min(panels(query_panels, PAIR_GROUP), panels(LEAST_BLOCKS, slabs)))
+    run = partial(_pairs.launch(groups * slabs, work=len(x) * y.size), rows, slabs, groups, slab, by_products, squared)
     if by_products:
-        lengths = [np.empty(len(x)), np.empty(len(y))]
-        for points, found in zip((x, y), lengths):
-            _squared_lengths(len(points), points, found, work=points.size)
-    slab = PAIR_SLAB if x.shape[1] > DEPTH // 2 else 2 * PAIR_SLAB
-    slabs = panels(len(y), slab * tile_columns(queries))
-    groups = max(panels(len(queries), PAIR_LARGEST_GROUP),
-                 min(panels(len(queries), PAIR_GROUP), panels(LEAST_BLOCKS, slabs)))
-    _pairs(groups * slabs, queries, y, slabs, groups, slab, by_products, *lengths, squared, distances,
-           work=len(x) * y.size)
+        counts = len(x), len(y)
+        measure = [_squared_lengths.launch(len(points), work=points.size) for points in (x, y)]
+
+        def with_lengths(x: Array, y: Array, distances: Array) -> None:
+            lengths = np.empty(counts[0]), np.empty(counts[1])
+            measure[0](x, lengths[0])
+            measure[1](y, lengths[1])
+            run(*lengths, pack_queries(x, rows), y, distances)
+
+        return with_lengths
+    run = partial(run, EMPTY[np.dtype(np.float64)], EMPTY[np.dtype(np.float64)])
+    return run if rows == 1 else lambda x, y, distances: run(pack_queries(x, rows), y, distances)

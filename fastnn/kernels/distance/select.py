@@ -112,10 +112,17 @@ def sort(values: Array, indices: Array, row: int) -> None:
         _sink(values, indices, row, size, value, index)
 
 
+@inlined_helper
+def by_slices(heaps: Array, slices: int) -> Array:
+    """Return heaps (slices queries, k) as (slices, queries, k)."""
+    return heaps.reshape(slices, heaps.shape[0] // slices, heaps.shape[1])
+
+
 @block_kernel(writes="squares indices")
-def merge(block: int, part_squares: Array, part_indices: Array, squares: Array, indices: Array) -> None:
+def merge(block: int, slices: int, heaps: Array, heap_indices: Array, squares: Array, indices: Array) -> None:
     """Merge the sorted candidates of one query over all slices."""
-    taken = np.zeros(part_squares.shape[0], np.int64)
+    taken = np.zeros(slices, np.int64)
+    part_squares, part_indices = by_slices(heaps, slices), by_slices(heap_indices, slices)
     for rank in range(squares.shape[1]):
         square, index, best = np.nan, LAST, 0
         for part in range(taken.size):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,25 +11,22 @@ import numpy as np
 from fastnn._checks import (
     Array,
     IntPair,
-    as_array,
-    as_floats,
     as_int,
     as_pair,
     channels_last,
+    check_floats,
+    check_present,
     check_rank,
     check_shape,
     check_side,
     check_size,
     is_sequence,
 )
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import deliver, empty_beside, output
+from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
-_PLAIN = {int, type(None)}
 
-
-@door
 def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
                dilation: IntPair = 1, ceil_mode: bool = False, return_indices: bool = False,
                out: Array | None = None, target: str | None = None) -> Array | tuple[Array, Array]:
@@ -91,17 +88,9 @@ def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     array([[[[ 5,  7],
              [13, 15]]]])
     """
-    (x,) = as_floats(x=x)
-    check_rank("x", x, 4, layout="(N, C, H, W)")
-    kernel, stride, padding, dilation, shape = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
-    y = output(out, shape, x.dtype, x)
-    indices = empty_beside(x, shape, np.int64) if return_indices else None
-    implementation(__name__, target, x).max_pool2d(x, kernel, stride, padding, dilation, y, indices)
-    y = deliver(y, out)
-    return y if indices is None else (y, indices)
+    return _max_pool2d((x,), (kernel_size, stride, padding, dilation, ceil_mode, return_indices), target, out)
 
 
-@door
 def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequence[int], *,
                         target: str | None = None) -> Array:
     """Return the gradient of a loss by the input of `max_pool2d`: each window's gradient goes to its maximum.
@@ -143,24 +132,9 @@ def max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequenc
     array([[[[0., 0.],
              [0., 2.]]]])
     """
-    (grad_output,) = as_floats(grad_output=grad_output)
-    shape = _as_image_shape(input_shape)
-    _check_gradient(grad_output, shape)
-    _check_cells("input_shape", shape)
-    indices = as_array("indices", indices)
-    if indices.dtype != np.int64:
-        raise TypeError(f"indices: expected int64 as max_pool2d returns, got {indices.dtype}")
-    check_side("indices", indices, "grad_output", grad_output)
-    check_shape("indices", indices, grad_output.shape)
-    grad_x = empty_beside(grad_output, shape, grad_output.dtype)
-    if not implementation(__name__, target, grad_output).max_pool2d_backward(grad_output, indices, grad_x):
-        cells = shape[2] * shape[3]
-        bad = indices[(indices < 0) | (indices >= cells)][0]
-        raise ValueError(f"indices: expected values from 0 to {cells - 1} for input_shape {shape}, got {bad}")
-    return grad_x
+    return _max_pool2d_backward((grad_output, indices), (input_shape,), target)
 
 
-@door
 def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
                ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
                out: Array | None = None, target: str | None = None) -> Array:
@@ -214,16 +188,10 @@ def avg_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None,
     array([[[[ 2.5,  4.5],
              [10.5, 12.5]]]])
     """
-    (x,) = as_floats(x=x)
-    check_rank("x", x, 4, layout="(N, C, H, W)")
-    kernel, stride, padding, _, pooled = _geometry(x.shape, ceil_mode, kernel_size, stride, padding, 1)
-    divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
-    y = output(out, pooled, x.dtype, x)
-    implementation(__name__, target, x).avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, y)
-    return deliver(y, out)
+    options = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    return _avg_pool2d((x,), options, target, out)
 
 
-@door
 def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_size: IntPair, *,
                         stride: IntPair | None = None, padding: IntPair = 0, ceil_mode: bool = False,
                         count_include_pad: bool = True, divisor_override: int | None = None,
@@ -265,18 +233,10 @@ def avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_s
     array([[[[0.5, 0.5, 1. , 1. ],
              [0.5, 0.5, 1. , 1. ]]]])
     """
-    (grad_output,) = as_floats(grad_output=grad_output)
-    shape = _as_image_shape(input_shape)
-    kernel, stride, padding, _, pooled = _geometry(shape, ceil_mode, kernel_size, stride, padding, 1)
-    divisor = None if divisor_override is None else as_int("divisor_override", divisor_override, 1)
-    check_shape("grad_output", grad_output, pooled)
-    grad_x = empty_beside(grad_output, shape, grad_output.dtype)
-    implementation(__name__, target, grad_output).avg_pool2d_backward(
-        grad_output, kernel, stride, padding, count_include_pad, divisor, grad_x)
-    return grad_x
+    options = input_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    return _avg_pool2d_backward((grad_output,), options, target)
 
 
-@door
 def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, out: Array | None = None,
                         target: str | None = None) -> Array:
     """Take the means of OH x OW windows that cover the image.
@@ -317,18 +277,9 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], *, ou
     >>> kernels.adaptive_avg_pool2d(np.arange(12.0).reshape(1, 1, 3, 4), (1, None))
     array([[[[4., 5., 6., 7.]]]])
     """
-    (x,) = as_floats(x=x)
-    check_rank("x", x, 4, layout="(N, C, H, W)")
-    _check_cells("x", x.shape)
-    sizes = [kept if size is None else size for size, kept in zip(as_output_size(output_size), x.shape[2:])]
-    shape = *x.shape[:2], *sizes
-    check_size(shape, output_size=1)
-    y = output(out, shape, x.dtype, x)
-    implementation(__name__, target, x).adaptive_avg_pool2d(x, y)
-    return deliver(y, out)
+    return _adaptive_avg_pool2d((x,), (output_size,), target, out)
 
 
-@door
 def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], *,
                                  target: str | None = None) -> Array:
     """Return the gradient of a loss by the input of `adaptive_avg_pool2d`.
@@ -360,13 +311,96 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int],
     >>> kernels.adaptive_avg_pool2d_backward(np.array([[[[6.0]]]]), (1, 1, 1, 3))
     array([[[[2., 2., 2.]]]])
     """
-    (grad_output,) = as_floats(grad_output=grad_output)
+    return _adaptive_avg_pool2d_backward((grad_output,), (input_shape,), target)
+
+
+@planned
+def _max_pool2d(x: Array, kernel_size: IntPair, stride: IntPair | None, padding: IntPair, dilation: IntPair,
+                ceil_mode: bool, return_indices: bool, target: str | None) -> Plan:
+    check_floats(x=x)
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    window, shape = _window(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
+    module, y = implementation(__name__, target, x), result_of(shape, x.dtype, x)
+    indices = result_of(shape, np.int64, x) if return_indices else None
+    run, operations = bound(module, "max_pool2d", x, y, indices, **window), math.prod(shape + window["kernel"])
+    if indices is None:
+        return Plan(run, y, operations)
+
+    def with_indices(x: Array, y: Array) -> tuple[Array]:
+        places = indices.new()
+        run(x, y, places)
+        return (places,)
+
+    return Plan(with_indices, y, operations)
+
+
+@planned
+def _max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequence[int], target: str | None) -> Plan:
+    check_floats(grad_output=grad_output)
     shape = _as_image_shape(input_shape)
     _check_gradient(grad_output, shape)
     _check_cells("input_shape", shape)
-    grad_x = empty_beside(grad_output, shape, grad_output.dtype)
-    implementation(__name__, target, grad_output).adaptive_avg_pool2d_backward(grad_output, grad_x)
-    return grad_x
+    check_present("indices", indices)
+    if indices.dtype != np.int64:
+        raise TypeError(f"indices: expected int64 as max_pool2d returns, got {indices.dtype}")
+    check_side("indices", indices, "grad_output", grad_output)
+    check_shape("indices", indices, grad_output.shape)
+    grad_x, cells = result_of(shape, grad_output.dtype, grad_output), shape[2] * shape[3]
+    route = bound(implementation(__name__, target, grad_output), "max_pool2d_backward", grad_output, indices, grad_x)
+
+    def run(grad_output: Array, indices: Array, grad_x: Array) -> None:
+        if not route(grad_output, indices, grad_x):
+            bad = indices[(indices < 0) | (indices >= cells)][0]
+            raise ValueError(f"indices: expected values from 0 to {cells - 1} for input_shape {shape}, got {bad}")
+
+    return Plan(run, grad_x, operations=grad_output.size)
+
+
+@planned
+def _avg_pool2d(x: Array, kernel_size: IntPair, stride: IntPair | None, padding: IntPair, ceil_mode: bool,
+                count_include_pad: bool, divisor_override: int | None, target: str | None) -> Plan:
+    check_floats(x=x)
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    window, shape = _mean_window(x.shape, ceil_mode, kernel_size, stride, padding, count_include_pad, divisor_override)
+    y = result_of(shape, x.dtype, x)
+    return Plan(bound(implementation(__name__, target, x), "avg_pool2d", x, y, **window), y,
+                operations=math.prod(shape + window["kernel"]))
+
+
+@planned
+def _avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_size: IntPair, stride: IntPair | None,
+                         padding: IntPair, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None,
+                         target: str | None) -> Plan:
+    check_floats(grad_output=grad_output)
+    shape = _as_image_shape(input_shape)
+    window, pooled = _mean_window(shape, ceil_mode, kernel_size, stride, padding, count_include_pad, divisor_override)
+    check_shape("grad_output", grad_output, pooled)
+    grad_x = result_of(shape, grad_output.dtype, grad_output)
+    run = bound(implementation(__name__, target, grad_output), "avg_pool2d_backward", grad_output, grad_x, **window)
+    return Plan(run, grad_x, operations=math.prod(pooled + window["kernel"]))
+
+
+@planned
+def _adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], target: str | None) -> Plan:
+    check_floats(x=x)
+    check_rank("x", x, 4, layout="(N, C, H, W)")
+    _check_cells("x", x.shape)
+    sizes = [kept if size is None else size for size, kept in zip(as_output_size(output_size), x.shape[2:])]
+    shape = *x.shape[:2], *sizes
+    check_size(shape, output_size=1)
+    y = result_of(shape, x.dtype, x)
+    return Plan(bound(implementation(__name__, target, x), "adaptive_avg_pool2d", x, y), y, operations=x.size)
+
+
+@planned
+def _adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], target: str | None) -> Plan:
+    check_floats(grad_output=grad_output)
+    shape = _as_image_shape(input_shape)
+    _check_gradient(grad_output, shape)
+    _check_cells("input_shape", shape)
+    grad_x = result_of(shape, grad_output.dtype, grad_output)
+    run = bound(implementation(__name__, target, grad_output), "adaptive_avg_pool2d_backward", grad_output, grad_x)
+    return Plan(run, grad_x, operations=math.prod(shape))
 
 
 def as_output_size(value: int | Sequence[int | None]) -> tuple[int | None, ...]:
@@ -382,18 +416,9 @@ def as_stride(value: IntPair | None, kernel: tuple[int, int]) -> tuple[int, int]
     return kernel if value is None or (is_sequence(value) and not len(value)) else as_pair("stride", value, 1)
 
 
-def _geometry(shape: tuple[int, ...], ceil_mode: bool, *window: Any) -> tuple[Any, ...]:
-    """The window's kernel, stride, padding and dilation as pairs, and the shape of the result.
-
-    They are remembered for plain integers: pairs and keys of a cache may hold others, like True, that are equal to one.
-    """
-    find = _remembered_geometry if _PLAIN.issuperset(map(type, window)) else _remembered_geometry.__wrapped__
-    return find(shape, bool(ceil_mode), *window)
-
-
-@functools.lru_cache(256)
-def _remembered_geometry(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, stride: IntPair | None,
-                         padding: IntPair, dilation: IntPair) -> tuple[Any, ...]:
+def _window(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, stride: IntPair | None, padding: IntPair,
+            dilation: IntPair) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Return the window's kernel, stride, padding and dilation as pairs, and the shape of the result."""
     kernel = as_pair("kernel_size", kernel_size, 1)
     pads = as_pair("padding", padding, 0)
     if pads[0] > kernel[0] // 2 or pads[1] > kernel[1] // 2:
@@ -402,7 +427,17 @@ def _remembered_geometry(shape: tuple[int, ...], ceil_mode: bool, kernel_size: I
     dilations = as_pair("dilation", dilation, 1)
     pooled = _pooled_shape(shape, kernel, strides, pads, dilations, ceil_mode)
     check_size(pooled, padding=1)
-    return kernel, strides, pads, dilations, pooled
+    return {"kernel": kernel, "stride": strides, "padding": pads, "dilation": dilations}, pooled
+
+
+def _mean_window(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, stride: IntPair | None,
+                 padding: IntPair, count_include_pad: bool, divisor: int | None,
+                 ) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Return the same of a window of which the mean is taken, with what its divisor follows from."""
+    window, pooled = _window(shape, ceil_mode, kernel_size, stride, padding, 1)
+    del window["dilation"]
+    divisor = None if divisor is None else as_int("divisor_override", divisor, 1)
+    return {**window, "count_include_pad": bool(count_include_pad), "divisor": divisor}, pooled
 
 
 def _pooled_shape(shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,64 +12,85 @@ from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper, inlined_helper
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import POOL_CELLS
-from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish, is_finite, row_sum
-from fastnn.kernels.pooling.maxima import max_pool2d as max_pool2d
-from fastnn.kernels.pooling.maxima import max_pool2d_backward as max_pool2d_backward
+from fastnn.kernels._cpu.vectors import CACHED, draft, finish, is_finite, row_sum
+from fastnn.kernels._outputs import Result
+from fastnn.kernels.pooling.maxima import plan_max_pool2d as plan_max_pool2d
+from fastnn.kernels.pooling.maxima import plan_max_pool2d_backward as plan_max_pool2d_backward
 from fastnn.kernels.pooling.naive import SCALE, Pair
 
 _UNROLLED = 3                                   # cells across the kernels that have a loop of their own
 
 
-def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
-               y: Array) -> None:
-    if y.size:
-        windows = _windows(x.shape[2:], y.shape[2:], kernel, stride, padding, count_include_pad, divisor, x.dtype)
-        _average_windows(x, *windows, y)
+class _Windows(NamedTuple):
+    """The windows of an image."""
+
+    rows: Array                             # where the windows of rows begin, and where they end
+    columns: Array
+    heights: Array                          # factors of the divisors
+    widths: Array
+    kernel: int                             # what columns' windows have in common where they are small, else 0
+    stride: int
+    pad: int
+    gain: float                             # how much larger than the largest gradient of a result a cell's can be
+    whole: bool                             # whether there is one window, of all cells
 
 
-def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
-                        divisor: int | None, grad_x: Array) -> None:
-    if grad_x.size:
-        windows = _windows(grad_x.shape[2:], grad_output.shape[2:], kernel, stride, padding, count_include_pad, divisor,
-                           grad_x.dtype)
-        _input_gradient(grad_output, *windows, grad_x)
+_Find = Callable[..., _Windows]             # from the sizes of images, those of results, and a dtype
 
 
-def adaptive_avg_pool2d(x: Array, y: Array) -> None:
-    if y.size:
-        _average_windows(x, *_shares(x.shape[2:], y.shape[2:], x.dtype), y)
+def plan_avg_pool2d(x: Array, y: Result, **window: Any) -> Callable[[Array, Array], None]:
+    """Return a function (x, y)."""
+    return _plan_means(x, y, partial(_windows, **window))
 
 
-def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
+def plan_avg_pool2d_backward(grad_output: Array, grad_x: Result, **window: Any) -> Callable[[Array, Array], None]:
+    """Return a function (grad_output, grad_x)."""
+    return _plan_gradient(grad_output, grad_x, partial(_windows, **window))
+
+
+def plan_adaptive_avg_pool2d(x: Array, y: Result) -> Callable[[Array, Array], None]:
+    """Return a function (x, y)."""
+    return _plan_means(x, y, _shares)
+
+
+def plan_adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Result) -> Callable[[Array, Array], None]:
+    """Return a function (grad_output, grad_x)."""
+    return _plan_gradient(grad_output, grad_x, _shares)
+
+
+def _plan_means(x: Array, y: Result, find: _Find) -> Callable[[Array, Array], None]:
+    if 0 in y.shape:
+        return _clear
+    windows, images, rows = find(x.shape[2:], y.shape[2:], x.dtype), y.shape[0] * y.shape[1], y.shape[2]
+    if windows.whole:
+        group = 1 + POOL_CELLS // (x.shape[2] * x.shape[3])
+        return partial(_average_images.launch(-(-images // group), work=x.size // 4),
+                       float(windows.heights[0]) * float(windows.widths[0]), group)
+    cells = x.shape[2] * x.shape[3] // rows + 1         # about, for a row of results
+    band, group = min(rows, max(1, POOL_CELLS // cells)), max(1, POOL_CELLS // (rows * cells))
+    return partial(_average.launch(-(-images // group) * -(-rows // band), work=x.size // 2), *windows[:7], group, band)
+
+
+def _plan_gradient(grad_output: Array, grad_x: Result, find: _Find) -> Callable[[Array, Array], None]:
     if grad_output.size == 0:
-        grad_x[...] = 0
-    else:
-        _input_gradient(grad_output, *_shares(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype), grad_x)
+        return _clear
+    windows = find(grad_x.shape[2:], grad_output.shape[2:], grad_x.dtype)
+    images, cells = grad_x.shape[0] * grad_x.shape[1], grad_x.shape[2] * grad_x.shape[3]
+    group = 1 + POOL_CELLS // cells
+    return partial(_input_gradient_of_images.launch(-(-images // group), work=images * cells // 2), *windows[:8], group,
+                   images * cells * grad_x.dtype.itemsize >= CACHED)
 
 
-def _images(array: Array) -> Array:
-    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+def _clear(given: Array, result: Array) -> None:
+    """The result where there are no windows."""
+    result[...] = 0
 
 
-def _cut(y: Array, cells: int) -> tuple[int, int, int]:
-    """Cut images y whose rows cost `cells` into blocks: images in each, rows of each image in it, and their number."""
-    images, rows = y.shape[:2]
-    band = min(rows, max(1, POOL_CELLS // cells))
-    group = max(1, POOL_CELLS // (rows * cells))
-    return group, band, -(-images // group) * -(-rows // band)
+# --- windows -----------------------------------------------------------------------------------------------
 
 
-# --- means -------------------------------------------------------------------------------------------------
-
-# Where the windows of rows and of columns begin and end, the factors of their divisors, what columns' windows have in
-# common (kernel, stride and padding of a small kernel, or zeros), how much larger than the largest gradient of a result
-# a cell's gradient can be, and whether there is one window, of all cells.
-Plan = tuple[Array, Array, Array, Array, tuple[int, int, int], float, bool]
-
-
-@lru_cache(64)
-def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
-             divisor: int | None, dtype: np.dtype) -> Plan:
+def _windows(sizes: Pair, counts: Pair, dtype: np.dtype, *, kernel: Pair, stride: Pair, padding: Pair,
+             count_include_pad: bool, divisor: int | None) -> _Windows:
     """The windows of a kernel in images of `sizes`."""
     cells, lengths = [], []
     for size, count, k, s, p in zip(sizes, counts, kernel, stride, padding):
@@ -78,20 +101,23 @@ def _windows(sizes: Pair, counts: Pair, kernel: Pair, stride: Pair, padding: Pai
     if divisor is not None:
         lengths = [np.full(counts[0], divisor), np.ones(counts[1])]
     common = (kernel[1], min(stride[1], sizes[1] + 2), padding[1]) if kernel[1] <= _UNROLLED else (0, 0, 0)
-    heights, widths = (length.astype(dtype) for length in lengths)
-    return cells[0], cells[1], heights, widths, common, _gain(cells, lengths), _is_whole(cells, sizes)
+    return _described(sizes, cells, lengths, common, dtype)
 
 
-@lru_cache(64)
-def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> Plan:
-    """As `_windows`, where the windows are shares of the rows and columns."""
+def _shares(sizes: Pair, counts: Pair, dtype: np.dtype) -> _Windows:
+    """The windows that are shares of the rows and columns."""
     cells = [np.array([np.arange(count) * size // count, -(-np.arange(1, count + 1) * size // count)])
              for size, count in zip(sizes, counts)]
-    lengths = [np.diff(c, axis=0)[0] for c in cells]
     width = sizes[1] // counts[1]
     common = (width, width, 0) if width <= _UNROLLED and sizes[1] == width * counts[1] else (0, 0, 0)
+    return _described(sizes, cells, [np.diff(c, axis=0)[0] for c in cells], common, dtype)
+
+
+def _described(sizes: Pair, cells: list[Array], lengths: list[Array], common: tuple[int, int, int],
+               dtype: np.dtype) -> _Windows:
     heights, widths = (length.astype(dtype) for length in lengths)
-    return cells[0], cells[1], heights, widths, common, _gain(cells, lengths), _is_whole(cells, sizes)
+    whole = all(c.tolist() == [[0], [size]] for c, size in zip(cells, sizes))
+    return _Windows(cells[0], cells[1], heights, widths, *common, _gain(cells, lengths), whole)
 
 
 def _gain(cells: list[Array], lengths: list[Array]) -> float:
@@ -102,35 +128,18 @@ def _gain(cells: list[Array], lengths: list[Array]) -> float:
     return float(gain)
 
 
-def _is_whole(cells: list[Array], sizes: Pair) -> bool:
-    """Whether there is one window, of all cells."""
-    return all(c.tolist() == [[0], [size]] for c, size in zip(cells, sizes))
+# --- means -------------------------------------------------------------------------------------------------
 
 
-def _average_windows(x: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                     common: tuple[int, int, int], gain: float, whole: bool, y: Array) -> None:
-    x, y = _images(x), _images(y)
-    if whole:
-        x = x.reshape(len(x), x.shape[1] * x.shape[2])
-        group = 1 + POOL_CELLS // x.shape[1]
-        _average_images(-(-len(x) // group), x, float(heights[0]) * float(widths[0]), group, y.reshape(len(y)),
-                        work=x.size // 4)
-        return
-    group, band, blocks = _cut(y, x.shape[1] * x.shape[2] // y.shape[1] + 1)
-    _average(blocks, x, rows, columns, heights, widths, *common, group, band, y, work=x.size // 2)
-
-
-def _input_gradient(grad_output: Array, rows: Array, columns: Array, heights: Array, widths: Array,
-                    common: tuple[int, int, int], gain: float, whole: bool, grad_x: Array) -> None:
-    grad_output, grad_x = _images(grad_output), _images(grad_x)
-    group = 1 + POOL_CELLS // (grad_x.shape[1] * grad_x.shape[2])
-    _input_gradient_of_images(-(-len(grad_x) // group), grad_output, rows, columns, heights, widths, *common, gain,
-                              group, exceeds_caches(grad_x), grad_x, work=grad_x.size // 2)
+@inlined_helper
+def _images(array: Array) -> Array:
+    return array.reshape(array.shape[0] * array.shape[1], array.shape[2], array.shape[3])
 
 
 @block_kernel(writes="y", typed_by="x")
-def _average_images(block: int, x: Array, divisor: float, group: int, y: Array) -> None:
+def _average_images(block: int, divisor: float, group: int, x: Array, y: Array) -> None:
     """The means of whole images."""
+    x, y = x.reshape(y.size, x.shape[2] * x.shape[3]), y.reshape(-1)
     first, end = block * group, min(len(x), block * group + group)
     for n in range(first, end):
         y[n] = row_sum(x[n]) / divisor
@@ -171,9 +180,10 @@ def _average_again(image: Array, columns: Array, height: float, widths: Array, y
 
 
 @block_kernel(writes="y", typed_by="x")
-def _average(block: int, x: Array, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int, stride: int,
-             pad: int, group: int, band: int, y: Array) -> None:
+def _average(block: int, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int, stride: int, pad: int,
+             group: int, band: int, x: Array, y: Array) -> None:
     """The means of `band` rows of windows in each of `group` images: sums of columns first, then of these sums."""
+    x, y = _images(x), _images(y)
     bands, width, count = -(-y.shape[1] // band), x.shape[2], y.shape[2]
     first_image, first = block // bands * group, block % bands * band
     padded = np.zeros(max(pad + width, (count - 1) * stride + kernel), x.dtype)
@@ -234,10 +244,11 @@ def _input_gradient_again(grad_output: Array, rows: Array, columns: Array, heigh
 
 
 @block_kernel(writes="grad_x", typed_by="grad_x")
-def _input_gradient_of_images(block: int, grad_output: Array, rows: Array, columns: Array, heights: Array,
-                              widths: Array, kernel: int, stride: int, pad: int, gain: float, group: int,
-                              streamed: bool, grad_x: Array) -> None:
+def _input_gradient_of_images(block: int, rows: Array, columns: Array, heights: Array, widths: Array, kernel: int,
+                              stride: int, pad: int, gain: float, group: int, streamed: bool, grad_output: Array,
+                              grad_x: Array) -> None:
     """The transpose of `_average` on a group of images: gradients go over columns first, then over rows."""
+    grad_output, grad_x = _images(grad_output), _images(grad_x)
     part = grad_x[block * group:min(len(grad_x), block * group + group)]
     result = draft(part, streamed)
     width, count = grad_x.shape[2], grad_output.shape[2]

@@ -60,8 +60,8 @@ def _share(i: int, size: int, count: int, kernel: int, stride: int, padding: int
 # --- maxima ----------------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
-               indices: Array | None) -> None:
+def max_pool2d(x: Array, y: Array, indices: Array | None = None, *, kernel: Pair, stride: Pair, padding: Pair,
+               dilation: Pair) -> None:
     window = (*kernel, *stride, *padding, *dilation)
     fixed = window if kernel[0] * kernel[1] <= POOL_UNROLLED else None
     inside = _all_inside(x.shape[2:], y.shape[2:], kernel, stride, padding, dilation)
@@ -194,14 +194,14 @@ def _scatter(real: Any, capacity: int) -> Any:
 # --- means -----------------------------------------------------------------------------------------------------------
 
 
-def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
-               y: Array) -> None:
+def avg_pool2d(x: Array, y: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
+               divisor: int | None) -> None:
     area, window = kernel[0] * kernel[1], (*kernel, *stride, *padding)
     if area > POOL_NARROW:
         _sum_in_groups(x, _group(area), False, window, count_include_pad, divisor, y)
         return
     inside = _all_inside(x.shape[2:], y.shape[2:], kernel, stride, padding, (1, 1))
-    launch(_means(real_of(x), window, inside, bool(count_include_pad)), blocks_for(y.size), THREADS, x.reshape(-1),
+    launch(_means(real_of(x), window, inside, count_include_pad), blocks_for(y.size), THREADS, x.reshape(-1),
            *x.shape[2:], *y.shape[2:], divisor or 0, y.reshape(-1))
 
 
@@ -210,17 +210,17 @@ def adaptive_avg_pool2d(x: Array, y: Array) -> None:
         return
     kernel = x.shape[2] // y.shape[2], x.shape[3] // y.shape[3]
     if _divides(x.shape[2:], y.shape[2:]):
-        avg_pool2d(x, kernel, kernel, (0, 0), True, None, y)
+        avg_pool2d(x, y, kernel, kernel, (0, 0), True, None)
     else:
         _sum_in_groups(x, _group(kernel[0] * kernel[1]), True, (0,) * 6, True, None, y)
 
 
-def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
-                        divisor: int | None, grad_x: Array) -> None:
+def avg_pool2d_backward(grad_output: Array, grad_x: Array, kernel: Pair, stride: Pair, padding: Pair,
+                        count_include_pad: bool, divisor: int | None) -> None:
     window = (*kernel, *stride, *padding)
     reach = [min(-(-k // s), count) for k, s, count in zip(kernel, stride, grad_output.shape[2:])]
     fixed = (*window, *reach) if reach[0] * reach[1] <= POOL_UNROLLED else None
-    launch(_input_gradient(real_of(grad_x), fixed, bool(count_include_pad)), blocks_for(grad_x.size), THREADS,
+    launch(_input_gradient(real_of(grad_x), fixed, count_include_pad), blocks_for(grad_x.size), THREADS,
            grad_output.reshape(-1), *grad_output.shape[2:], *grad_x.shape[2:], *window, *reach, divisor or 0,
            grad_x.reshape(-1))
 
@@ -230,7 +230,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, grad_x: Array) -> None:
         grad_x[...] = 0
     elif _divides(grad_x.shape[2:], grad_output.shape[2:]):
         kernel = grad_x.shape[2] // grad_output.shape[2], grad_x.shape[3] // grad_output.shape[3]
-        avg_pool2d_backward(grad_output, kernel, kernel, (0, 0), True, None, grad_x)
+        avg_pool2d_backward(grad_output, grad_x, kernel, kernel, (0, 0), True, None)
     else:
         launch(_input_gradient_of_shares(real_of(grad_x)), blocks_for(grad_x.size), THREADS, grad_output.reshape(-1),
                *grad_output.shape[2:], *grad_x.shape[2:], grad_x.reshape(-1))
@@ -279,7 +279,7 @@ def _means(real: Any, window: tuple[int, ...], inside: bool, with_padding: bool)
 def _sum_in_groups(x: Array, group: int, shares: bool, window: tuple[int, ...], count_include_pad: bool,
                    divisor: int | None, y: Array) -> None:
     launch(_group_means(real_of(x), group, shares), -(-y.size // (THREADS // group)), THREADS, x.reshape(-1),
-           *x.shape[2:], *y.shape[2:], *window, bool(count_include_pad), divisor or 0, y.reshape(-1))
+           *x.shape[2:], *y.shape[2:], *window, count_include_pad, divisor or 0, y.reshape(-1))
 
 
 @functools.cache

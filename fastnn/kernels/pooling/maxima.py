@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,27 +22,37 @@ from fastnn.kernels._cpu.compiler import config, inlined_helper, renamed
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.llvm import Vectors, broadcast, data_of, lanes
 from fastnn.kernels._cpu.tuning import POOL_CELLS
-from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish
+from fastnn.kernels._cpu.vectors import CACHED, draft, finish
+from fastnn.kernels._outputs import Result
 from fastnn.kernels.pooling import naive
 from fastnn.kernels.pooling.naive import Pair
 
-_NO_INDICES = np.empty(0, np.int64)
+_NO_INDICES = np.empty((0, 0, 0, 0), np.int64)
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
-               indices: Array | None) -> None:
+def plan_max_pool2d(x: Array, y: Result, indices: Result | None, kernel: Pair, stride: Pair, padding: Pair,
+                    dilation: Pair) -> Callable[..., None]:
+    """Return a function (x, y), or (x, y, indices)."""
     height, width = x.shape[2:]
     if min((kernel[0] - 1) * dilation[0], height) * width + min((kernel[1] - 1) * dilation[1], width) >= 1 << 31:
-        naive.max_pool2d(x, kernel, stride, padding, dilation, y, indices)     # a place in a window has 32 bits
-    elif y.size:
-        # A larger stride would find the same windows.
-        step_h, step_w = min(stride[0], height + 2 * padding[0]), min(stride[1], width + 2 * padding[1])
-        rows = max(1, POOL_CELLS // (step_h * width))
-        run, indices = (_maxima, _NO_INDICES) if indices is None else (_maxima_and_indices, indices)
-        run(-(-y.size // (y.shape[3] * rows)), x.reshape(-1), height, width, *kernel, step_h, step_w, *padding,
-            *dilation, rows, y.shape[2], y.shape[3], y.reshape(-1), indices.reshape(-1),
-            work=y.size * kernel[0] * kernel[1] // 4)
+        return functools.partial(naive.max_pool2d, kernel=kernel, stride=stride, padding=padding,
+                                 dilation=dilation)            # a place in a window has 32 bits
+    if 0 in y.shape:
+        return _nothing
+    # A larger stride would find the same windows.
+    step_h, step_w = min(stride[0], height + 2 * padding[0]), min(stride[1], width + 2 * padding[1])
+    rows, results = max(1, POOL_CELLS // (step_h * width)), math.prod(y.shape)
+    window = *kernel, step_h, step_w, *padding, *dilation, rows
+    launch = (_maxima if indices is None else _maxima_and_indices).launch(
+        -(-results // (y.shape[3] * rows)), work=results * kernel[0] * kernel[1] // 4)
+    if indices is None:
+        return functools.partial(launch, window, _NO_INDICES)
+    return lambda x, y, indices: launch(window, indices, x, y)
+
+
+def _nothing(*arrays: Array) -> None:
+    """The maxima of no windows."""
 
 
 @functools.cache
@@ -166,12 +177,12 @@ def _maxima_of(indexed: bool) -> BlockKernel:
         _window_maxima(stride, edge, indexed) for stride, edge in (
             (1, False), (1, True), (2, False), (2, True), (0, True)))
 
-    def kernel(block: int, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride_h: int,
-               stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int, rows: int, out_h: int,
-               out_w: int, y: Array, indices: Array) -> None:
-        size, line = lanes(y), dilation_h * width
+    def kernel(block: int, window: tuple[int, ...], indices: Array, x: Array, y: Array) -> None:
+        kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, rows = window
+        (_, _, height, width), (_, _, out_h, out_w) = x.shape, y.shape
+        x, size, line = x.reshape(-1), lanes(y), dilation_h * width
         begin, end = block * rows * out_w, min(y.size, (block + 1) * rows * out_w)
-        result, places = y[begin:end], indices[begin:end]
+        result, places = y.reshape(-1)[begin:end], indices.reshape(-1)[begin:end]
         last = (kernel_w - 1) * dilation_w
         wide = last > 2 * width                         # neighbours have few taps in common that meet the image
         for r in range(block * rows, end // out_w):
@@ -207,7 +218,8 @@ def _maxima_of(indexed: bool) -> BlockKernel:
                     any_edge(x, corner, left, width, count, line, across, dilation_w, stride_w, windows, result, at,
                              places, place)
 
-    return block_kernel(writes="y indices")(renamed(kernel, __name__, "maxima_and_indices" if indexed else "maxima"))
+    named = renamed(kernel, __name__, "maxima_and_indices" if indexed else "maxima")
+    return block_kernel(writes="y indices", typed_by="x")(named)
 
 
 _maxima, _maxima_and_indices = _maxima_of(False), _maxima_of(True)
@@ -216,26 +228,33 @@ _maxima, _maxima_and_indices = _maxima_of(False), _maxima_of(True)
 # --- gradients ---------------------------------------------------------------------------------------------
 
 
-def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
-    if grad_x.size == 0:
-        return indices.size == 0
-    images = grad_x.shape[0] * grad_x.shape[1]
-    gradients, grad_x = (a.reshape(images, a.shape[2] * a.shape[3]) for a in (grad_output, grad_x))
-    group = 1 + POOL_CELLS // grad_x.shape[1]
-    blocks = -(-images // group)
-    inside = np.empty(blocks, np.bool_)
-    _route(blocks, gradients, indices.reshape(gradients.shape), group, exceeds_caches(grad_x), grad_x,
-           inside, work=grad_x.size // 2)
-    return bool(inside.all())
+def plan_max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Result) -> Callable[..., bool]:
+    """Return a function (grad_output, indices, grad_x) that returns whether all indices are in their image."""
+    images, cells = grad_x.shape[0] * grad_x.shape[1], grad_x.shape[2] * grad_x.shape[3]
+    if images == 0:
+        return lambda grad_output, indices, grad_x: True
+    group = 1 + POOL_CELLS // cells
+    route = functools.partial(_route.launch(-(-images // group), work=images * cells // 2), group,
+                              images * cells * grad_x.dtype.itemsize >= CACHED)
+
+    def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
+        outside = np.zeros(1, np.bool_)
+        route(grad_output, indices, grad_x, outside)
+        return not outside[0]
+
+    return max_pool2d_backward
 
 
-@block_kernel(writes="grad_x inside", typed_by="grad_x")
-def _route(block: int, grad_output: Array, indices: Array, group: int, streamed: bool, grad_x: Array,
-           inside: Array) -> None:
-    """Add the gradients of a group of images where their maxima were, and say whether all places are in the image."""
-    part = grad_x[block * group:min(len(grad_x), block * group + group)]
+@block_kernel(writes="grad_x outside", typed_by="grad_x")
+def _route(block: int, group: int, streamed: bool, grad_output: Array, indices: Array, grad_x: Array,
+           outside: Array) -> None:
+    """Add the gradients of a group of images where their maxima were, and say if a place is outside of the image."""
+    images, windows = grad_x.shape[0] * grad_x.shape[1], grad_output.shape[2] * grad_output.shape[3]
+    grad_output, indices = grad_output.reshape(images, windows), indices.reshape(images, windows)
+    grad_x = grad_x.reshape(images, grad_x.shape[2] * grad_x.shape[3])
+    part = grad_x[block * group:min(images, block * group + group)]
     result = draft(part, streamed)
-    cells, all_inside = np.uint64(grad_x.shape[1]), True
+    cells = np.uint64(grad_x.shape[1])
     for n in range(len(result)):
         gradients, places, image = grad_output[block * group + n], indices[block * group + n], result[n]
         for place in range(image.size):
@@ -244,6 +263,5 @@ def _route(block: int, grad_output: Array, indices: Array, group: int, streamed:
             if np.uint64(places[t]) < cells:            # a negative one is huge
                 image[max(0, places[t])] += gradients[t]
             else:
-                all_inside = False
-    inside[block] = all_inside
+                outside[0] = True
     finish(result, part)

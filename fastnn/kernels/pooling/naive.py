@@ -15,8 +15,8 @@ Window = tuple[range, range, int]               # rows, columns and the divisor
 SCALE = 2.0**-64
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, y: Array,
-               indices: Array | None) -> None:
+def max_pool2d(x: Array, y: Array, indices: Array | None = None, *, kernel: Pair, stride: Pair, padding: Pair,
+               dilation: Pair) -> None:
     height, width = x.shape[2:]
     for n, c, i, j in np.ndindex(y.shape):
         best = None
@@ -41,16 +41,16 @@ def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bo
     return True
 
 
-def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, divisor: int | None,
-               y: Array) -> None:
+def avg_pool2d(x: Array, y: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
+               divisor: int | None) -> None:
     for n, c, i, j in np.ndindex(y.shape):
         rows, height = _window(i, x.shape[2], kernel[0], stride[0], padding[0], count_include_pad)
         columns, width = _window(j, x.shape[3], kernel[1], stride[1], padding[1], count_include_pad)
         y[n, c, i, j] = _mean(x[n, c], rows, columns, divisor or height * width)
 
 
-def avg_pool2d_backward(grad_output: Array, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool,
-                        divisor: int | None, grad_x: Array) -> None:
+def avg_pool2d_backward(grad_output: Array, grad_x: Array, kernel: Pair, stride: Pair, padding: Pair,
+                        count_include_pad: bool, divisor: int | None) -> None:
     def window(i: int, j: int) -> Window:
         rows, height = _window(i, grad_x.shape[2], kernel[0], stride[0], padding[0], count_include_pad)
         columns, width = _window(j, grad_x.shape[3], kernel[1], stride[1], padding[1], count_include_pad)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numba import config
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels import _memory
+from fastnn.kernels import _memory, distance
 from fastnn.kernels._cpu import dot
 from fastnn.kernels._cpu.compiler import helper
 from fastnn.kernels._cpu.vectors import STREAMED
@@ -37,6 +38,13 @@ def _brute_force(queries: np.ndarray, points: np.ndarray, k: int) -> tuple[np.nd
     squares = kernels.pairwise_l2(queries, points, squared=True)
     indices = np.argsort(squares, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(squares, indices, 1), indices
+
+
+def _plan_anew(monkeypatch: pytest.MonkeyPatch, module: ModuleType, unit: bool) -> None:
+    """Have a module make new plans, with the matrix unit or without."""
+    monkeypatch.setattr(module, "matrix_unit", lambda: unit)
+    for kernel in (distance._knn, distance._pairwise_l2):
+        monkeypatch.setattr(kernel, "plans", {})
 
 
 @pytest.fixture
@@ -92,7 +100,7 @@ def test_errors_are_those_documented(dimensions: int, dtype: type) -> None:
 @pytest.mark.parametrize("dimensions", [1, 63, 64, 257, 32768, 33100, 70_000])
 def test_bytes_are_exact_at_their_largest(dimensions: int, algorithm: str, unit: bool,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bytewise, "matrix_unit", lambda: unit)
+    _plan_anew(monkeypatch, bytewise, unit)
     x = np.zeros((2, dimensions), np.uint8)
     x[1] = 255
     squares = kernels.pairwise_l2(x, 255 - x, squared=True, algorithm=algorithm)
@@ -270,7 +278,7 @@ def _kinds(dtype: type, dimensions: int) -> Iterator[tuple[str, np.ndarray]]:
 @pytest.mark.parametrize("dimensions", [1, 33, 300])
 def test_the_filter_gives_the_direct_answer(dimensions: int, dtype: type, unit: bool,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filtered, "matrix_unit", lambda: unit)
+    _plan_anew(monkeypatch, filtered, unit)
     for _, points in _kinds(dtype, dimensions):
         with np.errstate(over="ignore"):
             points = points.astype(dtype)
@@ -281,7 +289,7 @@ def test_the_filter_gives_the_direct_answer(dimensions: int, dtype: type, unit: 
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_filter_knows_its_own_rounding(unit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points in an order that is lost in bfloat16, and that a filter without a bound gets wrong."""
-    monkeypatch.setattr(filtered, "matrix_unit", lambda: unit)
+    _plan_anew(monkeypatch, filtered, unit)
     rng = np.random.default_rng(0)
     directions = rng.choice([-1.0, 1.0], (300, 40))
     points = (directions * (1 + 1e-5 * rng.permutation(300)[:, None])).astype(np.float32)
@@ -318,10 +326,11 @@ def test_operands_of_the_filter_are_within_their_bounds(scale: float, unit: bool
 @compiled
 def test_the_filter_rules_out_where_it_can_and_gives_up_where_it_cannot() -> None:
     points = _points(4000, 64) + np.float32(1e5)
-    heaps, indices = np.empty((1, 200, 10), np.float32), np.empty((1, 200, 10), np.int64)
-    assert filtered.search(points[:200], points, heaps, indices)
-    assert not filtered.search(points[:200], np.ones_like(points), heaps, indices)
-    assert not filtered.search(points[:200], np.full_like(points, np.nan), heaps, indices)
+    heaps, indices = np.empty((200, 10), np.float32), np.empty((200, 10), np.int64)
+    gives_up = filtered.plan_search(points[:200], points, 10, 1)
+    assert not gives_up(points[:200], points, heaps, indices)
+    assert gives_up(points[:200], np.ones_like(points), heaps, indices)
+    assert gives_up(points[:200], np.full_like(points, np.nan), heaps, indices)
 
 
 @compiled
