@@ -277,19 +277,20 @@ def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = 
 def _run_backward(planned: Planned, grad_output: Any, arrays: tuple[Array, Array], option: float | None, reduction: str,
                   target: str | None) -> Array:
     """Run a gradient; grad_output is an array where the losses were returned, else a number."""
-    each = reduction == "none"
+    each = isinstance(reduction, str) and reduction == "none"
     return planned((grad_output if each else None, *arrays), (reduction,), target, None,
                    (None if each else grad_output, option))
 
 
-def _plan_loss(name: str, cost: int) -> Planned:
-    """Make the planner of a loss of rows with labels."""
+def _plan_loss(name: str, cost: int, bounded: bool) -> Planned:
+    """Make the planner of a loss of rows with labels; `bounded` says whether scores alone make it large."""
     def planner(x: Array, labels: Array, reduction: str, target: str | None) -> Plan:
         _check_scores(x, labels)
         check_choice("reduction", reduction, _REDUCTIONS)
         count, unit = len(x), _unit(len(x), reduction)
         run = bound(implementation(__name__, target, x), name, x)
-        new, reduced = result_of((count,), np.float64, x).new, _plan_reduction(reduction, count * unit, x)
+        new, reduced = result_of((count,), np.float64, x).new, _plan_reduction(
+            reduction, count * unit, x, bounded)
 
         def loss(x: Array, labels: Array, option: float) -> Any:
             losses = new()
@@ -317,9 +318,9 @@ def _plan_loss_backward(name: str, cost: int) -> Planned:
     return Planned(planner)
 
 
-_cross_entropy = _plan_loss("cross_entropy", 25)
+_cross_entropy = _plan_loss("cross_entropy", 25, bounded=True)
 _cross_entropy_backward = _plan_loss_backward("cross_entropy_backward", 45)
-_hinge_loss = _plan_loss("hinge_loss", 5)
+_hinge_loss = _plan_loss("hinge_loss", 5, bounded=False)           # it grows with the margin
 _hinge_loss_backward = _plan_loss_backward("hinge_loss_backward", 5)
 
 
@@ -333,7 +334,7 @@ def _mse_loss(x: Array, y: Array, reduction: str, target: str | None) -> Plan:
         return Plan(lambda x, y, losses: run(x.reshape(-1), y.reshape(-1), losses.reshape(-1)),
                     result_of(x.shape, x.dtype, x), operations)
     unit = _unit(math.isqrt(x.size) + 1, reduction)     # of differences
-    sums, reduced = bound(module, "mse_loss_sums", x), _plan_reduction(reduction, x.size * unit * unit, x)
+    sums, reduced = bound(module, "mse_loss_sums", x), _plan_reduction(reduction, x.size * unit * unit, x, bounded=True)
     return Plan(lambda x, y: reduced(sums(x.reshape(-1), y.reshape(-1), unit)), operations=operations)
 
 
@@ -396,7 +397,7 @@ def _plan_grads(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Arr
     return on_device if _device.is_device(x) else on_host
 
 
-def _plan_reduction(reduction: str, count: float, x: Array) -> Callable[[Array], Any]:
+def _plan_reduction(reduction: str, count: float, x: Array, bounded: bool) -> Callable[[Array], Any]:
     """Return a function of float64 losses: they, their sum, or that over `count`, in x's dtype.
 
     What is too large for the dtype becomes inf.
@@ -409,8 +410,8 @@ def _plan_reduction(reduction: str, count: float, x: Array) -> Callable[[Array],
         return lambda losses: (losses if reduction == "none" else losses.sum()).astype(dtype)
     if reduction == "none":
         return np.errstate(over="ignore")(lambda losses: losses.astype(dtype, copy=False))
-    # Losses of float32 scores have room in float64.
-    add = np.add.reduce if dtype == np.float32 else np.errstate(over="ignore")(np.add.reduce)
+    # What is made of float32 numbers alone has room in float64.
+    add = np.add.reduce if bounded and dtype == np.float32 else np.errstate(over="ignore")(np.add.reduce)
 
     def reduced(losses: Array) -> Any:
         # Python's numbers warn of no overflow. The sum of -0.0 alone is 0.0.
