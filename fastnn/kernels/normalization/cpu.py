@@ -55,17 +55,16 @@ _good_statistics, _odd_gradients = _ODD.statistics, _ODD.gradients
 def plan_batch_norm(x: Array, of_batch: bool, relu: bool, return_stats: bool) -> Callable[..., Statistics]:
     """Return a function (x, running_mean, running_var, weight, bias, momentum, eps, y) that returns the statistics."""
     channels, none, floor = x.shape[1], EMPTY[x.dtype], 0.0 if relu else _NAN
-    values = as_channels(x)
-    shape = values.shape
-    if _are_few(x):
-        shape = _as_images(x).shape
-        run: Any = functools.partial(_normalize_few.launch(channels, work=x.size), of_batch, floor)
-    elif of_batch and _by_channel(values):
-        group = _group(values)
-        run = functools.partial(_normalize.launch(-(-channels // group), work=x.size), floor, group, exceeds_caches(x))
+    if _are_few(x) and not (of_batch or return_stats):
+        return _plan_scale_few(x, floor)
+    if _are_few(x) and of_batch:
+        values = _as_images(x)
+        run: Any = functools.partial(_normalize_few.launch(channels, work=x.size), floor)
     else:
-        run = _plan_passes(values, of_batch, floor)
-    as_given = shape == x.shape
+        values = as_channels(x)
+        run = _plan_channels(values, floor) if of_batch and _by_channel(values) else _plan_passes(
+            values, of_batch, floor)
+    shape, as_given = values.shape, values.shape == x.shape
 
     def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None,
                    bias: Array | None, momentum: float, eps: float, y: Array) -> Statistics:
@@ -77,6 +76,24 @@ def plan_batch_norm(x: Array, of_batch: bool, relu: bool, return_stats: bool) ->
         return (stats[0], stats[1]) if return_stats else None
 
     return batch_norm
+
+
+def _plan_scale_few(x: Array, floor: float) -> Callable[..., None]:
+    run, none = functools.partial(_scale_few.launch(x.shape[1], work=x.size), floor), EMPTY[x.dtype]
+    shape, as_given = _as_images(x).shape, x.ndim == 4
+
+    def batch_norm(x: Array, running_mean: Array, running_var: Array, weight: Array | None, bias: Array | None,
+                   momentum: float, eps: float, y: Array) -> None:
+        if not as_given:
+            x, y = x.reshape(shape), y.reshape(shape)
+        run(x, running_mean, running_var, none if weight is None else weight, none if bias is None else bias, eps, y)
+
+    return batch_norm
+
+
+def _plan_channels(x: Array, floor: float) -> Callable[..., None]:
+    group = _group(x)
+    return functools.partial(_normalize.launch(-(-x.shape[1] // group), work=x.size), floor, group, exceeds_caches(x))
 
 
 def _plan_passes(x: Array, of_batch: bool, floor: float) -> Callable[..., None]:
@@ -149,8 +166,7 @@ def plan_batch_norm_backward(x: Array, training: bool, relu: bool, needs: tuple[
                                      exceeds_caches(x))
     else:
         run = _plan_gradients_by_column(values, floor, training)
-    images = _as_images(x).shape
-    as_given = images == x.shape
+    images, as_given = _as_images(x).shape, x.ndim == 4
 
     def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array,
                             bias: Array | None) -> Gradients:
@@ -479,26 +495,32 @@ def _invert(block: int, eps: float, stats: Array) -> None:
 
 
 @block_kernel(writes="running_mean running_var stats y", typed_by="x")
-def _normalize_few(c: int, of_batch: bool, floor: float, x: Array, running_mean: Array, running_var: Array,
-                   weight: Array, bias: Array, momentum: float, eps: float, stats: Array, y: Array) -> None:
+def _normalize_few(c: int, floor: float, x: Array, running_mean: Array, running_var: Array, weight: Array, bias: Array,
+                   momentum: float, eps: float, stats: Array, y: Array) -> None:
     """One channel of (N, C, H, W)."""
     samples, channels, length = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    if of_batch:
-        mean = var = 0.0
-        for n in range(samples):
-            mean += row_sum(x[n, c].reshape(-1))
-        mean /= samples * length
-        for n in range(samples):
-            var += row_squares(x[n, c].reshape(-1), mean)
-        var /= samples * length
-        mean, var, invstd = _good_statistics(x.reshape(x.size), samples, channels, length, c, eps, mean, var)
-        if running_mean.size:
-            _track(c, mean, var, samples * length, momentum, running_mean, running_var)
-    else:
-        mean, invstd = np.float64(running_mean[c]), 1 / np.sqrt(np.float64(running_var[c]) + eps)
+    mean = var = 0.0
+    for n in range(samples):
+        mean += row_sum(x[n, c].reshape(-1))
+    mean /= samples * length
+    for n in range(samples):
+        var += row_squares(x[n, c].reshape(-1), mean)
+    var /= samples * length
+    mean, var, invstd = _good_statistics(x.reshape(x.size), samples, channels, length, c, eps, mean, var)
     stats[0, c], stats[1, c] = mean, invstd
     for n in range(samples):
         _scale(x[n, c].reshape(-1), c, weight, bias, stats[0], invstd, floor, False, y[n, c].reshape(-1))
+    if running_mean.size:
+        _track(c, mean, var, samples * length, momentum, running_mean, running_var)
+
+
+@block_kernel(writes="y", typed_by="x")
+def _scale_few(c: int, floor: float, x: Array, mean: Array, var: Array, weight: Array, bias: Array, eps: float,
+               y: Array) -> None:
+    """One channel of (N, C, H, W)."""
+    invstd = 1 / np.sqrt(np.float64(var[c]) + eps)
+    for n in range(x.shape[0]):
+        _scale(x[n, c].reshape(-1), c, weight, bias, mean, invstd, floor, False, y[n, c].reshape(-1))
 
 
 # --- by column ---------------------------------------------------------------------------------------------
