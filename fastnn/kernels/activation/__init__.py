@@ -270,7 +270,7 @@ def _scale(p: float) -> float:
     return 1 / (1 - p) if p < 1 else 0.0
 
 
-def _check_mask(mask: Array | None, x: Array) -> None:
+def _check_mask(mask: Array, x: Array) -> None:
     check_present("mask", mask)
     if mask.dtype not in (np.dtype(np.bool_), np.dtype(np.uint8)):
         raise TypeError(f"mask: expected bool or uint8, got {mask.dtype}")

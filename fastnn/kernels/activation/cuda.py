@@ -112,7 +112,8 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
 
 def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
     """Return a function (*arrays, option, result), all flat, that writes the results of a formula, by its name."""
-    formula = _formulas(dtype.type)[name]
+    real: Any = dtype.type
+    formula = _formulas(real)[name]
 
     def run(*args: Any) -> None:
         *arrays, option, result = args

@@ -17,7 +17,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -41,7 +41,7 @@ Axis: TypeAlias = tuple[tuple[int, ...], int]   # shifts of an axis' taps in its
 
 Needs: TypeAlias = tuple[bool, bool, bool]
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
-Convolve: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
+Convolve: TypeAlias = "Callable[..., None] | Convolution"
 Backward: TypeAlias = Callable[[Array, Array, Array], Gradients]
 
 
@@ -58,8 +58,8 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
 
 def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: Needs) -> Backward:
     """Return a function (grad_output, x, weight) that returns the gradients."""
-    by_x = plan_input_gradient(grad_output, weight, None, geometry, x) if needs[0] and x.size else None
-    by_weight = _plan_weight_gradient(x, grad_output, weight, geometry) if needs[1] and x.size else None
+    by_x = plan_input_gradient(grad_output, weight, None, geometry, x) if needs[0] and x.size else _nothing
+    by_weight = _plan_weight_gradient(x, grad_output, weight, geometry) if needs[1] and x.size else _nothing
     return _plan_backward(lambda grad_output, x, weight, grad_x: by_x(grad_output, weight, None, grad_x),
                           lambda grad_output, x, grad_weight: by_weight(x, grad_output, grad_weight),
                           grad_output, x, weight, needs)
@@ -68,18 +68,22 @@ def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: 
 def plan_conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
                                    needs: Needs) -> Backward:
     """Return a function (grad_output, x, weight) that returns the gradients."""
-    by_x = plan_conv2d(grad_output, weight, x, False, geometry) if needs[0] and x.size else None
-    by_weight = _plan_weight_gradient(grad_output, x, weight, geometry) if needs[1] and x.size else None
+    by_x = plan_conv2d(grad_output, weight, x, False, geometry) if needs[0] and x.size else _nothing
+    by_weight = _plan_weight_gradient(grad_output, x, weight, geometry) if needs[1] and x.size else _nothing
     return _plan_backward(lambda grad_output, x, weight, grad_x: by_x(grad_output, weight, None, grad_x),
                           lambda grad_output, x, grad_weight: by_weight(grad_output, x, grad_weight),
                           grad_output, x, weight, needs)
+
+
+def _nothing(*arrays: Any) -> None:
+    """A gradient that nobody needs, or of no pixels."""
 
 
 def _plan_backward(by_x: Callable[..., None], by_weight: Callable[..., None], grad_output: Array, x: Array,
                    weight: Array, needs: Needs) -> Backward:
     """Return the function of the gradients that are needed, by the functions that write them."""
     samples, channels, pixels = *grad_output.shape[:2], math.prod(grad_output.shape[2:])
-    by_bias, any_pixels = _sum_channel.launch(channels, work=grad_output.size), x.size > 0
+    by_bias, none = _sum_channel.launch(channels, work=grad_output.size), x.size == 0
     new_x = result_of(x.shape, x.dtype, x).new if needs[0] else None
     new_weight = result_of(weight.shape, x.dtype, x).new if needs[1] else None
 
@@ -87,13 +91,11 @@ def _plan_backward(by_x: Callable[..., None], by_weight: Callable[..., None], gr
         grad_x = grad_weight = grad_bias = None
         if new_x:
             grad_x = new_x()
-            if any_pixels:
-                by_x(grad_output, x, weight, grad_x)
+            by_x(grad_output, x, weight, grad_x)
         if new_weight:
             grad_weight = new_weight()
-            if any_pixels:
-                by_weight(grad_output, x, grad_weight)
-            else:
+            by_weight(grad_output, x, grad_weight)
+            if none:
                 grad_weight[:] = 0
         if needs[2]:
             grad_bias = np.empty(channels, x.dtype)
