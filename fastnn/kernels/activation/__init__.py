@@ -25,6 +25,11 @@ from fastnn.kernels._outputs import empty_beside, result_of
 from fastnn.kernels._plans import Plan, Planned
 from fastnn.kernels._targets import implementation
 
+__all__ = [
+    "add", "add_relu", "dropout", "dropout_backward", "gelu", "gelu_backward", "leaky_relu", "leaky_relu_backward",
+    "relu", "relu_backward", "sigmoid", "sigmoid_backward", "tanh", "tanh_backward",
+]
+
 _NO_OPTION = (0.0,)
 
 

@@ -12,6 +12,8 @@ from fastnn.kernels._targets import implementation
 from fastnn.kernels.conv.geometry import Geometry, fit, fit_transposed, is_for_winograd
 from fastnn.kernels.conv.kept import KeptFilters as KeptFilters
 
+__all__ = ["KeptFilters", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"]
+
 ALGORITHMS = ("auto", "direct", "winograd")
 
 

@@ -128,7 +128,7 @@ def _tiles(weight: Array, y: Array) -> int:
 
 
 def plan_conv_transpose2d(x: Array, weight: Array, bias: Array | None, y: Array,
-                          geometry: Geometry) -> Callable[..., None]:
+                          geometry: Geometry) -> direct.Convolve:
     """Return a function (x, weight, bias, y)."""
     if small.fits(weight, y, x):
         return because(_FEW, small.plan_conv_transpose2d(x, weight, y, geometry))

@@ -26,6 +26,10 @@ from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Plan, Planned, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = [
+    "cross_entropy", "cross_entropy_backward", "hinge_loss", "hinge_loss_backward", "mse_loss", "mse_loss_backward",
+]
+
 _REDUCTIONS = ("mean", "sum", "none")
 _FITS = 1e38                                # into float32
 

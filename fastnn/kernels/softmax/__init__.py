@@ -11,6 +11,8 @@ from fastnn.kernels._outputs import contiguous, result_of
 from fastnn.kernels._plans import Plan, Planned, bound
 from fastnn.kernels._targets import implementation
 
+__all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
+
 
 def _plan(name: str, cost: int, *names: str) -> Planned:
     """Make the planner of a kernel of such arrays; implementations see the rows along an axis as those of a matrix."""

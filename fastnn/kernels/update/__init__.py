@@ -13,6 +13,8 @@ from fastnn._checks import Array, as_float, as_int, check_floats, check_shape, i
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = ["adam_update", "rmsprop_update", "sgd_update"]
+
 
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = None, *, lr: float,
                momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
