@@ -87,9 +87,9 @@ def as_floats(**values: Any) -> list[Any]:
 
 
 def check_floats(**arrays: Any) -> None:
-    """Raise TypeError unless the named arrays have one floating dtype, and lie on one side; all but the first may be None.
+    """Raise TypeError unless the arrays have one floating dtype and lie on one side; all but the first may be None.
 
-    They are arrays as `as_array` returns them.
+    They are as `as_array` returns them.
     """
     (first, x), *others = arrays.items()
     check_present(first, x)

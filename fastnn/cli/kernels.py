@@ -10,7 +10,7 @@ import tyro
 
 import fastnn
 from fastnn import _device
-from fastnn.kernels import compilation
+from fastnn.kernels import compilation, peak
 from fastnn.testing import KERNELS, Kernel
 
 Part: TypeAlias = Annotated[str, tyro.conf.arg(aliases=["-k"])]
@@ -21,7 +21,8 @@ def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = 
     """Time each compiled kernel against its naive version, in float32 on all cores or on the GPU.
 
     The naive loops are timed once, on a part of the batch, and scaled to the whole batch that the compiled kernel gets.
-    Convolution, pooling and linear maps have the shapes of cnn-mnist.
+    Convolution, pooling and linear maps have the shapes of cnn-mnist. On the CPU the machine's peaks are measured
+    before, and each kernel's share of them, which `fastnn.explain` tells from then on.
 
     Parameters
     ----------
@@ -40,8 +41,12 @@ def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = 
     where = f"{fastnn.get_num_threads()} threads" if device == "cpu" else _device.compiler
     print(f"float32, {where}. naive: timed once on a part of the batch, and scaled to all of it; {device}: the median "
           f"of {repeats}\n")
-    columns = "{:<28} {:<52} {:>10} {:>12} {:>14} {:>14}"
-    print(columns.format("kernel", "call", "naive", device, "times as fast", "speed"))
+    peaks = peak.measure() if device == "cpu" else {}
+    if peaks:
+        print(f"this machine's peaks: {peaks['float32'] / 1e9:,.0f} GFLOP/s of products in registers, "
+              f"{peaks['copy'] / 1e9:.1f} GB/s read and written by a copy; `fastnn.explain` knows them now\n")
+    columns = "{:<28} {:<52} {:>10} {:>12} {:>14} {:>14} {:>8}"
+    print(columns.format("kernel", "call", "naive", device, "times as fast", "speed", "of peak"))
     for row, benchmark in rows:
         naive = _seconds(row, benchmark.call(1), "naive") * benchmark.n
         call = benchmark.call(benchmark.n)
@@ -50,8 +55,13 @@ def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = 
         _seconds(row, call, device)                                    # compiles
         fast = sorted(_seconds(row, call, device) for _ in range(repeats))[repeats // 2]
         unit = "GFLOP/s" if benchmark.unit == "flop" else "GB/s"
+        share = ""
+        if peaks:
+            reached = benchmark.work / fast / peaks["float32" if benchmark.unit == "flop" else "copy"]
+            peak.note(row.name, benchmark.label, reached)
+            share = f"{100 * reached:.0f} %"
         print(columns.format(row.name, benchmark.label, f"{naive:.2f} s", f"{1e3 * fast:.3f} ms",
-                             f"{naive / fast:,.0f}", f"{benchmark.work / fast / 1e9:.1f} {unit:<7}"), flush=True)
+                             f"{naive / fast:,.0f}", f"{benchmark.work / fast / 1e9:.1f} {unit:<7}", share), flush=True)
 
 
 def _kernels(part: str) -> list[Kernel]:

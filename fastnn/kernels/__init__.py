@@ -4,13 +4,15 @@ A call goes down this map::
 
     fastnn.conv2d(x, weight)
       |
-    _door.py             what is written shares memory with nothing; other libraries' arrays on a GPU come in and go out
+    conv/__init__.py     the contract: the public function, and its planner
       |
-    conv/__init__.py     the contract: checks (fastnn/_checks.py), the output (_outputs.py, which has memory of dead
-      |                  arrays from _memory.py), and the file of the target (_targets.py)
+    _plans.py            finds the plan of these shapes, dtypes and options; sees that what is written shares memory
+      |                  with nothing; makes the result (_outputs.py, which has memory of dead arrays from _memory.py)
+      |
+      +-- no plan yet    the planner checks (fastnn/_checks.py) and asks the target's file (_targets.py) for what runs
       |
       +-- conv/naive.py  the formula in loops, which judges the others
-      +-- conv/cpu.py    block functions, over _cpu/
+      +-- conv/cpu.py    block functions, over _cpu/: algorithm, blocks and scratch are decided in `plan_...`
       +-- conv/cuda.py   CUDA kernels, over _gpu/ and fastnn/_device.py
 
 `_cpu` and `_gpu` are the engine rooms, twins with one name where they do one thing::
@@ -26,7 +28,7 @@ A call goes down this map::
     tiles, llvm                                  tiles, spelt out in LLVM's vectors
     tuning                      tuning           numbers that were measured, with unit and reason
 
-`compilation` says what is compiled, for the command line.
+`compilation` says what is compiled, `explanation` what a call runs and why, `peak` what the machine can do at most.
 
 Words mean one thing here:
 
@@ -34,6 +36,9 @@ family
     A folder: kernels that share a formula, with `naive.py`, `cpu.py` and `cuda.py`, one for each *target*.
 input gradient, weight gradient, bias gradient
     Of a loss, by that argument of a kernel; `grad_output` is what comes in, by its result.
+plan
+    What a kernel does for certain shapes, dtypes and options: decided once, kept, and run many times. A NamedTuple in
+    it is what compiled code takes.
 block
     What one thread of the CPU runs at a time: a call `(block, *arrays)` of a block function, which owns what it writes.
     On a GPU, threads that share memory.
@@ -68,99 +73,24 @@ way, or its docstring says that it does not.
 
 from __future__ import annotations
 
+import sys
+
 from fastnn._device import to_device, to_host
 from fastnn.kernels._cpu.threads import get_num_threads, set_num_threads
 from fastnn.kernels._memory import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
-from fastnn.kernels.activation import (
-    add,
-    add_relu,
-    dropout,
-    dropout_backward,
-    gelu,
-    gelu_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    tanh,
-    tanh_backward,
-)
-from fastnn.kernels.conv import KeptFilters, conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
-from fastnn.kernels.distance import knn, pairwise_l2
-from fastnn.kernels.linear import linear, linear_backward
-from fastnn.kernels.loss import (
-    cross_entropy,
-    cross_entropy_backward,
-    hinge_loss,
-    hinge_loss_backward,
-    mse_loss,
-    mse_loss_backward,
-)
-from fastnn.kernels.normalization import batch_norm, batch_norm_backward
-from fastnn.kernels.pooling import (
-    adaptive_avg_pool2d,
-    adaptive_avg_pool2d_backward,
-    avg_pool2d,
-    avg_pool2d_backward,
-    max_pool2d,
-    max_pool2d_backward,
-)
-from fastnn.kernels.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
-from fastnn.kernels.update import adam_update, rmsprop_update, sgd_update
+from fastnn.kernels.activation import *  # noqa: F403 # each family says which of its names are public
+from fastnn.kernels.conv import *  # noqa: F403
+from fastnn.kernels.distance import *  # noqa: F403
+from fastnn.kernels.explanation import explain
+from fastnn.kernels.linear import *  # noqa: F403
+from fastnn.kernels.loss import *  # noqa: F403
+from fastnn.kernels.normalization import *  # noqa: F403
+from fastnn.kernels.pooling import *  # noqa: F403
+from fastnn.kernels.softmax import *  # noqa: F403
+from fastnn.kernels.update import *  # noqa: F403
 
-__all__ = [
-    "KeptFilters",
-    "adam_update",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool2d_backward",
-    "add",
-    "add_relu",
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "batch_norm",
-    "batch_norm_backward",
-    "clear_pool",
-    "conv2d",
-    "conv2d_backward",
-    "conv_transpose2d",
-    "conv_transpose2d_backward",
-    "cross_entropy",
-    "cross_entropy_backward",
-    "dropout",
-    "dropout_backward",
-    "gelu",
-    "gelu_backward",
-    "get_num_threads",
-    "hinge_loss",
-    "hinge_loss_backward",
-    "knn",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "linear",
-    "linear_backward",
-    "log_softmax",
-    "log_softmax_backward",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "mse_loss",
-    "mse_loss_backward",
-    "pairwise_l2",
-    "relu",
-    "relu_backward",
-    "rmsprop_update",
-    "set_num_threads",
-    "set_pool_limit",
-    "sgd_update",
-    "sigmoid",
-    "sigmoid_backward",
-    "softmax",
-    "softmax_backward",
-    "tanh",
-    "tanh_backward",
-    "to_device",
-    "to_host",
-    "use_target",
-]
+__all__ = ["clear_pool", "explain", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device", "to_host",
+           "use_target"]
+for _family in ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "softmax", "update"):
+    __all__ += sys.modules[f"{__name__}.{_family}"].__all__

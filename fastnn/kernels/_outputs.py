@@ -69,3 +69,8 @@ def deliver(result: Array, out: Array | None) -> Array:
         return result
     out[...] = result
     return out
+
+
+def shaped(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return an array without memory, which tells a planner the shape and dtype of one that will be."""
+    return np.broadcast_to(np.empty((), dtype), shape)

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn import _device
-from fastnn._checks import Array, as_array, check_written, own_memory
+from fastnn._checks import as_array, check_written, own_memory
 from fastnn.kernels._outputs import Result, deliver, output
 from fastnn.kernels._targets import current_target
 
@@ -48,6 +48,9 @@ class Plan(NamedTuple):
     why: str = ""                           # why this algorithm
 
 
+_every: list[Planned] = []
+
+
 class Planned:
     """A kernel's planner with the plans that it made; see the module's text."""
 
@@ -56,6 +59,7 @@ class Planned:
         self.planner = planner
         self.names = tuple(names) or planner.__code__.co_varnames       # of the arrays, which come first
         self.plans: dict[tuple[Any, ...], Plan] = {}
+        _every.append(self)
 
     def __call__(self, arrays: tuple[Any, ...], options: tuple[Any, ...] = (), target: str | None = None,
                  out: Any = None, numbers: tuple[Any, ...] = (), updated: tuple[str, ...] = ()) -> Any:
@@ -101,6 +105,7 @@ class Planned:
             return self._run_foreign(arrays, options, target, out, numbers, updated)
         if _watcher is not None and _watcher.thread == threading.get_ident():
             _watcher.plan, _watcher.arrays = plan, arrays
+            _watcher.target = target or current_target() or ("cuda" if _device.is_device(arrays[0]) else "cpu")
         result = plan.result
         if result is None:
             made = plan.run(*arrays, *numbers)
@@ -146,7 +151,8 @@ class Planned:
         foreign = [value for value in (*arrays, *numbers, out) if not _device.is_device(value)
                    and _device.is_foreign(value)]
         with _current(_stream_of(foreign[0])):          # of which Numba's arrays keep a note
-            result = self(tuple(map(placed, arrays)), options, target, placed(out), tuple(map(placed, numbers)), updated)
+            result = self(tuple(map(placed, arrays)), options, target, placed(out), tuple(map(placed, numbers)),
+                          updated)
             kind = type(foreign[0])
             if out is None:
                 return _returned(result, kind)
@@ -167,6 +173,23 @@ def bound(implementation: ModuleType, name: str, *examples: Any, **options: Any)
     return functools.partial(getattr(implementation, name), **options) if plan is None else plan(*examples, **options)
 
 
+def because(why: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Note on what a planner returns why it is that."""
+    run.why = why  # type: ignore[attr-defined]
+    return run
+
+
+def why(run: Callable[..., Any]) -> str:
+    """Return what `because` noted."""
+    return str(getattr(run, "why", ""))
+
+
+def forget_plans() -> None:
+    """Decide everything anew: what plans follow from beside arguments, such as a tuned number, is another one now."""
+    for each in _every:
+        each.plans.clear()
+
+
 class Watcher:
     """Sees the plan that the next kernel called on this thread runs by, and its arrays."""
 
@@ -174,6 +197,7 @@ class Watcher:
         self.thread = threading.get_ident()
         self.plan: Plan | None = None
         self.arrays: tuple[Any, ...] = ()
+        self.target = ""
 
 
 _watcher: Watcher | None = None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
 
 import pytest
 from numba import config
 
 import fastnn
 from fastnn.kernels._cpu import launch
+from fastnn.kernels._plans import forget_plans
 from fastnn.testing import Call, Kernel, assert_same_bits
 
 # By the number of blocks.
@@ -14,6 +17,17 @@ ORDERS: dict[str, Callable[[int], Iterable[int]]] = {
     "forwards": range, "backwards": lambda blocks: reversed(range(blocks)),
     "every second one first": lambda blocks: (*range(1, blocks, 2), *range(0, blocks, 2)),
 }
+
+
+@pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ModuleType, str, Any], None]]:
+    """A function that sets what plans follow from, by module and name, as long as the test runs."""
+    def set_and_forget(module: ModuleType, name: str, value: Any) -> None:
+        monkeypatch.setattr(module, name, value)
+        forget_plans()
+
+    yield set_and_forget
+    forget_plans()
 
 
 @pytest.fixture

@@ -711,25 +711,33 @@ def gelu_slope(x: Array, approximate: str = "none") -> Array:
     return KERNELS["gelu_backward"](Call((np.ones(x.shape), x, approximate)), target="naive")
 
 
-LEAKY, GELU = {"negative_slope": (0.2, 0.0, 1.5, -0.5)}, {"approximate": ("none", "tanh")}
-ACTIVATIONS: dict[str, tuple[int, dict[str, Any], Judge]] = {
-    "relu": (1, {}, of(torch_function("relu"), lambda r, x: 0 * r)),
-    "leaky_relu": (1, LEAKY, of(torch_function("leaky_relu"), lambda r, x, **o: 2 * np.abs(r))),
-    "sigmoid": (1, {}, of(torch_function("sigmoid"), lambda r, x: 3 * np.abs(r), flush=True)),
-    "tanh": (1, {}, of(torch_function("tanh"), lambda r, x: 3 * np.abs(r), flush=True)),
-    "gelu": (1, GELU, of(torch_function("gelu"), lambda r, x, **o: 3 * np.abs(x), flush=True)),
-    "add": (2, {}, of(lambda x, y: x + y, lambda r, x, y: 0.5 * np.abs(r))),
-    "add_relu": (2, {}, of(lambda x, y: np.where(x + y < 0, 0, x + y), lambda r, x, y: 0.5 * np.abs(r))),
-    "relu_backward": (2, {}, of(lambda g, y: np.where(y <= 0, 0, g), lambda r, g, y: 0 * r)),
-    "leaky_relu_backward": (2, LEAKY, of(lambda g, x, **o: g * slope_of(x, **o), lambda r, g, x, **o: 2 * np.abs(r))),
-    "sigmoid_backward": (2, {}, of(lambda g, y: g * y * (1 - y), lambda r, g, y: 2 * np.abs(r))),
-    "tanh_backward": (2, {}, of(lambda g, y: g * (1 - y * y), lambda r, g, y: 2 * np.abs(g) * (1 + y * y))),
-    "gelu_backward": (2, GELU, of(lambda g, x, **o: g * gelu_slope(x, **o), lambda r, g, x, **o: 5 * np.abs(g),
-                                  flush=True)),
+TRUTHS: dict[str, Callable[..., Array]] = {            # where it is not the naive version's
+    **{name: torch_function(name) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu")},
+    "relu_backward": lambda g, y: np.where(y <= 0, 0, g),
+    "leaky_relu_backward": lambda g, x, **o: g * slope_of(x, **o),
+    "sigmoid_backward": lambda g, y: g * y * (1 - y),
+    "tanh_backward": lambda g, y: g * (1 - y * y),
+    "gelu_backward": lambda g, x, **o: g * gelu_slope(x, **o),
 }
-for _name, (_arrays, _options, _judge) in ACTIVATIONS.items():
-    _reach = 2 if _name in ("sigmoid_backward", "tanh_backward") else None     # their y lies from -1 to 1, as a rule
-    FAMILIES[_name] = Family(elementwise(_arrays, not _name.endswith("_backward"), _reach, **_options), _judge)
+EXACT = {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "sigmoid_backward", "tanh_backward"}
+OPTIONS = {"negative_slope": (0.2, 0.0, 1.5, -0.5), "approximate": ("none", "tanh")}
+
+
+def naive_truth(name: str) -> Callable[..., Array]:
+    return lambda *args, **options: KERNELS[name](Call(args, options), target="naive")
+
+
+for _name, _row in KERNELS.items():
+    if _row.error is not None:
+        _forward, _is_gradient = _name.removesuffix("_backward"), _name.endswith("_backward")
+        _options = {option: OPTIONS[option] for option in inspect.signature(getattr(kernels, _name)).parameters
+                    if option in OPTIONS}
+        _reach = 2 if _name in ("sigmoid_backward", "tanh_backward") else None     # their y lies from -1 to 1
+        FAMILIES[_name] = Family(elementwise(1 + _is_gradient, not _is_gradient, _reach, **_options), of(
+            TRUTHS.get(_name, naive_truth(_name)), _row.error, flush=_name not in EXACT))
+FAMILIES["add"] = Family(elementwise(2, True, None), of(lambda x, y: x + y, lambda r, x, y: 0.5 * np.abs(r)))
+FAMILIES["add_relu"] = Family(elementwise(2, True, None), of(
+    lambda x, y: np.where(x + y < 0, 0, x + y), lambda r, x, y: 0.5 * np.abs(r)))
 
 
 def along_axis(arrays: int, logs: bool = False) -> Callable[[Draw], None]:

@@ -11,7 +11,6 @@ import pytest
 import fastnn
 from fastnn import kernels
 from fastnn.kernels._cpu import launch
-from fastnn.kernels._door import door
 from fastnn.testing import KERNELS, Call, Kernel, assert_close, assert_same_bits, numeric_gradient
 from fastnn.testing.table import CASES, as_tuple
 
@@ -20,14 +19,14 @@ ROWS = list(KERNELS.values())
 
 def test_every_public_kernel_is_in_the_table() -> None:
     others = {"use_target", "get_num_threads", "set_num_threads", "clear_pool", "set_pool_limit", "KeptFilters",
-              "to_device", "to_host"}
+              "to_device", "to_host", "explain"}
     assert set(KERNELS) == set(kernels.__all__) - others
 
 
-def test_every_public_kernel_passes_the_door_where_it_is_defined() -> None:
+def test_there_is_one_function_of_a_name() -> None:
     for name in KERNELS:
         kernel = getattr(kernels, name)
-        assert kernel.__code__ is door(lambda: None).__code__
+        assert kernel.__code__.co_name == name
         assert getattr(sys.modules[kernel.__module__], name) is kernel
 
 

@@ -10,7 +10,9 @@ A kernel is written as a serial *block function* `(block, *arrays)` that owns it
     scale_block(len(x), x, 2.0, y, work=x.size)
 
 The call runs `scale_block(0, ...)` to `scale_block(len(x) - 1, ...)`, in parallel where the work is worth it. A plan
-that is run many times keeps `scale_block.launch(len(x), work=x.size)`, which then takes the arrays alone. How blocks are cut never depends on the number of threads, so neither do the bits of the result.
+keeps `scale_block.launch(len(x), work=x.size)`, which takes the arrays alone.
+
+How blocks are cut never depends on the number of threads, so neither do the bits of the result.
 
 A function `(block, worker, *arrays)`, called with `workers=`, learns which of so many workers it runs on, from 0: no
 two blocks run on one worker at once, so the worker's part of a scratch is the block's own while it runs. Code that
@@ -25,7 +27,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -41,7 +43,8 @@ from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
-watcher: Callable[[BlockKernel, int, int], None] | None = None     # is told of each launch: kernel, blocks and work
+Launch: TypeAlias = Callable[..., None]
+watcher: Callable[[BlockKernel, int, int, tuple[Any, ...]], None] | None = None    # sees kernel, blocks, work and args
 
 
 class BlockKernel:
@@ -69,12 +72,27 @@ class BlockKernel:
         kernels[self.name] = self
 
     def launch(self, blocks: int, *, work: int) -> Launch:
-        """Return the launch of so many blocks, for arguments of one tuple of types."""
-        return Launch(self, blocks, work)
+        """Return a function (*args) that launches so many blocks, for arguments of one tuple of types."""
+        run: Any = None                     # the machine code, since the first call
+        call_block = 0
+
+        def launch(*args: Any) -> None:
+            nonlocal run, call_block
+            if run is None or watcher is not None:
+                self(blocks, *args, work=work)
+                if not (config.DISABLE_JIT or config.BOUNDSCHECK):
+                    compiled = self.compiled_for(args)
+                    call_block, run = compiled.call_block, compiled.run         # in this order: another thread may call
+            elif work < PARALLEL_WORK or blocks < 2 or (threads := get_num_threads()) == 1:
+                run(0, blocks, 0, 0, call_block, *args)
+            else:
+                run_parallel(run, call_block, min(threads, blocks), blocks, args)
+
+        return launch
 
     def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
         if watcher is not None:
-            watcher(self, blocks, work)
+            watcher(self, blocks, work, args)
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
         if config.DISABLE_JIT:
             with np.errstate(all="ignore"):             # as compiled code: NaN and inf travel without a warning
@@ -115,28 +133,6 @@ class BlockKernel:
         return numba.typeof(arg)
 
 
-class Launch:
-    """A kernel with its blocks and their work: what a plan keeps, and calls with arrays."""
-
-    __slots__ = "blocks", "compiled", "kernel", "serial", "work"
-
-    def __init__(self, kernel: BlockKernel, blocks: int, work: int) -> None:
-        self.kernel, self.blocks, self.work = kernel, blocks, work
-        self.serial = work < PARALLEL_WORK or blocks < 2
-        self.compiled: _Compiled | None = None          # since the first call
-
-    def __call__(self, *args: Any) -> None:
-        compiled = self.compiled
-        if compiled is None or watcher is not None:
-            self.kernel(self.blocks, *args, work=self.work)
-            if not (config.DISABLE_JIT or config.BOUNDSCHECK):
-                self.compiled = self.kernel.compiled_for(args)
-        elif self.serial or (threads := get_num_threads()) == 1:
-            compiled.run(0, self.blocks, 0, 0, compiled.call_block, *args)
-        else:
-            run_parallel(compiled.run, compiled.call_block, min(threads, self.blocks), self.blocks, args)
-
-
 class _Compiled:
     """A kernel's machine code for arguments of one tuple of types.
 
@@ -154,7 +150,7 @@ class _Compiled:
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
             f"def run(begin, end, worker, loop, call_block, {names}):\n"
-            f"    _failed = zeros(1, intp)\n"
+            f"    _failed = address_of(0)\n"
             f"    arguments = address_of((_failed, {names}))\n"
             f"    if loop == 0:\n"
             f"        for block in range(begin, end):\n"
@@ -162,7 +158,7 @@ class _Compiled:
             f"        finish_stores()\n"
             f"    else:\n"
             f"        call(loop, (begin, end, call_block, arguments))\n"
-            f"    if _failed[0]:\n"
+            f"    if is_set(_failed):\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
             (types.intp,) * 5 + self.types).entry_point     # without Numba's search for a signature
 
@@ -179,13 +175,13 @@ class _Compiled:
             f"    try:\n"
             f"        block_function({self.kernel.place}, {names})\n"
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        _failed[0] = 1\n", (types.intp,) * 3))
+            f"        set(_failed)\n", (types.intp,) * 3))
 
     def compile(self, source: str, signature: tuple) -> Any:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": call,
-                 "finish_stores": finish_stores, "address_of": _address_of, "zeros": np.zeros, "intp": np.intp,
-                 "load": _loader(types.Tuple((types.Array(types.intp, 1, "C"), *self.types)))}
+                 "finish_stores": finish_stores, "address_of": _address_of, "set": _set, "is_set": _is_set,
+                 "load": _loader(types.Tuple((types.intp, *self.types)))}
         exec(source, scope)
         name = source.split("(")[0].split()[1]
         result, self.from_disk = compiled(scope[name], f"{self.kernel.name}.{name}", signature, self.types,
@@ -210,6 +206,27 @@ def _address_of(typingctx: Any, arguments: Any) -> Any:
         return builder.ptrtoint(slot, context.get_value_type(types.intp))
 
     return types.intp(arguments), codegen
+
+
+@intrinsic
+def _set(typingctx: Any, flag: Any) -> Any:
+    """Write 1 to the integer at an address."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        number = context.get_value_type(types.intp)
+        builder.store(number(1), builder.inttoptr(args[0], number.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@intrinsic
+def _is_set(typingctx: Any, flag: Any) -> Any:
+    """Read whether the integer at an address is not 0."""
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        number = context.get_value_type(types.intp)
+        return builder.icmp_signed("!=", builder.load(builder.inttoptr(args[0], number.as_pointer())), number(0))
+
+    return types.boolean(types.intp), codegen
 
 
 def _loader(arguments: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from fastnn import _device
 from fastnn._device import SIMULATED, cuda_module, library
+
+watcher: Callable[[Any, Any, Any], None] | None = None             # sees kernel, blocks and threads of each launch
 
 
 @functools.lru_cache(4096)
@@ -26,6 +28,8 @@ def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
     """Run a kernel on the current stream. Arrays of `xp` among `args` are C-contiguous; without blocks nothing runs."""
     if 0 in (blocks if isinstance(blocks, tuple) else (blocks,)):
         return
+    if watcher is not None:
+        watcher(kernel, blocks, threads)
     if _device.launcher is not None:
         _device.launcher(kernel, blocks, threads, *args)
         return

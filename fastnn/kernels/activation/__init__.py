@@ -10,11 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._checks import Array, as_float, check_choice, check_floats, check_one_shape, check_present, check_shape, check_side
+from fastnn._checks import (
+    Array,
+    as_float,
+    check_choice,
+    check_floats,
+    check_one_shape,
+    check_present,
+    check_shape,
+    check_side,
+)
 from fastnn.kernels._docstrings import documented
 from fastnn.kernels._outputs import empty_beside, result_of
 from fastnn.kernels._plans import Plan, Planned
 from fastnn.kernels._targets import implementation
+
+__all__ = [
+    "add", "add_relu", "dropout", "dropout_backward", "gelu", "gelu_backward", "leaky_relu", "leaky_relu_backward",
+    "relu", "relu_backward", "sigmoid", "sigmoid_backward", "tanh", "tanh_backward",
+]
 
 _NO_OPTION = (0.0,)
 
@@ -31,13 +45,13 @@ def _plan(formula: str, *names: str) -> Planned:
         run = implementation(__name__, target, x).elementwise(formula, x.size, x.dtype)
 
         def of_one(x: Array, option: float, y: Array) -> None:
-            run(x.reshape(-1), option, y.reshape(-1))
+            run(x.ravel(), option, y.ravel())
 
         def of_two(x: Array, other: Array, option: float, y: Array) -> None:
-            run(x.reshape(-1), other.reshape(-1), option, y.reshape(-1))
+            run(x.ravel(), other.ravel(), option, y.ravel())
 
         def of_mask(x: Array, mask: Array, option: float, y: Array) -> None:
-            run(x.reshape(-1), mask.reshape(-1).view(np.uint8), option, y.reshape(-1))
+            run(x.ravel(), mask.ravel().view(np.uint8), option, y.ravel())
 
         return Plan(of_one if len(arrays) == 1 else of_two if mask is None else of_mask,
                     result_of(shape, x.dtype, x), operations=x.size)
@@ -261,7 +275,7 @@ def _scale(p: float) -> float:
     return 1 / (1 - p) if p < 1 else 0.0
 
 
-def _check_mask(mask: Array | None, x: Array) -> None:
+def _check_mask(mask: Array, x: Array) -> None:
     check_present("mask", mask)
     if mask.dtype not in (np.dtype(np.bool_), np.dtype(np.uint8)):
         raise TypeError(f"mask: expected bool or uint8, got {mask.dtype}")

@@ -104,5 +104,5 @@ def dropout(x: Any, mask: Any, scale: Any) -> Any:
 
 
 def elementwise(name: str, size: int, dtype: np.dtype) -> Launch:
-    """Return the launch (*arrays, option, result) of a formula, by its name, for flat arrays."""
+    """Return the launch (*arrays, option, result), all flat, of a formula, by its name."""
     return globals()[name].launch(chunks(size), work=_COSTS.get(name, 1) * size // 5)

@@ -111,8 +111,9 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
 
 
 def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
-    """Return a function (*arrays, option, result) that writes the results of a formula, by its name, for flat arrays."""
-    formula = _formulas(dtype.type)[name]
+    """Return a function (*arrays, option, result), all flat, that writes the results of a formula, by its name."""
+    real: Any = dtype.type
+    formula = _formulas(real)[name]
 
     def run(*args: Any) -> None:
         *arrays, option, result = args

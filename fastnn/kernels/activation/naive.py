@@ -10,7 +10,7 @@ import numpy as np
 
 
 def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
-    """Return a function (*arrays, option, result) that writes the results of a formula, by its name, for flat arrays."""
+    """Return a function (*arrays, option, result), all flat, that writes the results of a formula, by its name."""
     formula = globals()[name]
 
     def run(*args: Any) -> None:

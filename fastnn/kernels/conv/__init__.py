@@ -1,88 +1,22 @@
-"""Two-dimensional convolution and its transpose: signatures, shapes, checks."""
+"""Two-dimensional convolution and its transpose: signatures, checks, plans."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any
 
-import numpy as np
-
-from fastnn._checks import (
-    Array,
-    IntPair,
-    as_floats,
-    as_int,
-    as_key,
-    as_pair,
-    channels_last,
-    check_choice,
-    check_needs,
-    check_present,
-    check_rank_of,
-    check_shape,
-    check_size,
-    is_relu,
-)
-from fastnn.kernels._cpu.tuning import PADDED_ELEMENTS, PADDED_MULTIPLE
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import deliver, output
+from fastnn._checks import Array, IntPair, check_choice, check_floats, check_needs, check_present, check_shape, is_relu
+from fastnn.kernels._outputs import result_of, shaped
+from fastnn.kernels._plans import Plan, bound, planned, why
 from fastnn.kernels._targets import implementation
+from fastnn.kernels.conv.geometry import Geometry, fit, fit_transposed, is_for_winograd
+from fastnn.kernels.conv.kept import KeptFilters as KeptFilters
 
-Shape: TypeAlias = tuple[int, ...]
+__all__ = ["KeptFilters", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
-WINOGRAD_SIZES = (3, 3), (5, 5)             # of filters
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How output pixels and taps map to input pixels: row = i stride - padding + tap dilation.
-
-    `padding` is what lies before the first row and column; what lies after follows from the shapes.
-    """
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    sparse: bool = field(repr=False)        # whether zeros around the image would be far more than it and the result
-
-    @functools.cached_property
-    def numbers(self) -> Array:
-        """All of these, for kernels."""
-        numbers = np.array([*self.stride, *self.padding, *self.dilation, self.groups], np.int64)
-        numbers.flags.writeable = False
-        return numbers
-
-
-class KeptFilters:
-    """What a convolution's algorithm made of filters, kept from one call to the next; see `conv2d`.
-
-    It holds a copy of the filters to know them by, and them transformed, which takes four times their memory or less
-    where there are many. Threads may share it; copies and pickles of it are empty.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastnn import kernels
-    >>> x, weight = np.ones((1, 32, 8, 8), np.float32), np.ones((32, 32, 3, 3), np.float32)
-    >>> kept = kernels.KeptFilters()
-    >>> [float(kernels.conv2d(x, weight, kept=kept)[0, 0, 0, 0]) for _ in range(2)]
-    [288.0, 288.0]
-    """
-
-    def __init__(self) -> None:
-        self.last: tuple[Array, Array] | None = None            # filters, and what was made of them
-
-    def __reduce__(self) -> tuple[type[KeptFilters], tuple[()]]:
-        """Leave out the transformed filters, which fit this machine alone."""
-        return KeptFilters, ()
-
-
-@door
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
            dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
            kept: KeptFilters | None = None, out: Array | None = None, target: str | None = None) -> Array:
@@ -163,21 +97,11 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
            [20.5, 24.5, 13.5],
            [13.5, 15.5,  8.5]])
     """
-    x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
-    relu = is_relu(activation)
-    geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
-    _check_algorithm(algorithm, weight, geometry)
     if kept is not None and not isinstance(kept, KeptFilters):
         raise TypeError(f"kept: expected KeptFilters or None, got {type(kept).__name__}")
-    if bias is not None:
-        check_shape("bias", bias, shape[1:2])
-    y = output(out, shape, x.dtype, x)
-    if y.size:
-        implementation(__name__, target, x).conv2d(x, weight, bias, relu, geometry, algorithm, kept, y)
-    return deliver(y, out)
+    return _conv2d((x, weight, bias), (stride, padding, dilation, groups, activation, algorithm), target, out, (kept,))
 
 
-@door
 def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair | str = 0,
                     dilation: IntPair = 1, groups: int = 1, needs: tuple[bool, bool, bool] = (True, True, True),
                     algorithm: str = "auto", target: str | None = None,
@@ -223,15 +147,9 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntP
     (array([[4., 4.],
            [4., 4.]]), array([4.]))
     """
-    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
-    geometry, shape = _geometry(x, weight, stride, padding, dilation, groups)
-    _check_algorithm(algorithm, weight, geometry)
-    check_shape("grad_output", grad_output, shape)
-    check_needs(needs)
-    return implementation(__name__, target, x).conv2d_backward(grad_output, x, weight, geometry, needs, algorithm)
+    return _conv2d_backward((grad_output, x, weight), (stride, padding, dilation, groups, needs, algorithm), target)
 
 
-@door
 def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair = 0,
                      output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1, out: Array | None = None,
                      target: str | None = None) -> Array:
@@ -283,17 +201,9 @@ def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stri
     >>> kernels.conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.array([[[[1.0, 10.0]]]]), stride=2)
     array([[[[ 1., 10.,  2., 20.]]]])
     """
-    x, weight, bias = as_floats(x=x, weight=weight, bias=bias)
-    geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
-    if bias is not None:
-        check_shape("bias", bias, shape[1:2])
-    y = output(out, shape, x.dtype, x)
-    if y.size:
-        implementation(__name__, target, x).conv_transpose2d(x, weight, bias, geometry, y)
-    return deliver(y, out)
+    return _conv_transpose2d((x, weight, bias), (stride, padding, output_padding, groups, dilation), target, out)
 
 
-@door
 def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, stride: IntPair = 1, padding: IntPair = 0,
                               output_padding: IntPair = 0, groups: int = 1, dilation: IntPair = 1,
                               needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,
@@ -322,11 +232,79 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, *, st
     >>> kernels.conv_transpose2d_backward(np.ones((1, 1, 1, 4)), x, weight, stride=2)
     (array([[[[11., 11.]]]]), array([[[[3., 3.]]]]), array([4.]))
     """
-    grad_output, x, weight = as_floats(grad_output=grad_output, x=x, weight=weight)
-    geometry, shape = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose2d_backward((grad_output, x, weight),
+                                      (stride, padding, output_padding, groups, dilation, needs), target)
+
+
+@planned
+def _conv2d(x: Array, weight: Array, bias: Array | None, stride: IntPair, padding: IntPair | str, dilation: IntPair,
+            groups: int, activation: str | None, algorithm: str, target: str | None) -> Plan:
+    check_floats(x=x, weight=weight, bias=bias)
+    check_present("weight", weight)
+    relu = is_relu(activation)
+    geometry, shape = fit(x.shape, weight.shape, stride, padding, dilation, groups)
+    _check_algorithm(algorithm, weight, geometry)
+    _check_bias(bias, shape)
+    run = bound(implementation(__name__, target, x), "conv2d", x, weight, shaped(shape, x.dtype), relu=relu,
+                geometry=geometry, algorithm=algorithm) if math.prod(shape) else _nothing
+    return Plan(run, result_of(shape, x.dtype, x), _operations(shape, weight), why(run))
+
+
+@planned
+def _conv2d_backward(grad_output: Array, x: Array, weight: Array, stride: IntPair, padding: IntPair | str,
+                     dilation: IntPair, groups: int, needs: tuple[bool, bool, bool], algorithm: str,
+                     target: str | None) -> Plan:
+    check_floats(grad_output=grad_output, x=x, weight=weight)
+    check_present("x", x)
+    check_present("weight", weight)
+    geometry, shape = fit(x.shape, weight.shape, stride, padding, dilation, groups)
+    _check_algorithm(algorithm, weight, geometry)
     check_shape("grad_output", grad_output, shape)
     check_needs(needs)
-    return implementation(__name__, target, x).conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
+    run = bound(implementation(__name__, target, x), "conv2d_backward", grad_output, x, weight, geometry=geometry,
+                needs=needs, algorithm=algorithm)
+    return Plan(run, None, _operations(shape, weight) * sum(map(bool, needs[:2])), why(run))
+
+
+@planned
+def _conv_transpose2d(x: Array, weight: Array, bias: Array | None, stride: IntPair, padding: IntPair,
+                      output_padding: IntPair, groups: int, dilation: IntPair, target: str | None) -> Plan:
+    check_floats(x=x, weight=weight, bias=bias)
+    check_present("weight", weight)
+    geometry, shape = fit_transposed(x.shape, weight.shape, stride, padding, output_padding, groups, dilation)
+    _check_bias(bias, shape)
+    run = bound(implementation(__name__, target, x), "conv_transpose2d", x, weight, bias, shaped(shape, x.dtype),
+                geometry=geometry) if math.prod(shape) else _nothing
+    return Plan(run, result_of(shape, x.dtype, x), _operations(x.shape, weight), why(run))
+
+
+@planned
+def _conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, stride: IntPair, padding: IntPair,
+                               output_padding: IntPair, groups: int, dilation: IntPair,
+                               needs: tuple[bool, bool, bool], target: str | None) -> Plan:
+    check_floats(grad_output=grad_output, x=x, weight=weight)
+    check_present("x", x)
+    check_present("weight", weight)
+    geometry, shape = fit_transposed(x.shape, weight.shape, stride, padding, output_padding, groups, dilation)
+    check_shape("grad_output", grad_output, shape)
+    check_needs(needs)
+    run = bound(implementation(__name__, target, x), "conv_transpose2d_backward", grad_output, x, weight,
+                geometry=geometry, needs=needs)
+    return Plan(run, None, _operations(x.shape, weight) * sum(map(bool, needs[:2])), why(run))
+
+
+def _nothing(*arrays: Any) -> None:
+    """The convolution of no images."""
+
+
+def _operations(result: tuple[int, ...], weight: Array) -> int:
+    """Of a convolution with a result of this shape."""
+    return 2 * math.prod(result) * math.prod(weight.shape[1:])
+
+
+def _check_bias(bias: Array | None, shape: tuple[int, ...]) -> None:
+    if bias is not None:
+        check_shape("bias", bias, shape[1:2])
 
 
 def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:
@@ -334,114 +312,3 @@ def _check_algorithm(algorithm: str, weight: Array, geometry: Geometry) -> None:
     if algorithm == "winograd" and not is_for_winograd(weight, geometry):
         raise ValueError(f"algorithm: 'winograd' expects 3 x 3 or 5 x 5 filters, stride 1, dilation 1, one group and a "
                          f"padding less than they, got filters of shape {weight.shape} and {geometry}; take 'auto'")
-
-
-def is_for_winograd(weight: Array, geometry: Geometry) -> bool:
-    """Whether Winograd's algorithm can do this convolution."""
-    return (weight.shape[2:] in WINOGRAD_SIZES and geometry.stride == geometry.dilation == (1, 1)
-            and geometry.groups == 1 and max(geometry.padding) < weight.shape[2])
-
-
-def _geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair | str, dilation: IntPair,
-              groups: int) -> tuple[Geometry, Shape]:
-    """Return the geometry of a convolution and the shape of its result, once everything fits."""
-    if weight is None:
-        check_present("weight", weight)
-    return _fit(x.shape, weight.shape, as_key("stride", stride, 1),
-                padding if isinstance(padding, str) else as_key("padding", padding, 0),
-                as_key("dilation", dilation, 1), groups if type(groups) is int else as_int("groups", groups, 1))
-
-
-@functools.lru_cache(maxsize=256)
-def _fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilation: IntPair,
-         groups: int) -> tuple[Geometry, Shape]:
-    _check_filters(x, weight, "(O, C / groups, KH, KW)", groups)
-    channels, filters = x[1], weight[0]
-    if channels % groups or filters % groups:
-        raise ValueError(f"groups: expected a divisor of the {channels} input and {filters} output channels, "
-                         f"got {groups}" + channels_last(x, weight[1] * groups))
-    if weight[1] != channels // groups:
-        raise ValueError(f"weight: expected {channels // groups} channels in each filter for x with {channels} "
-                         f"channels in {groups} groups, got shape {weight}" + channels_last(x, weight[1] * groups))
-    steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
-    before, size = [], []
-    for axis, name in enumerate(("height", "width")):
-        pixels, reach = x[2 + axis], spacing[axis] * (weight[2 + axis] - 1) + 1
-        first, total = _padding(padding, axis, pixels, reach, steps[axis])
-        if reach > pixels + total:
-            raise ValueError(f"weight: expected a kernel no larger than the padded input, got {name} {reach} "
-                             f"(dilation counted) for {pixels + total}; make the padding larger")
-        before.append(first)
-        size.append((pixels + total - reach) // steps[axis] + 1)
-    result = x[0], filters, size[0], size[1]
-    check_size(result, padding=1)
-    sparse = _is_sparse(x, weight, result, steps, spacing)
-    return Geometry(steps, (before[0], before[1]), spacing, groups, sparse), result
-
-
-def _is_sparse(image: Shape, weight: Shape, result: Shape, stride: tuple[int, int], dilation: tuple[int, int]) -> bool:
-    """Whether what taps reach of the padded image is far larger than the image and its result."""
-    reached = max(image[1], result[1])
-    for axis in (2, 3):
-        reached *= (result[axis] - 1) * stride[axis - 2] + (weight[axis] - 1) * dilation[axis - 2] + 1
-    return reached > max(PADDED_ELEMENTS, PADDED_MULTIPLE * (math.prod(image[1:]) + math.prod(result[1:])))
-
-
-def _check_filters(x: Shape, weight: Shape, layout: str, groups: int) -> None:
-    check_rank_of("x", x, 4, layout="(N, C, H, W)")
-    check_rank_of("weight", weight, 4, layout=layout)
-    if 0 in weight or 0 in x[1:]:
-        raise ValueError(f"x and weight: expected channels and pixels, got shapes {x} and {weight}")
-    as_int("groups", groups, 1)
-
-
-def _padding(padding: IntPair | str, axis: int, pixels: int, reach: int, stride: int) -> tuple[int, int]:
-    """Return the padding before, and before and after together, along one axis."""
-    if padding == "same":
-        total = max((-(-pixels // stride) - 1) * stride + reach - pixels, 0)
-        return total // 2, total
-    if isinstance(padding, str):
-        if padding != "valid":
-            raise ValueError(f"padding: expected an integer, a pair, 'valid' or 'same', got {padding!r}")
-        return 0, 0
-    before = as_pair("padding", padding, 0)[axis]
-    return before, 2 * before
-
-
-def _transposed_geometry(x: Array, weight: Array, stride: IntPair, padding: IntPair, output_padding: IntPair,
-                         groups: int, dilation: IntPair) -> tuple[Geometry, Shape]:
-    """Return the geometry of the convolution that is transposed, and the shape of the result."""
-    if weight is None:
-        check_present("weight", weight)
-    if isinstance(padding, str):
-        raise ValueError(f"padding: expected an integer or a pair, got {padding!r}")
-    return _fit_transposed(
-        x.shape, weight.shape, as_key("stride", stride, 1), as_key("padding", padding, 0),
-        as_key("output_padding", output_padding, 0), groups if type(groups) is int else as_int("groups", groups, 1),
-        as_key("dilation", dilation, 1))
-
-
-@functools.lru_cache(maxsize=256)
-def _fit_transposed(x: Shape, weight: Shape, stride: IntPair, padding: IntPair, output_padding: IntPair, groups: int,
-                    dilation: IntPair) -> tuple[Geometry, Shape]:
-    _check_filters(x, weight, "(C, O / groups, KH, KW)", groups)
-    channels = x[1]
-    if weight[0] != channels:
-        raise ValueError(f"weight: expected {channels} filters for x with {channels} channels, got shape {weight}"
-                         + channels_last(x, weight[0]))
-    if channels % groups:
-        raise ValueError(f"groups: expected a divisor of the {channels} input channels, got {groups}")
-    steps, spacing = as_pair("stride", stride, 1), as_pair("dilation", dilation, 1)
-    before, after = as_pair("padding", padding, 0), as_pair("output_padding", output_padding, 0)
-    size: Sequence[int] = [(x[2 + axis] - 1) * steps[axis] - 2 * before[axis]
-                           + spacing[axis] * (weight[2 + axis] - 1) + after[axis] + 1 for axis in (0, 1)]
-    for axis in (0, 1):
-        if after[axis] >= max(steps[axis], spacing[axis]):
-            raise ValueError(f"output_padding: expected less than the stride or the dilation, got {output_padding}")
-        if size[axis] < 1:
-            raise ValueError(f"padding: expected an output of at least 1 x 1, got {size[0]} x {size[1]}; "
-                             f"make it smaller")
-    result = x[0], groups * weight[1], size[0], size[1]
-    check_size(result, stride=max((x[2 + axis] - 1) * steps[axis] for axis in (0, 1)),
-               dilation=max((weight[2 + axis] - 1) * spacing[axis] for axis in (0, 1)), output_padding=max(after))
-    return Geometry(steps, before, spacing, groups, _is_sparse(result, weight, x, steps, spacing)), result

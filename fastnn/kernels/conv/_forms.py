@@ -11,14 +11,11 @@ the strides are reached by the same taps: each such class is a product of its ow
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from fastnn._checks import Array
 from fastnn._device import cuda
 from fastnn.kernels._gpu.gemm import Form
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 Numbers = tuple[int, ...]
 

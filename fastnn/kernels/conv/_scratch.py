@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from fastnn.kernels._cpu.llvm import lanes
 from fastnn.kernels._cpu.tiles import copy_vector, put_zeros
 
 
-@functools.lru_cache(maxsize=256)
 def layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], height: int,
             line: int) -> tuple[Array, Array, Array]:
     """Where each tap's row begins in a scratch of phases of height x line: an offset for each (channel, row, column) of
@@ -23,8 +21,6 @@ def layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], column
     phase = np.arange(channels)[:, None, None] * (len(phases_y) * len(phases_x)) + phase_y[:, None] * len(phases_x)
     shift = np.array(rows)[:, None] // stride[0] * line + np.array(columns) // stride[1]
     offsets = ((phase + phase_x) * (height * line) + shift).ravel()
-    for array in (offsets, phases_y, phases_x):
-        array.flags.writeable = False
     return offsets, phases_y, phases_x
 
 

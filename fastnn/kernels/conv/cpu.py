@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
 from fastnn._checks import Array
-from fastnn.kernels._cpu.elementwise import same_bits
 from fastnn.kernels._cpu.gemm import panels
-from fastnn.kernels._cpu.tuning import WINOGRAD_PRODUCTS, WINOGRAD_WEIGHT_PRODUCTS, WINOGRAD_WEIGHT_TILES
-from fastnn.kernels._memory import empty
-from fastnn.kernels.conv import direct, is_for_winograd, small, winograd, winograd_weights
+from fastnn.kernels._cpu.tuning import (
+    SMALL_PRODUCTS,
+    WINOGRAD_PRODUCTS,
+    WINOGRAD_WEIGHT_PRODUCTS,
+    WINOGRAD_WEIGHT_TILES,
+)
+from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import because
+from fastnn.kernels.conv import direct, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
+from fastnn.kernels.conv.geometry import Geometry, is_for_winograd
+from fastnn.kernels.conv.kept import KeptFilters
 
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry, KeptFilters
+Needs: TypeAlias = tuple[bool, bool, bool]
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
+
+_FEW = f"plain loops, as an image has so few products (up to {SMALL_PRODUCTS}) that a launch takes longer than they do"
 
 
-Gradients = tuple[Array | None, Array | None, Array | None]
-
-
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
-           kept: KeptFilters | None, y: Array) -> None:
+def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry,
+                algorithm: str) -> Callable[..., None]:
+    """Return a function (x, weight, bias, kept, y)."""
     if algorithm == "auto" and small.fits(weight, x, y):
-        small.conv2d(x, weight, bias, relu, geometry, y)
-    elif algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
-        packed = None if kept is None else _transformed(weight, kept)
-        again = ~winograd.conv2d(x, weight, bias, relu, geometry, y, packed)
-        if again.any():
-            part = y[again]
-            direct.conv2d(x[again], weight, bias, relu, geometry, part)
-            y[again] = part
-    else:
-        direct.conv2d(x, weight, bias, relu, geometry, y)
+        return because(_FEW, small.plan_conv2d(x, weight, y, relu, geometry))
+    reason = _reason(algorithm, weight, y, geometry)
+    if algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
+        by_tiles = winograd.plan_conv2d(x, weight, y, relu, geometry)
+
+        def winograd_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array) -> None:
+            packed = None if kept is None else kept.transformed(weight, winograd.pack)
+            again = ~by_tiles(x, weight, bias, y, packed)
+            if again.any():
+                images, part = x[again], y[again]
+                direct.plan_conv2d(images, weight, part, relu, geometry)(images, weight, bias, part)
+                y[again] = part
+
+        return because(f"winograd, {reason}", winograd_conv2d)
+    by_taps = direct.plan_conv2d(x, weight, y, relu, geometry)
+
+    def direct_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array) -> None:
+        by_taps(x, weight, bias, y)
+
+    return because(f"direct, {reason}", direct_conv2d)
 
 
-def _transformed(weight: Array, kept: KeptFilters) -> Array:
-    """Return the filters as Winograd's convolution reads them: those that are kept, if they are of the same bits."""
-    last = kept.last
-    if last is None or last[0].shape != weight.shape or last[0].dtype != weight.dtype or not same_bits(last[0], weight):
-        own = weight.copy()                 # the other one may change meanwhile
-        packed = winograd.pack(own)
-        own.flags.writeable = packed.flags.writeable = False        # no result may be written there
-        last = kept.last = own, packed
-    return last[1]
-
-
-def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
-                    algorithm: str) -> Gradients:
+def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: Needs,
+                         algorithm: str) -> Callable[..., Gradients]:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
     if algorithm == "auto" and small.fits(weight, x, grad_output):
-        return small.conv2d_backward(grad_output, x, weight, geometry, needs)
+        return because(_FEW, small.plan_conv2d_backward(grad_output, x, weight, geometry, needs))
     by_x = by_weight = algorithm == "winograd"
     if algorithm == "auto":
         saved = _saved(weight, grad_output, geometry)
@@ -58,20 +66,46 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
         by_weight = (saved >= WINOGRAD_WEIGHT_PRODUCTS
                      and len(x) * _tiles(weight, grad_output) >= WINOGRAD_WEIGHT_TILES[weight.shape[2]])
     by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
-    grad_x = grad_weight = None
-    if by_x:
-        grad_x = empty(x.shape, x.dtype)
-        again = ~winograd.input_gradient(grad_output, weight, geometry, grad_x)
-        if again.any():
-            grad_x[again] = direct.conv2d_backward(grad_output[again], x[again], weight, geometry,
-                                                   (True, False, False))[0]
-    if by_weight:
-        grad_weight = np.empty_like(weight)
-        # What is not finite is done once more, directly.
-        by_weight = winograd_weights.weight_gradient(x, grad_output, geometry, grad_weight)
-    rest = direct.conv2d_backward(grad_output, x, weight, geometry, (
-        needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
-    return grad_x if by_x else rest[0], grad_weight if by_weight else rest[1], rest[2]
+    rest = direct.plan_conv2d_backward(grad_output, x, weight, geometry,
+                                       (needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
+    reason = _reason(algorithm, weight, grad_output, geometry)
+    if not (by_x or by_weight):
+        return because(f"direct, {reason}", rest)
+    x_by_tiles = winograd.plan_input_gradient(grad_output, weight, geometry, x) if by_x else None
+    weight_by_tiles = winograd_weights.plan_weight_gradient(x, grad_output, weight, geometry) if by_weight else None
+    new_x, new_weight = result_of(x.shape, x.dtype, x).new, result_of(weight.shape, x.dtype, x).new
+
+    def winograd_backward(grad_output: Array, x: Array, weight: Array) -> Gradients:
+        """What is not finite is done once more, directly."""
+        grad_x, grad_weight, grad_bias = rest(grad_output, x, weight)
+        if x_by_tiles is not None:
+            grad_x = new_x()
+            again = ~x_by_tiles(grad_output, weight, None, grad_x)
+            if again.any():
+                grads, part = grad_output[again], grad_x[again]
+                direct.plan_input_gradient(grads, weight, None, geometry, part)(grads, weight, None, part)
+                grad_x[again] = part
+        if weight_by_tiles is not None:
+            grad_weight = new_weight()
+            if not weight_by_tiles(x, grad_output, grad_weight):
+                only = (False, True, False)
+                grad_weight = direct.plan_conv2d_backward(grad_output, x, weight, geometry, only)(
+                    grad_output, x, weight)[1]
+        return grad_x, grad_weight, grad_bias
+
+    by_tiles = " and ".join(["x"] * by_x + ["weight"] * by_weight)
+    return because(f"winograd for the gradient by {by_tiles}, {reason}", winograd_backward)
+
+
+def _reason(algorithm: str, weight: Array, y: Array, geometry: Geometry) -> str:
+    if algorithm != "auto":
+        return "as asked for"
+    if not is_for_winograd(weight, geometry):
+        return "as winograd needs filters of 3 x 3 or 5 x 5, stride 1, dilation 1, one group and less padding"
+    if y.dtype != np.float32:
+        return "as winograd's results in float64 must be asked for"
+    return (f"as winograd saves {_saved(weight, y, geometry):.1f} products for each value that it transforms, and from "
+            f"{WINOGRAD_PRODUCTS:g} on is faster")
 
 
 def _saved(weight: Array, y: Array, geometry: Geometry) -> float:
@@ -93,12 +127,17 @@ def _tiles(weight: Array, y: Array) -> int:
     return panels(y.shape[2], side) * panels(y.shape[3], side)
 
 
-def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    (small if small.fits(weight, y, x) else direct).conv_transpose2d(x, weight, bias, geometry, y)
+def plan_conv_transpose2d(x: Array, weight: Array, bias: Array | None, y: Array,
+                          geometry: Geometry) -> direct.Convolve:
+    """Return a function (x, weight, bias, y)."""
+    if small.fits(weight, y, x):
+        return because(_FEW, small.plan_conv_transpose2d(x, weight, y, geometry))
+    return direct.plan_input_gradient(x, weight, bias, geometry, y)
 
 
-def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
-                              needs: tuple[bool, bool, bool]) -> Gradients:
+def plan_conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
+                                   needs: Needs) -> Callable[..., Gradients]:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
     if small.fits(weight, grad_output, x):
-        return small.conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
-    return direct.conv_transpose2d_backward(grad_output, x, weight, geometry, needs)
+        return because(_FEW, small.plan_conv_transpose2d_backward(grad_output, x, weight, geometry, needs))
+    return direct.plan_conv_transpose2d_backward(grad_output, x, weight, geometry, needs)

@@ -4,22 +4,20 @@ sees one channel."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from fastnn import _device
 from fastnn._checks import Array
 from fastnn.kernels._gpu.gemm import Layout, product
 from fastnn.kernels._gpu.sums import sum_channels
 from fastnn.kernels.conv import _forms, depthwise_cuda
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry, KeptFilters
+from fastnn.kernels.conv.geometry import Geometry
+from fastnn.kernels.conv.kept import KeptFilters
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
-           kept: KeptFilters | None, y: Array) -> None:
+def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array, relu: bool,
+           geometry: Geometry, algorithm: str) -> None:
     _check(algorithm)
     if depthwise_cuda.fits(weight, geometry):
         depthwise_cuda.conv2d(x, weight, bias, relu, geometry, y)
@@ -44,7 +42,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
     return grad_x, grad_weight, sum_channels(grad_output) if needs[2] else None
 
 
-def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None, y: Array, geometry: Geometry) -> None:
     _input_gradient(x, weight, bias, geometry, y)
 
 
@@ -53,7 +51,7 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     grad_x = grad_weight = None
     if needs[0]:
         grad_x = _device.xp.empty(x.shape, x.dtype)
-        conv2d(grad_output, weight, None, False, geometry, "direct", None, grad_x)
+        conv2d(grad_output, weight, None, None, grad_x, False, geometry, "direct")
     if needs[1]:
         grad_weight = _weight_gradient(grad_output, x, weight, geometry)
     return grad_x, grad_weight, sum_channels(grad_output) if needs[2] else None

@@ -9,8 +9,9 @@ reads, in one pass, and the lanes added up in the end.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,9 +26,7 @@ from fastnn.kernels._cpu.tuning import DEPTHWISE_LEAST_SCRATCH, DEPTHWISE_SCRATC
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._scratch import fill, layout
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 _BAND = DEPTH               # vectors of pixels at most that are summed up at once, unless a row has more
 
@@ -39,31 +38,55 @@ def fits(weight: Array) -> bool:
     return weight.shape[1] == 1 and weight.shape[2] * weight.shape[3] <= DEPTHWISE_TAPS and len(weight) > 1
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
-    """Write the convolution plus a bias, and with relu 0 where that is negative."""
+class Bands(NamedTuple):
+    """What blocks do, each a band of rows of a channel of an image: what compiled code takes of a plan."""
+
+    groups: int
+    stride_y: int
+    stride_x: int
+    top: int                                # the row of an image that the first result reads, by the first tap
+    left: int
+    scratch_y: int                          # rows of a phase in the scratch
+    line: int                               # elements from one of them to the next
+    band: int                               # rows of results
+    positive: int                           # whether negative results become 0
+
+
+def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, weight, bias, y) of the convolution plus a bias, and with relu 0 where it is negative."""
     height, width = y.shape[2:]
     rows, columns = _taps(weight, geometry)
     line = width + max(columns) // geometry.stride[1]
-    bands = panels(height, max(1, min(height, DEPTHWISE_SCRATCH // line)))
-    band = panels(height, max(bands, min(panels(LEAST_BLOCKS, len(x) * len(weight)),
+    whole = panels(height, max(1, min(height, DEPTHWISE_SCRATCH // line)))
+    band = panels(height, max(whole, min(panels(LEAST_BLOCKS, len(x) * len(weight)),
                                          panels(height * line, DEPTHWISE_LEAST_SCRATCH))))
     scratch_y = band + max(rows) // geometry.stride[0]
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, line)
-    workers, vector = get_num_threads(), lanes(x)
-    _convolve(len(offsets))(
-        len(x) * len(weight) * panels(height, band), x, weight.reshape(len(weight), -1), geometry.groups, offsets,
-        *phases, *geometry.stride, -geometry.padding[0], -geometry.padding[1], scratch_y, line, band,
-        EMPTY[x.dtype] if bias is None else bias, int(relu),
-        empty((workers, len(phases[0]) * len(phases[1]) * scratch_y * line + max(columns) + 2 * vector), x.dtype),
-        empty((workers, band * line + vector), x.dtype), y, y.reshape(-1), work=y.size * len(offsets), workers=workers)
+    vector, none = lanes(x), EMPTY[x.dtype]
+    bands = Bands(geometry.groups, *geometry.stride, -geometry.padding[0], -geometry.padding[1], scratch_y, line, band,
+                  int(relu))
+    scratch = len(phases[0]) * len(phases[1]) * scratch_y * line + max(columns) + 2 * vector
+    kernel, blocks, work = _convolve(len(offsets)), len(x) * len(weight) * panels(height, band), y.size * len(offsets)
+
+    def conv2d(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+        workers = get_num_threads()
+        kernel(blocks, bands, x, weight.reshape(len(weight), -1), offsets, *phases, none if bias is None else bias,
+               empty((workers, scratch), x.dtype), empty((workers, band * line + vector), x.dtype), y, y.reshape(-1),
+               work=work, workers=workers)
+
+    return conv2d
 
 
-def input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> None:
-    """Write the input gradient, where strides are 1 and there is a filter for each channel."""
+def plan_input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Callable[..., None]:
+    """Return a function (grad_output, weight, None, grad_x), where strides are 1 and each channel has a filter."""
     padding = tuple((size - 1) * step - pad
                     for size, step, pad in zip(weight.shape[2:], geometry.dilation, geometry.padding))
-    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1])
-    conv2d(grad_output, turned, None, False, replace(geometry, padding=padding), grad_x)
+    convolve = plan_conv2d(grad_output, weight, grad_x, False, replace(geometry, padding=padding))
+
+    def input_gradient(grad_output: Array, weight: Array, bias: None, grad_x: Array) -> None:
+        convolve(grad_output, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), bias, grad_x)
+
+    return input_gradient
 
 
 def _taps(weight: Array, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -79,21 +102,20 @@ def _convolve(taps: int) -> BlockKernel:
 
     @block_kernel(writes="scratches lines y result")
     @named("convolve", taps)
-    def convolve(block: int, worker: int, x: Array, weight: Array, groups: int, offsets: Array, phases_y: Array,
-                 phases_x: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int, line: int,
-                 band: int, bias: Array, positive: int, scratches: Array, lines: Array, y: Array,
-                 result: Array) -> None:
+    def convolve(block: int, worker: int, bands: Bands, x: Array, weight: Array, offsets: Array, phases_y: Array,
+                 phases_x: Array, bias: Array, scratches: Array, lines: Array, y: Array, result: Array) -> None:
         """A band of rows of one channel of an image."""
         _, filters, height, width = y.shape
-        bands, vector = (height + band - 1) // band, lanes(y)
-        image, first_row = block // bands, block % bands * band
+        band, line, vector = bands.band, bands.line, lanes(y)
+        count = (height + band - 1) // band
+        image, first_row = block // count, block % count * band
         n, f = image // filters, image % filters
-        scratch, found, channel = scratches[worker], lines[worker], f // (filters // groups)
-        fill(x, n, channel, channel + 1, first_row, phases_y, phases_x, top, left, stride_y, stride_x, scratch_y, line,
-             scratch)
+        scratch, found, channel = scratches[worker], lines[worker], f // (filters // bands.groups)
+        fill(x, n, channel, channel + 1, first_row, phases_y, phases_x, bands.top, bands.left, bands.stride_y,
+             bands.stride_x, bands.scratch_y, line, scratch)
         count = min(band, height - first_row)
         start = bias[f] if bias.size else y.dtype.type(0)
-        multiply(scratch, offsets, weight[f], start, positive, found, count * line)
+        multiply(scratch, offsets, weight[f], start, bands.positive, found, count * line)
         target = max(0, (image * height + first_row) * width)
         if width < vector:
             for i in range(count):
@@ -108,28 +130,49 @@ def _convolve(taps: int) -> BlockKernel:
     return convolve
 
 
-def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    """Write the weight gradient, of shape (filters, 1, rows, columns)."""
+class Parts(NamedTuple):
+    """How blocks take their parts of a weight gradient: what compiled code takes of a plan."""
+
+    groups: int
+    stride_y: int
+    stride_x: int
+    top: int                                # the row of an image that the first result reads, by the first tap
+    left: int
+    scratch_y: int                          # rows of a phase in the scratch
+    scratch_x: int                          # elements from one of them to the next
+    band: int                               # rows of results that are summed up at a time
+    line: int                               # elements from one of them to the next
+
+
+def plan_weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, grad_output, grad_weight), this one being (filters, 1, rows, columns)."""
     height, width = grad_output.shape[2:]
-    rows, columns = _taps(grad_weight, geometry)
+    rows, columns = _taps(weight, geometry)
     line = panels(width, lanes(x)) * lanes(x)
     band = max(1, min(height, _BAND // (line // lanes(x))))
     scratch_y, scratch_x = band + max(rows) // geometry.stride[0], line + max(columns) // geometry.stride[1]
     offsets, *phases = layout(1, geometry.stride, rows, columns, scratch_y, scratch_x)
     walk = (np.arange(band)[:, None] * scratch_x + np.arange(0, line, lanes(x))).ravel()
-    filters = len(grad_weight)
+    filters = len(weight)
     slices = min(len(x), panels(LEAST_BLOCKS, filters))
-    partial = np.zeros((slices, filters, len(offsets)), x.dtype)
-    _weight_gradient(len(offsets))(
-        slices * filters, x, grad_output, geometry.groups, offsets, *phases, walk, *geometry.stride,
-        -geometry.padding[0], -geometry.padding[1], scratch_y, scratch_x, band, line,
-        empty((slices * filters, len(phases[0]) * len(phases[1]) * scratch_y * scratch_x + lanes(x)), x.dtype),
-        empty((slices * filters, band * line + lanes(x)), x.dtype), partial, work=grad_output.size * len(offsets))
-    total = grad_weight.reshape(filters, -1)
-    total[...] = partial[0]
-    with np.errstate(all="ignore"):          # NaN and inf travel without a warning
-        for part in partial[1:]:
-            total += part
+    blocks = slices * filters
+    parts = Parts(geometry.groups, *geometry.stride, -geometry.padding[0], -geometry.padding[1], scratch_y, scratch_x,
+                  band, line)
+    scratches = blocks, len(phases[0]) * len(phases[1]) * scratch_y * scratch_x + lanes(x)
+    pixels = blocks, band * line + lanes(x)
+    launch = _weight_gradient(len(offsets)).launch(blocks, work=grad_output.size * len(offsets))
+
+    def weight_gradient(x: Array, grad_output: Array, grad_weight: Array) -> None:
+        partial = np.zeros((slices, filters, len(offsets)), x.dtype)
+        launch(parts, x, grad_output, offsets, *phases, walk, empty(scratches, x.dtype), empty(pixels, x.dtype),
+               partial)
+        total = grad_weight.reshape(filters, -1)
+        total[...] = partial[0]
+        with np.errstate(all="ignore"):      # NaN and inf travel without a warning
+            for part in partial[1:]:
+                total += part
+
+    return weight_gradient
 
 
 @functools.cache
@@ -139,21 +182,21 @@ def _weight_gradient(taps: int) -> BlockKernel:
 
     @block_kernel(writes="scratches pixels partial", sums=True)
     @named("weight_gradient", taps)
-    def weight_gradient(block: int, x: Array, grad_output: Array, groups: int, offsets: Array, phases_y: Array,
-                        phases_x: Array, walk: Array, stride_y: int, stride_x: int, top: int, left: int, scratch_y: int,
-                        scratch_x: int, band: int, line: int, scratches: Array, pixels: Array, partial: Array) -> None:
+    def weight_gradient(block: int, parts: Parts, x: Array, grad_output: Array, offsets: Array, phases_y: Array,
+                        phases_x: Array, walk: Array, scratches: Array, pixels: Array, partial: Array) -> None:
         """One filter over one slice of the batch."""
         slices, filters = partial.shape[:2]
+        band, line, scratch_x = parts.band, parts.line, parts.scratch_x
         cut, f = block // filters, block % filters
-        channel = f // (filters // groups)
+        channel = f // (filters // parts.groups)
         height, width = grad_output.shape[2:]
         scratch, gradient = scratches[block], pixels[block]
         total, before = np.zeros((taps, lanes(x)), x.dtype), np.empty((taps, lanes(x)), x.dtype)
         zero = np.zeros(1, np.int64)
         for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
             for first_row in range(0, height, band):
-                fill(x, n, channel, channel + 1, first_row, phases_y, phases_x, top, left, stride_y, stride_x,
-                     scratch_y, scratch_x, scratch)
+                fill(x, n, channel, channel + 1, first_row, phases_y, phases_x, parts.top, parts.left,
+                     parts.stride_y, parts.stride_x, parts.scratch_y, scratch_x, scratch)
                 fill(grad_output, n, f, f + 1, first_row, zero, zero, 0, 0, 1, 1, band, line, gradient)
                 before[:] = total
                 multiply(scratch, offsets, walk, gradient, total)

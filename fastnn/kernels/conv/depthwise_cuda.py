@@ -8,7 +8,7 @@ threads sums, for one row of a filter's taps, over some rows of the results, and
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,7 @@ from fastnn.kernels._gpu.tuning import (
     DEPTHWISE_TAPS,
     DEPTHWISE_TERMS,
 )
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 
 def fits(weight: Array, geometry: Geometry) -> bool:

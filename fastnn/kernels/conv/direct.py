@@ -15,83 +15,94 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper, named
 from fastnn.kernels._cpu.gemm import DEPTH, pack_columns, pack_rows, panels
-from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.launch import BlockKernel, Launch, block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, lanes
 from fastnn.kernels._cpu.tiles import gather_tile, tile_columns, tile_shape, transpose_tile, walk_tile
 from fastnn.kernels._cpu.tuning import DIRECT_BLOCKS, DIRECT_CUT, DIRECT_SCRATCH, DIRECT_SUMS, LEAST_BLOCKS
 from fastnn.kernels._cpu.vectors import row_sum
 from fastnn.kernels._memory import empty
-from fastnn.kernels._outputs import EMPTY
+from fastnn.kernels._outputs import EMPTY, result_of
 from fastnn.kernels.conv import depthwise, sparse
 from fastnn.kernels.conv._scratch import fill, layout
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
 
-Axis = tuple[tuple[int, ...], int]              # shifts of an axis' taps in its scratch, and the first pixel there
+Axis: TypeAlias = tuple[tuple[int, ...], int]   # shifts of an axis' taps in its scratch, and the first pixel there
+
+Needs: TypeAlias = tuple[bool, bool, bool]
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
+Convolve: TypeAlias = "Callable[..., None] | Convolution"
+Backward: TypeAlias = Callable[[Array, Array, Array], Gradients]
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
-    """Write the convolution plus a bias, and with relu 0 where that is negative."""
+def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Convolve:
+    """Return a function (x, weight, bias, y) of the convolution plus a bias, and with relu 0 where it is negative."""
     if geometry.sparse:
-        sparse.conv2d(x, weight, bias, relu, geometry, y)
-        return
+        return sparse.plan_conv2d(x, weight, y, relu, geometry)
     if geometry.groups > 1 and depthwise.fits(weight):
-        depthwise.conv2d(x, weight, bias, relu, geometry, y)
-        return
-    filters = weight.reshape(geometry.groups, len(weight) // geometry.groups, -1)
-    _convolve_phase(x, filters, bias, relu, geometry, _taps(weight.shape, geometry), geometry.stride, (0, 0),
-                    (1, 1), y)
+        return depthwise.plan_conv2d(x, weight, y, relu, geometry)
+    filters = len(weight) // geometry.groups
+    return _plan(x, y, geometry.groups, filters, weight[0].size, _taps(weight.shape, geometry), geometry.stride,
+                 functools.partial(_pack, groups=geometry.groups), relu=relu)
 
 
-def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: tuple[bool, bool, bool],
-                    ) -> tuple[Array | None, Array | None, Array | None]:
-    grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    grad_weight = _empty_gradient(weight, len(x)) if needs[1] else None
-    grad_bias = _channel_sums(grad_output) if needs[2] else None
-    if x.size:
-        if grad_x is not None:
-            _input_gradient(grad_output, weight, None, geometry, grad_x)
-        if grad_weight is not None:
-            _weight_gradient(x, grad_output, geometry, grad_weight)
-    return grad_x, grad_weight, grad_bias
+def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: Needs) -> Backward:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
+    by_x = plan_input_gradient(grad_output, weight, None, geometry, x) if needs[0] and x.size else _nothing
+    by_weight = _plan_weight_gradient(x, grad_output, weight, geometry) if needs[1] and x.size else _nothing
+    return _plan_backward(lambda grad_output, x, weight, grad_x: by_x(grad_output, weight, None, grad_x),
+                          lambda grad_output, x, grad_weight: by_weight(x, grad_output, grad_weight),
+                          grad_output, x, weight, needs)
 
 
-def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _input_gradient(x, weight, bias, geometry, y)
+def plan_conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
+                                   needs: Needs) -> Backward:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
+    by_x = plan_conv2d(grad_output, weight, x, False, geometry) if needs[0] and x.size else _nothing
+    by_weight = _plan_weight_gradient(grad_output, x, weight, geometry) if needs[1] and x.size else _nothing
+    return _plan_backward(lambda grad_output, x, weight, grad_x: by_x(grad_output, weight, None, grad_x),
+                          lambda grad_output, x, grad_weight: by_weight(grad_output, x, grad_weight),
+                          grad_output, x, weight, needs)
 
 
-def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
-                              needs: tuple[bool, bool, bool]) -> tuple[Array | None, Array | None, Array | None]:
-    grad_x = empty(x.shape, x.dtype) if needs[0] else None
-    grad_weight = _empty_gradient(weight, len(x)) if needs[1] else None
-    grad_bias = _channel_sums(grad_output) if needs[2] else None
-    if x.size:
-        if grad_x is not None:
-            conv2d(grad_output, weight, None, False, geometry, grad_x)
-        if grad_weight is not None:
-            _weight_gradient(grad_output, x, geometry, grad_weight)
-    return grad_x, grad_weight, grad_bias
+def _nothing(*arrays: Any) -> None:
+    """A gradient that nobody needs, or of no pixels."""
 
 
-def _empty_gradient(weight: Array, images: int) -> Array:
-    return empty(weight.shape, weight.dtype) if images else np.zeros_like(weight)
+def _plan_backward(by_x: Callable[..., None], by_weight: Callable[..., None], grad_output: Array, x: Array,
+                   weight: Array, needs: Needs) -> Backward:
+    """Return the function of the gradients that are needed, by the functions that write them."""
+    samples, channels, pixels = *grad_output.shape[:2], math.prod(grad_output.shape[2:])
+    by_bias, none = _sum_channel.launch(channels, work=grad_output.size), x.size == 0
+    new_x = result_of(x.shape, x.dtype, x).new if needs[0] else None
+    new_weight = result_of(weight.shape, x.dtype, x).new if needs[1] else None
 
+    def backward(grad_output: Array, x: Array, weight: Array) -> Gradients:
+        grad_x = grad_weight = grad_bias = None
+        if new_x:
+            grad_x = new_x()
+            by_x(grad_output, x, weight, grad_x)
+        if new_weight:
+            grad_weight = new_weight()
+            by_weight(grad_output, x, grad_weight)
+            if none:
+                grad_weight[:] = 0
+        if needs[2]:
+            grad_bias = np.empty(channels, x.dtype)
+            by_bias(grad_output.reshape(samples, channels, pixels), grad_bias)
+        return grad_x, grad_weight, grad_bias
 
-def _channel_sums(grad_output: Array) -> Array:
-    total = np.zeros(grad_output.shape[1], grad_output.dtype)
-    pixels = grad_output.shape[2] * grad_output.shape[3]
-    _sum_channel(len(total), grad_output.reshape(*grad_output.shape[:2], pixels), total, work=grad_output.size)
-    return total
+    return backward
 
 
 def _taps(weight: tuple[int, ...], geometry: Geometry) -> tuple[Axis, Axis]:
@@ -112,29 +123,101 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
     return max(width, *ends, width + reach - max(0, min(firsts)))
 
 
-def _convolve_phase(source: Array, filters: Array, bias: Array | None, relu: bool, geometry: Geometry,
-                    taps: tuple[Axis, Axis], stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int],
-                    y: Array, places: Array | None = None, used: Array | None = None) -> None:
-    """Write y[:, :, first::step]: images convolved by filters (groups, filters, taps), whose taps reach as told.
+class Walk(NamedTuple):
+    """How blocks walk over images and results: what compiled code takes of a plan."""
 
-    With places, the filters are (groups, taps, filters), and these are where their results begin in a group of y. With
-    used, they are (filters of the other direction, channels, taps), turned round, and these taps of them are used.
+    stride_y: int                           # of the pixels that become rows of one phase
+    stride_x: int
+    top: int                                # the row of an image that the first result reads, by the first tap
+    left: int
+    scratch_y: int                          # rows of a phase in the scratch
+    line: int                               # elements from one of them to the next
+    by_rows: int                            # whether vectors of results begin anew in each row
+    band: int                               # rows of results of a job
+    cuts: int                               # parts of the filters, each for a job of every band
+    first_y: int                            # the results that are written: [first_y::step_y, first_x::step_x]
+    first_x: int
+    step_y: int
+    step_x: int
+    height: int                             # how many these are
+    width: int
+    jobs: int                               # a job is a band of rows of one group of one image, by a cut of its filters
+    run: int                                # products of one running sum
+    positive: int                           # whether negative results become 0
+
+
+class Convolution(NamedTuple):
+    """A product of packed filters and a scratch of pixels: calling it writes the results plus a bias."""
+
+    source: tuple[int, ...]                 # shapes, of pixels in one row where that makes no difference
+    y: tuple[int, ...]
+    pack: Callable[[Array, int], Array]     # makes panels of so many filters
+    tile_rows: int
+    layout: tuple[Array, Array, Array]      # of the scratch; see there
+    places: Array                           # where the results of a group's filters begin
+    scratch: tuple[int, int]                # blocks, and elements of the scratch of each
+    walk: Walk
+    launch: Launch
+
+    def __call__(self, source: Array, weight: Array, bias: Array | None, y: Array) -> None:
+        dtype = y.dtype
+        y = y.reshape(self.y)
+        self.launch(self.walk, source.reshape(self.source), self.pack(weight, self.tile_rows), *self.layout,
+                    EMPTY[dtype] if bias is None else bias, self.places, empty(self.scratch, dtype), y, y.reshape(-1))
+
+
+def _plan(source: Array, y: Array, groups: int, filters: int, depth: int, taps: tuple[Axis, Axis],
+          stride: tuple[int, int], pack: Callable[[Array, int], Array], first: tuple[int, int] = (0, 0),
+          step: tuple[int, int] = (1, 1), places: Array | None = None, relu: bool = False) -> Convolution:
+    """Return how to write y[:, :, first::step]: images convolved by some filters a group, whose taps reach as told.
+
+    With places, these are where the filters' results begin in a group of y.
     """
-    count = filters.shape[1 if places is None else 2]
-    plan = _plan(source.shape, y.shape, lanes(y), geometry.groups, count, taps, stride, first, step,
-                 places is not None, DIRECT_SCRATCH)
-    packed = (_pack_turned(filters, geometry.groups, used, plan.tile[0]) if used is not None else
-              pack_rows(filters, plan.tile[0]) if places is None else pack_columns(filters, plan.tile[0]))
-    source, y = source.reshape(plan.source), y.reshape(plan.y)
-    _convolve(*plan.tile)(
-        plan.scratch[0], plan.jobs, _RUN if packed.shape[2] <= _LONG else DEPTH, source, packed, *plan.layout,
-        EMPTY[source.dtype] if bias is None else bias, int(relu), *plan.numbers,
-        plan.places if places is None else places, empty(plan.scratch, y.dtype), y, y.reshape(-1),
-        work=y.size * packed.shape[2])
+    (rows, top), (columns, left) = taps
+    vector, channels = lanes(y), source.shape[1] // groups
+    from_shape, to_shape = source.shape, y.shape
+    height, width = (from_shape[2:] if places is not None else
+                     (panels(size - begin, jump) for size, begin, jump in zip(to_shape[2:], first, step)))
+    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
+            from_shape[2:] == (height, width) and _merges(width, vector, to_shape[0] * groups)):
+        height, width = 1, height * width
+        from_shape, to_shape = (*from_shape[:2], 1, width), (*to_shape[:2], 1, width)
+    by_rows = width >= vector
+    reach = max(rows) // stride[0]
+    line = _line(stride[1], columns, left, from_shape[3], width)
+    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
+    cores = panels(LEAST_BLOCKS, to_shape[0] * groups)
+    bands = min(cores, max(1, height * width // (8 * vector)))
+    band = max(1, min(-(-height // bands), max(DIRECT_SCRATCH // (channels * phases * line) - reach, reach // 2 + 1)))
+    scratch_y = band + reach
+    slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
+    tile = tile_shape(filters, slots)
+    cuts = min(panels(filters, tile[0]), panels(cores, panels(height, band)),
+               max(1, filters * len(rows) * len(columns) // DIRECT_CUT))
+    jobs = to_shape[0] * groups * panels(height, band) * cuts
+    blocks = min(jobs, DIRECT_BLOCKS)
+    walk = Walk(*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width, jobs,
+                _RUN if depth <= _LONG else DEPTH, int(relu))
+    return Convolution(
+        from_shape, to_shape, pack, tile[0], layout(channels, stride, rows, columns, scratch_y, line),
+        np.arange(filters) * (to_shape[2] * to_shape[3]) if places is None else places,
+        (blocks, channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector), walk,
+        _convolve(*tile).launch(blocks, work=y.size * depth))
 
 
-def _pack_turned(weight: Array, groups: int, used: Array, width: int) -> Array:
-    """Return filters (filters, channels, taps) as those from results to channels: (groups, panels, depth, width)."""
+def _merges(width: int, vector: int, images: int) -> bool:
+    """Whether the rows of an image that is not padded count as one long row."""
+    return width < vector or (images >= LEAST_BLOCKS and width % vector > 0)
+
+
+def _pack(weight: Array, width: int, groups: int) -> Array:
+    """Return filters as panels (groups, panels, depth, width)."""
+    return pack_rows(weight.reshape(groups, len(weight) // groups, -1), width)
+
+
+def _pack_turned(weight: Array, width: int, groups: int, used: Array) -> Array:
+    """Return filters (filters, channels, taps) as those from results to channels, by some of their taps."""
+    weight = weight.reshape(*weight.shape[:2], -1)
     filters, channels, _ = weight.shape
     packed = empty((groups, panels(channels, width), filters // groups * len(used), width), weight.dtype)
     _turn(groups * packed.shape[1], weight, weight.reshape(-1), used, packed, packed.reshape(-1), work=packed.size)
@@ -166,88 +249,61 @@ def _turn(block: int, weight: Array, source: Array, used: Array, packed: Array, 
                 flat[at + i] = 0
 
 
-class _Plan(NamedTuple):
-    """What follows from the shapes of a convolution alone."""
-
-    source: tuple[int, ...]                 # shapes, of pixels in one row where that makes no difference
-    y: tuple[int, ...]
-    tile: tuple[int, int]
-    jobs: int
-    layout: tuple[Array, Array, Array]
-    numbers: tuple[int, ...]                # arguments of the kernel
-    places: Array                           # where the results of a group's filters begin
-    scratch: tuple[int, int]
-
-
-@functools.lru_cache(maxsize=256)
-def _plan(source: tuple[int, ...], y: tuple[int, ...], vector: int, groups: int, count: int, taps: tuple[Axis, Axis],
-          stride: tuple[int, int], first: tuple[int, int], step: tuple[int, int], scattered: bool,
-          most: int) -> _Plan:
-    (rows, top), (columns, left) = taps
-    channels = source[1] // groups
-    height, width = (source[2:] if scattered else
-                     (panels(size - begin, jump) for size, begin, jump in zip(y[2:], first, step)))
-    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
-            source[2:] == (height, width) and _merges(width, vector, y[0] * groups)):
-        height, width = 1, height * width
-        source, y = (*source[:2], 1, width), (*y[:2], 1, width)
-    by_rows = width >= vector
-    reach = max(rows) // stride[0]
-    line = _line(stride[1], columns, left, source[3], width)
-    phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
-    cores = panels(LEAST_BLOCKS, y[0] * groups)
-    bands = min(cores, max(1, height * width // (8 * vector)))
-    band = max(1, min(-(-height // bands), max(most // (channels * phases * line) - reach, reach // 2 + 1)))
-    scratch_y = band + reach
-    slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
-    tile = tile_shape(count, slots)
-    cuts = min(panels(count, tile[0]), panels(cores, panels(height, band)),
-               max(1, count * len(rows) * len(columns) // DIRECT_CUT))
-    jobs = y[0] * groups * panels(height, band) * cuts
-    return _Plan(
-        source, y, tile, jobs, layout(channels, stride, rows, columns, scratch_y, line),
-        (*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width),
-        np.arange(count) * (y[2] * y[3]),
-        (min(jobs, DIRECT_BLOCKS), channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector))
-
-
-def _merges(width: int, vector: int, images: int) -> bool:
-    """Whether the rows of an image that is not padded count as one long row."""
-    return width < vector or (images >= LEAST_BLOCKS and width % vector > 0)
-
-
-def _input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    """Write the input gradient, which is the transposed convolution, plus a bias."""
+def plan_input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry,
+                        grad_x: Array) -> Convolve:
+    """Return a function (grad_output, weight, bias, grad_x) of the transposed convolution, plus a bias."""
     if geometry.sparse:
-        sparse.input_gradient(grad_output, weight, bias, geometry, grad_x)
-        return
+        return sparse.plan_input_gradient(grad_output, weight, geometry, grad_x)
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
     if groups == filters and bias is None and geometry.stride == (1, 1) and depthwise.fits(weight):
-        depthwise.input_gradient(grad_output, weight, geometry, grad_x)
-        return
+        return depthwise.plan_input_gradient(grad_output, weight, geometry, grad_x)
     exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
     if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
-        # Every pixel is reached once: a product by the pixel, whose results go to stride x stride pixels.
-        height, width = grad_x.shape[2:]
-        places = ((np.arange(channels)[:, None] * height + np.arange(geometry.stride[0]))[..., None] * width
-                  + np.arange(geometry.stride[1])).ravel()
-        _convolve_phase(grad_output, weight.reshape(groups, filters // groups, -1), bias if bias is None else
-                        np.repeat(bias, places.size // channels), False, geometry, (((0,), 0), ((0,), 0)), (1, 1),
-                        (0, 0), geometry.stride, grad_x, places)
-        return
+        return _plan_spread(grad_output, weight, geometry, grad_x)
     rows, columns = (_reach(weight, geometry, axis, grad_x.shape[2 + axis]) for axis in (0, 1))
-    if any(len(reach) < min(step, size) for reach, step, size in zip((rows, columns), geometry.stride,
-                                                                     grad_x.shape[2:])):
-        grad_x[...] = 0 if bias is None else bias[:, None, None]        # no tap reaches some of the pixels
+    is_partial = any(len(reach) < min(step, size) for reach, step, size in zip((rows, columns), geometry.stride,
+                                                                               grad_x.shape[2:]))
+    phases = []
     for top, left in itertools.product(rows, columns):
         taps, used = [], []
         for reach in (rows[top], columns[left]):
             begin = min(reach.values())
             used.append(np.array(list(reach)))
             taps.append((tuple(r - begin for r in reach.values()), begin))
-        _convolve_phase(grad_output, weight.reshape(filters, channels, -1), bias, False, geometry, (taps[0], taps[1]),
-                        (1, 1), (top, left), geometry.stride, grad_x,
-                        used=(used[0][:, None] * weight.shape[3] + used[1]).ravel())
+        chosen = (used[0][:, None] * weight.shape[3] + used[1]).ravel()
+        phases.append(_plan(grad_output, grad_x, groups, channels, filters // groups * len(chosen), (taps[0], taps[1]),
+                            (1, 1), functools.partial(_pack_turned, groups=groups, used=chosen), (top, left),
+                            geometry.stride))
+    if len(phases) == 1 and not is_partial:
+        return phases[0]
+
+    def by_phases(grad_output: Array, weight: Array, bias: Array | None, grad_x: Array) -> None:
+        if is_partial:                      # no tap reaches some of the pixels
+            grad_x[...] = 0 if bias is None else bias[:, None, None]
+        for phase in phases:
+            phase(grad_output, weight, bias, grad_x)
+
+    return by_phases
+
+
+def _plan_spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Convolve:
+    """Where every pixel is reached once: a product by the pixel, whose results go to stride x stride pixels."""
+    groups, channels, (height, width) = geometry.groups, weight.shape[1], grad_x.shape[2:]
+    places = ((np.arange(channels)[:, None] * height + np.arange(geometry.stride[0]))[..., None] * width
+              + np.arange(geometry.stride[1])).ravel()
+    filters = len(weight) // groups
+
+    def pack(weight: Array, width: int) -> Array:
+        return pack_columns(weight.reshape(groups, filters, -1), width)
+
+    plan = _plan(grad_output, grad_x, groups, places.size, filters, (((0,), 0), ((0,), 0)), (1, 1), pack, (0, 0),
+                 geometry.stride, places)
+    pixels = places.size // channels
+
+    def spread(grad_output: Array, weight: Array, bias: Array | None, grad_x: Array) -> None:
+        plan(grad_output, weight, bias if bias is None else np.repeat(bias, pixels), grad_x)
+
+    return spread
 
 
 def _reach(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[int, dict[int, int]]:
@@ -261,19 +317,31 @@ def _reach(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[in
     return dict(sorted(phases.items()))
 
 
-def _weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    """Write the weight gradient: slices of the batch by themselves, then their sum."""
+class Share(NamedTuple):
+    """How blocks take their parts of a weight gradient: what compiled code takes of a plan."""
+
+    stride_y: int
+    top: int                                # the row of an image that the first result reads, by the first tap
+    left: int
+    scratch_y: int                          # rows of pixels in a scratch
+    line: int                               # elements from one of them to the next
+    band: int                               # rows of results that are summed up at a time
+    share: int                              # channels of a block
+    groups: int
+    packed_first: int                       # whether all of the gradient is put in order before
+
+
+def _plan_weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, grad_output, grad_weight): slices of the batch by themselves, then their sum."""
     if geometry.sparse:
-        sparse.weight_gradient(x, grad_output, geometry, grad_weight)
-        return
-    if depthwise.fits(grad_weight):
-        depthwise.weight_gradient(x, grad_output, geometry, grad_weight)
-        return
-    groups, (filters, channels, kernel_y, kernel_x) = geometry.groups, grad_weight.shape
+        return sparse.plan_weight_gradient(x, grad_output, weight, geometry)
+    if depthwise.fits(weight):
+        return depthwise.plan_weight_gradient(x, grad_output, weight, geometry)
+    groups, (all_filters, channels, kernel_y, kernel_x) = geometry.groups, weight.shape
     (stride_y, stride_x), (dilation_y, dilation_x) = geometry.stride, geometry.dilation
     height, width = grad_output.shape[2:]
     reach, line = (kernel_y - 1) * dilation_y, (width - 1) * stride_x + (kernel_x - 1) * dilation_x + 1
-    filters //= groups
+    filters = all_filters // groups
     share = max(1, min(channels, DIRECT_SUMS // (kernel_y * kernel_x * filters)))
     slices = min(len(x), panels(LEAST_BLOCKS, groups * panels(channels, share)))
     share = min(share, panels(channels, panels(LEAST_BLOCKS, groups * slices)))
@@ -285,23 +353,28 @@ def _weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weig
         panels(filters, lanes(x)))
     shares, columns = panels(channels, share), vectors * lanes(x)
     blocks, filter_panels = slices * groups * shares, panels(filters, columns)
-    totals = empty((blocks, len(begins) // parts, filter_panels, parts * run, columns), x.dtype)
+    totals = blocks, len(begins) // parts, filter_panels, parts * run, columns
+    by_slice = slices, groups * shares, *totals[1:]
     packed_first = shares > 1 and slices == len(x)      # as several blocks read the same pixels of the gradient
-    pixels = empty((len(x) * groups, filter_panels, height * width, columns) if packed_first else
-                   (blocks, filter_panels, band * width, columns), x.dtype)
-    if packed_first:
-        _pack_gradient(len(x) * groups * filter_panels, grad_output.reshape(-1), filters, pixels, work=pixels.size)
-    _weight_gradient_slice(parts, run, vectors)(
-        blocks, x, grad_output, grad_output.reshape(-1), begins, walk, stride_y, -geometry.padding[0],
-        -geometry.padding[1], scratch_y, line, band, share, groups, int(packed_first),
-        empty((blocks, share * scratch_y * line + lanes(x)), x.dtype), pixels, totals,
-        work=grad_output.size * grad_weight[0].size)
-    totals = totals.reshape(slices, -1, *totals.shape[1:])
-    _sum_slices(totals[0, :, :, :, 0, 0].size, totals, groups, share * kernel_y * kernel_x,
-                grad_weight.reshape(len(grad_weight), -1), work=totals.size)
+    pixels = ((len(x) * groups, filter_panels, height * width, columns) if packed_first else
+              (blocks, filter_panels, band * width, columns))
+    scratches = blocks, share * scratch_y * line + lanes(x)
+    pack = _pack_gradient.launch(pixels[0] * filter_panels, work=math.prod(pixels))
+    multiply = _weight_gradient_slice(parts, run, vectors).launch(blocks, work=grad_output.size * weight[0].size)
+    add = _sum_slices.launch(math.prod(by_slice[1:4]), work=math.prod(totals))
+    shared = Share(stride_y, -geometry.padding[0], -geometry.padding[1], scratch_y, line, band, share, groups,
+                   int(packed_first))
+
+    def weight_gradient(x: Array, grad_output: Array, grad_weight: Array) -> None:
+        flat, sums, packed = grad_output.reshape(-1), empty(totals, x.dtype), empty(pixels, x.dtype)
+        if packed_first:
+            pack(flat, filters, packed)
+        multiply(shared, x, grad_output, flat, begins, walk, empty(scratches, x.dtype), packed, sums)
+        add(sums.reshape(by_slice), groups, share * kernel_y * kernel_x, grad_weight.reshape(all_filters, -1))
+
+    return weight_gradient
 
 
-@functools.lru_cache(maxsize=256)
 def _walk(channels: int, kernel_y: int, kernel_x: int, dilation_y: int, dilation_x: int, stride_y: int, stride_x: int,
           height: int, line: int, band: int, width: int, vectors: int) -> tuple[int, int, int, Array, Array]:
     """The tile of a weight gradient: parts, the run of taps in each, vectors of filters; where the taps of each
@@ -314,8 +387,6 @@ def _walk(channels: int, kernel_y: int, kernel_x: int, dilation_y: int, dilation
     parts = min(range(tall // run, max(0, tall // run - 2), -1), key=lambda parts: panels(len(begins), parts) * parts)
     begins = np.resize(begins, panels(len(begins), parts) * parts)
     walk = (np.arange(band)[:, None] * (stride_y * line) + np.arange(width) * stride_x).ravel()
-    for array in (begins, walk):
-        array.flags.writeable = False
     return parts, run, vectors, begins, walk
 
 
@@ -350,18 +421,17 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
 
     @block_kernel(writes="scratches y result", sums=True)
     @named("convolve", f"{tile_rows}x{tile_vectors}")
-    def convolve(block: int, jobs: int, run: int, source: Array, packed: Array, offsets: Array, phases_y: Array,
-                 phases_x: Array, bias: Array, positive: int, stride_y: int, stride_x: int, top: int, left: int,
-                 scratch_y: int, line: int, by_rows: int, band: int, cuts: int, first_y: int, first_x: int, step_y: int,
-                 step_x: int, height: int, width: int, places: Array, scratches: Array, y: Array,
-                 result: Array) -> None:
+    def convolve(block: int, walk: Walk, source: Array, packed: Array, offsets: Array, phases_y: Array,
+                 phases_x: Array, bias: Array, places: Array, scratches: Array, y: Array, result: Array) -> None:
         """Jobs, each a band of rows of one group of one image, by a cut of its filters.
 
         packed: (groups, panels, taps, rows), result is y.
         """
         groups, filter_panels, depth = packed.shape[:3]
+        line, band, cuts, width, by_rows = walk.line, walk.band, walk.cuts, walk.width, walk.by_rows
+        first_column, row_step = walk.first_x, walk.step_y
         filters, channels, results = len(places), source.shape[1] // groups, y.shape[1] // groups
-        bands, plane, vector = (height + band - 1) // band, y.shape[2] * y.shape[3], lanes(y)
+        bands, plane, vector = (walk.height + band - 1) // band, y.shape[2] * y.shape[3], lanes(y)
         columns = tile_vectors * vector
         starts = np.zeros((groups * filter_panels if bias.size else 1, tile_rows, columns), y.dtype)
         if bias.size:
@@ -371,16 +441,16 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
         total_at = np.arange(tile_vectors) * vector
         begins, result_at = np.empty(tile_vectors, np.int64), np.empty(tile_vectors, np.int64)
         row_vectors = (width + vector - 1) // vector
-        direct = by_rows and step_x == 1
+        direct = by_rows and walk.step_x == 1
 
         scratch, blocks = scratches[block], scratches.shape[0]
-        for job in range(block * jobs // blocks, (block + 1) * jobs // blocks):
+        for job in range(block * walk.jobs // blocks, (block + 1) * walk.jobs // blocks):
             cut, image = job % cuts, job // cuts
             first_panel, last_panel = cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts
             n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
-            fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, top, left,
-                 stride_y, stride_x, scratch_y, line, scratch)
-            rows = min(band, height - first_row)
+            fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, walk.top,
+                 walk.left, walk.stride_y, walk.stride_x, walk.scratch_y, line, scratch)
+            rows = min(band, walk.height - first_row)
             positions = (rows - 1) * line + width
             vectors = rows * row_vectors if by_rows else (positions + vector - 1) // vector
             for v in range(0, vectors, tile_vectors):
@@ -389,12 +459,13 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
                     if by_rows:
                         row, column = at // row_vectors, min(at % row_vectors * vector, width - vector)
                         begins[j] = row * line + column
-                        result_at[j] = (first_y + (first_row + row) * step_y) * y.shape[3] + first_x + column
+                        result_row = walk.first_y + (first_row + row) * row_step
+                        result_at[j] = result_row * y.shape[3] + first_column + column
                     else:
                         begins[j] = at * vector
                 corner = (n * groups + group) * results * plane
-                for k in range(0, depth, run):              # what a run reads stays in the first cache for all panels
-                    end, last = min(k + run, depth), k + run >= depth
+                for k in range(0, depth, walk.run):         # what a run reads stays in the first cache for all panels
+                    end, last = min(k + walk.run, depth), k + walk.run >= depth
                     for panel in range(first_panel, last_panel):
                         inside, total = min(tile_rows, filters - panel * tile_rows), totals[panel - first_panel]
                         start = total if k else starts[group * filter_panels + panel if bias.size else 0]
@@ -405,12 +476,13 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
                             target = total.reshape(-1)
                             target_at, target_plane, target_rows = total_at, columns, tile_rows
                         multiply(packed[group, panel, k:end], scratch, begins, offsets[k:end], start,
-                                 positive if last else 0, target, target_at, target_plane, target_rows)
+                                 walk.positive if last else 0, target, target_at, target_plane, target_rows)
                         if last and not direct:
                             for j in range(tile_vectors):
                                 _scatter(total, j * vector, inside, begins[j], min(begins[j] + vector, positions), line,
-                                         width, corner + (first_y + first_row * step_y) * y.shape[3] + first_x,
-                                         step_y * y.shape[3], step_x, places[panel * tile_rows :], result)
+                                         width, corner + (walk.first_y + first_row * row_step) * y.shape[3]
+                                         + first_column, row_step * y.shape[3], walk.step_x,
+                                         places[panel * tile_rows :], result)
 
     return convolve
 
@@ -422,10 +494,11 @@ def _weight_gradient_slice(parts: int, run: int, tile_vectors: int) -> BlockKern
 
     @block_kernel(writes="scratches pixels totals", sums=True)
     @named("weight_gradient", f"{parts}x{run}x{tile_vectors}")
-    def weight_gradient(block: int, x: Array, grad_output: Array, gradient: Array, begins: Array, walk: Array,
-                        stride_y: int, top: int, left: int, scratch_y: int, line: int, band: int, share: int,
-                        groups: int, packed_first: int, scratches: Array, pixels: Array, totals: Array) -> None:
+    def weight_gradient(block: int, shared: Share, x: Array, grad_output: Array, gradient: Array, begins: Array,
+                        walk: Array, scratches: Array, pixels: Array, totals: Array) -> None:
         """A share of the channels of one group, all its filters, over one slice of the batch."""
+        groups, share, band, scratch_y, line = (shared.groups, shared.share, shared.band, shared.scratch_y,
+                                                shared.line)
         channels, filters = x.shape[1] // groups, grad_output.shape[1] // groups
         shares = (channels + share - 1) // share
         slices = totals.shape[0] // (groups * shares)
@@ -433,10 +506,10 @@ def _weight_gradient_slice(parts: int, run: int, tile_vectors: int) -> BlockKern
         first_channel, last_channel = part * share, min(channels, part * share + share)
         height, width = grad_output.shape[2:]
         scratch, total = scratches[block], totals[block]
-        packed = pixels[0 if packed_first else block]   # (panel, position, filter)
+        packed = pixels[0 if shared.packed_first else block]   # (panel, position, filter)
         tap_panels, filter_panels = total.shape[:2]
         total[:] = 0
-        if not packed_first:
+        if not shared.packed_first:
             packed[:] = 0                   # as filters beyond the last remain
         plane = scratch_y * line
         inside = np.where(begins < (last_channel - first_channel) * plane, begins, 0)
@@ -444,11 +517,11 @@ def _weight_gradient_slice(parts: int, run: int, tile_vectors: int) -> BlockKern
         for n in range(cut * x.shape[0] // slices, (cut + 1) * x.shape[0] // slices):
             for first_row in range(0, height, band):
                 first = group * channels + first_channel
-                fill(x, n, first, group * channels + last_channel, first_row * stride_y, zero, zero, top, left, 1, 1,
-                     scratch_y, line, scratch)
+                fill(x, n, first, group * channels + last_channel, first_row * shared.stride_y, zero, zero, shared.top,
+                     shared.left, 1, 1, scratch_y, line, scratch)
                 positions = min(band, height - first_row) * width
                 at = 0
-                if packed_first:
+                if shared.packed_first:
                     packed, at = pixels[n * groups + group], first_row * width
                 else:
                     _pack_pixels(gradient[((n * groups + group) * filters * height + first_row) * width :], filters,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastnn._checks import Array
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry, KeptFilters
+from fastnn.kernels.conv.geometry import Geometry
+from fastnn.kernels.conv.kept import KeptFilters
 
 Index = tuple[int, int, int, int]
 Gradients = tuple[Array | None, Array | None, Array | None]
@@ -67,8 +65,8 @@ def bias_gradient(grad_output: Array) -> Array:
     return total
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, algorithm: str,
-           kept: KeptFilters | None, y: Array) -> None:
+def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array, relu: bool,
+           geometry: Geometry, algorithm: str) -> None:
     y[:] = 0 if bias is None else bias[:, None, None]
     for pixel, tap, result in products(x.shape, weight.shape, y.shape, geometry):
         y[result] += pixel_of(x, pixel) * weight[tap]
@@ -83,7 +81,7 @@ def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geome
             bias_gradient(grad_output) if needs[2] else None)
 
 
-def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None, y: Array, geometry: Geometry) -> None:
     y[:] = input_gradient(x, weight, y.shape, geometry)
     if bias is not None:
         y += bias[:, None, None]
@@ -94,6 +92,6 @@ def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geome
     grad_x = None
     if needs[0]:
         grad_x = np.empty_like(x)
-        conv2d(grad_output, weight, None, False, geometry, "direct", None, grad_x)
+        conv2d(grad_output, weight, None, None, grad_x, False, geometry, "direct")
     return (grad_x, weight_gradient(grad_output, x, weight, geometry) if needs[1] else None,
             bias_gradient(grad_output) if needs[2] else None)

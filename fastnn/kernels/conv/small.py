@@ -8,7 +8,7 @@ what is not finite.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,15 +16,14 @@ from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import sums_helper
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import SMALL_BATCH_PRODUCTS, SMALL_PRODUCTS
-from fastnn.kernels._memory import empty
-from fastnn.kernels._outputs import EMPTY
+from fastnn.kernels._outputs import EMPTY, result_of
 from fastnn.kernels.conv import direct
+from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.conv.sparse import add_outside, filter_gradient, reach
 
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
-
-Gradients = tuple[Array | None, Array | None, Array | None]
+Needs: TypeAlias = tuple[bool, bool, bool]
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
+Backward: TypeAlias = Callable[[Array, Array, Array], Gradients]
 
 
 def fits(weight: Array, image: Array, result: Array) -> bool:
@@ -32,40 +31,66 @@ def fits(weight: Array, image: Array, result: Array) -> bool:
     return weight.size * (image.size + result.size) <= SMALL_PRODUCTS * len(image)
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
-    _convolve_image(len(x), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, int(relu), y,
-                    work=weight.size * y.size)
+def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, weight, bias, kept, y)."""
+    launch = _convolve_image.launch(len(x), work=weight.size * y.size)
+    none, numbers, positive = EMPTY[x.dtype], geometry.numbers, int(relu)
+
+    def small_conv2d(x: Array, weight: Array, bias: Array | None, kept: Any, y: Array) -> None:
+        launch(x, weight, none if bias is None else bias, numbers, positive, y)
+
+    return small_conv2d
 
 
-def conv_transpose2d(x: Array, weight: Array, bias: Array | None, geometry: Geometry, y: Array) -> None:
-    _convolve_transposed_image(len(x), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, y,
-                               work=weight.size * y.size)
+def plan_conv_transpose2d(x: Array, weight: Array, y: Array, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, weight, bias, y)."""
+    launch = _convolve_transposed_image.launch(len(x), work=weight.size * y.size)
+    none, numbers = EMPTY[x.dtype], geometry.numbers
+
+    def small_conv_transpose2d(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+        launch(x, weight, none if bias is None else bias, numbers, y)
+
+    return small_conv_transpose2d
 
 
-def conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
-                    needs: tuple[bool, bool, bool]) -> Gradients:
-    return _backward(_gradients, direct.conv2d_backward, grad_output, x, weight, geometry, needs)
+def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: Needs) -> Backward:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
+    return _plan_backward(_gradients, direct.plan_conv2d_backward, grad_output, x, weight, geometry, needs)
 
 
-def conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
-                              needs: tuple[bool, bool, bool]) -> Gradients:
-    return _backward(_transposed_gradients, direct.conv_transpose2d_backward, grad_output, x, weight, geometry, needs)
+def plan_conv_transpose2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry,
+                                   needs: Needs) -> Backward:
+    """Return a function (grad_output, x, weight) that returns the gradients."""
+    return _plan_backward(_transposed_gradients, direct.plan_conv_transpose2d_backward, grad_output, x, weight,
+                          geometry, needs)
 
 
-def _backward(kernel: BlockKernel, otherwise: Callable[..., Gradients], grad_output: Array, x: Array, weight: Array,
-              geometry: Geometry, needs: tuple[bool, bool, bool]) -> Gradients:
+def _plan_backward(kernel: BlockKernel, otherwise: Callable[..., Backward], grad_output: Array, x: Array,
+                   weight: Array, geometry: Geometry, needs: Needs) -> Backward:
     """The gradients by a kernel; the weight and bias gradients of a large batch are done otherwise."""
-    dtype, work = x.dtype, weight.size * x.size
+    work = weight.size * x.size
     if work > SMALL_BATCH_PRODUCTS and (needs[1] or needs[2]):
-        grad_x = _backward(kernel, otherwise, grad_output, x, weight, geometry, (needs[0], False, False))[0]
-        return grad_x, *otherwise(grad_output, x, weight, geometry, (False, *needs[1:]))[1:]
-    grad_x = empty(x.shape, dtype) if needs[0] else None
-    grad_weight = np.empty(weight.shape, dtype) if needs[1] else None
-    grad_bias = np.empty(grad_output.shape[1], dtype) if needs[2] else None
-    none = weight if needs[0] and needs[1] else np.empty((0, 0, 0, 0), dtype)
-    kernel(len(x) + 1, grad_output, x, weight, geometry.numbers, none if grad_x is None else grad_x,
-           none if grad_weight is None else grad_weight, EMPTY[dtype] if grad_bias is None else grad_bias, work=work)
-    return grad_x, grad_weight, grad_bias
+        by_x = _plan_backward(kernel, otherwise, grad_output, x, weight, geometry, (needs[0], False, False))
+        by_others = otherwise(grad_output, x, weight, geometry, (False, *needs[1:]))
+
+        def of_many(grad_output: Array, x: Array, weight: Array) -> Gradients:
+            return by_x(grad_output, x, weight)[0], *by_others(grad_output, x, weight)[1:]
+
+        return of_many
+    new_x = result_of(x.shape, x.dtype, x).new if needs[0] else None
+    shape, filters, dtype, numbers = weight.shape, grad_output.shape[1], x.dtype, geometry.numbers
+    launch = kernel.launch(len(x) + 1, work=work)
+    no_filters, no_bias = np.empty((0, 0, 0, 0), dtype), EMPTY[dtype]
+
+    def small_backward(grad_output: Array, x: Array, weight: Array) -> Gradients:
+        grad_x = new_x() if new_x else None
+        grad_weight = np.empty(shape, dtype) if needs[1] else None
+        grad_bias = np.empty(filters, dtype) if needs[2] else None
+        launch(grad_output, x, weight, numbers, no_filters if grad_x is None else grad_x,
+               no_filters if grad_weight is None else grad_weight, no_bias if grad_bias is None else grad_bias)
+        return grad_x, grad_weight, grad_bias
+
+    return small_backward
 
 
 # --- blocks: images, and in a last one the weight and bias gradients ---------------------------------------

@@ -7,7 +7,7 @@ are float64. NaN and inf make NaN of the zeros outside of the image, so weights 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,24 +15,29 @@ from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper, inlined_helper, sums_helper
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._outputs import EMPTY
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array) -> None:
-    _convolve(len(x) * len(weight), x, weight, EMPTY[x.dtype] if bias is None else bias, geometry.numbers, int(relu), y,
-              work=y.size + weight.size * x.size)
+def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, weight, bias, y)."""
+    launch = _convolve.launch(len(x) * len(weight), work=y.size + weight.size * x.size)
+    none, numbers, positive = EMPTY[x.dtype], geometry.numbers, int(relu)
+    return lambda x, weight, bias, y: launch(x, weight, none if bias is None else bias, numbers, positive, y)
 
 
-def input_gradient(grad_output: Array, weight: Array, bias: Array | None, geometry: Geometry, grad_x: Array) -> None:
-    _input_gradient(len(grad_x) * grad_x.shape[1], grad_output, weight, EMPTY[grad_x.dtype] if bias is None else bias,
-                    geometry.numbers, grad_x, work=grad_x.size + weight.size * grad_output.size)
+def plan_input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Callable[..., None]:
+    """Return a function (grad_output, weight, bias, grad_x)."""
+    launch = _input_gradient.launch(len(grad_x) * grad_x.shape[1], work=grad_x.size + weight.size * grad_output.size)
+    none, numbers = EMPTY[grad_x.dtype], geometry.numbers
+    return lambda grad_output, weight, bias, grad_x: launch(grad_output, weight, none if bias is None else bias,
+                                                            numbers, grad_x)
 
 
-def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> None:
-    _weight_gradient(len(grad_weight), x, grad_output, geometry.numbers, grad_weight,
-                     work=grad_output.size + grad_weight.size * x.size)
+def plan_weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Callable[..., None]:
+    """Return a function (x, grad_output, grad_weight)."""
+    launch = _weight_gradient.launch(len(weight), work=grad_output.size + weight.size * x.size)
+    numbers = geometry.numbers
+    return lambda x, grad_output, grad_weight: launch(x, grad_output, numbers, grad_weight)
 
 
 @inlined_helper

@@ -17,7 +17,7 @@ filters of results, which go out as the pixels came in: by transposing vectors o
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,28 +34,9 @@ from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import put_pixels, transform_tile
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 _RUN = 128                                  # channels of one running sum, and of filters that a block transforms itself
-
-
-def conv2d(x: Array, weight: Array, bias: Array | None, relu: bool, geometry: Geometry, y: Array,
-           packed: Array | None = None) -> Array:
-    """Write the convolution plus a bias, and with relu 0 where that is negative.
-
-    packed is what `pack` made of the weights. Returns for each image whether all of its sums are finite: where they are
-    not, a tile's NaN or inf may have come to more of its results than the formula says.
-    """
-    return _convolve(x, weight, False, packed, bias, relu, geometry.padding, y)
-
-
-def input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Array:
-    """Write the input gradient; returns for each image whether it is finite."""
-    last = weight.shape[2] - 1
-    padding = last - geometry.padding[0], last - geometry.padding[1]
-    return _convolve(grad_output, weight, True, None, None, False, padding, grad_x)
 
 
 def pack(weight: Array, backward: bool = False) -> Array:
@@ -121,64 +102,95 @@ def _panel_packer(taps: int) -> Any:
     return pack_panel
 
 
-class _Plan(NamedTuple):
-    """What follows from the shapes of a convolution alone. A block is a cut of the filters over a group of tiles."""
+class Cut(NamedTuple):
+    """What blocks do, each a cut of the filters over a group of tiles: what compiled code takes of a plan."""
 
-    rows: int                               # of the register tile
-    groups: int
+    pad_y: int                              # rows of zeros before an image
+    pad_x: int
     group: int                              # tiles in each
-    cuts: int
+    cuts: int                               # of the filters
+    backward: int                           # whether filters are turned round
+    fused: int                              # whether a block transforms the filters, which it alone uses, itself
+    shared: int                             # whether tiles were transformed before, as many blocks read the same
+    positive: int                           # whether negative results become 0
+
+
+class Winograd(NamedTuple):
+    """A convolution by tiles: calling it writes the results plus a bias.
+
+    It returns for each image whether all of its sums are finite: where they are not, a tile's NaN or inf may have come
+    to more of its results than the formula says.
+    """
+
+    cut: Cut
     places: tuple[Array, Array]             # where pixels of a row of x and of y lie among their tiles, in vectors
     offsets: Array                          # from a tile's product for the first channel to that for any other
-    staged: int                             # elements of a block's scratch for pixels
+    biases: int                             # filters, and those that fill up their last panel
+    staged: int                             # elements of a worker's scratch for pixels
+    transformed: int                        # and for transformed tiles
+    totals: tuple[int, int]                 # and for sums of products
+    groups: int                             # of tiles
+    streamed: bool
+    load: BlockKernel
+    load_blocks: int
+    convolve: BlockKernel
+    work: int
+
+    def __call__(self, x: Array, weight: Array, bias: Array | None, y: Array, packed: Array | None = None) -> Array:
+        cut, dtype, workers = self.cut, y.dtype, get_num_threads()
+        if packed is None:
+            packed = (empty((workers, PRODUCTS, _RUN, self.totals[1]), dtype) if cut.fused else
+                      pack(weight, bool(cut.backward)))
+        elif cut.fused:
+            cut = cut._replace(fused=0)
+        if bias is None:
+            biases = EMPTY[dtype]
+        else:
+            biases = np.zeros(self.biases, dtype)
+            biases[: len(bias)] = bias
+        finite, pixels, staging = np.ones(len(x), np.uint8), x.reshape(-1), empty((workers, self.staged), dtype)
+        transformed = empty((self.groups if cut.shared else workers, self.transformed), dtype)
+        if cut.shared:
+            self.load(self.load_blocks, x, pixels, *y.shape[2:], cut.pad_y, cut.pad_x, self.places[0], cut.group,
+                      staging, transformed, work=transformed.size, workers=workers)
+        self.convolve(self.groups * cut.cuts, cut, x, pixels, weight.reshape(-1), packed, packed.reshape(-1),
+                      self.offsets, *self.places, biases, staging, transformed, empty((workers, *self.totals), dtype),
+                      self.streamed, y, y.reshape(-1), finite, work=self.work, workers=workers)
+        return finite.view(bool)
 
 
-@functools.lru_cache(maxsize=256)
-def _plan(x: tuple[int, ...], y: tuple[int, ...], taps: int, vector: int, filter_panels: int) -> _Plan:
-    out = results_of(taps)
-    across = panels(y[3], out)
-    tiles = y[0] * panels(y[2], out) * across
+def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Winograd:
+    """Return a function (x, weight, bias, y, packed) of a convolution; packed is what `pack` made of the weights."""
+    return _plan(x, weight, y, geometry.padding, False, relu)
+
+
+def plan_input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Winograd:
+    """Return a function (grad_output, weight, None, grad_x)."""
+    last = weight.shape[2] - 1
+    padding = last - geometry.padding[0], last - geometry.padding[1]
+    return _plan(grad_output, weight, grad_x, padding, True, False)
+
+
+def _plan(x: Array, weight: Array, y: Array, padding: tuple[int, int], backward: bool, relu: bool) -> Winograd:
+    taps, vector, columns, channels = weight.shape[2], lanes(y), tile_columns(y), x.shape[1]
+    out, filter_panels = results_of(taps), panels(y.shape[1], columns)
+    across = panels(y.shape[3], out)
+    tiles = y.shape[0] * panels(y.shape[2], out) * across
     rows = min((ROWS, ROWS * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows + 1))
     groups = panels(tiles, 3 * ROWS)
-    if x[1] * y[1] < WINOGRAD_CACHED_FILTERS:       # they stay in the cache, so blocks may as well be small
+    if channels * y.shape[1] < WINOGRAD_CACHED_FILTERS:     # they stay in the cache, so blocks may as well be small
         groups = max(groups, min(LEAST_BLOCKS, panels(tiles, rows)))
     group = panels(panels(tiles, groups), rows) * rows
     groups = panels(tiles, group)
     cuts = max(1, min(filter_panels // 2, panels(LEAST_BLOCKS, groups)))
-    channel = np.arange(x[1])
-    return _Plan(rows, groups, group, cuts,
-                 (places(x[3], out * across + taps - 1, vector), places(y[3], out * across, vector)),
-                 channel // vector * (PRODUCTS * group * vector) + channel % vector,
-                 staged_pixels(group, across, SIDE, out) * vector)
-
-
-def _convolve(x: Array, weight: Array, backward: bool, packed: Array | None, bias: Array | None, relu: bool,
-              padding: tuple[int, int], y: Array) -> Array:
-    """Write y; returns for each image whether its sums are finite."""
-    taps, vector, workers = weight.shape[2], lanes(y), get_num_threads()
-    columns = tile_columns(y)
-    plan = _plan(x.shape, y.shape, taps, vector, panels(y.shape[1], columns))
-    fused = packed is None and plan.groups == 1     # each panel is used once: it need not go through memory
-    if packed is None:
-        packed = empty((workers, PRODUCTS, _RUN, columns), y.dtype) if fused else pack(weight, backward)
-    if bias is None:
-        biases = EMPTY[y.dtype]
-    else:
-        biases = np.zeros(panels(len(bias), columns) * columns, y.dtype)
-        biases[: len(bias)] = bias
-    finite, pixels, staging = np.ones(len(x), np.uint8), x.reshape(-1), empty((workers, plan.staged), y.dtype)
-    shared = plan.cuts > WINOGRAD_SHARERS           # so many blocks read the same tiles, which are transformed before
-    chunks = panels(x.shape[1], vector)
-    transformed = empty((plan.groups if shared else workers, chunks * PRODUCTS * plan.group * vector), y.dtype)
-    if shared:
-        _load_groups(taps)(plan.groups * chunks, x, pixels, *y.shape[2:], *padding, plan.places[0], plan.group, staging,
-                           transformed, work=transformed.size, workers=workers)
-    _convolve_tiles(taps, plan.rows)(
-        plan.groups * plan.cuts, x, pixels, weight.reshape(-1), int(backward), int(fused), packed, packed.reshape(-1),
-        plan.offsets, *plan.places, biases, int(relu), *padding, plan.group, plan.cuts, int(shared), staging,
-        transformed, empty((workers, PRODUCTS * plan.group, columns), y.dtype), y.nbytes >= STREAMED, y, y.reshape(-1),
-        finite, work=y.size * x.shape[1], workers=workers)
-    return finite.view(bool)
+    shared, chunks, channel = cuts > WINOGRAD_SHARERS, panels(channels, vector), np.arange(channels)
+    return Winograd(
+        Cut(*padding, group, cuts, int(backward), int(groups == 1), int(shared), int(relu)),
+        (places(x.shape[3], out * across + taps - 1, vector), places(y.shape[3], out * across, vector)),
+        channel // vector * (PRODUCTS * group * vector) + channel % vector, filter_panels * columns,
+        staged_pixels(group, across, SIDE, out) * vector, chunks * PRODUCTS * group * vector,
+        (PRODUCTS * group, columns), groups, y.nbytes >= STREAMED, _load_groups(taps), groups * chunks,
+        _convolve_tiles(taps, rows), y.size * channels)
 
 
 @helper
@@ -237,13 +249,13 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
 
     @block_kernel(writes="packed packed_flat staging transformed totals y result finite")
     @named("convolve", taps, tile_rows)
-    def convolve(block: int, worker: int, x: Array, pixels: Array, weight: Array, backward: int, fused: int,
-                 packed: Array, packed_flat: Array, offsets: Array, places: Array, y_places: Array, bias: Array,
-                 positive: int, pad_y: int, pad_x: int, group: int, cuts: int, shared: int, staging: Array,
+    def convolve(block: int, worker: int, part: Cut, x: Array, pixels: Array, weight: Array, packed: Array,
+                 packed_flat: Array, offsets: Array, places: Array, y_places: Array, bias: Array, staging: Array,
                  transformed: Array, totals: Array, streamed: bool, y: Array, result: Array, finite: Array) -> None:
         """A cut of the filters over a group of tiles."""
+        group, cuts, fused = part.group, part.cuts, part.fused
         staged, total = staging[worker], totals[worker]
-        tiles = transformed[block // cuts if shared else worker]
+        tiles = transformed[block // cuts if part.shared else worker]
         sums, channels, columns = total.reshape(-1), x.shape[1], packed.shape[3]
         images, filters, height, width = y.shape
         filter_panels = (filters + columns - 1) // columns
@@ -251,14 +263,14 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
         line, begins, cut = out * across, np.zeros(1, np.int64), block % cuts
         first = block // cuts * group
         end = min(images * down * across, first + group)
-        if not shared:
-            load(0, x, pixels, 0, channels, first, end, down, across, pad_y, pad_x, places, staged, tiles, vector,
-                 group * vector, PRODUCTS * group * vector, 0, channels)
+        if not part.shared:
+            load(0, x, pixels, 0, channels, first, end, down, across, part.pad_y, part.pad_x, places, staged, tiles,
+                 vector, group * vector, PRODUCTS * group * vector, 0, channels)
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
             for c in range(0, channels, _RUN):
                 last = min(channels, c + _RUN)
                 if fused:
-                    pack_panel(weight, backward, filters, channels, panel * columns, c, last, packed_flat,
+                    pack_panel(weight, part.backward, filters, channels, panel * columns, c, last, packed_flat,
                                worker * PRODUCTS * _RUN * columns, _RUN, columns)
                 for k in range(PRODUCTS):
                     rows = packed[worker, k, : last - c] if fused else packed[panel, k, c:last]
@@ -283,7 +295,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
                         if count < across:
                             last = row * width + min(width, (j + count) * out)
                         if not _unstage(staged, y_places, row * width + j * out, last, -i * out * line, bias,
-                                        f if bias.size else -1, positive, result, begin, height * width, inside,
+                                        f if bias.size else -1, part.positive, result, begin, height * width, inside,
                                         streamed):
                             finite[n] = 0
                     t += count

@@ -11,7 +11,8 @@ products at a time, and keeps the sums of many filters, and slices of the tiles 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,23 +33,21 @@ from fastnn.kernels._cpu.tuning import (
 from fastnn.kernels._memory import empty
 from fastnn.kernels.conv._tiles import PAIRS, PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import transform_tile, transposed
-
-if TYPE_CHECKING:
-    from fastnn.kernels.conv import Geometry
+from fastnn.kernels.conv.geometry import Geometry
 
 _LONGEST_SUM = 512                                      # tiles that are summed up at once
 
 
-def weight_gradient(x: Array, grad_output: Array, geometry: Geometry, grad_weight: Array) -> bool:
-    """Write the weight gradient; returns whether it is finite."""
-    (filters, channels), columns, out = grad_weight.shape[:2], tile_columns(x), results_of(grad_weight.shape[2])
+def plan_weight_gradient(x: Array, grad_output: Array, weight: Array, geometry: Geometry) -> Callable[..., bool]:
+    """Return a function (x, grad_output, grad_weight) that returns whether the gradient is finite."""
+    (filters, channels), columns, out = weight.shape[:2], tile_columns(x), results_of(weight.shape[2])
     rows = min((ROWS, ROWS - 1), key=lambda rows: panels(filters, rows) * (rows + 1))
     down, across = panels(grad_output.shape[2], out), panels(grad_output.shape[3], out)
     tiles = len(x) * down * across
     width = panels(channels, columns) * columns + panels(filters, rows) * rows
     few = tiles <= WINOGRAD_FEW_TILES and tiles * width * PRODUCTS <= WINOGRAD_FEW_ELEMENTS
-    form = _weight_gradient_few if few else _weight_gradient_many
-    return form(x, grad_output, geometry, down, across, rows, grad_weight)
+    form = _plan_few if few else _plan_many
+    return form(x, grad_output, weight, geometry, down, across, rows)
 
 
 def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple[Array, Array]:
@@ -60,27 +59,32 @@ def _pixel_places(x: Array, grad_output: Array, taps: int, across: int) -> tuple
 # --- few tiles ---------------------------------------------------------------------------------------------
 
 
-def _weight_gradient_few(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
-                         grad_weight: Array) -> bool:
-    filters, channels, taps, _ = grad_weight.shape
-    vector, columns, workers = lanes(x), tile_columns(x), get_num_threads()
+def _plan_few(x: Array, grad_output: Array, weight: Array, geometry: Geometry, down: int, across: int,
+              rows: int) -> Callable[..., bool]:
+    filters, channels, taps, _ = weight.shape
+    dtype, vector, columns = x.dtype, lanes(x), tile_columns(x)
     tiles, x_panels, width = len(x) * down * across, panels(channels, columns), panels(filters, rows) * rows
     width = panels(width, vector) * vector
-    x_tiles = empty((x_panels, PRODUCTS, tiles, columns), x.dtype)
-    grad_tiles = empty((PRODUCTS, tiles, width), x.dtype)
-    _transform_all(taps)(
-        x_panels * VECTORS + width // vector, x, x.reshape(-1), grad_output, grad_output.reshape(-1), *geometry.padding,
-        *_pixel_places(x, grad_output, taps, across), down, across,
-        empty((workers, staged_pixels(down * across, across, SIDE, results_of(taps)) * vector), x.dtype),
-        x_tiles, x_tiles.reshape(-1), grad_tiles, grad_tiles.reshape(-1), work=x_tiles.size + grad_tiles.size,
-        workers=workers)
+    x_shape, grad_shape = (x_panels, PRODUCTS, tiles, columns), (PRODUCTS, tiles, width)
+    pixel_places = _pixel_places(x, grad_output, taps, across)
+    staged = staged_pixels(down * across, across, SIDE, results_of(taps)) * vector
     cuts = min(panels(filters, rows), panels(LEAST_BLOCKS, x_panels))
-    finite = np.ones(x_panels * cuts, np.uint8)
-    _multiply_all(taps, rows)(
-        x_panels * cuts, x_tiles, grad_tiles, grad_tiles.reshape(-1), np.arange(tiles) * width,
-        empty((workers, PRODUCTS, rows, columns), x.dtype),
-        grad_weight.reshape(filters, -1), finite, work=grad_output.size * channels, workers=workers)
-    return bool(finite.all())
+    offsets, work = np.arange(tiles) * width, grad_output.size * channels
+    transform_all, multiply_all, padding = _transform_all(taps), _multiply_all(taps, rows), geometry.padding
+
+    def of_few(x: Array, grad_output: Array, grad_weight: Array) -> bool:
+        workers, x_tiles, grad_tiles = get_num_threads(), empty(x_shape, dtype), empty(grad_shape, dtype)
+        transform_all(
+            x_panels * VECTORS + width // vector, x, x.reshape(-1), grad_output, grad_output.reshape(-1), *padding,
+            *pixel_places, down, across, empty((workers, staged), dtype), x_tiles, x_tiles.reshape(-1), grad_tiles,
+            grad_tiles.reshape(-1), work=x_tiles.size + grad_tiles.size, workers=workers)
+        finite = np.ones(x_panels * cuts, np.uint8)
+        multiply_all(x_panels * cuts, x_tiles, grad_tiles, grad_tiles.reshape(-1), offsets,
+                     empty((workers, PRODUCTS, rows, columns), dtype), grad_weight.reshape(filters, -1), finite,
+                     work=work, workers=workers)
+        return bool(finite.all())
+
+    return of_few
 
 
 @functools.cache
@@ -164,10 +168,10 @@ def _copy(line: Array, result: Array) -> float:
 # --- many tiles --------------------------------------------------------------------------------------------
 
 
-def _weight_gradient_many(x: Array, grad_output: Array, geometry: Geometry, down: int, across: int, rows: int,
-                          grad_weight: Array) -> bool:
-    filters, channels, taps, _ = grad_weight.shape
-    vector, columns, workers, out = lanes(x), tile_columns(x), get_num_threads(), results_of(taps)
+def _plan_many(x: Array, grad_output: Array, weight: Array, geometry: Geometry, down: int, across: int,
+               rows: int) -> Callable[..., bool]:
+    filters, channels, taps, _ = weight.shape
+    dtype, vector, columns, out = x.dtype, lanes(x), tile_columns(x), results_of(taps)
     tiles, x_panels, filter_panels = len(x) * down * across, panels(channels, columns), panels(filters, rows)
     cuts = panels(filter_panels, max(1, WINOGRAD_SUMS // (2 * SIDE * rows * x_panels * columns)))
     share = panels(filter_panels, cuts)
@@ -176,20 +180,25 @@ def _weight_gradient_many(x: Array, grad_output: Array, geometry: Geometry, down
     slices = min(panels(LEAST_BLOCKS, len(PAIRS) * cuts), panels(tiles, WINOGRAD_LEAST_GROUP))
     group = min(panels(tiles, slices), _LONGEST_SUM,
                 max(WINOGRAD_LEAST_GROUP, WINOGRAD_SUMS // (2 * SIDE * (x_panels * columns + width))))
-    partial = empty((slices, len(PAIRS), filters, 2 * taps, x_panels * columns), x.dtype)
-    _multiply_slices(taps, rows)(
-        slices * len(PAIRS) * cuts, x, x.reshape(-1), grad_output, grad_output.reshape(-1), np.arange(group) * width,
-        *_pixel_places(x, grad_output, taps, across), *geometry.padding,
-        empty((workers, staged_pixels(group, across, SIDE, out) * vector), x.dtype),
-        empty((workers, staged_pixels(group, across, out, out) * vector), x.dtype),
-        empty((workers, 2 * SIDE * x_panels, group, columns), x.dtype),
-        empty((workers, 2 * SIDE * group * width), x.dtype),
-        empty((workers, 2 * SIDE, share, x_panels, rows, columns), x.dtype), partial, partial.reshape(-1),
-        work=grad_output.size * channels, workers=workers)
-    finite = np.ones(filters, np.uint8)
-    factors = np.array(matrices(taps)[1], x.dtype)[np.array(PAIRS)]     # what each row counts in each of the gradient
-    _sum_slices(filters, partial, factors, grad_weight.reshape(filters, channels, -1), finite, work=partial.size)
-    return bool(finite.all())
+    shape = slices, len(PAIRS), filters, 2 * taps, x_panels * columns
+    scratches = ((staged_pixels(group, across, SIDE, out) * vector,),
+                 (staged_pixels(group, across, out, out) * vector,), (2 * SIDE * x_panels, group, columns),
+                 (2 * SIDE * group * width,), (2 * SIDE, share, x_panels, rows, columns))
+    pixel_places, padding = _pixel_places(x, grad_output, taps, across), geometry.padding
+    factors = np.array(matrices(taps)[1], dtype)[np.array(PAIRS)]       # what each row counts in each of the gradient
+    multiply_slices, offsets = _multiply_slices(taps, rows), np.arange(group) * width
+    blocks, work = slices * len(PAIRS) * cuts, grad_output.size * channels
+    add = _sum_slices.launch(filters, work=math.prod(shape))
+
+    def of_many(x: Array, grad_output: Array, grad_weight: Array) -> bool:
+        workers, partial, finite = get_num_threads(), empty(shape, dtype), np.ones(filters, np.uint8)
+        multiply_slices(blocks, x, x.reshape(-1), grad_output, grad_output.reshape(-1), offsets, *pixel_places,
+                        *padding, *[empty((workers, *scratch), dtype) for scratch in scratches], partial,
+                        partial.reshape(-1), work=work, workers=workers)
+        add(partial, factors, grad_weight.reshape(filters, channels, -1), finite)
+        return bool(finite.all())
+
+    return of_many
 
 
 @functools.cache

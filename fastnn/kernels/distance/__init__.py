@@ -11,6 +11,8 @@ from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = ["knn", "pairwise_l2"]
+
 _ALGORITHMS = ("direct", "gemm")
 _KNN_ALGORITHMS = ("auto", "direct", "filter")
 _MEMORY_BUDGET = 64 << 20

@@ -7,6 +7,8 @@ from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = ["linear", "linear_backward"]
+
 
 def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None,
            target: str | None = None) -> Array:

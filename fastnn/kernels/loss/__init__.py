@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,28 @@ import numpy as np
 from fastnn import _device
 from fastnn._checks import (
     Array,
-    as_array,
     as_float,
-    as_floats,
     as_labels,
     check_choice,
+    check_floats,
     check_not_empty,
+    check_present,
     check_rank,
     check_shape,
     check_side,
 )
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import empty_beside
+from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import Plan, Planned, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = [
+    "cross_entropy", "cross_entropy_backward", "hinge_loss", "hinge_loss_backward", "mse_loss", "mse_loss_backward",
+]
+
 _REDUCTIONS = ("mean", "sum", "none")
+_FITS = 1e38                                # into float32
 
 
-@door
 def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, reduction: str = "mean",
                   target: str | None = None) -> Any:
     """Return the negative log-likelihood of labels under the softmax of scores.
@@ -70,15 +75,10 @@ def cross_entropy(x: Array, labels: Array, *, label_smoothing: float = 0.0, redu
     >>> float(kernels.cross_entropy(np.array([[1000.0, 0.0], [-1000.0, 0.0]]), np.array([1, 1])))
     500.0
     """
-    x, labels = _scores(x, labels)
-    smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
-    _check_reduction(reduction)
-    losses, unit = empty_beside(x, (len(x),), np.float64), _unit(len(x), reduction)
-    implementation(__name__, target, x).cross_entropy(x, labels, smoothing, unit, losses)
-    return _reduced(losses, len(x) * unit, reduction, x.dtype)
+    return _cross_entropy((x, labels), (reduction,), target, None,
+                          (as_float("label_smoothing", label_smoothing, 0, 1),))
 
 
-@door
 def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_smoothing: float = 0.0,
                            reduction: str = "mean", target: str | None = None) -> Array:
     """Return the gradient by the scores of `cross_entropy`.
@@ -114,15 +114,10 @@ def cross_entropy_backward(grad_output: Any, x: Array, labels: Array, *, label_s
     >>> kernels.cross_entropy_backward(1.0, np.array([[0.0, 0.0]]), np.array([1]))
     array([[ 0.5, -0.5]])
     """
-    x, labels = _scores(x, labels)
     smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
-    grad_losses = _grad_losses(grad_output, reduction, (len(x),), x)
-    grad_x = empty_beside(x, x.shape, x.dtype)
-    implementation(__name__, target, x).cross_entropy_backward(grad_losses, x, labels, smoothing, grad_x)
-    return grad_x
+    return _run_backward(_cross_entropy_backward, grad_output, (x, labels), smoothing, reduction, target)
 
 
-@door
 def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str = "mean",
                target: str | None = None) -> Any:
     """Return how far scores of wrong classes come within a margin of the right one's: the multiclass SVM loss.
@@ -165,15 +160,9 @@ def hinge_loss(x: Array, labels: Array, *, margin: float = 1.0, reduction: str =
     >>> float(kernels.hinge_loss(np.array([[3.0, 2.5, 0.0]]), np.array([0])))
     0.5
     """
-    x, labels = _scores(x, labels)
-    margin = as_float("margin", margin)
-    _check_reduction(reduction)
-    losses, unit = empty_beside(x, (len(x),), np.float64), _unit(len(x), reduction)
-    implementation(__name__, target, x).hinge_loss(x, labels, margin, unit, losses)
-    return _reduced(losses, len(x) * unit, reduction, x.dtype)
+    return _hinge_loss((x, labels), (reduction,), target, None, (as_float("margin", margin),))
 
 
-@door
 def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: float = 1.0, reduction: str = "mean",
                         target: str | None = None) -> Array:
     """Return the gradient by the scores of `hinge_loss`.
@@ -210,15 +199,10 @@ def hinge_loss_backward(grad_output: Any, x: Array, labels: Array, *, margin: fl
     >>> kernels.hinge_loss_backward(1.0, np.array([[3.0, 2.5, 0.0]]), np.array([0]))
     array([[-1.,  1.,  0.]])
     """
-    x, labels = _scores(x, labels)
     margin = as_float("margin", margin)
-    grad_losses = _grad_losses(grad_output, reduction, (len(x),), x)
-    grad_x = empty_beside(x, x.shape, x.dtype)
-    implementation(__name__, target, x).hinge_loss_backward(grad_losses, x, labels, margin, grad_x)
-    return grad_x
+    return _run_backward(_hinge_loss_backward, grad_output, (x, labels), margin, reduction, target)
 
 
-@door
 def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None = None) -> Any:
     """Return the squares of the differences of two arrays, their mean or their sum.
 
@@ -254,21 +238,9 @@ def mse_loss(x: Array, y: Array, *, reduction: str = "mean", target: str | None 
     >>> float(kernels.mse_loss(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
-    x, y = as_floats(x=x, y=y)
-    check_shape("y", y, x.shape)
-    check_not_empty("x", x)
-    _check_reduction(reduction)
-    run = implementation(__name__, target, x)
-    if reduction == "none":
-        losses = empty_beside(x, x.shape, x.dtype)
-        run.mse_loss(x.reshape(-1), y.reshape(-1), losses.reshape(-1))
-        return losses
-    unit = _unit(math.isqrt(x.size) + 1, reduction)     # of differences
-    sums = run.mse_loss_sums(x.reshape(-1), y.reshape(-1), unit)
-    return _reduced(sums, x.size * unit * unit, reduction, x.dtype)
+    return _mse_loss((x, y), (reduction,), target)
 
 
-@door
 def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = "mean",
                       target: str | None = None) -> Array:
     """Return the gradient by x of `mse_loss`; the gradient by y is its negative.
@@ -303,26 +275,97 @@ def mse_loss_backward(grad_output: Any, x: Array, y: Array, *, reduction: str = 
     >>> kernels.mse_loss_backward(1.0, np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     array([ 0., -2.])
     """
-    x, y = as_floats(x=x, y=y)
-    check_shape("y", y, x.shape)
-    check_not_empty("x", x)
-    grad_losses = _grad_losses(grad_output, reduction, x.shape, x, np.float64)
-    grad_x = empty_beside(x, x.shape, x.dtype)
-    implementation(__name__, target, x).mse_loss_backward(grad_losses, x.reshape(-1), y.reshape(-1), grad_x.reshape(-1))
-    return grad_x
+    return _run_backward(_mse_loss_backward, grad_output, (x, y), None, reduction, target)
 
 
-def _scores(x: Array, labels: Array) -> tuple[Array, Array]:
-    x, = as_floats(x=x)
+def _run_backward(planned: Planned, grad_output: Any, arrays: tuple[Array, Array], option: float | None, reduction: str,
+                  target: str | None) -> Array:
+    """Run a gradient; grad_output is an array where the losses were returned, else a number."""
+    each = isinstance(reduction, str) and reduction == "none"
+    return planned((grad_output if each else None, *arrays), (reduction,), target, None,
+                   (None if each else grad_output, option))
+
+
+def _plan_loss(name: str, cost: int, bounded: bool) -> Planned:
+    """Make the planner of a loss of rows with labels; `bounded` says whether scores alone make it large."""
+    def planner(x: Array, labels: Array, reduction: str, target: str | None) -> Plan:
+        _check_scores(x, labels)
+        check_choice("reduction", reduction, _REDUCTIONS)
+        count, unit = len(x), _unit(len(x), reduction)
+        run = bound(implementation(__name__, target, x), name, x)
+        new, reduced = result_of((count,), np.float64, x).new, _plan_reduction(
+            reduction, count * unit, x, bounded)
+
+        def loss(x: Array, labels: Array, option: float) -> Any:
+            losses = new()
+            run(x, labels, option, unit, losses)
+            return reduced(losses)
+
+        return Plan(loss, operations=cost * x.size)
+
+    return Planned(planner)
+
+
+def _plan_loss_backward(name: str, cost: int) -> Planned:
+    """Make the planner of a gradient of a loss of rows with labels."""
+    def planner(grad_output: Array | None, x: Array, labels: Array, reduction: str, target: str | None) -> Plan:
+        _check_scores(x, labels)
+        grads = _plan_grads(grad_output, reduction, x.shape[:1], x, x.dtype)
+        run = bound(implementation(__name__, target, x), name, x)
+
+        def backward(grad_output: Array | None, x: Array, labels: Array, grad: Any, option: float,
+                     grad_x: Array) -> None:
+            run(grads(grad) if grad_output is None else grad_output, x, labels, option, grad_x)
+
+        return Plan(backward, result_of(x.shape, x.dtype, x), operations=cost * x.size)
+
+    return Planned(planner)
+
+
+_cross_entropy = _plan_loss("cross_entropy", 25, bounded=True)
+_cross_entropy_backward = _plan_loss_backward("cross_entropy_backward", 45)
+_hinge_loss = _plan_loss("hinge_loss", 5, bounded=False)           # it grows with the margin
+_hinge_loss_backward = _plan_loss_backward("hinge_loss_backward", 5)
+
+
+@planned
+def _mse_loss(x: Array, y: Array, reduction: str, target: str | None) -> Plan:
+    _check_pair(x, y)
+    check_choice("reduction", reduction, _REDUCTIONS)
+    module, operations = implementation(__name__, target, x), 3 * x.size
+    if reduction == "none":
+        run = bound(module, "mse_loss", x)
+        return Plan(lambda x, y, losses: run(x.reshape(-1), y.reshape(-1), losses.reshape(-1)),
+                    result_of(x.shape, x.dtype, x), operations)
+    unit = _unit(math.isqrt(x.size) + 1, reduction)     # of differences
+    sums, reduced = bound(module, "mse_loss_sums", x), _plan_reduction(reduction, x.size * unit * unit, x, bounded=True)
+    return Plan(lambda x, y: reduced(sums(x.reshape(-1), y.reshape(-1), unit)), operations=operations)
+
+
+@planned
+def _mse_loss_backward(grad_output: Array | None, x: Array, y: Array, reduction: str, target: str | None) -> Plan:
+    _check_pair(x, y)
+    grads = _plan_grads(grad_output, reduction, x.shape, x, np.dtype(np.float64))
+    run = bound(implementation(__name__, target, x), "mse_loss_backward", x)
+
+    def backward(grad_output: Array | None, x: Array, y: Array, grad: Any, _: None, grad_x: Array) -> None:
+        run(grads(grad) if grad_output is None else grad_output.reshape(-1), x.reshape(-1), y.reshape(-1),
+            grad_x.reshape(-1))
+
+    return Plan(backward, result_of(x.shape, x.dtype, x), operations=3 * x.size)
+
+
+def _check_scores(x: Array, labels: Array) -> None:
+    check_floats(x=x)
     check_rank("x", x, 2, layout="(N, C)")
     check_not_empty("x", x)
-    labels = as_labels("labels", labels, *x.shape)
-    check_side("labels", labels, "x", x)
-    return x, labels
+    check_side("labels", as_labels("labels", labels, *x.shape), "x", x)
 
 
-def _check_reduction(reduction: str) -> None:
-    check_choice("reduction", reduction, _REDUCTIONS)
+def _check_pair(x: Array, y: Array) -> None:
+    check_floats(x=x, y=y)
+    check_shape("y", y, x.shape)
+    check_not_empty("x", x)
 
 
 def _unit(count: int, reduction: str) -> float:
@@ -330,40 +373,56 @@ def _unit(count: int, reduction: str) -> float:
     return 2.0 ** -count.bit_length() if reduction == "mean" else 1.0
 
 
-def _grad_losses(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Array, dtype: Any = None) -> Array:
-    """Return the gradient by each loss, flat: one number for all of them, unless the losses were returned.
-
-    One number has x's dtype, or another one that is given.
-    """
-    dtype = x.dtype if dtype is None else dtype
-    _check_reduction(reduction)
+def _plan_grads(grad_output: Any, reduction: str, shape: tuple[int, ...], x: Array, dtype: np.dtype,
+                ) -> Callable[[Any], Array]:
+    """Check the gradient by each loss; return a function that makes an array of this dtype of one number for all."""
+    check_choice("reduction", reduction, _REDUCTIONS)
     if reduction == "none":
-        grads = as_array("grad_output", grad_output)
-        check_side("grad_output", grads, "x", x)
-        if grads.dtype != x.dtype:
-            raise TypeError(f"grad_output: expected {x.dtype} as x has, got {grads.dtype}; "
+        check_present("grad_output", grad_output)
+        check_side("grad_output", grad_output, "x", x)
+        if grad_output.dtype != x.dtype:
+            raise TypeError(f"grad_output: expected {x.dtype} as x has, got {grad_output.dtype}; "
                             f"give both one dtype with .astype")
-        check_shape("grad_output", grads, shape)
-        return grads.reshape(-1)
+        check_shape("grad_output", grad_output, shape)
     count = math.prod(shape) if reduction == "mean" else 1
+
+    def on_host(grad: Any) -> Array:
+        if type(grad) is not float and (np.ndim(grad) or not isinstance(grad, numbers.Real | np.ndarray)):
+            raise TypeError(f"grad_output: expected a number for reduction {reduction!r}, got {grad!r}")
+        return np.array([float(grad) / count], dtype)
+
+    def on_device(grad: Any) -> Array:
+        if _device.is_device(grad) and grad.ndim == 0:
+            return (grad.astype(np.float64) / count).astype(dtype).reshape(1)
+        if isinstance(grad, numbers.Real):
+            return _device.xp.full(1, float(grad) / count, dtype)
+        return on_host(grad)
+
+    return on_device if _device.is_device(x) else on_host
+
+
+def _plan_reduction(reduction: str, count: float, x: Array, bounded: bool) -> Callable[[Array], Any]:
+    """Return a function of float64 losses: they, their sum, or that over `count`, in x's dtype.
+
+    What is too large for the dtype becomes inf.
+    """
+    dtype, number = x.dtype, x.dtype.type
+    divisor = count if reduction == "mean" else 1.0
     if _device.is_device(x):
-        if _device.is_device(grad_output) and grad_output.ndim == 0:
-            return (grad_output.astype(np.float64) / count).astype(dtype).reshape(1)
-        if isinstance(grad_output, numbers.Real):
-            return _device.xp.full(1, float(grad_output) / count, dtype)
-    if type(grad_output) is not float and (
-            np.ndim(grad_output) or not isinstance(grad_output, numbers.Real | np.ndarray)):
-        raise TypeError(f"grad_output: expected a number for reduction {reduction!r}, got {grad_output!r}")
-    return np.array([float(grad_output) / count], dtype)
+        if reduction == "mean":
+            return lambda losses: (losses.sum() / count).astype(dtype)
+        return lambda losses: (losses if reduction == "none" else losses.sum()).astype(dtype)
+    if reduction == "none":
+        return np.errstate(over="ignore")(lambda losses: losses.astype(dtype, copy=False))
+    # What is made of float32 numbers alone has room in float64.
+    add = np.add.reduce if bounded and dtype == np.float32 else np.errstate(over="ignore")(np.add.reduce)
 
+    def reduced(losses: Array) -> Any:
+        # Python's numbers warn of no overflow. The sum of -0.0 alone is 0.0.
+        total = (0.0 + losses.item() if losses.size == 1 else float(add(losses))) / divisor
+        if abs(total) < _FITS:
+            return number(total)
+        with np.errstate(over="ignore"):
+            return number(total)
 
-def _reduced(losses: Array, count: float, reduction: str, dtype: Any) -> Any:
-    """Return float64 losses, their sum, or that over `count`, in this dtype; what is too large for it becomes inf."""
-    if _device.is_device(losses):
-        total = losses if reduction == "none" else losses.sum()
-        return (total / count if reduction == "mean" else total).astype(dtype)
-    with np.errstate(over="ignore"):
-        if reduction == "none":
-            return losses.astype(dtype)
-        total = np.add.reduce(losses)                   # half the time of its method
-        return dtype.type(total / count if reduction == "mean" else total)
+    return reduced

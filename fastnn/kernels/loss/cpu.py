@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastnn._checks import Array
+from fastnn._checks import Array, as_labels
 from fastnn.kernels._cpu.compiler import helper, inlined_helper
 from fastnn.kernels._cpu.elementwise import binary, chunk, chunks, mapping
-from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.rows import exp_rows, log_sum_exp, part_of_rows, row_blocks, rows_of_block
 from fastnn.kernels._cpu.vectors import STREAMED, draft, exceeds_caches, finish, row_gaps, row_sum, use_widest_vectors
 
+_INT64 = np.dtype(np.int64)
 _ROOM = 2.0**-66                            # less than 1 over twice the elements that a row may have
 
 
@@ -21,11 +24,48 @@ def _grad(grad_losses: Array, n: int) -> float:
     return np.float64(grad_losses[n if grad_losses.size > 1 else 0])
 
 
+@helper
+def _label(labels: Array, n: int, x: Array, wrong: Array) -> int:
+    """Return the label of a row of x. One out of range `wrong` tells of, and the row gets another."""
+    label = labels[n]
+    if 0 <= label < x.shape[1]:
+        return label
+    wrong[0] = True
+    return 0
+
+
+def _plan_loss(kernel: BlockKernel, x: Array) -> Callable[..., None]:
+    """Return a function (x, labels, option, unit, losses)."""
+    run = kernel.launch(row_blocks(x), work=x.size)
+
+    def loss(x: Array, labels: Array, option: float, unit: float, losses: Array) -> None:
+        wrong = np.zeros(1, np.bool_)
+        run(wrong, x, labels if labels.dtype is _INT64 else labels.astype(np.int64), option, unit, losses)
+        if wrong[0]:
+            as_labels("labels", labels, *x.shape)       # says which
+
+    return loss
+
+
+def _plan_loss_backward(kernel: BlockKernel, x: Array) -> Callable[..., None]:
+    """Return a function (grad_losses, x, labels, option, grad_x)."""
+    run = functools.partial(kernel.launch(row_blocks(x), work=x.size), exceeds_caches(x))
+
+    def loss_backward(grad_losses: Array, x: Array, labels: Array, option: float, grad_x: Array) -> None:
+        wrong = np.zeros(1, np.bool_)
+        run(wrong, grad_losses, x, labels if labels.dtype is _INT64 else labels.astype(np.int64), option, grad_x)
+        if wrong[0]:
+            as_labels("labels", labels, *x.shape)
+
+    return loss_backward
+
+
 # --- cross entropy -----------------------------------------------------------------------------------------
 
 
-@block_kernel(writes="losses", typed_by="x")
-def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
+@block_kernel(writes="wrong losses", typed_by="x")
+def _cross_entropy(block: int, wrong: Array, x: Array, labels: Array, label_smoothing: float, unit: float,
+                   losses: Array) -> None:
     """Differences are taken of scores times unit * _ROOM, so that no sum of them overflows."""
     use_widest_vectors()
     rows, small = rows_of_block(block, x), unit * _ROOM
@@ -33,21 +73,21 @@ def _cross_entropy(block: int, x: Array, labels: Array, label_smoothing: float, 
     log_sum_exp(x, rows, largest, logs)
     for n in rows:
         m, logarithm = small * np.float64(largest[n - rows.start]), small * logs[n - rows.start]
-        loss = logarithm + (m - small * np.float64(x[n, max(0, labels[n])]))
+        loss = logarithm + (m - small * np.float64(x[n, _label(labels, n, x, wrong)]))
         if label_smoothing > 0:
             even = logarithm + row_gaps(x[n], m, small) / x.shape[1]
             loss = (1 - label_smoothing) * loss + label_smoothing * even
         losses[n] = loss / _ROOM
 
 
-@block_kernel(writes="grad_x", typed_by="x")
-def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
-                            streamed: bool, grad_x: Array) -> None:
+@block_kernel(writes="wrong grad_x", typed_by="x")
+def _cross_entropy_backward(block: int, streamed: bool, wrong: Array, grad_losses: Array, x: Array, labels: Array,
+                            label_smoothing: float, grad_x: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     exp_rows(x, rows, np.empty(len(rows), x.dtype), part)
     for n in rows:
-        result, label, grad = part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
+        result, label, grad = part[n - rows.start], _label(labels, n, x, wrong), _grad(grad_losses, n)
         right, scale, even = result[label], 1 / row_sum(result), label_smoothing / result.size
         for c in range(result.size):
             result[c] = grad * (result[c] * scale - even)
@@ -55,14 +95,8 @@ def _cross_entropy_backward(block: int, grad_losses: Array, x: Array, labels: Ar
     finish(part, part_of_rows(block, grad_x))
 
 
-def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
-    _cross_entropy(row_blocks(x), x, labels, label_smoothing, unit, losses, work=x.size)
-
-
-def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
-                           grad_x: Array) -> None:
-    _cross_entropy_backward(row_blocks(x), grad_losses, x, labels, label_smoothing, exceeds_caches(grad_x), grad_x,
-                            work=x.size)
+plan_cross_entropy = functools.partial(_plan_loss, _cross_entropy)
+plan_cross_entropy_backward = functools.partial(_plan_loss_backward, _cross_entropy_backward)
 
 
 # --- hinge -------------------------------------------------------------------------------------------------
@@ -80,26 +114,27 @@ def _bound(right: float, margin: float) -> tuple[float, float]:
     return bound, lost if lost == lost else 0.0         # NaN for an infinite bound
 
 
-@block_kernel(writes="losses", typed_by="x")
-def _hinge_loss(block: int, x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
+@block_kernel(writes="wrong losses", typed_by="x")
+def _hinge_loss(block: int, wrong: Array, x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
     use_widest_vectors()
     terms = np.empty(x.shape[1])
     for n in rows_of_block(block, x):
-        scores = x[n]
-        bound, lost = _bound(unit * np.float64(x[n, max(0, labels[n])]), unit * margin)
+        scores, label = x[n], _label(labels, n, x, wrong)
+        bound, lost = _bound(unit * np.float64(scores[label]), unit * margin)
         for c in range(scores.size):
             excess = (unit * np.float64(scores[c]) - bound) - lost
             terms[c] = 0.0 if excess <= 0 else excess
-        terms[labels[n]] = 0
+        terms[label] = 0
         losses[n] = row_sum(terms)
 
 
-@block_kernel(writes="grad_x", typed_by="x")
-def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array, margin: float,
-                         streamed: bool, grad_x: Array) -> None:
+@block_kernel(writes="wrong grad_x", typed_by="x")
+def _hinge_loss_backward(block: int, streamed: bool, wrong: Array, grad_losses: Array, x: Array, labels: Array,
+                         margin: float, grad_x: Array) -> None:
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
-        scores, result, label, grad = x[n], part[n - rows.start], max(0, labels[n]), _grad(grad_losses, n)
+        scores, result, grad = x[n], part[n - rows.start], _grad(grad_losses, n)
+        label = _label(labels, n, x, wrong)
         bound, lost = _bound(np.float64(scores[label]), margin)
         inside = 0
         for c in range(scores.size):
@@ -110,13 +145,8 @@ def _hinge_loss_backward(block: int, grad_losses: Array, x: Array, labels: Array
     finish(part, part_of_rows(block, grad_x))
 
 
-def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
-    _hinge_loss(row_blocks(x), x, labels, margin, unit, losses, work=x.size)
-
-
-def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
-    _hinge_loss_backward(row_blocks(x), grad_losses, x, labels, margin, exceeds_caches(grad_x), grad_x,
-                         work=x.size)
+plan_hinge_loss = functools.partial(_plan_loss, _hinge_loss)
+plan_hinge_loss_backward = functools.partial(_plan_loss_backward, _hinge_loss_backward)
 
 
 # --- squared error -----------------------------------------------------------------------------------------
@@ -163,18 +193,34 @@ def _mse_loss_sums(block: int, x: Array, y: Array, unit: float, sums: Array) -> 
     sums[block] = row_sum(terms)
 
 
-def mse_loss(x: Array, y: Array, losses: Array) -> None:
-    _mse_loss(chunks(x), x, y, 0.0, losses, work=x.size // 5)
+def plan_mse_loss(x: Array) -> Callable[..., None]:
+    """Return a function (x, y, losses)."""
+    launch = _mse_loss.launch(chunks(x.size), work=x.size // 5)
+    return lambda x, y, losses: launch(x, y, 0.0, losses)
 
 
-def mse_loss_sums(x: Array, y: Array, unit: float) -> Array:
-    sums = np.empty(chunks(x), np.float64)
-    _mse_loss_sums(len(sums), x, y, unit, sums, work=x.size // 2)
-    return sums
+def plan_mse_loss_sums(x: Array) -> Callable[..., Array]:
+    """Return a function (x, y, unit)."""
+    blocks = chunks(x.size)
+    launch = _mse_loss_sums.launch(blocks, work=x.size // 2)
+
+    def mse_loss_sums(x: Array, y: Array, unit: float) -> Array:
+        sums = np.empty(blocks)
+        launch(x, y, unit, sums)
+        return sums
+
+    return mse_loss_sums
 
 
-def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
-    if grad_losses.size > 1:
-        _mse_losses_backward(chunks(x), grad_losses, x, y, grad_x, work=x.size // 5)
-    else:
-        _mse_loss_backward(chunks(x), float(grad_losses[0]), x, y, grad_x, work=x.size // 5)
+def plan_mse_loss_backward(x: Array) -> Callable[..., None]:
+    """Return a function (grad_losses, x, y, grad_x)."""
+    blocks, work = chunks(x.size), x.size // 5
+    of_one, of_each = _mse_loss_backward.launch(blocks, work=work), _mse_losses_backward.launch(blocks, work=work)
+
+    def mse_loss_backward(grad_losses: Array, x: Array, y: Array, grad_x: Array) -> None:
+        if grad_losses.size > 1:
+            of_each(grad_losses, x, y, grad_x)
+        else:
+            of_one(grad_losses.item(), x, y, grad_x)
+
+    return mse_loss_backward

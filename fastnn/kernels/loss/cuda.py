@@ -29,6 +29,10 @@ def _step(grad_losses: Array) -> int:
     return int(grad_losses.size > 1)
 
 
+def _int64(labels: Array) -> Array:
+    return labels if labels.dtype == np.int64 else labels.astype(np.int64)
+
+
 # --- cross entropy -----------------------------------------------------------------------------------------
 
 
@@ -81,12 +85,13 @@ def _cross_entropy_backward(real: Any, group: int) -> Any:
 
 
 def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
-    run_rows(_cross_entropy, x, x, labels, label_smoothing, unit, losses)
+    run_rows(_cross_entropy, x, x, _int64(labels), label_smoothing, unit, losses)
 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
                            grad_x: Array) -> None:
-    run_rows(_cross_entropy_backward, x, grad_losses, _step(grad_losses), x, labels, label_smoothing, grad_x)
+    run_rows(_cross_entropy_backward, x, grad_losses, _step(grad_losses), x, _int64(labels),
+             label_smoothing, grad_x)
 
 
 # --- hinge -------------------------------------------------------------------------------------------------
@@ -166,11 +171,11 @@ def _hinge_loss_backward(real: Any, group: int) -> Any:
 
 
 def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
-    run_rows(_hinge_loss, x, x, labels, margin, unit, losses)
+    run_rows(_hinge_loss, x, x, _int64(labels), margin, unit, losses)
 
 
 def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
-    run_rows(_hinge_loss_backward, x, grad_losses, _step(grad_losses), x, labels, margin, grad_x)
+    run_rows(_hinge_loss_backward, x, grad_losses, _step(grad_losses), x, _int64(labels), margin, grad_x)
 
 
 # --- squared error -----------------------------------------------------------------------------------------

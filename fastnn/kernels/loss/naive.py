@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn._checks import Array
+from fastnn._checks import Array, as_labels
 
 
 def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, losses: Array) -> None:
-    x = x.astype(np.longdouble)
+    labels, x = as_labels("labels", labels, *x.shape), x.astype(np.longdouble)
     for n in range(len(x)):
         shifted = x[n] - x[n].max()
         log_probabilities = shifted - np.log(np.exp(shifted).sum())
@@ -24,7 +24,7 @@ def cross_entropy(x: Array, labels: Array, label_smoothing: float, unit: float, 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_smoothing: float,
                            grad_x: Array) -> None:
-    x = x.astype(np.longdouble)
+    labels, x = as_labels("labels", labels, *x.shape), x.astype(np.longdouble)
     for n, grad in enumerate(np.broadcast_to(grad_losses, len(x))):
         e = np.exp(x[n] - x[n].max())
         truth = np.full_like(x[n], label_smoothing / x.shape[1])
@@ -33,7 +33,7 @@ def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, label_sm
 
 
 def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Array) -> None:
-    x = x.astype(np.longdouble)
+    labels, x = as_labels("labels", labels, *x.shape), x.astype(np.longdouble)
     for n, label in enumerate(labels):
         loss = np.longdouble(0)
         for c in range(x.shape[1]):
@@ -43,7 +43,7 @@ def hinge_loss(x: Array, labels: Array, margin: float, unit: float, losses: Arra
 
 
 def hinge_loss_backward(grad_losses: Array, x: Array, labels: Array, margin: float, grad_x: Array) -> None:
-    x = x.astype(np.longdouble)
+    labels, x = as_labels("labels", labels, *x.shape), x.astype(np.longdouble)
     grad_x[:] = 0
     for n, (label, grad) in enumerate(zip(labels, np.broadcast_to(grad_losses, len(x)))):
         for c in range(x.shape[1]):

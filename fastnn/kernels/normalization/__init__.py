@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
-from fastnn import _device
 from fastnn._checks import (
     Array,
     as_float,
-    as_floats,
     channels_last,
+    check_floats,
     check_needs,
+    check_present,
     check_rank,
     check_shape,
     check_side,
     is_relu,
 )
-from fastnn.kernels._door import door, updates
-from fastnn.kernels._outputs import deliver, empty_beside, output
+from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = ["batch_norm", "batch_norm_backward"]
+
+Statistics: TypeAlias = tuple[Array, Array] | None                              # mean and 1 / sqrt(var + eps)
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]          # by x, weight and bias
 _F64 = np.dtype(np.float64)
 
 
-@door
-@updates("running_mean", "running_var", when="training")
 def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None = None,
                bias: Array | None = None, *, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
                activation: str | None = None, return_stats: bool = False, out: Array | None = None,
@@ -103,35 +105,13 @@ def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, 
     >>> running_mean, running_var
     (array([0.2]), array([1.1]))
     """
-    given: tuple[Any, Any] = running_mean, running_var
-    x, running_mean, running_var, weight, bias = as_floats(
-        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
-    if (running_mean is None) is not (running_var is None):
-        missing = "running_mean" if running_mean is None else "running_var"
-        raise ValueError(f"{missing}: expected running_mean and running_var both or neither, got None")
-    of_batch, channels = training or running_mean is None, x.shape[1:2]
-    _check_channels(x.shape, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     momentum, eps = as_float("momentum", momentum, 0, 1), as_float("eps", eps, 0)
-    relu = is_relu(activation)
-    if of_batch:
-        _check_several(x)
-        if eps == 0:
-            raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
-    updated = training and running_mean is not None
-    if updated and _device.is_device(x):
-        _check_contiguous(running_mean=given[0], running_var=given[1])
-    y = output(out, x.shape, x.dtype, x)
-    stats = empty_beside(x, (2, *channels), np.float64) if of_batch or return_stats else None
-    implementation(__name__, target, x).batch_norm(
-        x, running_mean, running_var, weight, bias, of_batch, momentum, eps, relu, stats, y)
-    y = deliver(y, out)
-    if updated and (running_mean is not given[0] or running_var is not given[1]):
-        given[0][...], given[1][...] = running_mean, running_var        # those were written that are contiguous
-    return (y, stats[0], stats[1]) if stats is not None and return_stats else y
+    if eps == 0 and (training or running_mean is None):
+        raise ValueError("eps: expected a positive number where the statistics are those of x, got 0")
+    return _batch_norm((x, running_mean, running_var, weight, bias), (training, activation, return_stats), target, out,
+                       (momentum, eps), ("running_mean", "running_var") if training else ())
 
 
-@door
 def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
                         training: bool = True, bias: Array | None = None, activation: str | None = None,
                         needs: tuple[bool, bool, bool] = (True, True, True), target: str | None = None,
@@ -197,10 +177,36 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     >>> grad_weight.round(4), grad_bias
     (array([1.]), array([1.]))
     """
-    grad_output, x, weight, bias = as_floats(grad_output=grad_output, x=x, weight=weight, bias=bias)
+    return _batch_norm_backward((grad_output, x, weight, mean, invstd, bias), (training, activation, needs), target)
+
+
+@planned
+def _batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None,
+                bias: Array | None, training: bool, activation: str | None, return_stats: bool,
+                target: str | None) -> Plan:
+    check_floats(x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
+    if (running_mean is None) is not (running_var is None):
+        missing = "running_mean" if running_mean is None else "running_var"
+        raise ValueError(f"{missing}: expected running_mean and running_var both or neither, got None")
+    _check_channels(x.shape, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    of_batch = bool(training) or running_mean is None
+    if of_batch:
+        _check_several(x)
+    run = bound(implementation(__name__, target, x), "batch_norm", x, of_batch=of_batch, relu=is_relu(activation),
+                return_stats=bool(return_stats))
+    return Plan(run, result_of(x.shape, x.dtype, x), operations=(8 if of_batch else 3) * x.size)
+
+
+@planned
+def _batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array,
+                         bias: Array | None, training: bool, activation: str | None, needs: tuple[bool, bool, bool],
+                         target: str | None) -> Plan:
+    check_floats(grad_output=grad_output, x=x, weight=weight, bias=bias)
     check_rank("x", x, 2, 3, 4, layout="(N, C), (N, C, L) or (N, C, H, W)")
     check_shape("grad_output", grad_output, x.shape)
-    mean, invstd = as_floats(mean=mean, invstd=invstd)
+    check_floats(mean=mean, invstd=invstd)
+    check_present("invstd", invstd)
     check_side("mean", mean, "x", x)
     if mean.dtype != _F64:
         raise TypeError("mean: expected float64 as batch_norm(..., return_stats=True) returns for every dtype, "
@@ -210,12 +216,10 @@ def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean
     check_needs(needs)
     if training:
         _check_several(x)
-    grad_x = empty_beside(x, x.shape, x.dtype) if needs[0] else None
-    grad_weight, grad_bias = (empty_beside(x, (x.shape[1],), x.dtype) for _ in range(2))
-    implementation(__name__, target, x).batch_norm_backward(
-        grad_output, x, weight, bias, mean, invstd, bool(training), relu, grad_x, grad_weight, grad_bias)
     affine = weight is not None
-    return grad_x, grad_weight if affine and needs[1] else None, grad_bias if affine and needs[2] else None
+    run = bound(implementation(__name__, target, x), "batch_norm_backward", x, training=bool(training), relu=relu,
+                needs=(bool(needs[0]), affine and bool(needs[1]), affine and bool(needs[2])))
+    return Plan(run, operations=10 * x.size)
 
 
 def as_channels(x: Array) -> Array:
@@ -232,9 +236,3 @@ def _check_channels(x: tuple[int, ...], **arrays: Array | None) -> None:
 def _check_several(x: Array) -> None:
     if x.size < 2 * x.shape[1] or len(x) == 0:
         raise ValueError(f"x: expected more than one value a channel to take statistics of, got shape {x.shape}")
-
-
-def _check_contiguous(**arrays: Any) -> None:
-    for name, array in arrays.items():
-        if not array.flags.c_contiguous:
-            raise ValueError(f"{name}: expected a C-contiguous array, which training updates")

@@ -12,6 +12,8 @@ Channels for which x's dtype has no room are done by the functions of `odd`, in 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,101 +42,171 @@ from fastnn.kernels._cpu.vectors import (
     row_sums_above,
     use_widest_vectors,
 )
-from fastnn.kernels._outputs import EMPTY
-from fastnn.kernels.normalization import as_channels, odd
+from fastnn.kernels._outputs import EMPTY, result_of
+from fastnn.kernels.normalization import Gradients, Statistics, as_channels, odd
 
-_NONE, _NAN = np.empty((2, 0)), float("nan")
+_NAN = float("nan")
 
 _ODD = odd.functions(helper)
 _factors, _odd_value, _is_odd, _has_odd_sums = _ODD.factors, _ODD.value, _ODD.is_odd, _ODD.has_odd_sums
 _good_statistics, _odd_gradients = _ODD.statistics, _ODD.gradients
 
 
-def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None, bias: Array | None, of_batch: bool,
-               momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
-    """stats is where the mean and 1 / sqrt(var + eps) of each channel go; in inference it may be None."""
-    floor, none = 0.0 if relu else _NAN, EMPTY[x.dtype]
-    weight, bias = none if weight is None else weight, none if bias is None else bias
-    if running_mean is None:
-        running_mean = running_var = none
-    samples, channels = x.shape[:2]
-    if x.size <= NORM_FEW_VALUES and samples * channels <= NORM_FEW_RUNS:
-        if x.ndim != 4:
-            x, y = as_channels(x)[..., None], as_channels(y)[..., None]
-        if of_batch:
-            _normalize_few(channels, x, running_mean, running_var, weight, bias, momentum, eps, floor, stats, y,
-                           work=x.size)
-        else:
-            _scale_few(channels, x, running_mean, running_var, weight, bias, eps, floor,
-                       _NONE if stats is None else stats, y, work=x.size)
-        return
-    x, y = as_channels(x), as_channels(y)
+def plan_batch_norm(x: Array, of_batch: bool, relu: bool, return_stats: bool) -> Callable[..., Statistics]:
+    """Return a function (x, running_mean, running_var, weight, bias, momentum, eps, y) that returns the statistics."""
+    channels, none, floor = x.shape[1], EMPTY[x.dtype], 0.0 if relu else _NAN
+    if _are_few(x) and not (of_batch or return_stats):
+        return _plan_scale_few(x, floor)
+    if _are_few(x) and of_batch:
+        values = _as_images(x)
+        run: Any = functools.partial(_normalize_few.launch(channels, work=x.size), floor)
+    else:
+        values = as_channels(x)
+        run = _plan_channels(values, floor) if of_batch and _by_channel(values) else _plan_passes(
+            values, of_batch, floor)
+    shape, as_given = values.shape, values.shape == x.shape
+
+    def batch_norm(x: Array, running_mean: Array | None, running_var: Array | None, weight: Array | None,
+                   bias: Array | None, momentum: float, eps: float, y: Array) -> Statistics:
+        stats = np.empty((2, channels))
+        if not as_given:
+            x, y = x.reshape(shape), y.reshape(shape)
+        run(x, none if running_mean is None else running_mean, none if running_var is None else running_var,
+            none if weight is None else weight, none if bias is None else bias, momentum, eps, stats, y)
+        return (stats[0], stats[1]) if return_stats else None
+
+    return batch_norm
+
+
+def _plan_scale_few(x: Array, floor: float) -> Callable[..., None]:
+    run, none = functools.partial(_scale_few.launch(x.shape[1], work=x.size), floor), EMPTY[x.dtype]
+    shape, as_given = _as_images(x).shape, x.ndim == 4
+
+    def batch_norm(x: Array, running_mean: Array, running_var: Array, weight: Array | None, bias: Array | None,
+                   momentum: float, eps: float, y: Array) -> None:
+        if not as_given:
+            x, y = x.reshape(shape), y.reshape(shape)
+        run(x, running_mean, running_var, none if weight is None else weight, none if bias is None else bias, eps, y)
+
+    return batch_norm
+
+
+def _plan_channels(x: Array, floor: float) -> Callable[..., None]:
+    group = _group(x)
+    return functools.partial(_normalize.launch(-(-x.shape[1] // group), work=x.size), floor, group, exceeds_caches(x))
+
+
+def _plan_passes(x: Array, of_batch: bool, floor: float) -> Callable[..., None]:
+    """Take the statistics of all channels, then scale."""
+    channels, scale = x.shape[1], _plan_scale(x, floor)
     if of_batch:
-        weight, bias = weight.copy(), bias.copy()       # who gives them for the running statistics too
-        if _by_channel(x):
-            group = _group(x)
-            _normalize(-(-channels // group), x, running_mean, running_var, weight, bias, momentum, eps, floor, group,
-                       exceeds_caches(y), stats, y, work=x.size)
-            return
-        _take_statistics(x, stats)
-        _finish_statistics(1, x, momentum, eps, running_mean, running_var, stats, work=channels)
+        take = _plan_statistics(x)
+        finish: Any = _finish_statistics.launch(1, work=channels)
     else:
-        if stats is None:
-            stats = np.empty((2, channels))
-        stats[0], stats[1] = running_mean, running_var
-        _invert(1, eps, stats, work=channels)
-    mean, invstd = stats
-    length = x.shape[2]
+        invert = _invert.launch(1, work=channels)
+
+    def run(x: Array, running_mean: Array, running_var: Array, weight: Array, bias: Array, momentum: float, eps: float,
+            stats: Array, y: Array) -> None:
+        if of_batch:
+            take(x, stats)
+            finish(x, momentum, eps, running_mean, running_var, stats)
+        else:
+            stats[0], stats[1] = running_mean, running_var
+            invert(eps, stats)
+        scale(x, weight, bias, stats[0], stats[1], y)
+
+    return run
+
+
+def _plan_statistics(x: Array) -> Callable[[Array, Array], None]:
+    """Return a function (x, stats) that writes the mean and the variance of each channel."""
+    samples, channels, length = x.shape
+    n, width = samples * length, channels * length
+    values, squares = _plan_sums(_value, x), _plan_sums(_square, x)
+
+    @np.errstate(all="ignore")              # NaN and inf travel without a warning
+    def take(x: Array, stats: Array) -> None:
+        matrix, no_lines = _matrix(x), np.empty((4, width), x.dtype)
+        np.divide(values(matrix, matrix, np.zeros(width), no_lines, _NAN), n, out=stats[0])
+        np.divide(squares(matrix, matrix, np.repeat(stats[0], length), no_lines, _NAN), n, out=stats[1])
+
+    return take
+
+
+def _plan_scale(x: Array, floor: float) -> Callable[..., None]:
+    """Return a function (x, weight, bias, mean, invstd, y)."""
+    samples, channels, length = x.shape
     if length >= NORM_RUN:
-        runs, count = x.reshape(samples * channels, length), max(1, NORM_VALUES // length)
-        _scale_runs(-(-len(runs) // count), runs, weight, bias, mean, invstd, floor, count, exceeds_caches(y),
-                    y.reshape(runs.shape), work=x.size // 4)
-    else:
-        (lines, odd_ones), matrix, rows = _columns(x, weight, bias, mean, invstd), _matrix(x), _rows(x)
-        _scale_columns(-(-samples // rows), matrix, lines, floor, rows, y.reshape(matrix.shape), work=x.size // 4)
+        runs, count = (samples * channels, length), max(1, NORM_VALUES // length)
+        scale_runs = functools.partial(_scale_runs.launch(-(-runs[0] // count), work=x.size // 4), floor, count,
+                                       exceeds_caches(x))
+        return lambda x, weight, bias, mean, invstd, y: scale_runs(
+            x.reshape(runs), weight, bias, mean, invstd, y.reshape(runs))
+    columns, rows = _plan_columns(x), _rows(x)
+    scale_columns = _scale_columns.launch(-(-samples // rows), work=x.size // 4)
+    scale_odd = _scale_odd.launch(channels, work=x.size)
+
+    def scale(x: Array, weight: Array, bias: Array, mean: Array, invstd: Array, y: Array) -> None:
+        lines, odd_ones = columns(weight, bias, mean, invstd)
+        scale_columns(_matrix(x), lines, floor, rows, _matrix(y))
         if odd_ones.any():
-            _scale_odd(channels, x, weight, bias, mean, invstd, floor, odd_ones, y, work=x.size)
+            scale_odd(x, weight, bias, mean, invstd, floor, odd_ones, y)
+
+    return scale
 
 
-@np.errstate(all="ignore")
-def _take_statistics(x: Array, stats: Array) -> None:
-    """Write the mean and the variance of each channel."""
-    n = x.shape[0] * x.shape[2]
-    np.divide(_channel_sums(_value, x, x), n, out=stats[0])
-    np.divide(_channel_sums(_square, x, x, stats[0]), n, out=stats[1])
-
-
-def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
-                        invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
-                        grad_bias: Array) -> None:
-    floor, none = 0.0 if relu else _NAN, EMPTY[x.dtype]
-    weight, bias = none if weight is None else weight, none if bias is None else bias
-    grad_output, x = as_channels(grad_output), as_channels(x)
-    grad_x = None if grad_x is None else as_channels(grad_x)
-    if _by_channel(x) or (x.shape[0] * x.shape[1] <= NORM_FEW_RUNS and x.size <= NORM_FEW_VALUES):
-        group = _group(x)
-        result = np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x
-        _gradients(-(-x.shape[1] // group), grad_output, x, weight, bias, mean, invstd, floor, training, group,
-                   exceeds_caches(result), grad_weight, grad_bias, result, work=x.size)
+def plan_batch_norm_backward(x: Array, training: bool, relu: bool, needs: tuple[bool, bool, bool],
+                             ) -> Callable[..., Gradients]:
+    """Return a function (grad_output, x, weight, mean, invstd, bias) that returns the gradients."""
+    channels, none, floor, new = x.shape[1], EMPTY[x.dtype], 0.0 if relu else _NAN, result_of(x.shape, x.dtype, x).new
+    values, no_images = as_channels(x), np.empty((0, 0, 0, 0), x.dtype)
+    if _by_channel(values) or _are_few(x):
+        group = _group(values)
+        run: Any = functools.partial(_gradients.launch(-(-channels // group), work=x.size), floor, training, group,
+                                     exceeds_caches(x))
     else:
-        _gradients_by_column(grad_output, x, weight, bias, mean, invstd, floor, training, grad_x, grad_weight,
-                             grad_bias)
+        run = _plan_gradients_by_column(values, floor, training)
+    images, as_given = _as_images(x).shape, x.ndim == 4
+
+    def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array,
+                            bias: Array | None) -> Gradients:
+        grad_x = new() if needs[0] else None
+        grad_weight, grad_bias = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+        result = no_images if grad_x is None else grad_x if as_given else grad_x.reshape(images)
+        if not as_given:
+            grad_output, x = grad_output.reshape(images), x.reshape(images)
+        run(grad_output, x, none if weight is None else weight, none if bias is None else bias, mean, invstd,
+            grad_weight, grad_bias, result)
+        return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
+
+    return batch_norm_backward
 
 
-@np.errstate(all="ignore")                  # NaN and inf travel without a warning
-def _gradients_by_column(grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array,
-                         floor: float, training: bool, grad_x: Array | None, grad_weight: Array,
-                         grad_bias: Array) -> None:
-    columns, _ = _columns(x, weight, bias, mean, invstd)
-    grad_bias[:] = sums = _channel_sums(_above, grad_output, x, line=columns, floor=floor)
-    grad_weight[:] = products = _channel_sums(_product_above, grad_output, x, mean, line=columns, floor=floor) * invstd
-    if grad_x is not None:
-        n, matrix, rows = x.shape[0] * x.shape[2], _matrix(x), _rows(x)
-        slopes = np.repeat(np.array([-products / n * invstd, -sums / n], x.dtype), x.shape[2], axis=1)
-        _gradient_columns(-(-len(x) // rows), _matrix(grad_output), matrix, columns, slopes, floor, training, rows,
-                          _matrix(grad_x), work=x.size)
-    _gradients_odd(x.shape[1], grad_output, x, weight, bias, mean, invstd, floor, training, sums, products,
-                   grad_weight, grad_bias, np.empty((0, 0, 0), x.dtype) if grad_x is None else grad_x, work=0)
+def _plan_gradients_by_column(x: Array, floor: float, training: bool) -> Callable[..., None]:
+    samples, channels, length = x.shape
+    n, rows, columns = samples * length, _rows(x), _plan_columns(x)
+    above, products_above = _plan_sums(_above, x), _plan_sums(_product_above, x)
+    gradient_columns = _gradient_columns.launch(-(-samples // rows), work=x.size)
+    gradients_odd = _gradients_odd.launch(channels, work=0)
+
+    @np.errstate(all="ignore")
+    def gradients(grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array,
+                  grad_weight: Array, grad_bias: Array, grad_x: Array) -> None:
+        grads, matrix, (lines, _) = _matrix(grad_output), _matrix(x), columns(weight, bias, mean, invstd)
+        means = np.repeat(mean, length)
+        grad_bias[:] = sums = above(grads, matrix, means, lines, floor)
+        grad_weight[:] = products = products_above(grads, matrix, means, lines, floor) * invstd
+        if grad_x.size:
+            slopes = np.repeat(np.array([-products / n * invstd, -sums / n], x.dtype), length, axis=1)
+            gradient_columns(grads, matrix, lines, slopes, floor, training, rows, _matrix(grad_x))
+        gradients_odd(grad_output, x, weight, bias, mean, invstd, floor, training, sums, products, grad_weight,
+                      grad_bias, grad_x)
+
+    return gradients
+
+
+def _are_few(x: Array) -> bool:
+    return x.size <= NORM_FEW_VALUES and x.shape[0] * x.shape[1] <= NORM_FEW_RUNS
 
 
 def _by_channel(x: Array) -> bool:
@@ -146,35 +218,46 @@ def _group(x: Array) -> int:
     return -(-NORM_WALK // x.shape[2]) if x.size >= NORM_SMALL else 1
 
 
+def _as_images(x: Array) -> Array:
+    return x if x.ndim == 4 else as_channels(x)[..., None]
+
+
 def _matrix(x: Array) -> Array:
-    return x.reshape(len(x), x.shape[1] * x.shape[2])
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def _rows(x: Array) -> int:
     """How many samples a block writes."""
-    return max(1, NORM_VALUES // (x.shape[1] * x.shape[2]))
+    return max(1, NORM_VALUES // max(1, x.shape[1] * x.shape[2]))
 
 
-def _columns(x: Array, weight: Array, bias: Array, mean: Array, invstd: Array) -> tuple[Array, Array]:
-    """The line of each column, and whether each channel is odd."""
-    lines, odd_ones = np.empty((4, x.shape[1] * x.shape[2]), x.dtype), np.empty(x.shape[1], np.bool_)
-    _make_lines(1, weight, bias, mean, invstd, x.shape[2], lines, odd_ones, work=lines.size)
-    return lines, odd_ones
+def _plan_columns(x: Array) -> Callable[..., tuple[Array, Array]]:
+    """Return a function (weight, bias, mean, invstd): the line of each column, and whether each channel is odd."""
+    dtype, channels, length = x.dtype, *x.shape[1:]
+    make_lines = _make_lines.launch(1, work=4 * channels * length)
+
+    def columns(weight: Array, bias: Array, mean: Array, invstd: Array) -> tuple[Array, Array]:
+        lines, odd_ones = np.empty((4, channels * length), dtype), np.empty(channels, np.bool_)
+        make_lines(weight, bias, mean, invstd, length, lines, odd_ones)
+        return lines, odd_ones
+
+    return columns
 
 
-def _channel_sums(kernel: BlockKernel, a: Array, b: Array, mean: Array | None = None, line: Array | None = None,
-                  floor: float = np.nan) -> Array:
-    """The sums of a kernel's terms for each channel."""
-    samples, channels, length = a.shape
+def _plan_sums(kernel: BlockKernel, x: Array) -> Callable[..., Array]:
+    """Return a function (a, b, means, lines, floor) of matrices: the sums of a kernel's terms for each channel."""
+    samples, channels, length = x.shape
     width = channels * length
-    rows = max(-(-samples // NORM_SLABS), NORM_VALUES // min(NORM_COLUMNS, width))
+    rows = max(-(-samples // NORM_SLABS), NORM_VALUES // max(1, min(NORM_COLUMNS, width)))
     slabs = -(-samples // rows)
-    parts = np.empty((slabs, width))
-    means = np.repeat(np.zeros(channels) if mean is None else mean, length)
-    lines = np.empty((4, width), a.dtype) if line is None else line
-    kernel(slabs * -(-width // NORM_COLUMNS), _matrix(a), _matrix(b), means, lines, floor, rows, parts,
-           work=a.size // 2)
-    return parts.sum(axis=0).reshape(channels, length).sum(axis=1)
+    run = kernel.launch(slabs * -(-width // NORM_COLUMNS), work=x.size // 2)
+
+    def sums(a: Array, b: Array, means: Array, lines: Array, floor: float) -> Array:
+        parts = np.empty((slabs, width))
+        run(a, b, means, lines, floor, rows, parts)
+        return parts.sum(axis=0).reshape(channels, length).sum(axis=1)
+
+    return sums
 
 
 # --- elements ----------------------------------------------------------------------------------------------
@@ -267,8 +350,9 @@ def _scale(x: Array, c: int, weight: Array, bias: Array, mean: Array, invstd: fl
 
 
 @block_kernel(writes="running_mean running_var stats y", typed_by="x")
-def _normalize(block: int, x: Array, running_mean: Array, running_var: Array, weight: Array, bias: Array,
-               momentum: float, eps: float, floor: float, group: int, streamed: bool, stats: Array, y: Array) -> None:
+def _normalize(block: int, floor: float, group: int, streamed: bool, x: Array, running_mean: Array,
+               running_var: Array, weight: Array, bias: Array, momentum: float, eps: float, stats: Array,
+               y: Array) -> None:
     samples, channels, length = x.shape
     first, last = block * group, min(channels, block * group + group)
     mean, var = stats[0], stats[1]
@@ -295,7 +379,7 @@ def _replace_odd(grad_output: Array, x: Array, c: int, weight: Array, bias: Arra
                  floor: float, training: bool, total: float, product: float, grad_weight: Array, grad_bias: Array,
                  grad_x: Array) -> bool:
     """Write the gradients of a channel if it is odd, and return whether it is."""
-    samples, channels, length = x.shape
+    samples, channels, length = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     factor = _factor(c, weight)
     high, _, scale, offset = _line(x.dtype.type, c, weight, bias, mean, invstd[c])
     if not (_is_odd(high, scale, offset, factor, x.itemsize)
@@ -325,20 +409,22 @@ def _gradients_odd(c: int, grad_output: Array, x: Array, weight: Array, bias: Ar
 
 
 @block_kernel(writes="grad_weight grad_bias grad_x", typed_by="x")
-def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array,
-               floor: float, training: bool, group: int, streamed: bool, grad_weight: Array, grad_bias: Array,
+def _gradients(block: int, floor: float, training: bool, group: int, streamed: bool, grad_output: Array, x: Array,
+               weight: Array, bias: Array, mean: Array, invstd: Array, grad_weight: Array, grad_bias: Array,
                grad_x: Array) -> None:
-    samples, channels, length = x.shape
+    """Some channels of (N, C, H, W)."""
+    samples, channels, length = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     real = x.dtype.type
     first, last = block * group, min(channels, block * group + group)
     sums, products = np.zeros(last - first), np.zeros(last - first)
     for k in range(samples):
         for c in range(first, last):
+            grads, values = grad_output[k, c].reshape(length), x[k, c].reshape(length)
             if floor == floor:
                 line = _line(real, c, weight, bias, mean, invstd[c])
-                g, gx = row_sums_above(grad_output[k, c], x[k, c], mean[c], (*line, real(floor)))
+                g, gx = row_sums_above(grads, values, mean[c], (*line, real(floor)))
             else:
-                g, gx = row_sums(grad_output[k, c], x[k, c], mean[c])
+                g, gx = row_sums(grads, values, mean[c])
             sums[c - first] += g
             products[c - first] += gx
     n, odd_ones = samples * length, np.zeros(last - first, np.bool_)
@@ -353,21 +439,22 @@ def _gradients(block: int, grad_output: Array, x: Array, weight: Array, bias: Ar
         for c in range(first, last):
             if odd_ones[c - first]:
                 continue
-            g, result = grad_output[k, c], grad_x[k, c]
+            grads, values = grad_output[k, c].reshape(length), x[k, c].reshape(length)
+            result = grad_x[k, c].reshape(length)
             line = _line(real, c, weight, bias, mean, invstd[c])
             slope, constant = real(-products[c - first] / n * invstd[c]), real(-sums[c - first] / n)
             option = (*line, real(floor), slope, constant)
             if not training:
-                _above_run(g, x[k, c], option, result, streamed)
+                _above_run(grads, values, option, result, streamed)
             elif floor == floor:
-                _gradient_above_run(g, x[k, c], option, result, streamed)
+                _gradient_above_run(grads, values, option, result, streamed)
             else:
-                _gradient_run(g, x[k, c], option, result, streamed)
+                _gradient_run(grads, values, option, result, streamed)
 
 
 @block_kernel(writes="y", typed_by="x")
-def _scale_runs(block: int, x: Array, weight: Array, bias: Array, mean: Array, invstd: Array, floor: float, count: int,
-                streamed: bool, y: Array) -> None:
+def _scale_runs(block: int, floor: float, count: int, streamed: bool, x: Array, weight: Array, bias: Array, mean: Array,
+                invstd: Array, y: Array) -> None:
     for r in range(block * count, min(block * count + count, len(x))):
         c = r % len(mean)
         _scale(x[r], c, weight, bias, mean, invstd[c], floor, streamed, y[r])
@@ -408,8 +495,8 @@ def _invert(block: int, eps: float, stats: Array) -> None:
 
 
 @block_kernel(writes="running_mean running_var stats y", typed_by="x")
-def _normalize_few(c: int, x: Array, running_mean: Array, running_var: Array, weight: Array, bias: Array,
-                   momentum: float, eps: float, floor: float, stats: Array, y: Array) -> None:
+def _normalize_few(c: int, floor: float, x: Array, running_mean: Array, running_var: Array, weight: Array, bias: Array,
+                   momentum: float, eps: float, stats: Array, y: Array) -> None:
     """One channel of (N, C, H, W)."""
     samples, channels, length = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     mean = var = 0.0
@@ -427,15 +514,13 @@ def _normalize_few(c: int, x: Array, running_mean: Array, running_var: Array, we
         _track(c, mean, var, samples * length, momentum, running_mean, running_var)
 
 
-@block_kernel(writes="stats y", typed_by="x")
-def _scale_few(c: int, x: Array, mean: Array, var: Array, weight: Array, bias: Array, eps: float, floor: float,
-               stats: Array, y: Array) -> None:
+@block_kernel(writes="y", typed_by="x")
+def _scale_few(c: int, floor: float, x: Array, mean: Array, var: Array, weight: Array, bias: Array, eps: float,
+               y: Array) -> None:
     """One channel of (N, C, H, W)."""
     invstd = 1 / np.sqrt(np.float64(var[c]) + eps)
     for n in range(x.shape[0]):
         _scale(x[n, c].reshape(-1), c, weight, bias, mean, invstd, floor, False, y[n, c].reshape(-1))
-    if stats.size:
-        stats[0, c], stats[1, c] = mean[c], invstd
 
 
 # --- by column ---------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from fastnn._device import cuda
 from fastnn.kernels._gpu.blocks import THREADS, either, group_sum, real_of
 from fastnn.kernels._gpu.launch import launch
 from fastnn.kernels._gpu.tuning import NORM_AT_ONCE, NORM_FEW_PARTS, NORM_HELD, NORM_RUN
-from fastnn.kernels.normalization import as_channels, odd
+from fastnn.kernels.normalization import Gradients, Statistics, as_channels, odd
 
 _CHUNK = NORM_AT_ONCE * THREADS
 
@@ -48,13 +48,11 @@ class _Cut(NamedTuple):
     parts: int                                  # of a line
 
 
-def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None, bias: Array | None, of_batch: bool,
-               momentum: float, eps: float, relu: bool, stats: Any, y: Array) -> None:
+def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | None, bias: Array | None,
+               momentum: float, eps: float, y: Array, of_batch: bool, relu: bool, return_stats: bool) -> Statistics:
     channels, real = x.shape[1], real_of(x)
     x, y = as_channels(x), as_channels(y)
-    lines = _device.xp.empty((4, channels), x.dtype)
-    if stats is None:
-        stats = _device.xp.empty((2, channels), np.float64)
+    lines, stats = _device.xp.empty((4, channels), x.dtype), _device.xp.empty((2, channels), np.float64)
     affine = _affine(weight, bias, lines)
     running = either(running_mean, lines[0]), either(running_var, lines[0])
     if of_batch:
@@ -71,29 +69,32 @@ def batch_norm(x: Array, running_mean: Any, running_var: Any, weight: Array | No
     if x.size:
         launch(_scaled(real), -(-x.size // _CHUNK), THREADS, x.reshape(-1), x.shape[2], channels, lines, stats,
                *affine[:2], real(0 if relu else math.nan), y.reshape(-1))
+    return (stats[0], stats[1]) if return_stats else None
 
 
-def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, bias: Array | None, mean: Array,
-                        invstd: Array, training: bool, relu: bool, grad_x: Array | None, grad_weight: Array,
-                        grad_bias: Array) -> None:
-    if x.size == 0:
-        grad_weight[...] = grad_bias[...] = 0
-        return
+def batch_norm_backward(grad_output: Array, x: Array, weight: Array | None, mean: Array, invstd: Array,
+                        bias: Array | None, training: bool, relu: bool, needs: tuple[bool, bool, bool]) -> Gradients:
     channels, real = x.shape[1], real_of(x)
-    grad_output, x = as_channels(grad_output).reshape(-1), as_channels(x)
-    cut, floor = _cut(x.shape), real(0 if relu else math.nan)
-    lines = _device.xp.empty((6, channels), x.dtype)
-    sums = _device.xp.empty((2, cut.parts, cut.lines), np.float64)
-    affine = _affine(weight, bias, lines)
-    launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
-           x.reshape(-1), cut.lines, cut.values, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
-    columns = _columns_to_combine(cut)
-    launch(_products(columns, real), -(-channels // columns), THREADS, grad_output, x.reshape(-1), x.shape[2], sums,
-           cut.values, cut.repeat, mean, invstd, *affine, floor, training, grad_x is not None,
-           either(None if grad_x is None else grad_x.reshape(-1), grad_output), grad_weight, grad_bias, lines)
-    if grad_x is not None:
-        launch(_gradients(real), -(-x.size // _CHUNK), THREADS, grad_output, x.reshape(-1), x.shape[2], channels, lines,
-               floor, training, grad_x.reshape(-1))
+    grad_x = _device.xp.empty(x.shape, x.dtype) if needs[0] else None
+    grad_weight, grad_bias = (_device.xp.empty(channels, x.dtype) for _ in range(2))
+    if x.size:
+        grad_output, x = as_channels(grad_output).reshape(-1), as_channels(x)
+        cut, floor = _cut(x.shape), real(0 if relu else math.nan)
+        lines = _device.xp.empty((6, channels), x.dtype)
+        sums = _device.xp.empty((2, cut.parts, cut.lines), np.float64)
+        affine = _affine(weight, bias, lines)
+        launch(_part_products(cut.columns, real), cut.parts * -(-cut.lines // cut.columns), THREADS, grad_output,
+               x.reshape(-1), cut.lines, cut.values, cut.length, cut.repeat, mean, invstd, *affine, floor, sums)
+        columns = _columns_to_combine(cut)
+        launch(_products(columns, real), -(-channels // columns), THREADS, grad_output, x.reshape(-1), x.shape[2],
+               sums, cut.values, cut.repeat, mean, invstd, *affine, floor, training, needs[0],
+               either(None if grad_x is None else grad_x.reshape(-1), grad_output), grad_weight, grad_bias, lines)
+        if grad_x is not None:
+            launch(_gradients(real), -(-x.size // _CHUNK), THREADS, grad_output, x.reshape(-1), x.shape[2], channels,
+                   lines, floor, training, grad_x.reshape(-1))
+    else:
+        grad_weight[...] = grad_bias[...] = 0
+    return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
 
 
 def _affine(weight: Array | None, bias: Array | None, lines: Array) -> tuple[Array, bool, Array, bool]:

@@ -26,6 +26,11 @@ from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = [
+    "adaptive_avg_pool2d", "adaptive_avg_pool2d_backward", "avg_pool2d", "avg_pool2d_backward", "max_pool2d",
+    "max_pool2d_backward",
+]
+
 
 def max_pool2d(x: Array, kernel_size: IntPair, *, stride: IntPair | None = None, padding: IntPair = 0,
                dilation: IntPair = 1, ceil_mode: bool = False, return_indices: bool = False,

@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from fastnn._checks import Array, as_floats, as_int, check_one_shape
+from fastnn._checks import Array, as_int, check_floats, check_one_shape
 from fastnn.kernels._docstrings import documented
-from fastnn.kernels._door import door
-from fastnn.kernels._outputs import contiguous, deliver, output
+from fastnn.kernels._outputs import contiguous, result_of
+from fastnn.kernels._plans import Plan, Planned, bound
 from fastnn.kernels._targets import implementation
 
+__all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 
-@door
+
+def _plan(name: str, cost: int, *names: str) -> Planned:
+    """Make the planner of a kernel of such arrays; implementations see the rows along an axis as those of a matrix."""
+    def planner(*arguments: Any, target: str | None) -> Plan:
+        *arrays, axis = arguments
+        values = dict(zip(names, arrays))
+        check_floats(**values)
+        x, shape = arrays[0], check_one_shape(values, arrays)
+        rank = max(1, len(shape))
+        if not -rank <= as_int("axis", axis, -rank) < rank:
+            raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
+        module = implementation(__name__, target, x)
+        run = _along_axis(x, axis % rank, lambda rows: bound(module, name, rows)) if x.size else _nothing
+        return Plan(run, result_of(shape, x.dtype, x), operations=cost * x.size)
+
+    return Planned(planner, names)
+
+
+def _nothing(*arrays: Array) -> None:
+    """What there is to do for no elements."""
+
+
+def _along_axis(x: Array, axis: int, plan: Callable[[Array], Callable[..., None]]) -> Callable[..., None]:
+    """Return a function that runs what is planned for the matrix of rows along one axis."""
+    shape = x.shape or (1,)
+    matrix = x.size // shape[axis], shape[axis]
+    if axis == len(shape) - 1:
+        run = plan(x.reshape(matrix))
+        return run if x.ndim == 2 else lambda *arrays: run(*[array.reshape(matrix) for array in arrays])
+    order = [*range(axis), *range(axis + 1, len(shape)), axis]
+
+    def rows(array: Array) -> Array:
+        return contiguous(array.transpose(order)).reshape(matrix)
+
+    run, new = plan(rows(x)), result_of(matrix, x.dtype, x).new
+
+    def of_other_axis(*arrays: Array) -> None:
+        *inputs, y = arrays
+        result = new()
+        run(*map(rows, inputs), result)
+        y.transpose(order)[...] = result.reshape([shape[i] for i in order])
+
+    return of_other_axis
+
+
+_softmax = _plan("softmax", 25, "x")
+_softmax_backward = _plan("softmax_backward", 4, "grad_output", "y")
+_log_softmax = _plan("log_softmax", 25, "x")
+_log_softmax_backward = _plan("log_softmax_backward", 25, "grad_output", "y")
+
+
 @documented()
 def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return exp(x) over the sum of exp(x) along one axis.
@@ -26,10 +78,9 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str |
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
-    return _along_axis("softmax", axis, out, target, x=x)
+    return _softmax((x,), (axis,), target, out)
 
 
-@door
 @documented()
 def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the scores of `softmax`: y (grad_output - sum of grad_output y).
@@ -40,10 +91,9 @@ def softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: st
     >>> kernels.softmax_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
     array([ 0.25, -0.25])
     """
-    return _along_axis("softmax_backward", axis, None, target, grad_output=grad_output, y=y)
+    return _softmax_backward((grad_output, y), (axis,), target)
 
 
-@door
 @documented()
 def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return the logarithm of `softmax`: x - log(sum of exp(x)) along one axis.
@@ -57,10 +107,9 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None, target: s
     >>> kernels.log_softmax(np.array([0.0, -1000.0]))
     array([    0., -1000.])
     """
-    return _along_axis("log_softmax", axis, out, target, x=x)
+    return _log_softmax((x,), (axis,), target, out)
 
 
-@door
 @documented()
 def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target: str | None = None) -> Array:
     """Return the gradient of a loss by the scores of `log_softmax`: grad_output - exp(y) (sum of grad_output).
@@ -72,24 +121,4 @@ def log_softmax_backward(grad_output: Array, y: Array, axis: int = -1, *, target
     >>> kernels.log_softmax_backward(np.array([1.0, 0.0]), np.log([0.5, 0.5]))
     array([ 0.5, -0.5])
     """
-    return _along_axis("log_softmax_backward", axis, None, target, grad_output=grad_output, y=y)
-
-
-def _along_axis(name: str, axis: int, out: Array | None, target: str | None, **values: Array) -> Array:
-    """Run a kernel on the rows along one axis: the implementation sees them as contiguous rows of a matrix."""
-    arrays = as_floats(**values)
-    shape = check_one_shape(values, arrays)
-    rank = max(1, len(shape))
-    if not -rank <= (axis if type(axis) is int else as_int("axis", axis, -rank)) < rank:
-        raise ValueError(f"axis: expected from {-rank} to {rank - 1} for shape {shape}, got {axis}")
-    result = output(out, shape, arrays[0].dtype, arrays[0])
-    if result.size:
-        run, arrays = getattr(implementation(__name__, target, result), name), [*arrays, result]
-        if axis in (-1, rank - 1):
-            run(*[array.reshape(-1, shape[-1] if shape else 1) for array in arrays])
-        else:
-            moved = [np.moveaxis(array, axis, -1) for array in arrays]
-            rows = [contiguous(array).reshape(-1, shape[axis]) for array in moved]
-            run(*rows)
-            moved[-1][...] = rows[-1].reshape(moved[-1].shape)
-    return deliver(result, out)
+    return _log_softmax_backward((grad_output, y), (axis,), target)

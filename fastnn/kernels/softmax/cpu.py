@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _NO_OVERFLOW = 2.0**960                 # below the rounding of the largest numb
 
 
 @block_kernel(writes="y", typed_by="y")
-def _softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
+def _softmax(block: int, streamed: bool, x: Array, y: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
     exp_rows(x, rows, np.empty(len(rows), x.dtype), part)
@@ -37,7 +38,7 @@ def _softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
 
 
 @block_kernel(writes="grad_x", typed_by="y")
-def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, grad_x: Array) -> None:
+def _softmax_backward(block: int, streamed: bool, grad_output: Array, y: Array, grad_x: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, y), draft(part_of_rows(block, grad_x), streamed)
     for n in rows:
@@ -54,7 +55,7 @@ def _softmax_backward(block: int, grad_output: Array, y: Array, streamed: bool, 
 
 
 @block_kernel(writes="y", typed_by="y")
-def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
+def _log_softmax(block: int, streamed: bool, x: Array, y: Array) -> None:
     use_widest_vectors()
     rows, part = rows_of_block(block, x), draft(part_of_rows(block, y), streamed)
     largest, logs = np.empty(len(rows), x.dtype), np.empty(len(rows))
@@ -67,7 +68,7 @@ def _log_softmax(block: int, x: Array, streamed: bool, y: Array) -> None:
 
 
 @block_kernel(writes="grad_x", typed_by="y")
-def _log_softmax_backward(block: int, grad_output: Array, y: Array, room: float, streamed: bool,
+def _log_softmax_backward(block: int, streamed: bool, room: float, grad_output: Array, y: Array,
                           grad_x: Array) -> None:
     """Sums are formed of gradients times `room`, a power of two, so that none overflows."""
     use_widest_vectors()
@@ -83,22 +84,15 @@ def _log_softmax_backward(block: int, grad_output: Array, y: Array, room: float,
     finish(part, part_of_rows(block, grad_x))
 
 
-def _run_rows(kernel: BlockKernel, *args: Any) -> None:
-    *inputs, result = args
-    kernel(row_blocks(result), *inputs, exceeds_caches(result), result, work=result.size)
+def _plan_rows(kernel: BlockKernel, x: Array, *numbers: float) -> Callable[..., None]:
+    """Return a function (*inputs, result)."""
+    return functools.partial(kernel.launch(row_blocks(x), work=x.size), exceeds_caches(x), *numbers)
 
 
-def softmax(x: Array, y: Array) -> None:
-    _run_rows(_softmax, x, y)
+plan_softmax = functools.partial(_plan_rows, _softmax)
+plan_softmax_backward = functools.partial(_plan_rows, _softmax_backward)
+plan_log_softmax = functools.partial(_plan_rows, _log_softmax)
 
 
-def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run_rows(_softmax_backward, grad_output, y, grad_x)
-
-
-def log_softmax(x: Array, y: Array) -> None:
-    _run_rows(_log_softmax, x, y)
-
-
-def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
-    _run_rows(_log_softmax_backward, grad_output, y, 2.0 ** (-1 - y.shape[1].bit_length()), grad_x)
+def plan_log_softmax_backward(x: Array) -> Callable[..., None]:
+    return _plan_rows(_log_softmax_backward, x, 2.0 ** (-1 - x.shape[1].bit_length()))

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn import _device
-from fastnn._checks import Array, as_float, as_floats, as_int, check_shape, is_sequence
-from fastnn.kernels._door import door, updates
-from fastnn.kernels._outputs import deliver
+from fastnn._checks import Array, as_float, as_int, check_floats, check_shape, is_sequence
+from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
+__all__ = ["adam_update", "rmsprop_update", "sgd_update"]
 
-@door
-@updates("parameter", "momentum_buffer")
+
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = None, *, lr: float,
                momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
                target: str | None = None) -> None:
@@ -73,12 +71,10 @@ def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None = No
     if nesterov and keep == 0:
         raise ValueError("momentum: expected a positive number with nesterov=True, got 0")
     _check_buffer(momentum_buffer, keep)
-    _run("sgd_update", target, (rate, keep, bool(nesterov), decay), grad,
-         parameter=parameter, momentum_buffer=momentum_buffer)
+    _sgd_update((parameter, grad, momentum_buffer), (nesterov,), target, None, (rate, keep, decay),
+                ("parameter", "momentum_buffer"))
 
 
-@door
-@updates("parameter", "square_avg", "momentum_buffer")
 def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None = None, *,
                    lr: float, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
                    momentum: float = 0.0, target: str | None = None) -> None:
@@ -135,12 +131,10 @@ def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_bu
     rate, keep, eps, decay, momentum = (as_float("lr", lr, 0), as_float("alpha", alpha, 0, 1), as_float("eps", eps, 0),
                                         as_float("weight_decay", weight_decay, 0), as_float("momentum", momentum, 0))
     _check_buffer(momentum_buffer, momentum)
-    _run("rmsprop_update", target, (rate, keep, eps, decay, momentum), grad,
-         parameter=parameter, square_avg=square_avg, momentum_buffer=momentum_buffer)
+    _rmsprop_update((parameter, grad, square_avg, momentum_buffer), (), target, None,
+                    (rate, keep, eps, decay, momentum), ("parameter", "square_avg", "momentum_buffer"))
 
 
-@door
-@updates("parameter", "exp_avg", "exp_avg_sq")
 def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, *, step: int, lr: float,
                 betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
                 decoupled: bool = False, target: str | None = None) -> None:
@@ -195,31 +189,59 @@ def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array
     >>> parameter.round(4)
     array([0.5, 1.5])
     """
-    if not is_sequence(betas) or len(betas) != 2 or not all(0 <= as_float("betas", beta) < 1 for beta in betas):
+    if not is_sequence(betas) or len(betas) != 2 or not (
+            0 <= as_float("betas", betas[0]) < 1 and 0 <= as_float("betas", betas[1]) < 1):
         raise ValueError(f"betas: expected two numbers from 0 to below 1, got {betas!r:.100}")
     options = (as_int("step", step, 1), as_float("lr", lr, 0), float(betas[0]), float(betas[1]),
-               as_float("eps", eps, 0), as_float("weight_decay", weight_decay, 0), bool(decoupled))
-    _run("adam_update", target, options, grad, parameter=parameter, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+               as_float("eps", eps, 0), as_float("weight_decay", weight_decay, 0))
+    _adam_update((parameter, grad, exp_avg, exp_avg_sq), (decoupled,), target, None, options,
+                 ("parameter", "exp_avg", "exp_avg_sq"))
+
+
+@planned
+def _sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, nesterov: bool,
+                target: str | None) -> Plan:
+    arrays = {"parameter": parameter, "grad": grad, "momentum_buffer": momentum_buffer}
+    return _plan("sgd_update", 8, target, arrays, nesterov=bool(nesterov))
+
+
+@planned
+def _rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None,
+                    target: str | None) -> Plan:
+    arrays = {"parameter": parameter, "grad": grad, "square_avg": square_avg, "momentum_buffer": momentum_buffer}
+    return _plan("rmsprop_update", 13, target, arrays)
+
+
+@planned
+def _adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, decoupled: bool,
+                 target: str | None) -> Plan:
+    arrays = {"parameter": parameter, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    return _plan("adam_update", 14, target, arrays, decoupled=bool(decoupled))
+
+
+def _plan(name: str, cost: int, target: str | None, arrays: dict[str, Any], **options: bool) -> Plan:
+    """Return the plan of an update; implementations see the arrays flat."""
+    check_floats(**arrays)
+    parameter, count = arrays["parameter"], len(arrays)
+    for key, array in arrays.items():
+        if array is not None or key != "momentum_buffer":
+            check_shape(key, array, parameter.shape)
+    module = implementation(__name__, target, parameter)
+    if not parameter.size:
+        return Plan(_nothing)
+    run = bound(module, name, parameter, **options)
+
+    def update(*args: Any) -> None:
+        run(*[None if array is None else array.reshape(-1) for array in args[:count]], *args[count:])
+
+    return Plan(run if parameter.ndim == 1 else update, operations=cost * parameter.size)
+
+
+def _nothing(*args: Any) -> None:
+    """The update of no elements."""
 
 
 def _check_buffer(momentum_buffer: Array | None, momentum: float) -> None:
     if (momentum_buffer is None) != (momentum == 0):
         expected, got = ("no array", "one") if momentum == 0 else ("an array", "None")
         raise ValueError(f"momentum_buffer: expected {expected} with momentum {momentum:g}, got {got}")
-
-
-def _run(name: str, target: str | None, options: tuple[Any, ...], grad: Array, **written: Array | None) -> None:
-    """Run an update on the arrays, flat, once they all have one dtype and one shape."""
-    parameter, *states, gradient = as_floats(**written, grad=grad)
-    for key, array in written.items():
-        if array is None:
-            continue
-        if _device.is_device(array) and not array.flags.c_contiguous:
-            raise ValueError(f"{key}: expected a C-contiguous array, which the update writes")
-        check_shape(key, array, parameter.shape)
-    check_shape("grad", gradient, parameter.shape)
-    if parameter.size:
-        flat = [None if array is None else array.reshape(-1) for array in (parameter, gradient, *states)]
-        getattr(implementation(__name__, target, parameter), name)(*flat, *options)
-        for result, out in zip((parameter, *states), written.values()):
-            deliver(result, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper, inlined_helper
 from fastnn.kernels._cpu.elementwise import CHUNK, chunk, chunks
-from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.launch import BlockKernel, Launch, block_kernel
 from fastnn.kernels._cpu.tuning import UPDATE_PART
 from fastnn.kernels._outputs import EMPTY
 
@@ -132,27 +133,40 @@ def _adam(block: int, parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq:
                     p[i] -= step * (m[i] / (_root(old2, before[i], new2, g) / correction + least))
 
 
-def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
-               nesterov: bool, weight_decay: float) -> None:
-    _run(_sgd, parameter, grad, _or_empty(momentum_buffer, parameter), lr, momentum, nesterov, weight_decay)
+def plan_sgd_update(parameter: Array, nesterov: bool) -> Callable[..., None]:
+    """Return a function (parameter, grad, momentum_buffer, lr, momentum, weight_decay)."""
+    run, none = _launch(_sgd, parameter), EMPTY[parameter.dtype]
+
+    def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
+                   weight_decay: float) -> None:
+        run(parameter, grad, none if momentum_buffer is None else momentum_buffer, lr, momentum, nesterov, weight_decay)
+
+    return sgd_update
 
 
-def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None, lr: float,
-                   alpha: float, eps: float, weight_decay: float, momentum: float) -> None:
-    _run(_rmsprop, parameter, grad, square_avg, _or_empty(momentum_buffer, parameter), lr, alpha, eps, weight_decay,
-         momentum)
+def plan_rmsprop_update(parameter: Array) -> Callable[..., None]:
+    """Return a function (parameter, grad, square_avg, momentum_buffer, lr, alpha, eps, weight_decay, momentum)."""
+    run, none = _launch(_rmsprop, parameter), EMPTY[parameter.dtype]
+
+    def rmsprop_update(parameter: Array, grad: Array, square_avg: Array, momentum_buffer: Array | None,
+                       *numbers: float) -> None:
+        run(parameter, grad, square_avg, none if momentum_buffer is None else momentum_buffer, *numbers)
+
+    return rmsprop_update
 
 
-def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float, beta1: float,
-                beta2: float, eps: float, weight_decay: float, decoupled: bool) -> None:
-    penalty, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    _run(_adam, parameter, grad, exp_avg, exp_avg_sq, lr / (1 - beta1**step), beta1, beta2,
-         math.sqrt(1 - beta2**step), eps, penalty, shrink)
+def plan_adam_update(parameter: Array, decoupled: bool) -> Callable[..., None]:
+    """Return a function (parameter, grad, exp_avg, exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay)."""
+    run = _launch(_adam, parameter)
+
+    def adam_update(parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, lr: float,
+                    beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
+        penalty, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+        run(parameter, grad, exp_avg, exp_avg_sq, lr / (1 - beta1**step), beta1, beta2, math.sqrt(1 - beta2**step), eps,
+            penalty, shrink)
+
+    return adam_update
 
 
-def _or_empty(array: Array | None, like: Array) -> Array:
-    return EMPTY[like.dtype] if array is None else array
-
-
-def _run(kernel: BlockKernel, parameter: Array, *args: Array | float) -> None:
-    kernel(chunks(parameter), parameter, *args, work=parameter.size)
+def _launch(kernel: BlockKernel, parameter: Array) -> Launch:
+    return kernel.launch(chunks(parameter.size), work=parameter.size)

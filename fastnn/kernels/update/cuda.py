@@ -139,7 +139,7 @@ def _adam(real: Any) -> Any:
 
 
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
-               nesterov: bool, weight_decay: float) -> None:
+               weight_decay: float, nesterov: bool) -> None:
     kernel = _sgd(real_of(parameter), momentum_buffer is not None, nesterov)
     _run(kernel, parameter, grad, either(momentum_buffer, parameter), lr, momentum, weight_decay)
 

@@ -11,7 +11,7 @@ from fastnn._checks import Array
 
 
 def sgd_update(parameter: Array, grad: Array, momentum_buffer: Array | None, lr: float, momentum: float,
-               nesterov: bool, weight_decay: float) -> None:
+               weight_decay: float, nesterov: bool) -> None:
     for i in range(parameter.size):
         g = grad[i] + weight_decay * parameter[i] if weight_decay else grad[i]
         if momentum_buffer is not None:

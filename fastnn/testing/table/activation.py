@@ -29,10 +29,11 @@ def _from_input(call: Call, y: Any, grad: Array) -> Call:
     return Call((grad, call.args[0]), call.kwargs)
 
 
-def _activation(name: str, backward: Callable[[Call, Any, Array], Call], *options: Options) -> Kernel:
+def _activation(name: str, backward: Callable[[Call, Any, Array], Call], *options: Options,
+                error: Callable[..., Array], error_of_backward: Callable[..., Array]) -> Kernel:
     return Kernel(
         name, any_shape_samples(*options), torch=TorchFunction(name), inputs=(0,), refused=float_refused,
-        backward=backward, benchmarks=(Benchmark(
+        backward=backward, error=error, error_of_backward=error_of_backward, benchmarks=(Benchmark(
             "64 x 32 x 28 x 28", lambda n: Call((normal(n, 32, 28, 28, dtype=F32),)), 64, 64 * 32 * 784 * 8.0,
             "byte"),))
 
@@ -57,11 +58,14 @@ def _dropout_refused() -> Iterator[Refused]:
 
 
 ROWS = (
-    _activation("relu", from_output),
-    _activation("leaky_relu", _from_input, {}, {"negative_slope": 0.3}),
-    _activation("sigmoid", from_output),
-    _activation("tanh", from_output),
-    _activation("gelu", _from_input, {}, {"approximate": "tanh"}),
+    _activation("relu", from_output, error=lambda r, x: 0 * r, error_of_backward=lambda r, g, y: 0 * r),
+    _activation("leaky_relu", _from_input, {}, {"negative_slope": 0.3},
+                error=lambda r, x, *_, **o: 1.01 * abs(r), error_of_backward=lambda r, g, x, *_, **o: 1.01 * abs(r)),
+    _activation("sigmoid", from_output, error=lambda r, x: 3 * abs(r), error_of_backward=lambda r, g, y: 2 * abs(r)),
+    _activation("tanh", from_output, error=lambda r, x: 3 * abs(r),
+                error_of_backward=lambda r, g, y: 2 * abs(g) * np.maximum(1, y * y)),
+    _activation("gelu", _from_input, {}, {"approximate": "tanh"},
+                error=lambda r, x, *_, **o: 3 * abs(x), error_of_backward=lambda r, g, x, *_, **o: 5 * abs(g)),
     Kernel("add", two_arrays_samples, torch=lambda x, y: x + y, refused=_two_arrays_refused,
            benchmarks=(two_arrays_benchmark,)),
     Kernel("add_relu", two_arrays_samples, torch=lambda x, y: (x + y).relu(), refused=_two_arrays_refused,

@@ -93,6 +93,8 @@ class Kernel:
     benchmarks: tuple[Benchmark, ...] = ()
     only_on_cpu: tuple[str, ...] = ()                  # algorithms that a GPU has not
     refused_by_backward: Callable[[], Iterator[Refused]] = nothing_refused       # what NAME_backward must refuse
+    error: Callable[..., Array] | None = None          # (result, *args, **options) -> what it may be off by, in eps
+    error_of_backward: Callable[..., Array] | None = None               # the same of NAME_backward
 
     def calls(self, dtype: np.dtype, target: str = "cpu") -> Iterator[Call]:
         """Iterate over the sample calls, by the name of each algorithm that can do them on a target."""
@@ -145,7 +147,7 @@ class Kernel:
                 f"{self.name}_backward", self._gradient_samples, factor=self.factor, dtypes=self.dtypes, has_out=False,
                 algorithms=self.algorithms, only_on_cpu=self.only_on_cpu, takes=self.takes,
                 given=self.given_to_backward, refused=self.refused_by_backward,
-                benchmarks=tuple(map(self._gradient_benchmark, self.benchmarks)))
+                error=self.error_of_backward, benchmarks=tuple(map(self._gradient_benchmark, self.benchmarks)))
 
     def _gradient_samples(self, rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
         assert self.backward is not None

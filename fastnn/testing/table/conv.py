@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import kernels
-from fastnn.kernels.conv import WINOGRAD_SIZES
+from fastnn.kernels.conv.geometry import WINOGRAD_SIZES
 from fastnn.testing.table.base import F32, Array, Benchmark, Call, Kernel, Refused, Shaped, TorchFunction, draw, normal
 
 

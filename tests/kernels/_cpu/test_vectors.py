@@ -20,10 +20,10 @@ DRAFTED = CACHED // 4 + 1000                # elements of an array that is draft
 
 
 @pytest.fixture(autouse=True)
-def streams_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "CACHED", CACHED)
+def streams_less(tune: Any) -> None:
+    tune(vectors, "CACHED", CACHED)
     if launch.config.DISABLE_JIT:
-        monkeypatch.setattr(elementwise, "STREAMED", STREAMED)
+        tune(elementwise, "STREAMED", STREAMED)
 
 
 @launch.block_kernel(writes="results")

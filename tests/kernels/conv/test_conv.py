@@ -70,7 +70,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     ((1, 2, 9, 8), (3, 2, 1, 1), {"stride": 7}),
 ])
 def test_bits_do_not_depend_on_how_an_image_is_cut(image: tuple, filters: tuple, options: dict,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+                                                   tune: Any) -> None:
     """Scratch so small that every band has few rows gives what one band gives."""
     from fastnn.kernels.conv import direct
 
@@ -81,12 +81,12 @@ def test_bits_do_not_depend_on_how_an_image_is_cut(image: tuple, filters: tuple,
     grads = kernels.conv2d_backward(grad, x, weight, **options)
     assert_close(whole, kernels.conv2d(x, weight, target="naive", **options))
     for scratch in (1, 200, 1000):
-        monkeypatch.setattr(direct, "DIRECT_SCRATCH", scratch)
+        tune(direct, "DIRECT_SCRATCH", scratch)
         assert kernels.conv2d(x, weight, **options).tobytes() == whole.tobytes()
         cut = kernels.conv2d_backward(grad, x, weight, **options)
         assert cut[0].tobytes() == grads[0].tobytes()
         assert_close(cut[1], grads[1], gradient=True)
-    monkeypatch.setattr(direct, "DIRECT_SUMS", 1)
+    tune(direct, "DIRECT_SUMS", 1)
     assert_close(kernels.conv2d_backward(grad, x, weight, **options)[1], grads[1], gradient=True)
 
 

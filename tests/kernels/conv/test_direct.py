@@ -10,7 +10,7 @@ import pytest
 from fastnn import kernels
 from fastnn.kernels._cpu.llvm import lanes
 from fastnn.kernels._cpu.tiles import tile_shape
-from fastnn.kernels.conv import _geometry, depthwise, direct
+from fastnn.kernels.conv import depthwise
 from fastnn.testing import assert_close
 
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -51,10 +51,7 @@ def test_relu_gives_the_bits_of_the_plain_call() -> None:
         x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in (image, filters, filters[:1]))
         x[0, 0, 1, 1] = np.nan
         plain = kernels.conv2d(x, weight, bias, algorithm="direct", **options)
-        geometry, shape = _geometry(x, weight, options.get("stride", 1), options.get("padding", 0), 1,
-                                    options.get("groups", 1))
-        y = np.empty(shape, np.float32)
-        direct.conv2d(x, weight, bias, True, geometry, y)
+        y = kernels.conv2d(x, weight, bias, algorithm="direct", activation="relu", **options)
         assert y.tobytes() == np.where(plain < 0, np.float32(0), plain).tobytes()
 
 
@@ -73,13 +70,13 @@ def test_what_is_not_finite_stays_where_it_belongs(value: float) -> None:
                          kernels.conv2d_backward(grad, x, weight, target="naive", **options)[1], gradient=True)
 
 
-def test_depthwise_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depthwise_bands(tune: Any) -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 3, 11, 21)), rng.standard_normal((3, 1, 3, 3))
     grad = rng.standard_normal(x.shape)
     assert depthwise.fits(weight)
-    monkeypatch.setattr(depthwise, "_BAND", 9)
-    monkeypatch.setattr(depthwise, "DEPTHWISE_SCRATCH", 60)
+    tune(depthwise, "_BAND", 9)
+    tune(depthwise, "DEPTHWISE_SCRATCH", 60)
     assert_close(kernels.conv2d(x, weight, padding=1, groups=3, algorithm="direct", activation="relu"),
                  kernels.conv2d(x, weight, padding=1, groups=3, target="naive", activation="relu"))
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),

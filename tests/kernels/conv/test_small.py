@@ -66,7 +66,7 @@ def test_transposed(image: tuple, filters: tuple, options: dict) -> None:
         assert_close(got, expected, gradient=True)
 
 
-def test_the_shape_of_one_image_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shape_of_one_image_decides(tune: Any) -> None:
     """A large batch has the bits of single images; its gradient by the weights is formed by many blocks."""
     rng = np.random.default_rng(0)
     x, weight, grad = (rng.standard_normal(s).astype(np.float32)
@@ -83,15 +83,15 @@ def test_the_shape_of_one_image_decides(monkeypatch: pytest.MonkeyPatch) -> None
         assert alone[0].tobytes() == grads[0][one].tobytes()
         alone = kernels.conv_transpose2d_backward(grad[one], x[one], weight, padding=1)
         assert alone[0].tobytes() == transposed[0][one].tobytes()
-    monkeypatch.setattr(small, "SMALL_BATCH_PRODUCTS", 1 << 40)
+    tune(small, "SMALL_BATCH_PRODUCTS", 1 << 40)
     assert_close(kernels.conv2d_backward(grad, x, weight, padding=1), grads, gradient=True)
     assert_close(kernels.conv_transpose2d_backward(grad, x, weight, padding=1), transposed, gradient=True)
 
 
-def test_larger_work_and_direct_by_name_are_done_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_work_and_direct_by_name_are_done_elsewhere(tune: Any) -> None:
     ran = []
-    for name in ("conv2d", "conv2d_backward"):
-        monkeypatch.setattr(direct, name, lambda *args, **_: ran.append("direct") or (None, None, None))
+    for name in ("plan_conv2d", "plan_conv2d_backward"):
+        tune(direct, name, lambda *args: ran.append("direct") or (lambda *args: (None, None, None)))
     x, weight = np.ones((1, 1, 8, 8), np.float32), np.ones((1, 1, 3, 3), np.float32)
     kernels.conv2d(x, weight)
     assert not ran

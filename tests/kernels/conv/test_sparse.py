@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from fastnn import kernels
-from fastnn.kernels import conv
 from fastnn.kernels._cpu.compiler import config
-from fastnn.kernels.conv import small
+from fastnn.kernels.conv import geometry, small
 from fastnn.testing import KERNELS, assert_close
 
 FAR = [2_000, 1 << 38]
@@ -97,21 +96,15 @@ def test_memory_goes_with_the_results_where_these_are_large() -> None:
 
 
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"])
-def test_every_sample_can_be_done_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_sample_can_be_done_so(name: str, tune: Any) -> None:
     row = KERNELS[name]
-    monkeypatch.setattr(conv, "PADDED_ELEMENTS", -1)
-    monkeypatch.setattr(conv, "PADDED_MULTIPLE", -1)
-    monkeypatch.setattr(small, "fits", lambda *arrays: False)
-    for fit in (conv._fit, conv._fit_transposed):
-        fit.cache_clear()
-    try:
-        for call in row.calls(np.dtype(np.float32)):
-            if call.kwargs.get("algorithm", "direct") == "direct":
-                assert_close(row(call), row(call.astype(np.float64), target="naive"), dtype=np.float32,
-                             gradient=name.endswith("backward"), what=f"{name} {call.kwargs}")
-    finally:
-        for fit in (conv._fit, conv._fit_transposed):
-            fit.cache_clear()
+    tune(geometry, "PADDED_ELEMENTS", -1)
+    tune(geometry, "PADDED_MULTIPLE", -1)
+    tune(small, "fits", lambda *arrays: False)
+    for call in row.calls(np.dtype(np.float32)):
+        if call.kwargs.get("algorithm", "direct") == "direct":
+            assert_close(row(call), row(call.astype(np.float64), target="naive"), dtype=np.float32,
+                         gradient=name.endswith("backward"), what=f"{name} {call.kwargs}")
 
 
 def test_a_long_sum_keeps_the_bound() -> None:
@@ -131,7 +124,6 @@ def test_ordinary_convolutions_are_not_done_so() -> None:
             ((1, 2048, 1, 1), (512, 2048, 3, 3), {"padding": 1}),
             ((1, 3, 224, 224), (64, 3, 7, 7), {"padding": 3, "stride": 2}),
             ((1, 512, 2, 2), (512, 512, 5, 5), {"padding": 2})]:
-        x, weight = (np.broadcast_to(np.float32(0), shape) for shape in (image, filters))
         padding, dilation, stride = (options.get(key, default) for key, default in
                                      (("padding", 0), ("dilation", 1), ("stride", 1)))
-        assert not conv._geometry(x, weight, stride, padding, dilation, 1)[0].sparse
+        assert not geometry.fit(image, filters, stride, padding, dilation, 1)[0].sparse

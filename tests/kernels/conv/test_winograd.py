@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from numba import config
 import fastnn
 from fastnn import kernels
 from fastnn.kernels._cpu.llvm import ROWS
-from fastnn.kernels.conv import _geometry, cpu, winograd
+from fastnn.kernels._cpu.vectors import STREAMED
+from fastnn.kernels.conv import cpu, winograd
 from fastnn.kernels.conv._tiles import matrices
 from fastnn.kernels.conv._transforms import toom_cook
+from fastnn.kernels.conv.geometry import fit
 from fastnn.testing import assert_close
 
 # images, filters, rows and columns of filters, padding
@@ -156,20 +159,20 @@ def test_a_biased_result_may_be_infinite() -> None:
 def test_packed_filters_give_the_same_bits() -> None:
     for image, filters, taps, padding in SHAPES:
         x, weight = draw(image, np.float32), draw((filters, image[1], taps, taps), np.float32, 1)
-        geometry, shape = _geometry(x, weight, 1, padding, 1, 1)
+        geometry, shape = fit(x.shape, weight.shape, 1, padding, 1, 1)
         y = np.empty(shape, np.float32)
-        winograd.conv2d(x, weight, None, False, geometry, y, winograd.pack(weight))
+        winograd.plan_conv2d(x, weight, y, False, geometry)(x, weight, None, y, winograd.pack(weight))
         assert y.tobytes() == kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes()
 
 
-def test_results_past_the_caches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_past_the_caches_are_the_same(tune: Any) -> None:
     """Some of these shapes have rows that fit lines of the cache, some do not."""
     for image, filters, taps, padding in [*SHAPES, ((2, 16, 16, 16), 40, 3, 1)]:
         x, weight = draw(image, np.float32), draw((filters, image[1], taps, taps), np.float32, 1)
+        tune(winograd, "STREAMED", STREAMED)
         expected = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
-        with monkeypatch.context() as patch:
-            patch.setattr(winograd, "STREAMED", 0)
-            assert kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes() == expected.tobytes()
+        tune(winograd, "STREAMED", 0)
+        assert kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes() == expected.tobytes()
 
 
 def test_what_keeps_filters_is_checked() -> None:
@@ -197,8 +200,9 @@ def test_kept_filters_are_those_of_the_weights() -> None:
 def test_few_tiles_transform_their_filters() -> None:
     """So the shapes above see both ways, of one image and of its batch of three."""
     for n, one_group in ((1, True), (3, False)):
-        plan = winograd._plan((n, 130, 13, 13), (n, 130, 13, 13), 3, 16, 5)
-        assert (plan.groups == 1) == one_group
+        x, weight = np.empty((n, 130, 13, 13), np.float32), np.empty((130, 130, 3, 3), np.float32)
+        geometry, _ = fit(x.shape, weight.shape, 1, 1, 1, 1)
+        assert (winograd.plan_conv2d(x, weight, x, False, geometry).groups == 1) == one_group
 
 
 @pytest.mark.skipif(config.DISABLE_JIT or config.BOUNDSCHECK, reason="runs on one thread")
@@ -254,7 +258,7 @@ def test_bits_do_not_depend_on_batch_and_threads() -> None:
 ])
 def test_auto_chooses_by_shapes(image: tuple, filters: int, options: dict, chosen: bool) -> None:
     x, weight = draw(image, np.float32), draw((filters, image[1], 3, 3), np.float32, 1)
-    geometry, shape = _geometry(x, weight, options.get("stride", 1), 1, 1, 1)
+    geometry, shape = fit(x.shape, weight.shape, options.get("stride", 1), 1, 1, 1)
     assert (cpu._saved(weight, np.empty(shape, np.float32), geometry) >= cpu.WINOGRAD_PRODUCTS) == chosen
     name = "winograd" if chosen else "direct"
     assert kernels.conv2d(x, weight, **options).tobytes() == kernels.conv2d(x, weight, algorithm=name,

@@ -156,6 +156,34 @@ def test_a_loss_is_a_scalar_of_the_dtype_and_overflows_to_inf(reduction: str, ta
         assert np.all(loss == np.inf)
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "hinge_loss"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_many_losses_overflow_without_a_warning(reduction: str, dtype: type, name: str) -> None:
+    largest = float(np.finfo(dtype).max)
+    x, labels = np.array([[largest, -largest]] * 3, dtype), np.array([1, 1, 1])
+    options = {"margin": 1.5e308} if name == "hinge_loss" else {}
+    with np.errstate(over="ignore" if config.DISABLE_JIT else "raise"):
+        assert np.all(getattr(kernels, name)(x, labels, reduction=reduction, **options) == np.inf)
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint64])
+@pytest.mark.parametrize("name", ["cross_entropy", "hinge_loss"])
+def test_labels_are_looked_at_in_each_call(name: str, dtype: type, target: str) -> None:
+    x, labels = _scores(5, 3)
+    labels = labels.astype(dtype)
+    calls = (lambda: getattr(kernels, name)(x, labels, target=target),
+             lambda: getattr(kernels, f"{name}_backward")(1.0, x, labels, target=target))
+    for call in calls:
+        call()
+    for wrong in (3, 2**63 + 1 if dtype is np.uint64 else -1):
+        labels[2] = wrong
+        for call in calls:
+            with pytest.raises(ValueError, match=f"labels: expected labels from 0 to 2 for 3 classes, got {wrong}$"):
+                call()
+
+
 @pytest.mark.parametrize("grad", [2, 2.0, np.float32(2), np.float64(2), np.array(2.0), np.array(2, np.int64)])
 def test_the_gradient_by_a_loss_is_any_number(grad: object) -> None:
     np.testing.assert_array_equal(kernels.mse_loss_backward(grad, np.array([3.0]), np.array([1.0])), [8.0])

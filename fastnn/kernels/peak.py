@@ -1,0 +1,112 @@
+"""What this machine can do at most, and what share of it kernels were found to reach: what `fastnn bench` measures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+
+from fastnn._checks import FLOATS, Array
+from fastnn.kernels._cpu.cache import cache_dir
+from fastnn.kernels._cpu.launch import block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, lanes
+from fastnn.kernels._cpu.threads import get_num_threads
+from fastnn.kernels._cpu.tiles import gather_tile
+from fastnn.kernels.activation import relu
+
+_DEPTH, _TURNS, _BLOCKS = 128, 200, 64          # of products that stay in the first cache
+_COPIED = 1 << 25                               # numbers, far more than any cache holds
+_REPEATS = 7
+
+_multiply = gather_tile(ROWS, 2)
+
+
+@block_kernel(writes="totals")
+def _products(block: int, a: Array, b: Array, begins: Array, offsets: Array, total_at: Array, totals: Array) -> None:
+    """A register tile of products, many times over."""
+    total = totals[block]
+    for _ in range(_TURNS):
+        _multiply(a, b, begins, offsets, total, 0, total.reshape(-1), total_at, total.shape[1], total.shape[0])
+
+
+def measure() -> dict[str, float]:
+    """Measure this machine's peaks on the threads that kernels use, and keep them.
+
+    Returns
+    -------
+    dict
+        Operations a second of products in registers, by dtype, and bytes a second of a copy far beyond the caches, each
+        of which is read once and written once ("copy").
+    """
+    peaks = {}
+    for dtype in FLOATS:
+        width = 2 * lanes(np.empty(0, dtype))
+        a, b = np.ones((_DEPTH, ROWS), dtype), np.ones(_DEPTH * width, dtype)
+        begins = np.arange(2) * (width // 2)
+        totals = np.zeros((_BLOCKS, ROWS, width), dtype)
+        launch = _products.launch(_BLOCKS, work=1 << 30)
+        args = a, b, begins, np.arange(_DEPTH) * width, begins, totals
+        peaks[dtype.name] = 2 * ROWS * width * _DEPTH * _TURNS * _BLOCKS / _least_seconds(launch, *args)
+    x = np.ones(_COPIED, np.float32)
+    y = np.empty_like(x)
+    peaks["copy"] = 2 * x.nbytes / _least_seconds(lambda: relu(x, out=y))
+    _save({**_saved(), "peaks": peaks})
+    return peaks
+
+
+def note(kernel: str, call: str, share: float) -> None:
+    """Keep the share of the peak that a kernel reached."""
+    saved = _saved()
+    saved.setdefault("shares", {}).setdefault(kernel, {})[call] = share
+    _save(saved)
+
+
+def floor(operations: float, size: int, dtype: Any) -> float | None:
+    """Return the seconds that so many operations and bytes take at the peaks; None where these were not measured."""
+    peaks = _saved().get("peaks")
+    if peaks is None:
+        return None
+    return max(operations / peaks.get(str(dtype), peaks["float32"]), size / peaks["copy"])
+
+
+def shares(kernel: str) -> dict[str, float]:
+    """Return the shares of the peak that a kernel was found to reach, by calls."""
+    return dict(_saved().get("shares", {}).get(kernel, {}))
+
+
+def _least_seconds(function: Any, *args: Any) -> float:
+    function(*args)                             # compiles
+    times = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        function(*args)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _file() -> Path | None:
+    """The file of this processor and number of threads; None where nothing can be kept."""
+    folder = cache_dir()
+    return folder and folder / f"bench-{llvmlite.binding.get_host_cpu_name()}-{get_num_threads()}.json"
+
+
+def _saved() -> dict[str, Any]:
+    file = _file()
+    try:
+        saved = json.loads(file.read_text("utf-8")) if file else {}
+    except (OSError, ValueError):
+        return {}
+    return saved if isinstance(saved, dict) else {}
+
+
+def _save(saved: dict[str, Any]) -> None:
+    if file := _file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(saved, indent=2), "utf-8")
+        except OSError:
+            pass                                # what cannot be kept is measured again
