@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from fastnn import models, nn, random, testing
+from fastnn import kernels, models, nn, random, testing
 
 _LIMIT = 1e-7
 
@@ -100,5 +100,6 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
     scores = rng.standard_normal(rows)
     yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
     yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)
+    yield "CrossEntropyLoss: soft", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, kernels.softmax(-scores))
     yield "HingeLoss", nn.HingeLoss(), (scores, labels)
     yield "MSELoss", nn.MSELoss(), (scores, rng.standard_normal(rows))
