@@ -16,6 +16,7 @@ Examples
 
 from fastnn.training import plots
 from fastnn.training._loader import Loader
+from fastnn.training.averaging import ExponentialMovingAverage, Lookahead
 from fastnn.training.callback import Callback
 from fastnn.training.callbacks import EarlyStopping, WeightHistograms
 from fastnn.training.checkpoint import CheckpointError, load, load_model, save
@@ -41,9 +42,11 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "Evaluation",
+    "ExponentialMovingAverage",
     "History",
     "Interrupted",
     "Loader",
+    "Lookahead",
     "Track",
     "Trainer",
     "WeightHistograms",

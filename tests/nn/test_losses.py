@@ -78,7 +78,7 @@ def test_probabilities_of_one_class_are_labels(smoothing: float, dtype: Any) -> 
 @pytest.mark.parametrize(("probabilities", "error", "message"), [
     (PROBABILITIES.astype(np.float32), TypeError, "probabilities: expected float64 as scores has, got float32"),
     (PROBABILITIES[:, :3], ValueError, r"probabilities: expected shape \(5, 4\), got \(5, 3\)"),
-    (2 * PROBABILITIES, ValueError, "probabilities: expected rows that sum to 1, and none negative, got values from [^-]* and sums from 2"),
+    (2 * PROBABILITIES, ValueError, "probabilities: expected rows that sum to 1, .* values from .* and sums from 2"),
     (PROBABILITIES - np.array([1, -1, 0, 0]), ValueError, "probabilities: expected rows that sum to 1"),
     (PROBABILITIES * np.nan, ValueError, "probabilities: expected rows that sum to 1"),
     (np.eye(4)[LABELS].astype(int), TypeError, "probabilities: expected float32 or float64, got int64"),
