@@ -14,8 +14,9 @@ Examples
 (3,)
 """
 
-from fastnn.training import plots
+from fastnn.training import attacks, plots
 from fastnn.training._loader import Loader
+from fastnn.training.attacks import AdversarialLoader
 from fastnn.training.averaging import ExponentialMovingAverage, Lookahead
 from fastnn.training.callback import Callback
 from fastnn.training.callbacks import EarlyStopping, WeightHistograms
@@ -36,6 +37,7 @@ from fastnn.training.tracking import Track, tracker
 from fastnn.training.trainer import DivergedError, Interrupted, Trainer
 
 __all__ = [
+    "AdversarialLoader",
     "Callback",
     "CheckpointError",
     "ClassResult",
@@ -51,6 +53,7 @@ __all__ = [
     "Trainer",
     "WeightHistograms",
     "accuracy",
+    "attacks",
     "commonest_confusions",
     "confusion_matrix",
     "confusion_table",
