@@ -82,6 +82,8 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Sequential", nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), rows),
             ("Residual", nn.Residual(nn.Conv2d(4, 4, 3, padding=1)), images),
             ("CNN", models.CNN(seed=seed), (2, 1, 8, 8)),
+            ("MultiCrop", models.MultiCrop(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)),
+                                           shift=2), (2, 2, 4, 5)),
             ("CNNMnist", models.CNNMnist(seed=seed), (2, 1, 28, 28)),
             *((name, getattr(models, name)(10, small_images=True, width=4, seed=seed), (4, 3, 16, 16))
               for name in ("ResNet18", "ResNet34", "ResNet50")),
