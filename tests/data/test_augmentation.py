@@ -212,3 +212,18 @@ def test_a_batch_transform_has_a_generator_of_its_own():
     np.testing.assert_array_equal(resumed, one)
     with pytest.raises(TypeError, match="batch_transform: expected a function of a batch and a random generator"):
         data.DataLoader((images, labels), 4, batch_transform=3)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "place"), [("Brightness", 0), ("Contrast", 1), ("Color", 2)])
+@pytest.mark.parametrize("factor", [0.3, 0.8, 1.2, 1.7])
+def test_color_jitter_is_pillows_enhancement(data_dir, name, place, factor):
+    """Which rounds the gray image and its mean, too."""
+    image, enhance = pytest.importorskip("PIL.Image"), pytest.importorskip("PIL.ImageEnhance")
+    images = data.cifar10(data_dir).test.images[:20]
+    factors = [1.0, 1.0, 1.0]
+    factors[place] = factor
+    found = data.ColorJitter(1, 1, 1)(images, Factors(*factors))
+    for ours, pixels in zip(found, images.transpose(0, 2, 3, 1), strict=True):
+        theirs = np.asarray(getattr(enhance, name)(image.fromarray(pixels)).enhance(factor)).transpose(2, 0, 1)
+        assert abs(ours.astype(int) - theirs).max() <= 1
