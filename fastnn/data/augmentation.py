@@ -151,7 +151,7 @@ class AlternatingHorizontalFlip:
 
     Notes
     -----
-    Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv:2404.00498), section 3.6.
+    Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv:2404.00498).
 
     Examples
     --------

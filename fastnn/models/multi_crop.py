@@ -36,7 +36,7 @@ class MultiCrop(Module):
     Notes
     -----
     Six times the cost of the model; twice without shifts. The views of "94% on CIFAR-10 in 3.29 seconds on a single
-    GPU" (Jordan, arXiv:2404.00498), section 3.
+    GPU" (Jordan, arXiv:2404.00498).
 
     Examples
     --------

@@ -46,7 +46,7 @@ class CrossEntropyLoss(Module):
         self.label_smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
 
     def forward(self, scores: Array, labels: Array, *, training: bool = True) -> tuple[Any, Backward]:
-        if np.ndim(labels) == 2:
+        if np.ndim(labels) == 2 and "float" in str(getattr(labels, "dtype", "")):
             return self._forward_probabilities(scores, labels)
         smoothing = self.label_smoothing
 

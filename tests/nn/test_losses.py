@@ -81,7 +81,7 @@ def test_probabilities_of_one_class_are_labels(smoothing: float, dtype: Any) -> 
     (2 * PROBABILITIES, ValueError, "probabilities: expected rows that sum to 1, .* values from .* and sums from 2"),
     (PROBABILITIES - np.array([1, -1, 0, 0]), ValueError, "probabilities: expected rows that sum to 1"),
     (PROBABILITIES * np.nan, ValueError, "probabilities: expected rows that sum to 1"),
-    (np.eye(4)[LABELS].astype(int), TypeError, "probabilities: expected float32 or float64, got int64"),
+    (np.eye(4)[LABELS].astype(int), ValueError, r"labels: expected shape \(5,\), got \(5, 4\)"),
 ])
 def test_wrong_probabilities(probabilities: np.ndarray, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
