@@ -57,14 +57,14 @@ class CrossEntropyLoss(Module):
         return kernels.cross_entropy(scores, labels, label_smoothing=smoothing), backward
 
     def _forward_probabilities(self, scores: Array, probabilities: Array) -> tuple[Any, Backward]:
-        scores, probabilities = as_floats(scores=scores, probabilities=probabilities)
+        scores, probabilities = as_floats(scores=scores, labels=probabilities)
         check_rank("scores", scores, 2, layout="(N, C)")
-        check_shape("probabilities", probabilities, scores.shape)
+        check_shape("labels", probabilities, scores.shape)
         check_not_empty("scores", scores)
         if not _device.is_device(probabilities):
             least, sums = probabilities.min(), probabilities.sum(1)
             if not (least >= 0 and abs(sums - 1).max() < 1e-3):
-                raise ValueError("probabilities: expected rows that sum to 1, and none negative, got values from "
+                raise ValueError("labels: expected probabilities, none negative and rows of sum 1, got values from "
                                  f"{least:g} and sums from {sums.min():g} to {sums.max():g}")
         n, classes = scores.shape
         truth = (1 - self.label_smoothing) * probabilities + self.label_smoothing / classes
@@ -74,7 +74,8 @@ class CrossEntropyLoss(Module):
         def backward(grad: float = 1.0) -> Array:
             return kernels.log_softmax_backward((truth * (grad / -n)).astype(scores.dtype, copy=False), logarithms)
 
-        return (-(truth * logarithms).sum(dtype=np.float64) / n).astype(scores.dtype), backward
+        with np.errstate(over="ignore", invalid="ignore"):      # what is not finite is an answer, as from kernels
+            return (-(truth * logarithms).sum(dtype=np.float64) / n).astype(scores.dtype), backward
 
 
 class HingeLoss(Module):

@@ -75,12 +75,19 @@ def test_probabilities_of_one_class_are_labels(smoothing: float, dtype: Any) -> 
     assert_close(backward(2.0), expected_backward(2.0), gradient=True)
 
 
+def test_scores_that_are_not_finite_give_what_is_not_finite_without_a_warning() -> None:
+    loss, scores = nn.CrossEntropyLoss(), np.array([[0.0, -np.inf, 1.0, 2.0], [np.inf, 0.0, 0.0, 0.0]])
+    assert np.isnan(loss(scores, np.eye(4)[[0, 0]]))
+    scores = np.array([[3e38, -3e38]], np.float32)
+    assert loss(scores, np.array([[0.0, 1.0]], np.float32)) == np.inf
+
+
 @pytest.mark.parametrize(("probabilities", "error", "message"), [
-    (PROBABILITIES.astype(np.float32), TypeError, "probabilities: expected float64 as scores has, got float32"),
-    (PROBABILITIES[:, :3], ValueError, r"probabilities: expected shape \(5, 4\), got \(5, 3\)"),
-    (2 * PROBABILITIES, ValueError, "probabilities: expected rows that sum to 1, .* values from .* and sums from 2"),
-    (PROBABILITIES - np.array([1, -1, 0, 0]), ValueError, "probabilities: expected rows that sum to 1"),
-    (PROBABILITIES * np.nan, ValueError, "probabilities: expected rows that sum to 1"),
+    (PROBABILITIES.astype(np.float32), TypeError, "labels: expected float64 as scores has, got float32"),
+    (PROBABILITIES[:, :3], ValueError, r"labels: expected shape \(5, 4\), got \(5, 3\)"),
+    (2 * PROBABILITIES, ValueError, "labels: expected probabilities, none negative .* values from .* and sums from 2"),
+    (PROBABILITIES - np.array([1, -1, 0, 0]), ValueError, "labels: expected probabilities, none negative"),
+    (PROBABILITIES * np.nan, ValueError, "labels: expected probabilities, none negative"),
     (np.eye(4)[LABELS].astype(int), ValueError, r"labels: expected shape \(5,\), got \(5, 4\)"),
 ])
 def test_wrong_probabilities(probabilities: np.ndarray, error: type[Exception], message: str) -> None:
