@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import textwrap
 from pathlib import Path
@@ -28,7 +29,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", GRADIENTS, ids=name)
+@pytest.mark.parametrize("page", [*GRADIENTS, ROOT / "docs" / "adversarial.md"], ids=name)
 def test_quoted_code_stands_in_the_file_named_before_it(page: Path) -> None:
     text = page.read_text()
     blocks = list(_BLOCK.finditer(text))
@@ -39,6 +40,13 @@ def test_quoted_code_stands_in_the_file_named_before_it(page: Path) -> None:
         length = len(quoted.splitlines())
         stands = any(textwrap.dedent("\n".join(lines[i : i + length])) == quoted for i in range(len(lines)))
         assert stands, f"not in {file}:\n{quoted}"
+
+
+def test_the_examples_of_adversarial_images_run() -> None:
+    page = ROOT / "docs" / "adversarial.md"
+    examples = doctest.DocTestParser().get_doctest(page.read_text().replace("```", ""), {}, page.name, str(page), 0)
+    assert len(examples.examples) > 10
+    assert not doctest.DocTestRunner().run(examples).failed
 
 
 def test_every_gradient_page_is_in_the_index() -> None:

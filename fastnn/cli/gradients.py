@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from fastnn import models, nn, random, testing
+from fastnn import kernels, models, nn, random, testing
 
 _LIMIT = 1e-7
 
@@ -82,6 +82,8 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Sequential", nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), rows),
             ("Residual", nn.Residual(nn.Conv2d(4, 4, 3, padding=1)), images),
             ("CNN", models.CNN(seed=seed), (2, 1, 8, 8)),
+            ("MultiCrop", models.MultiCrop(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)),
+                                           shift=2), (2, 2, 4, 5)),
             ("CNNMnist", models.CNNMnist(seed=seed), (2, 1, 28, 28)),
             *((name, getattr(models, name)(10, small_images=True, width=4, seed=seed), (4, 3, 16, 16))
               for name in ("ResNet18", "ResNet34", "ResNet50")),
@@ -100,5 +102,6 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
     scores = rng.standard_normal(rows)
     yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
     yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)
+    yield "CrossEntropyLoss: soft", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, kernels.softmax(-scores))
     yield "HingeLoss", nn.HingeLoss(), (scores, labels)
     yield "MSELoss", nn.MSELoss(), (scores, rng.standard_normal(rows))

@@ -16,26 +16,29 @@ Examples
 ((64, 1, 8, 8), dtype('float32'), (64,))
 """
 
-from fastnn.data.datasets import Dataset, Split, cifar10, digits, fashion_mnist, load, mnist, split
-from fastnn.data.formats import read_csv, read_idx
-from fastnn.data.loader import DataLoader
-from fastnn.data.transforms import (
-    Compose,
-    Normalize,
+from fastnn.data.augmentation import (
+    AlternatingHorizontalFlip,
+    ColorJitter,
+    Cutout,
+    MixUp,
     RandomAffine,
     RandomApply,
     RandomCrop,
     RandomHorizontalFlip,
-    Transform,
-    channel_statistics,
-    pixel_statistics,
-    to_float,
 )
+from fastnn.data.datasets import Dataset, Split, cifar10, digits, fashion_mnist, load, mnist, split
+from fastnn.data.formats import read_csv, read_idx
+from fastnn.data.loader import DataLoader
+from fastnn.data.transforms import Compose, Normalize, Transform, channel_statistics, pixel_statistics, to_float
 
 __all__ = [
+    "AlternatingHorizontalFlip",
+    "ColorJitter",
     "Compose",
+    "Cutout",
     "DataLoader",
     "Dataset",
+    "MixUp",
     "Normalize",
     "RandomAffine",
     "RandomApply",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastnn._checks import as_int
 from fastnn.data.datasets import Split
-from fastnn.data.transforms import Transform
+from fastnn.data.transforms import Transform, at
 from fastnn.random import generator
 
 Batch: TypeAlias = tuple[NDArray[Any], ...]
@@ -46,6 +46,9 @@ class DataLoader:
     transform : callable, optional
         Called as ``transform(batch_array, rng)`` on the first array of each batch, with a generator
         of that epoch and step; see `fastnn.data.transforms`.
+    batch_transform : callable, optional
+        Called afterwards as ``batch_transform(batch, rng)`` on the whole batch, a tuple of arrays, with
+        another generator; it returns a tuple, such as `MixUp` does.
     prefetch : bool, default True
         Prepare the next two batches on a background thread. The batches are the same either way.
 
@@ -76,6 +79,7 @@ class DataLoader:
         seed: int = 0,
         drop_last: bool = False,
         transform: Transform | None = None,
+        batch_transform: Callable[[Batch, np.random.Generator], Batch] | None = None,
         prefetch: bool = True,
     ) -> None:
         kind, expected = type(arrays).__name__, "arrays: expected a Split or a tuple of NumPy arrays, got"
@@ -91,6 +95,9 @@ class DataLoader:
         if transform is not None and not callable(transform):
             raise TypeError("transform: expected a function of images and a random generator, or None, got "
                             f"{transform!r:.100}")
+        if batch_transform is not None and not callable(batch_transform):
+            raise TypeError("batch_transform: expected a function of a batch and a random generator, or None, got "
+                            f"{batch_transform!r:.100}")
         if drop_last and batch_size > shapes[0][0]:
             raise ValueError(
                 f"batch_size: expected at most the {shapes[0][0]} samples with drop_last, got {batch_size}: "
@@ -101,6 +108,7 @@ class DataLoader:
         self.seed = as_int("seed", seed, 0)
         self.drop_last = drop_last
         self.transform = transform
+        self.batch_transform = batch_transform
         self.prefetch = prefetch
         self._epochs = itertools.count()
 
@@ -179,8 +187,10 @@ class DataLoader:
         rows = order[step * self.batch_size : (step + 1) * self.batch_size]
         first, *rest = (np.take(array, rows, axis=0) for array in self.arrays)
         if self.transform is not None:
-            first = self.transform(first, generator(self.seed, "augment", epoch, step))
-        return first, *rest
+            first = at(self.transform, epoch, rows)(first, generator(self.seed, "augment", epoch, step))
+        batch: Batch = (first, *rest)
+        return batch if self.batch_transform is None else self.batch_transform(
+            batch, generator(self.seed, "mix", epoch, step))
 
 
 def _prefetched(tasks: Iterable[Callable[[], Batch]]) -> Generator[Batch, None, None]:

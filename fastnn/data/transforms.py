@@ -1,20 +1,18 @@
-"""From uint8 images to what a network takes: scaling, normalisation and augmentation.
+"""From uint8 images to what a network takes: scaling, normalisation, and transforms in a row.
 
-A transform is called as ``transform(images, rng)`` on a batch of images of shape (N, C, H, W) and
-returns a new batch; it never writes its input. Every draw comes from `rng`, one for each image.
+A transform is called as ``transform(images, rng)`` on a batch of images of shape (N, C, H, W) and returns a new batch;
+it never writes its input. Every draw comes from `rng`, one for each image. One that must know more has a method
+``at(epoch, rows)``, which returns the transform of the images that lie at these places of a loader's arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-
-from fastnn._checks import as_float, as_int, is_sequence
 
 Transform: TypeAlias = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
@@ -64,10 +62,10 @@ def to_float(
         raise TypeError(f"dtype: expected a floating dtype, such as float32, got {dtype.name}")
     if not scale > 0:
         raise ValueError(f"scale: expected a number above 0, got {scale}")
-    _check_images(images)
+    check_images(images)
     # In the images' own units, two passes do, and x / scale alone is rounded but once.
-    offset = scale * _broadcast("mean", mean, 0.0, images)
-    divisor = scale * _broadcast("std", std, 1.0, images)
+    offset = scale * broadcast("mean", 0.0 if mean is None else mean, images)
+    divisor = scale * broadcast("std", 1.0 if std is None else std, images)
     if not (divisor > 0).all():
         raise ValueError(f"std: expected values above 0, got {std!r}; a constant channel needs std 1")
     floats: NDArray[Any] = np.subtract(images, offset.astype(dtype), dtype=dtype, casting="unsafe")
@@ -181,6 +179,16 @@ class Compose:
             images = transform(images, rng)
         return images
 
+    def at(self, epoch: int, rows: NDArray[np.intp]) -> Compose:
+        """Return the same of the transforms at these places; see `fastnn.data.transforms`."""
+        return Compose([at(transform, epoch, rows) for transform in self.transforms])
+
+
+def at(transform: Transform, epoch: int, rows: NDArray[np.intp]) -> Transform:
+    """Return a transform for the images at these places of the loader's arrays; most are the same for all."""
+    own: Transform = transform.at(epoch, rows) if hasattr(transform, "at") else transform
+    return own
+
 
 @dataclass(frozen=True, eq=False)
 class Normalize:
@@ -207,219 +215,59 @@ class Normalize:
     scale: float = 255
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            try:
-                finite = bool(np.isfinite(np.asarray(getattr(self, name), np.float64)).all())
-            except (TypeError, ValueError):
-                finite = False
-            if not finite:
-                raise ValueError(f"{name}: expected finite numbers, got {getattr(self, name)!r:.100}")
+        check_finite("mean", self.mean)
+        check_finite("std", self.std)
 
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         return to_float(images, self.mean, self.std, scale=self.scale)
 
+    def inverse(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return images std + mean: from what a network takes back to pixels from 0 to 1.
 
-@dataclass(frozen=True)
-class RandomCrop:
-    """Each image padded on all sides and cut back to its size at a random place.
-
-    Parameters
-    ----------
-    padding : int
-        Pixels added on each side: the farthest that an image may move.
-    mode : {"reflect", "constant"}, default "reflect"
-        Pad with the image's reflection, without repeating its edge, or with zeros.
-
-    Raises
-    ------
-    ValueError
-        Where `padding` is negative or `mode` another; when called, where the images have not four
-        axes or are too small to be reflected that far.
-
-    Examples
-    --------
-    >>> from fastnn import data, random
-    >>> images = data.digits().train.images[:64]
-    >>> data.RandomCrop(2)(images, random.generator(0, "augment")).shape
-    (64, 1, 8, 8)
-    """
-
-    padding: int
-    mode: Literal["reflect", "constant"] = "reflect"
-
-    def __post_init__(self) -> None:
-        as_int("padding", self.padding, 0)
-        if self.mode not in ("reflect", "constant"):
-            raise ValueError(f"mode: expected 'reflect' or 'constant', got {self.mode!r}")
-
-    def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        _check_images(images)
-        n, _, height, width = images.shape
-        if self.mode == "reflect" and self.padding >= min(height, width):
-            raise ValueError(
-                f"padding: expected below {min(height, width)} to reflect images of {height}x{width}, "
-                f"got {self.padding}"
-            )
-        around = (self.padding, self.padding)
-        windows = sliding_window_view(
-            np.pad(images, ((0, 0), (0, 0), around, around), self.mode), (height, width), axis=(2, 3)
-        )
-        top, left = rng.integers(0, 2 * self.padding, (2, n), endpoint=True)
-        return windows[np.arange(n), :, top, left]
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastnn import data
+        >>> data.Normalize(0.5, 0.25).inverse(np.array([[[[-2.0, 0.0, 2.0]]]]))
+        array([[[[0. , 0.5, 1. ]]]])
+        """
+        check_images(images)
+        std, mean = (broadcast(name, getattr(self, name), images) for name in ("std", "mean"))
+        return images * std.astype(images.dtype) + mean.astype(images.dtype)
 
 
-@dataclass(frozen=True)
-class RandomApply:
-    """A transform done to each image with probability `p`, and not to the others.
-
-    Parameters
-    ----------
-    transform : transform
-        One that keeps the shape and dtype of the images.
-    p : float, default 0.5
-
-    Raises
-    ------
-    ValueError
-        Where `p` is not from 0 to 1; when called, where the images have not four axes.
-
-    Examples
-    --------
-    >>> from fastnn import data, random
-    >>> images = data.digits().train.images[:64]
-    >>> moved = data.RandomApply(data.RandomCrop(2), p=0.1)(images, random.generator(0, "augment"))
-    >>> bool((moved == images).all((1, 2, 3)).sum() > 50)
-    True
-    """
-
-    transform: Transform
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        as_float("p", self.p, 0, 1)
-
-    def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        _check_images(images)
-        chosen = rng.random(len(images)) < self.p
-        changed = images.copy()
-        changed[chosen] = self.transform(images[chosen], rng)
-        return changed
-
-
-@dataclass(frozen=True)
-class RandomHorizontalFlip:
-    """Each image mirrored left to right with probability `p`.
-
-    Parameters
-    ----------
-    p : float, default 0.5
-
-    Raises
-    ------
-    ValueError
-        Where `p` is not from 0 to 1; when called, where the images have not four axes.
-
-    Examples
-    --------
-    >>> from fastnn import data, random
-    >>> images = data.digits().train.images[:64]
-    >>> flipped = data.RandomHorizontalFlip(p=1)(images, random.generator(0, "augment"))
-    >>> (flipped == images[..., ::-1]).all()
-    np.True_
-    """
-
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        as_float("p", self.p, 0, 1)
-
-    def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        _check_images(images)
-        chosen = rng.random(len(images)) < self.p
-        flipped = images.copy()
-        flipped[chosen] = images[chosen, ..., ::-1]
-        return flipped
-
-
-@dataclass(frozen=True)
-class RandomAffine:
-    """Each image rotated about its centre and moved, interpolated linearly, zeros around it.
-
-    Parameters
-    ----------
-    degrees : float
-        The largest rotation, in either direction.
-    translate : tuple of float, default (0, 0)
-        The largest move, horizontally and vertically, as a fraction of the width and height.
-
-    Raises
-    ------
-    ValueError
-        Where `degrees` or `translate` is negative; when called, where the images have not four axes.
-
-    Examples
-    --------
-    >>> from fastnn import data, random
-    >>> images = data.digits().train.images[:64]
-    >>> data.RandomAffine(10, translate=(0.1, 0.1))(images, random.generator(0, "augment")).dtype
-    dtype('uint8')
-    """
-
-    degrees: float
-    translate: tuple[float, float] = (0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        as_float("degrees", self.degrees, 0)
-        if not is_sequence(self.translate) or len(self.translate) != 2 or not all(
-                as_float("translate", part) >= 0 for part in self.translate):
-            raise ValueError(f"translate: expected two fractions of at least 0, got {self.translate}")
-
-    def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        from scipy import ndimage
-
-        _check_images(images)
-        n, channels, height, width = images.shape
-        angle, x_move, y_move = rng.uniform(-1, 1, (3, n, 1, 1))
-        angle = np.radians(self.degrees) * angle
-        y, x = np.ogrid[:height, :width]
-        y = y - (height - 1) / 2 - self.translate[1] * height * y_move
-        x = x - (width - 1) / 2 - self.translate[0] * width * x_move
-        rows = np.cos(angle) * y - np.sin(angle) * x + (height - 1) / 2
-        columns = np.sin(angle) * y + np.cos(angle) * x + (width - 1) / 2
-
-        # One call serves the batch: the images stand in one column, each in a frame of zeros, and
-        # what falls outside an image is read from its own frame.
-        framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        rows = np.clip(rows, -1, height) + 1 + np.arange(n)[:, None, None] * (height + 2)
-        columns = np.clip(columns, -1, width) + 1
-        moved = np.empty_like(images, order="C")
-        for channel in range(channels):
-            column = framed[:, channel].reshape(-1, width + 2)
-            moved[:, channel] = ndimage.map_coordinates(column, (rows, columns), images.dtype, order=1)
-        return moved
-
-
-def _check_images(images: NDArray[Any]) -> None:
+def check_images(images: NDArray[Any]) -> None:
+    """Raise ValueError unless this is a batch of images."""
     if images.ndim != 4:
         raise ValueError(f"images: expected shape (N, C, H, W), got {images.shape}")
 
 
-def _check_counts(images: NDArray[Any], scale: float) -> None:
-    if not scale > 0:
-        raise ValueError(f"scale: expected a number above 0, got {scale}")
-    _check_images(images)
-    if images.dtype != np.uint8:
-        raise TypeError(f"images: expected uint8, got {images.dtype}")
-    if not images.size:
-        raise ValueError(f"images: expected at least one image, got shape {images.shape}")
+def check_finite(name: str, values: ArrayLike) -> None:
+    """Raise ValueError unless these are finite numbers."""
+    try:
+        finite = bool(np.isfinite(np.asarray(values, np.float64)).all())
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise ValueError(f"{name}: expected finite numbers, got {values!r:.100}")
 
 
-def _broadcast(name: str, values: ArrayLike | None, default: float, images: NDArray[Any]) -> NDArray[np.float64]:
+def broadcast(name: str, values: ArrayLike, images: NDArray[Any]) -> NDArray[np.float64]:
     """Return `values` in float64, shaped to broadcast over the images: one for all, one a channel, or one a pixel."""
-    array = np.asarray(default if values is None else values, np.float64)
+    array = np.asarray(values, np.float64)
     if array.shape == images.shape[1:]:
         return array
     if array.shape not in ((), (1,), images.shape[1:2]):
         raise ValueError(f"{name}: expected a number, {images.shape[1]} (one a channel), or one a pixel of shape "
                          f"{images.shape[1:]}, got shape {array.shape}")
     return array.reshape(-1, 1, 1)
+
+
+def _check_counts(images: NDArray[Any], scale: float) -> None:
+    if not scale > 0:
+        raise ValueError(f"scale: expected a number above 0, got {scale}")
+    check_images(images)
+    if images.dtype != np.uint8:
+        raise TypeError(f"images: expected uint8, got {images.dtype}")
+    if not images.size:
+        raise ValueError(f"images: expected at least one image, got shape {images.shape}")

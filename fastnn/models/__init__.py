@@ -17,6 +17,7 @@ from fastnn.models.embedding_net import EmbeddingNet
 from fastnn.models.fully_connected_net import FullyConnectedNet
 from fastnn.models.gabor import GaborBank
 from fastnn.models.linear_svm import LinearSVM
+from fastnn.models.multi_crop import MultiCrop
 from fastnn.models.nearest_neighbors import KNearestNeighbors
 from fastnn.models.resnet import ResNet18, ResNet34, ResNet50
 from fastnn.models.softmax_classifier import SoftmaxClassifier
@@ -31,6 +32,7 @@ __all__ = [
     "GaborBank",
     "KNearestNeighbors",
     "LinearSVM",
+    "MultiCrop",
     "ResNet18",
     "ResNet34",
     "ResNet50",

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnn import kernels
-from fastnn._checks import Array, as_float
+import numpy as np
+
+from fastnn import _device, kernels
+from fastnn._checks import Array, as_float, as_floats, check_not_empty, check_rank, check_shape
 from fastnn.nn.module import Backward, Module, once
 
 
 class CrossEntropyLoss(Module):
-    """Mean negative log-likelihood of labels (N,) under the softmax of scores (N, C).
+    """Mean negative log-likelihood of labels (N,), or of probabilities (N, C), under the softmax of scores (N, C).
 
-    See `fastnn.kernels.cross_entropy`.
+    See `fastnn.kernels.cross_entropy`. Probabilities, which `fastnn.data.MixUp` makes of labels, are floats of the
+    scores' dtype, none negative; those of a row sum to 1. (On a GPU nothing looks at that.)
 
     Parameters
     ----------
     label_smoothing : float
         The share of the truth, from 0 to 1, that is spread evenly over the classes.
+
+    Notes
+    -----
+    With probabilities q the loss of a row is -sum of q_c log softmax(x)_c, and its gradient softmax(x) - q.
 
     Examples
     --------
@@ -39,6 +46,8 @@ class CrossEntropyLoss(Module):
         self.label_smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
 
     def forward(self, scores: Array, labels: Array, *, training: bool = True) -> tuple[Any, Backward]:
+        if np.ndim(labels) == 2 and "float" in str(getattr(labels, "dtype", "")):
+            return self._forward_probabilities(scores, labels)
         smoothing = self.label_smoothing
 
         @once
@@ -46,6 +55,27 @@ class CrossEntropyLoss(Module):
             return kernels.cross_entropy_backward(grad, scores, labels, label_smoothing=smoothing)
 
         return kernels.cross_entropy(scores, labels, label_smoothing=smoothing), backward
+
+    def _forward_probabilities(self, scores: Array, probabilities: Array) -> tuple[Any, Backward]:
+        scores, probabilities = as_floats(scores=scores, labels=probabilities)
+        check_rank("scores", scores, 2, layout="(N, C)")
+        check_shape("labels", probabilities, scores.shape)
+        check_not_empty("scores", scores)
+        if not _device.is_device(probabilities):
+            least, sums = probabilities.min(), probabilities.sum(1)
+            if not (least >= 0 and abs(sums - 1).max() < 1e-3):
+                raise ValueError("labels: expected probabilities, none negative and rows of sum 1, got values from "
+                                 f"{least:g} and sums from {sums.min():g} to {sums.max():g}")
+        n, classes = scores.shape
+        truth = (1 - self.label_smoothing) * probabilities + self.label_smoothing / classes
+        logarithms = kernels.log_softmax(scores)
+
+        @once
+        def backward(grad: float = 1.0) -> Array:
+            return kernels.log_softmax_backward((truth * (grad / -n)).astype(scores.dtype, copy=False), logarithms)
+
+        with np.errstate(over="ignore", invalid="ignore"):      # what is not finite is an answer, as from kernels
+            return (-(truth * logarithms).sum(dtype=np.float64) / n).astype(scores.dtype), backward
 
 
 class HingeLoss(Module):

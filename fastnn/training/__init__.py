@@ -14,8 +14,10 @@ Examples
 (3,)
 """
 
-from fastnn.training import plots
+from fastnn.training import attacks, plots
 from fastnn.training._loader import Loader
+from fastnn.training.attacks import AdversarialLoader
+from fastnn.training.averaging import ExponentialMovingAverage, Lookahead
 from fastnn.training.callback import Callback
 from fastnn.training.callbacks import EarlyStopping, WeightHistograms
 from fastnn.training.checkpoint import CheckpointError, load, load_model, save
@@ -35,19 +37,23 @@ from fastnn.training.tracking import Track, tracker
 from fastnn.training.trainer import DivergedError, Interrupted, Trainer
 
 __all__ = [
+    "AdversarialLoader",
     "Callback",
     "CheckpointError",
     "ClassResult",
     "DivergedError",
     "EarlyStopping",
     "Evaluation",
+    "ExponentialMovingAverage",
     "History",
     "Interrupted",
     "Loader",
+    "Lookahead",
     "Track",
     "Trainer",
     "WeightHistograms",
     "accuracy",
+    "attacks",
     "commonest_confusions",
     "confusion_matrix",
     "confusion_table",

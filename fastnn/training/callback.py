@@ -41,6 +41,9 @@ class Callback:
         step.
         """
 
+    def on_steps_end(self, trainer: Any) -> None:
+        """After the last step of an epoch, before the validation: once more where a run is resumed in between."""
+
     def on_validation_end(self, trainer: Any, evaluation: Evaluation) -> None:
         """After the validation of an epoch."""
 

@@ -28,6 +28,7 @@ from fastnn.training._progress import Progress
 from fastnn.training._state import State
 from fastnn.training._sums import Sums, double, is_classification
 from fastnn.training._trial import Trial, check_monitored
+from fastnn.training.averaging import check_averaging
 from fastnn.training.callback import Callback
 from fastnn.training.metrics import FIGURES, Evaluation, History, Record, as_figure, confusion_matrix
 from fastnn.training.run_folder import BEST, LAST, RunFolder
@@ -265,6 +266,7 @@ class Trainer:
                 while self._state.epoch < epochs and self._stop_reason is None:
                     self._pause_point()
                     self._train_epoch(train_loader, progress)
+                    self._call("on_steps_end")
                     evaluation = None if validation_loader is None else self._validate(validation_loader)
                     self._end_epoch(evaluation, progress)
                 if self._stop_reason is not None:
@@ -344,6 +346,7 @@ class Trainer:
     def _check_run(self, train_loader: Loader, validation_loader: Loader | None, epochs: int) -> None:
         if self._state.epoch < epochs:
             self._factor(0)                 # the schedule's first, which it checks
+        check_averaging(self.callbacks)
         check_monitored(self.callbacks, validated=validation_loader is not None)
         Trial(self._parts, self.device, self.seed).run(train_loader, validation_loader)
 

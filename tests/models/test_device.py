@@ -44,6 +44,12 @@ def test_a_fully_connected_net() -> None:
     assert_same_there("FullyConnectedNet", models.FullyConnectedNet(4, (3,), 2, activation="tanh").to(np.float64), x)
 
 
+def test_several_views() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(24, 2)).to(np.float64)
+    x = random.generator(0, "x").standard_normal((2, 2, 3, 4))
+    assert_same_there("MultiCrop", models.MultiCrop(model, shift=2), x)
+
+
 def test_nearest_neighbours() -> None:
     rng = random.generator(0, "points")
     points, labels = rng.integers(0, 255, (8, 2, 2), np.uint8), rng.integers(0, 2, 8)

@@ -14,7 +14,8 @@ SHAPES = {"CNN": (1, 8, 8), "CNNMnist": (1, 28, 28), "ThreeLayerConvNet": (3, 32
           "ResNet18": (3, 16, 16), "ResNet34": (3, 16, 16), "ResNet50": (3, 16, 16), "LinearSVM": (3, 4, 4),
           "SoftmaxClassifier": (3, 4, 4), "TwoLayerNet": (3, 4, 4), "FullyConnectedNet": (3, 4, 4),
           "EmbeddingNet": (1, 28, 28)}
-OTHERS = {"GaborBank", "KNearestNeighbors"}                           # no networks: test_features.py
+# No networks, or around one: test_features.py, test_multi_crop.py.
+OTHERS = {"GaborBank", "KNearestNeighbors", "MultiCrop"}
 RESNETS = [name for name in SHAPES if name.startswith("ResNet")]      # test_resnet.py has more on them
 TINY: dict[str, Any] = {**{name: {"small_images": True, "width": 4} for name in RESNETS},
                         **{name: {"in_features": 48} for name in SHAPES if SHAPES[name] == (3, 4, 4)}}

@@ -76,10 +76,14 @@ def test_a_layer_does_what_it_does_on_the_host(name: str, nothing_waits: Any) ->
     nothing_waits(step)
 
 
-@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(0.1), nn.HingeLoss(), nn.MSELoss()], ids=repr)
-def test_a_loss_stays_on_the_gpu(loss: nn.Module, nothing_waits: Any) -> None:
-    scores = random.generator(0, "scores").standard_normal((3, 4))
-    truth = scores[::-1].copy() if isinstance(loss, nn.MSELoss) else np.array([0, 3, 1])
+SCORES = random.generator(0, "scores").standard_normal((3, 4))
+
+
+@pytest.mark.parametrize(("loss", "truth"), [
+    (nn.CrossEntropyLoss(0.1), np.array([0, 3, 1])), (nn.CrossEntropyLoss(0.1), np.full((3, 4), 0.25)),
+    (nn.HingeLoss(), np.array([0, 3, 1])), (nn.MSELoss(), SCORES[::-1].copy())], ids=repr)
+def test_a_loss_stays_on_the_gpu(loss: nn.Module, truth: Any, nothing_waits: Any) -> None:
+    scores = SCORES
     expected, backward = loss.forward(scores, truth)
     results: list[Any] = []
 

@@ -13,8 +13,10 @@ from fastnn.testing import assert_close, check_gradients
 SCORES = random.generator(0, "scores").standard_normal((5, 4)) * 2
 LABELS = np.array([0, 3, 1, 1, 2])
 TRUTH = random.generator(1, "scores").standard_normal((5, 4))
+PROBABILITIES = random.generator(2, "scores").dirichlet(np.ones(4), 5)
 
 LOSSES = [(nn.CrossEntropyLoss(), LABELS), (nn.CrossEntropyLoss(label_smoothing=0.2), LABELS),
+          (nn.CrossEntropyLoss(), PROBABILITIES), (nn.CrossEntropyLoss(label_smoothing=0.2), PROBABILITIES),
           (nn.HingeLoss(), LABELS), (nn.HingeLoss(margin=0.3), LABELS), (nn.MSELoss(), TRUTH)]
 
 
@@ -60,3 +62,34 @@ def test_a_loss_has_no_state() -> None:
 def test_labels_out_of_range() -> None:
     with pytest.raises(ValueError, match="labels: expected labels from 0 to 3 for 4 classes, got 4"):
         nn.CrossEntropyLoss().forward(SCORES, np.full(5, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("smoothing", [0, 0.3])
+def test_probabilities_of_one_class_are_labels(smoothing: float, dtype: Any) -> None:
+    loss, scores = nn.CrossEntropyLoss(smoothing), SCORES.astype(dtype)
+    value, backward = loss.forward(scores, np.eye(4, dtype=dtype)[LABELS])
+    expected, expected_backward = loss.forward(scores, LABELS)
+    assert value.dtype == dtype
+    assert_close(value, expected)
+    assert_close(backward(2.0), expected_backward(2.0), gradient=True)
+
+
+def test_scores_that_are_not_finite_give_what_is_not_finite_without_a_warning() -> None:
+    loss, scores = nn.CrossEntropyLoss(), np.array([[0.0, -np.inf, 1.0, 2.0], [np.inf, 0.0, 0.0, 0.0]])
+    assert np.isnan(loss(scores, np.eye(4)[[0, 0]]))
+    scores = np.array([[3e38, -3e38]], np.float32)
+    assert loss(scores, np.array([[0.0, 1.0]], np.float32)) == np.inf
+
+
+@pytest.mark.parametrize(("probabilities", "error", "message"), [
+    (PROBABILITIES.astype(np.float32), TypeError, "labels: expected float64 as scores has, got float32"),
+    (PROBABILITIES[:, :3], ValueError, r"labels: expected shape \(5, 4\), got \(5, 3\)"),
+    (2 * PROBABILITIES, ValueError, "labels: expected probabilities, none negative .* values from .* and sums from 2"),
+    (PROBABILITIES - np.array([1, -1, 0, 0]), ValueError, "labels: expected probabilities, none negative"),
+    (PROBABILITIES * np.nan, ValueError, "labels: expected probabilities, none negative"),
+    (np.eye(4)[LABELS].astype(int), ValueError, r"labels: expected shape \(5,\), got \(5, 4\)"),
+])
+def test_wrong_probabilities(probabilities: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        nn.CrossEntropyLoss().forward(SCORES, probabilities)

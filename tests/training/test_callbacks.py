@@ -48,7 +48,7 @@ def test_the_hooks_and_their_order(tmp_path):
     run.fit(loader(), loader(), epochs=1)
     steps = ["on_gradients", "on_step_end"] * 2
     assert [name for name, *_ in notes.calls] == [
-        "on_fit_begin", "on_checkpoint", "on_epoch_begin", *steps, "on_validation_end", "on_epoch_end",
+        "on_fit_begin", "on_checkpoint", "on_epoch_begin", *steps, "on_steps_end", "on_validation_end", "on_epoch_end",
         "on_checkpoint", "on_checkpoint", "on_fit_end"]
     arguments = {name: args for name, *args in notes.calls}
     assert arguments["on_epoch_begin"] == [0]

@@ -96,6 +96,41 @@ def test_callbacks_get_arrays_of_the_gpu() -> None:
     assert [counts.sum(1).tolist() for counts in histograms.counts] == [[12, 8]] * (1 + len(history))
 
 
+@pytest.mark.parametrize("make", [lambda: training.ExponentialMovingAverage(0.9), lambda: training.Lookahead(3)])
+def test_averages_of_weights_are_the_hosts(make: Any, tmp_path: Path, nothing_waits: Any) -> None:
+    runs = [trainer(device, callbacks=[make()]) for device in ("cpu", "cuda")]
+    host, device = [run.fit(loader(), loader(), epochs=3) for run in runs]
+    assert_same_model(runs[1].model, runs[0].model, 1e-10)
+    np.testing.assert_allclose(device["val_loss"], host["val_loss"], rtol=1e-10)
+    nothing_waits(lambda: runs[1].callbacks[0].on_step_end(runs[1], 0.0))
+
+    trainer("cuda", tmp_path, callbacks=[make()]).fit(loader(), epochs=1)
+    run = trainer("cuda", tmp_path, callbacks=[make()])
+    run.fit(loader(), epochs=3, resume=True)
+    assert_same_model(run.model, runs[0].model, 1e-10)
+
+
+def test_attacks_are_the_hosts(nothing_waits: Any) -> None:
+    normalize, images, results = data.Normalize(0.5, [0.1, 0.2, 0.1]), X.reshape(8, 3, 1, 1), []
+    for device in ("cpu", "cuda"):
+        with random.seeded(0):
+            model = nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+        run = training.Trainer(model.to(np.float64), nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1),
+                               device=device, progress=False)
+        attacked = training.AdversarialLoader(loader(images), model, 0.3, steps=2, normalize=normalize,
+                                              random_start=True)
+        run.fit(attacked, epochs=2)
+        attack = training.attacks.fgsm(model, images, LABELS, 0.1, steps=2, normalize=normalize, batch_size=3)
+        assert isinstance(attack.images, np.ndarray)
+        results.append((run, attack, training.attacks.input_gradient(model, images, LABELS)))
+    (host, host_attack, host_gradient), (run, attack, gradient) = results
+    assert_same_model(run.model, host.model, 1e-10)
+    np.testing.assert_allclose(gradient, host_gradient, rtol=1e-8, atol=1e-12)
+    for name in ("images", "losses", "scores"):
+        np.testing.assert_allclose(getattr(attack, name), getattr(host_attack, name), rtol=1e-10)
+    nothing_waits(lambda: list(attacked.epoch(0)))
+
+
 def test_an_evaluation_has_the_loaders_order() -> None:
     host, device = (trainer(device).evaluate(loader(seed=3)) for device in ("cpu", "cuda"))
     assert device.loss == pytest.approx(host.loss, rel=1e-10)
