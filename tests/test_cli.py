@@ -22,10 +22,12 @@ from fastnn import cli, data, models, nn, recipes, training
 from fastnn._extras import install
 from fastnn.cli import doctor
 from fastnn.cli.gradients import _cases
+from fastnn.cli.summary import summary
 from fastnn.recipes import RECIPES
 from fastnn.training import run_folder
 
-COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "results", "bench", "gradcheck", "warmup", "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "summary", "results", "bench", "gradcheck", "warmup",
+            "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
 
 
@@ -88,6 +90,8 @@ def test_version(tmp_path: Path) -> None:
     ("predict nothing x.png", "nothing: expected the folder of a run, but there is no config.json in it"),
     ("train fc-net --hidden 0", "hidden: expected at least 1 unit a layer, got (0,)"),
     ("train knn-cifar10 --ks 5 1", "ks: expected rising numbers from 1 to 10,000, got (5, 1)"),
+    ("summary resnet19", "model: expected one of cnn, allcnn, "),
+    ("summary cnn --input-shape 3", "input_shape: samples of shape (3,) do not fit this CNN: x: expected 4 dimensions"),
     ("results nowhere", "nowhere: expected finished runs in it, folders with a results.json, but there is none; "),
     ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),
     ("bench --repeats 0", "repeats: expected at least 1, got 0"),
@@ -199,6 +203,14 @@ def test_predict_names_the_digit_in_a_file(trained: tuple[Path, subprocess.Compl
         wrong = fastnn_command("predict", "runs/cnn-1", *arguments, cwd=folder)
         assert (wrong.returncode, wrong.stdout) == (2, "")
         assert message in wrong.stderr
+
+
+def test_summary_of_a_run_is_that_of_its_model(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    done = fastnn_command("summary", "runs/cnn-1", cwd=trained[0])
+    assert done.returncode == 0
+    assert done.stdout == f"CNN, samples of shape 1 x 8 x 8\n\n{fastnn.summary(models.CNN(), (1, 8, 8))}\n"
+    larger = fastnn_command("summary", "runs/cnn-1", "--input-shape", 1, 16, 16, cwd=trained[0]).stdout
+    assert larger == f"CNN, samples of shape 1 x 16 x 16\n\n{fastnn.summary(models.CNN(), (1, 16, 16))}\n"
 
 
 def test_a_run_is_neither_overwritten_nor_taken_for_another(
@@ -344,6 +356,26 @@ def test_gradcheck_knows_every_layer_loss_and_model() -> None:
     classes = {name: value for name in nn.__all__ if isinstance(value := getattr(nn, name), type)}
     layers = {name for name, value in classes.items() if issubclass(value, nn.Module) and value is not nn.Module}
     assert checked == layers | (set(models.__all__) - {"KNearestNeighbors"})       # which has no gradients
+
+
+@pytest.mark.parametrize("name", sorted(set(models.__all__) - {"KNearestNeighbors"}))
+def test_summary_knows_every_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(name.lower())
+    assert re.search(r"^total ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "shape", "said"), [
+    ("resnet-18", (), "11,689,512"), ("ResNet18", (3, 32, 32), "512 x 4 x 4"), ("all_cnn", (1, 28, 28), "96 x 28 x 28"),
+    ("linearsvm", (3, 4, 4), "490"), ("three-layer-convnet", (1, 16, 16), "64 x 16 x 16")])
+def test_summary_makes_the_model_for_the_samples(
+        name: str, shape: tuple[int, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(name, input_shape=shape)
+    assert said in capsys.readouterr().out
+
+
+def test_summary_of_a_model_takes_no_recipe() -> None:
+    with pytest.raises(ValueError, match=r"recipe: expected none for one of fastnn\.models, got x\.py:X"):
+        summary("cnn", recipe="x.py:X")
 
 
 def test_gradcheck_passes_and_prints_a_table(tmp_path: Path) -> None:
