@@ -16,7 +16,7 @@ Examples
 ((64, 1, 8, 8), dtype('float32'), (64,))
 """
 
-from fastnn.data.datasets import Dataset, Split, cifar10, digits, fashion_mnist, load, mnist, split
+from fastnn.data.datasets import Dataset, Split, cifar10, cifar100, digits, fashion_mnist, load, mnist, split
 from fastnn.data.formats import read_csv, read_idx
 from fastnn.data.loader import DataLoader
 from fastnn.data.transforms import (
@@ -45,6 +45,7 @@ __all__ = [
     "Transform",
     "channel_statistics",
     "cifar10",
+    "cifar100",
     "digits",
     "fashion_mnist",
     "load",
