@@ -79,7 +79,7 @@ def test_version(tmp_path: Path) -> None:
     ("train resnet", "Unrecognized options: resnet; Available subcommands: cnn, cnn-mnist, "),
     ("train cnn --epoch 3", "Unrecognized options: --epoch, 3; Perhaps you meant: --epochs INT"),
     ("train cnn --epochs many", "Error parsing --epochs: invalid literal for int() with base 10: 'many'"),
-    ("train cnn --data cifar", "invalid choice 'cifar' for argument '--data'. Expected one of ('digits', "),
+    ("train cnn --dataset cifar", "invalid choice 'cifar' for argument '--dataset'. Expected one of ('digits', "),
     ("train cnn --epochs 0", "epochs: expected at least 1, got 0"),
     ("train cnn --lr -1", "lr: expected a number above 0, got -1.0"),
     ("train cnn --data-dir nowhere", "data_dir: expected a folder, but there is none at nowhere; give the folder in"),

@@ -62,7 +62,7 @@ train cnn --seed -1: seed: expected at least 0, got -1
 train cnn --lr nan: lr: expected a number above 0, got nan
 train cnn --lr 0: lr: expected a number above 0
 train cnn --weight-decay -1: weight_decay: expected at least 0
-train cnn --data minst: did you mean mnist?
+train cnn --dataset minst: did you mean mnist?
 train cnn --data-dir folder: data_dir: expected none with the digits
 train cnn --data mnist --data-dir folder: mnist: expected its files in
 train cnn --data mnist --data-dir text: data_dir: expected a folder, but there is none at text
