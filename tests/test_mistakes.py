@@ -64,9 +64,9 @@ train cnn --lr 0: lr: expected a number above 0
 train cnn --weight-decay -1: weight_decay: expected at least 0
 train cnn --dataset minst: did you mean mnist?
 train cnn --data-dir folder: data_dir: expected none with the digits
-train cnn --data mnist --data-dir folder: mnist: expected its files in
-train cnn --data mnist --data-dir text: data_dir: expected a folder, but there is none at text
-train cnn --data mnist --data-dir nowhere: data_dir: expected a folder
+train cnn --dataset mnist --data-dir folder: mnist: expected its files in
+train cnn --dataset mnist --data-dir text: data_dir: expected a folder, but there is none at text
+train cnn --dataset mnist --data-dir nowhere: data_dir: expected a folder
 train cnn --run-dir: Missing value for argument '--run-dir'
 train cnn --run-dir run: run_dir: run holds a run already
 train cnn --run-dir text: run_dir: the folder text cannot be made

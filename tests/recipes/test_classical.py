@@ -95,8 +95,9 @@ def test_a_small_run(name: str, device: str, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if issubclass(recipe, recipes.CIFAR)])
 @pytest.mark.usefixtures("small_data")
 def test_a_small_run_on_cifar_100(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    small_runs = {**SMALL, "three-layer-convnet": ({"epochs": 1}, set()), "overfit-check": ({"epochs": 2}, set())}
-    recipe = RECIPES[name](dataset="cifar100", **small_runs[name][0])
+    others = {"three-layer-convnet": {"epochs": 1}, "overfit-check": {"epochs": 2},
+              "svm-cifar10": {"epochs": 2, "factors": (1.0,)}}
+    recipe = RECIPES[name](dataset="cifar100", **(others[name] if name in others else SMALL[name][0]))
     recipe.run()
     folder, out = Path(f"runs/{name}-1"), capsys.readouterr().out
     found = json.loads((folder / "results.json").read_text())

@@ -204,7 +204,7 @@ def test_a_data_set_that_is_another_now_is_not_evaluated(monkeypatch: pytest.Mon
     recipe = Strokes(run_dir=Path("run"), epochs=1)
     recipe.fit(progress=False)
     other = strokes()
-    monkeypatch.setattr(Strokes, "dataset", lambda _: Dataset(other.train, other.test, tuple("abcde"), "other"))
+    monkeypatch.setattr(Strokes, "load_dataset", lambda _: Dataset(other.train, other.test, tuple("abcde"), "other"))
     with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 8, 8\) of the classes a, b, c, d, on "
                                          r"which the run in run was trained, got shape \(1, 8, 8\) and a, b, c, d, e"):
         recipe.evaluate()
