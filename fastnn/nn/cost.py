@@ -39,6 +39,12 @@ class LayerSummary:
         Products that are summed, where it is a convolution or linear.
     kept : int
         Bytes that the layer, and none above, keeps from the forward to the backward pass.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> fastnn.summary(fastnn.nn.Linear(3, 2), (3,)).layers
+    [LayerSummary(name='', type='Linear', output_shape=(2,), parameters=8, multiply_adds=6, kept=12)]
     """
 
     name: str
@@ -61,6 +67,15 @@ class Summary:
         Elements of all parameters, and of those that are not frozen.
     parameter_bytes : int
         The memory of the parameters.
+    multiply_adds, kept : int
+        Sums over the layers.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> costs = fastnn.summary(fastnn.models.ResNet18(), (3, 224, 224))
+    >>> costs.parameters, costs.multiply_adds
+    (11689512, 1814073344)
     """
 
     layers: list[LayerSummary]
