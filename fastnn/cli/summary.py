@@ -32,22 +32,22 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     model : str
         One of fastnn.models, such as resnet18, or the folder of a run, such as runs/cnn-1.
     input_shape : tuple of int
-        Shape of one sample, such as 3 32 32; by default that of the run's images, or a usual one for the model. Models
-        that are made for a number of channels or pixels are made for this.
+        Shape of one sample, such as 3 32 32; by default that of the run's images, or a usual one for the model. A model
+        is made for so many channels and pixels, and below 64 pixels in the form for small images that some have.
     recipe : str
         MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
     known = {name.lower(): name for name in models.__all__ if issubclass(getattr(models, name), nn.Module)}
     name = known.get(model.lower().replace("-", "").replace("_", ""))
-    if name and not Path(model, CONFIG).exists():
+    if Path(model, CONFIG).exists():
+        found, inputs = classifier_of(Path(model), recipe).trained()
+        shape = input_shape or tuple(inputs["shape"])
+    elif name:
         if recipe is not None:
             raise ValueError(f"recipe: expected none for one of fastnn.models, got {recipe}; it is for the folder of a "
                              "run")
         shape = tuple(as_int("input_shape", size, 1) for size in input_shape or _SHAPES.get(name, _PHOTOGRAPH))
-        found: nn.Module = getattr(models, name)(**_options(getattr(models, name), shape))
-    elif Path(model, CONFIG).exists():
-        found, inputs = classifier_of(Path(model), recipe).trained()
-        shape = input_shape or tuple(inputs["shape"])
+        found = getattr(models, name)(**_options(getattr(models, name), shape))
     else:
         raise ValueError(f"model: expected one of {', '.join(known)}, or the folder of a run, got {model!r}"
                          f"{meant(model, known)}")
