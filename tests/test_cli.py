@@ -22,10 +22,12 @@ from fastnn import cli, data, models, nn, recipes, training
 from fastnn._extras import install
 from fastnn.cli import doctor
 from fastnn.cli.gradients import _cases
+from fastnn.cli.summary import summary
 from fastnn.recipes import RECIPES
 from fastnn.training import run_folder
 
-COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "results", "bench", "gradcheck", "warmup", "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "summary", "results", "bench", "gradcheck", "warmup",
+            "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
 
 
@@ -77,7 +79,7 @@ def test_version(tmp_path: Path) -> None:
     ("train resnet", "Unrecognized options: resnet; Available subcommands: cnn, cnn-mnist, "),
     ("train cnn --epoch 3", "Unrecognized options: --epoch, 3; Perhaps you meant: --epochs INT"),
     ("train cnn --epochs many", "Error parsing --epochs: invalid literal for int() with base 10: 'many'"),
-    ("train cnn --data cifar", "invalid choice 'cifar' for argument '--data'. Expected one of ('digits', "),
+    ("train cnn --dataset cifar", "invalid choice 'cifar' for argument '--dataset'. Expected one of ('digits', "),
     ("train cnn --epochs 0", "epochs: expected at least 1, got 0"),
     ("train cnn --lr -1", "lr: expected a number above 0, got -1.0"),
     ("train cnn --data-dir nowhere", "data_dir: expected a folder, but there is none at nowhere; give the folder in"),
@@ -88,6 +90,8 @@ def test_version(tmp_path: Path) -> None:
     ("predict nothing x.png", "nothing: expected the folder of a run, but there is no config.json in it"),
     ("train fc-net --hidden 0", "hidden: expected at least 1 unit a layer, got (0,)"),
     ("train knn-cifar10 --ks 5 1", "ks: expected rising numbers from 1 to 10,000, got (5, 1)"),
+    ("summary resnet19", "model: expected one of cnn, allcnn, "),
+    ("summary cnn --input-shape 3", "input_shape: samples of shape (3,) do not fit this CNN: x: expected 4 dimensions"),
     ("results nowhere", "nowhere: expected finished runs in it, folders with a results.json, but there is none; "),
     ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),
     ("bench --repeats 0", "repeats: expected at least 1, got 0"),
@@ -199,6 +203,14 @@ def test_predict_names_the_digit_in_a_file(trained: tuple[Path, subprocess.Compl
         wrong = fastnn_command("predict", "runs/cnn-1", *arguments, cwd=folder)
         assert (wrong.returncode, wrong.stdout) == (2, "")
         assert message in wrong.stderr
+
+
+def test_summary_of_a_run_is_that_of_its_model(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    done = fastnn_command("summary", "runs/cnn-1", cwd=trained[0])
+    assert done.returncode == 0
+    assert done.stdout == f"CNN, samples of shape 1 x 8 x 8\n\n{fastnn.summary(models.CNN(), (1, 8, 8))}\n"
+    larger = fastnn_command("summary", "runs/cnn-1", "--input-shape", 1, 16, 16, cwd=trained[0]).stdout
+    assert larger == f"CNN, samples of shape 1 x 16 x 16\n\n{fastnn.summary(models.CNN(), (1, 16, 16))}\n"
 
 
 def test_a_run_is_neither_overwritten_nor_taken_for_another(
@@ -346,6 +358,26 @@ def test_gradcheck_knows_every_layer_loss_and_model() -> None:
     assert checked == layers | (set(models.__all__) - {"KNearestNeighbors"})       # which has no gradients
 
 
+@pytest.mark.parametrize("name", sorted(set(models.__all__) - {"KNearestNeighbors"}))
+def test_summary_knows_every_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(name.lower())
+    assert re.search(r"^total ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "shape", "said"), [
+    ("resnet-18", (), "11,689,512"), ("ResNet18", (3, 32, 32), "512 x 4 x 4"), ("all_cnn", (1, 28, 28), "96 x 28 x 28"),
+    ("linearsvm", (3, 4, 4), "490"), ("three-layer-convnet", (1, 16, 16), "64 x 16 x 16")])
+def test_summary_makes_the_model_for_the_samples(
+        name: str, shape: tuple[int, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(name, input_shape=shape)
+    assert said in capsys.readouterr().out
+
+
+def test_summary_of_a_model_takes_no_recipe() -> None:
+    with pytest.raises(ValueError, match=r"recipe: expected none for one of fastnn\.models, got x\.py:X"):
+        summary("cnn", recipe="x.py:X")
+
+
 def test_gradcheck_passes_and_prints_a_table(tmp_path: Path) -> None:
     done = fastnn_command("gradcheck", "-k", "conv", cwd=tmp_path)
     assert done.returncode == 0
@@ -448,4 +480,6 @@ def test_doctor_knows_packages_with_extras_of_their_own(monkeypatch: pytest.Monk
 @pytest.mark.real_data
 def test_doctor_finds_the_data(data_dir: Path, tmp_path: Path) -> None:
     done = fastnn_command("doctor", "--data-dir", data_dir, cwd=tmp_path)
-    assert all(f"images in {data_dir}" in line for line in done.stdout.splitlines() if line.startswith("data: "))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("data: ")]
+    assert [line.split()[1] for line in lines] == ["mnist", "fashion_mnist", "cifar10", "cifar100"]
+    assert all(f"images in {data_dir}" in line for line in lines[:3])       # CIFAR-100 may not be there

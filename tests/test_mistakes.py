@@ -62,11 +62,11 @@ train cnn --seed -1: seed: expected at least 0, got -1
 train cnn --lr nan: lr: expected a number above 0, got nan
 train cnn --lr 0: lr: expected a number above 0
 train cnn --weight-decay -1: weight_decay: expected at least 0
-train cnn --data minst: did you mean mnist?
+train cnn --dataset minst: did you mean mnist?
 train cnn --data-dir folder: data_dir: expected none with the digits
-train cnn --data mnist --data-dir folder: mnist: expected its files in
-train cnn --data mnist --data-dir text: data_dir: expected a folder, but there is none at text
-train cnn --data mnist --data-dir nowhere: data_dir: expected a folder
+train cnn --dataset mnist --data-dir folder: mnist: expected its files in
+train cnn --dataset mnist --data-dir text: data_dir: expected a folder, but there is none at text
+train cnn --dataset mnist --data-dir nowhere: data_dir: expected a folder
 train cnn --run-dir: Missing value for argument '--run-dir'
 train cnn --run-dir run: run_dir: run holds a run already
 train cnn --run-dir text: run_dir: the folder text cannot be made
@@ -135,6 +135,16 @@ predict run text --top 0: top: expected at least 1, got 0
 predict run text --tops 2: Perhaps you meant: --top INT
 predict no-best text: no-best/best.safetensors
 predict own text: own: expected a run of one of fastnn's recipes
+summary: Missing from fastnn summary: STR
+summary resnet19: model: expected one of cnn, allcnn,
+summary resnet19: or the folder of a run, got 'resnet19'; did you mean resnet18?
+summary folder: or the folder of a run, got 'folder'
+summary cnn --input-shape 0 8 8: input_shape: expected at least 1, got 0
+summary cnn --input-shape 1 1 1: input_shape: samples of shape (1, 1, 1) do not fit this CNN
+summary cnn --recipe cnn: recipe: expected none for one of fastnn.models
+summary figures: figures: expected the run of a recipe that keeps a trained classifier, got one of regression
+summary own: own: expected a run of one of fastnn's recipes
+summary no-best: no-best/best.safetensors
 results nowhere: nowhere: expected finished runs in it
 results text: text: expected finished runs in it
 results a b: Unrecognized options: b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_with_latest_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: P
     assert page.startswith("# Results\n")
     assert page.endswith("\n".join([head, rule, cnn, regression, mine]) + "\n")
     assert mine.startswith("| mine | - | score: 7 | 1.0 | `fastnn train mine.py:Mine --name 'a \\| b'` |")
+
+
+def test_runs_on_another_data_set_are_rows_of_their_own(
+        runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"recipe": "svm-cifar10", "dataset": "cifar10"}
+    found = {"figures": {"test accuracy": "40.00 %"}, "minutes": 1.0, "machine": "m", "command": "fastnn train"}
+    for name, dataset in (("a", "cifar10"), ("b", "cifar100"), ("c", "cifar100")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**config, "dataset": dataset}))
+        (tmp_path / name / "results.json").write_text(json.dumps({**found, "command": f"train {name}"}))
+        os.utime(tmp_path / name / "results.json", (0, "abc".index(name)))
+    results(tmp_path, latest=True)
+    assert [row.split(" | ")[:5] for row in capsys.readouterr().out.splitlines()[2:]] == [
+        ["| svm-cifar10", "val 36.20 %, test 33.66 %", "40.00 %", "1.0", "`train a`"],
+        ["| svm-cifar10", "-", "40.00 %", "1.0", "`train c`"]]
 
 
 def test_the_command_of_a_row_gives_the_run_again(runs: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
     if not folder:
         yield "data sets", "no folder given (FASTNN_DATA or --data-dir): downloaded when they are asked for"
         return
-    for name in ("mnist", "fashion_mnist", "cifar10"):
+    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
         try:
             dataset = data.load(name, folder)
             yield f"data: {name}", f"{len(dataset.train):,} + {len(dataset.test):,} images in {folder}"

@@ -87,6 +87,9 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("CNNMnist", models.CNNMnist(seed=seed), (2, 1, 28, 28)),
             *((name, getattr(models, name)(10, small_images=True, width=4, seed=seed), (4, 3, 16, 16))
               for name in ("ResNet18", "ResNet34", "ResNet50")),
+            ("AllCNN", models.AllCNN(width=4, seed=seed), (4, 3, 16, 16)),
+            ("MobileNet", models.MobileNet(10, small_images=True, width=4, seed=seed), (4, 3, 32, 32)),
+            ("SpeedrunNet", models.SpeedrunNet(width=4, seed=seed), (4, 3, 25, 25)),
             ("ThreeLayerConvNet", models.ThreeLayerConvNet(seed=seed), (2, 3, 32, 32)),
             ("LinearSVM", models.LinearSVM(12, seed=seed), (4, 3, 2, 2)),
             ("SoftmaxClassifier", models.SoftmaxClassifier(12, seed=seed), (4, 3, 2, 2)),

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastnn._files import as_path, one_line, read_json
 from fastnn.recipes import RECIPES, Recipe
@@ -31,7 +32,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     runs : Path
         Folder that holds the runs' folders.
     latest : bool
-        Only the newest run of each recipe, without its folder.
+        Only the newest run of each recipe on each data set, without its folder.
     write : Path
         Write the table to this Markdown file too.
     """
@@ -55,7 +56,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     if latest:
         heads, found = heads[:-1], list({run[1]: run for run in found}.values())
     places = {name: place for place, name in enumerate(RECIPES)}
-    found.sort(key=lambda run: places.get(run[1], len(places)))
+    found.sort(key=lambda run: places.get(run[1][0], len(places)))
     rows = [row[: len(heads)] for *_, row in found]
     page = _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _table(heads, rows))
     if write:
@@ -63,8 +64,11 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     print(page.removeprefix(_HEAD), end="")
 
 
-def read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the recipe of the run that left these results, or the class of one of somebody's own, and its row."""
+def read(path: Path) -> tuple[tuple[str, Any], tuple[str, ...]]:
+    """Return the recipe of the run that left these results, or the class of one of somebody's own; its row.
+
+    With the recipe comes the data set, where that is an option. Others report theirs of the default one.
+    """
     try:
         config, found = read_config(path.parent), read_json(path, "the results of a run")
         name, figures, minutes = config["recipe"], found["figures"], found["minutes"]
@@ -73,10 +77,12 @@ def read(path: Path) -> tuple[str, tuple[str, ...]]:
         if not all(isinstance(text, str) and text.isprintable() for text in
                    (found["command"], found["machine"], *figures.values())):
             raise TypeError
+        dataset, usual = config.get("dataset"), getattr(recipe, "dataset", None)
+        reported = recipe.reported if dataset in (None, usual) else Recipe.reported
         ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
                          for figure in headline if figure in figures)
-        return config.get("class", name), (
-            name, recipe.reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
+        return (config.get("class", name), dataset), (
+            name, reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
             found["machine"], os.fspath(path.parent))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path.parent}: expected a finished run of this version, with its configuration, figures, "

@@ -112,7 +112,7 @@ def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu",
     recipe : str
         MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    classifier = _classifier(run, recipe)
+    classifier = classifier_of(run, recipe)
     classifier.data_dir, classifier.device = data_dir or classifier.data_dir, device
     classifier.evaluate()
 
@@ -135,10 +135,11 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | N
     recipe : str
         MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    _classifier(run, recipe).predict(files, top)
+    classifier_of(run, recipe).predict(files, top)
 
 
-def _classifier(run: Path, recipe: str | None) -> ImageClassifier:
+def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:
+    """Return the recipe of a run that keeps a classifier; `recipe` names one of somebody's own."""
     found = recipes.load(run, None if recipe is None else recipe_called(recipe))
     if not isinstance(found, ImageClassifier):
         raise ValueError(f"{run}: expected the run of a recipe that keeps a trained classifier, got one of "

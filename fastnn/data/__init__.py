@@ -26,7 +26,7 @@ from fastnn.data.augmentation import (
     RandomCrop,
     RandomHorizontalFlip,
 )
-from fastnn.data.datasets import Dataset, Split, cifar10, digits, fashion_mnist, load, mnist, split
+from fastnn.data.datasets import Dataset, Split, cifar10, cifar100, digits, fashion_mnist, load, mnist, split
 from fastnn.data.formats import read_csv, read_idx
 from fastnn.data.loader import DataLoader
 from fastnn.data.transforms import Compose, Normalize, Transform, channel_statistics, pixel_statistics, to_float
@@ -48,6 +48,7 @@ __all__ = [
     "Transform",
     "channel_statistics",
     "cifar10",
+    "cifar100",
     "digits",
     "fashion_mnist",
     "load",

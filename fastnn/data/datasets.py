@@ -1,10 +1,11 @@
 """The data sets.
 
-`digits` lies in the package. `mnist`, `fashion_mnist` and `cifar10` are looked for in the folder `data_dir`, else in
-the one that the environment variable FASTNN_DATA names: in its subfolder ``mnist/``, ``fashion-mnist/``,
-``cifar-10/cifar-10-batches-py/`` or ``cifar-10-batches-py/``, or directly in it. Files may be plain or gzipped. If
-neither folder is given, the originals are downloaded to the user's cache folder and their SHA-256 is checked (extra
-``[train]``). If one is given and lacks the files, that is an error, and nothing is downloaded.
+`digits` lies in the package. `mnist`, `fashion_mnist`, `cifar10` and `cifar100` are looked for in the folder
+`data_dir`, else in the one that the environment variable FASTNN_DATA names: in its subfolder ``mnist/``,
+``fashion-mnist/``, ``cifar-10/cifar-10-batches-py/``, ``cifar-10-batches-py/``, ``cifar-100/cifar-100-python/`` or
+``cifar-100-python/``, or directly in it. Files may be plain or gzipped. If neither folder is given, the originals are
+downloaded to the user's cache folder and their SHA-256 is checked (extra ``[train]``). If one is given and lacks the
+files, that is an error, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from fastnn._checks import as_int
 from fastnn._files import open_file
-from fastnn.data.download import BATCH_LIMIT, CIFAR10_BATCHES, SOURCES, check_sha256, fetch, fetch_cifar10_batches
+from fastnn.data.download import BATCHES, SOURCES, check_sha256, fetch, fetch_batches
 from fastnn.data.formats import read_bytes, read_cifar_batch, read_csv, read_idx
 from fastnn.random import generator
 
@@ -33,11 +34,30 @@ _FASHION = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest",
+    "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard",
+    "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid",
+    "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum",
+    "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
+    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
+    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf",
+    "woman", "worm",
+)
+_CIFAR100_COARSE = (
+    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
+    "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
+    "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
+)
 
 _FOLDERS = {
     "mnist": ("mnist", "."),
     "fashion_mnist": ("fashion-mnist", "."),
     "cifar10": ("cifar-10/cifar-10-batches-py", "cifar-10-batches-py", "."),
+    "cifar100": ("cifar-100/cifar-100-python", "cifar-100-python", "."),
 }
 _IDX_FILES = [file.removesuffix(".gz") for file in SOURCES["mnist"].sha256]
 _CSV_FILES = ["fashion-mnist_train.csv", "fashion-mnist_test.csv"]
@@ -237,18 +257,45 @@ def cifar10(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     Traceback (most recent call last):
     FileNotFoundError: cifar10: expected its files in no-such-folder (given as data_dir), ...
     """
-    paths = _find("cifar10", data_dir, [list(CIFAR10_BATCHES)])
-    contents: Iterable[tuple[str, bytes]]
-    if paths is None:
-        contents = fetch_cifar10_batches().items()
-    else:
-        contents = ((str(path), read_bytes(path, BATCH_LIMIT)) for path in paths)
-    batches = []
-    for (name, raw), digest in zip(contents, CIFAR10_BATCHES.values(), strict=True):
-        check_sha256(raw, digest, name)
-        batches.append(read_cifar_batch(raw, name))
-    images, labels = zip(*batches[:-1], strict=True)
-    return Dataset(Split(np.concatenate(images), np.concatenate(labels)), Split(*batches[-1]), _CIFAR10, "cifar10")
+    return _cifar("cifar10", data_dir, "labels", _CIFAR10)
+
+
+def cifar100(data_dir: str | os.PathLike[str] | None = None, *, coarse: bool = False) -> Dataset:
+    """Return CIFAR-100: colour photographs of 32x32 pixels, 600 of each of 100 classes (Krizhevsky, 2009).
+
+    Its two files are checked and read as those of `cifar10` are.
+
+    Parameters
+    ----------
+    data_dir : str or path-like, optional
+        The folder to look in; see `fastnn.data.datasets`.
+    coarse : bool
+        Whether labels are those of the 20 superclasses, such as trees, each of five classes.
+
+    Returns
+    -------
+    Dataset
+        Images uint8 of shape (50000, 3, 32, 32) and (10000, 3, 32, 32), planes red, green, blue.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where a folder is given that lacks the files.
+    ValueError
+        Where a file is not the original.
+
+    Examples
+    --------
+    >>> from fastnn import data
+    >>> data.cifar100().classes[:3]  # doctest: +SKIP
+    ('apple', 'aquarium_fish', 'baby')
+    >>> data.cifar100("no-such-folder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    FileNotFoundError: cifar100: expected its files in no-such-folder (given as data_dir), ...
+    """
+    if coarse:
+        return _cifar("cifar100", data_dir, "coarse_labels", _CIFAR100_COARSE)
+    return _cifar("cifar100", data_dir, "fine_labels", _CIFAR100)
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -256,7 +303,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 
     Parameters
     ----------
-    name : {"digits", "mnist", "fashion_mnist", "cifar10"}
+    name : {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"}
         The name of its function.
     data_dir : str or path-like, optional
         The folder to look in; the digits need none.
@@ -278,7 +325,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """
     if name == "digits":
         return digits()
-    loaders = {loader.__name__: loader for loader in (mnist, fashion_mnist, cifar10)}
+    loaders = {loader.__name__: loader for loader in (mnist, fashion_mnist, cifar10, cifar100)}
     if name not in loaders:
         raise ValueError(f"name: expected one of digits, {', '.join(loaders)}, got {name!r}")
     return loaders[name](data_dir)
@@ -392,6 +439,22 @@ def _idx_split(name: str, image_path: Path, label_path: Path) -> Split:
     if labels.max() > 9:
         raise ValueError(f"{label_path}: expected labels from 0 to 9, got {labels.max()}; fetch the file again")
     return Split(images[:, None], labels.astype(np.int64))
+
+
+def _cifar(name: str, data_dir: str | os.PathLike[str] | None, labels: str, classes: tuple[str, ...]) -> Dataset:
+    batches = BATCHES[name]
+    paths = _find(name, data_dir, [list(batches.sha256)])
+    contents: Iterable[tuple[str, bytes]]
+    if paths is None:
+        contents = fetch_batches(name).items()
+    else:
+        contents = ((str(path), read_bytes(path, batches.limit)) for path in paths)
+    parts = []
+    for (file, raw), digest in zip(contents, batches.sha256.values(), strict=True):
+        check_sha256(raw, digest, file)
+        parts.append(read_cifar_batch(raw, file, labels))
+    images, numbers = zip(*parts[:-1], strict=True)
+    return Dataset(Split(np.concatenate(images), np.concatenate(numbers)), Split(*parts[-1]), classes, name)
 
 
 def _read_original(name: str, path: Path) -> NDArray[Any]:

@@ -52,16 +52,50 @@ SOURCES = {
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
     ),
+    "cifar100": Source(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"},
+    ),
 }
 
-BATCH_LIMIT = 1 << 25       # bytes: each batch of CIFAR-10 has 31 million
-CIFAR10_BATCHES = {
-    "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
-    "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
-    "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
-    "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
-    "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
-    "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+
+@dataclass(frozen=True)
+class Batches:
+    """What is read of an archive: the folder in it, the most bytes of a file, and the SHA-256 of each by its name.
+
+    Examples
+    --------
+    >>> from fastnn.data import download
+    >>> list(download.BATCHES["cifar100"].sha256)
+    ['train', 'test']
+    """
+
+    folder: str
+    limit: int
+    sha256: dict[str, str]
+
+
+BATCHES = {
+    "cifar10": Batches(
+        "cifar-10-batches-py",
+        1 << 25,
+        {
+            "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+            "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+            "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+            "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+            "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+            "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+        },
+    ),
+    "cifar100": Batches(
+        "cifar-100-python",
+        1 << 28,
+        {
+            "train": "735e79b04f092ca3d2e6d07f368c0a7d70d48c48d28865950cc24454cf45129b",
+            "test": "4b67687d9933c4db8f0831104447f15b93774f4f464bd0516f0f0f2ac83b7864",
+        },
+    ),
 }
 
 
@@ -129,30 +163,35 @@ def fetch(name: str) -> list[Path]:
         raise OSError(f"{source.url} could not be fetched to {folder}: {error}; try again, {instead}") from error
 
 
-def fetch_cifar10_batches() -> dict[str, bytes]:
-    """Return the contents of CIFAR-10's batches, in the order of `CIFAR10_BATCHES`, from the archive in the cache.
+def fetch_batches(name: str) -> dict[str, bytes]:
+    """Return the contents of a data set's batches, in the order of `BATCHES`, from the archive in the cache.
+
+    Parameters
+    ----------
+    name : str
+        A key of `BATCHES`.
 
     Raises
     ------
-    ValueError
-        Where the archive lacks a batch.
+    ModuleNotFoundError, OSError, ValueError
+        As `fetch`, and where the archive is damaged or lacks a batch.
 
     Examples
     --------
     >>> from fastnn.data import download
-    >>> sorted(download.fetch_cifar10_batches())[-1]  # doctest: +SKIP
+    >>> sorted(download.fetch_batches("cifar10"))[-1]  # doctest: +SKIP
     'test_batch'
     """
-    (archive,) = fetch("cifar10")
-    members = {f"cifar-10-batches-py/{name}": name for name in CIFAR10_BATCHES}
+    (archive,), batches = fetch(name), BATCHES[name]
+    members = {f"{batches.folder}/{file}": file for file in batches.sha256}
     contents = {}
     try:
         with tarfile.open(archive, "r|gz") as tar:
             for member in tar:
-                if member.name in members and member.size <= BATCH_LIMIT and (file := tar.extractfile(member)):
+                if member.name in members and member.size <= batches.limit and (file := tar.extractfile(member)):
                     contents[members[member.name]] = file.read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: expected a whole archive, got a damaged one ({error}); fetch it again") from error
-    if missing := CIFAR10_BATCHES.keys() - contents.keys():
-        raise ValueError(f"{archive}: expected the batches of CIFAR-10, got none named {', '.join(sorted(missing))}")
-    return {name: contents[name] for name in CIFAR10_BATCHES}
+    if missing := batches.sha256.keys() - contents.keys():
+        raise ValueError(f"{archive}: expected the batches of {name}, got none named {', '.join(sorted(missing))}")
+    return {file: contents[file] for file in batches.sha256}

@@ -271,11 +271,11 @@ def _unpickled(raw: bytes) -> Any:
     for opcode, argument, _ in pickletools.genops(raw):
         name = opcode.name
         if name not in _CIFAR_OPCODES:
-            raise ValueError(f"it asks for {name}, which no CIFAR-10 batch holds")
+            raise ValueError(f"it asks for {name}, which no CIFAR batch holds")
         if name == "GLOBAL":
             named = tuple(_checked(argument, str).split(" ", 1))
             if named not in _CIFAR_GLOBALS:
-                raise ValueError(f"it asks for {'.'.join(named):.80}, which no CIFAR-10 batch holds")
+                raise ValueError(f"it asks for {'.'.join(named):.80}, which no CIFAR batch holds")
             stack.append(named)
         elif name in ("BINPUT", "LONG_BINPUT"):
             memo[_checked(argument, int)] = stack[-1]
@@ -361,7 +361,7 @@ def read_cifar_batch(raw: bytes, name: str, labels: str = "labels") -> tuple[NDA
     >>> from fastnn.data import formats
     >>> formats.read_cifar_batch(pickle.dumps(os.getcwd, protocol=2), "evil")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: evil: expected a CIFAR-10 batch, got a pickle that cannot be read: it asks for ...
+    ValueError: evil: expected a CIFAR batch, got a pickle that cannot be read: it asks for ...
     """
     if labels not in _CIFAR_CLASSES:
         raise ValueError(f"labels: expected one of {', '.join(_CIFAR_CLASSES)}, got {labels!r}")
@@ -373,7 +373,7 @@ def read_cifar_batch(raw: bytes, name: str, labels: str = "labels") -> tuple[NDA
     except Exception as error:  # a damaged pickle raises nearly anything
         what = f"there is no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{name}: expected a CIFAR-10 batch, got a pickle that cannot be read: {what}; fetch the file again"
+            f"{name}: expected a CIFAR batch, got a pickle that cannot be read: {what}; fetch the file again"
         ) from error
     if images.shape != (len(found), 3 * 32 * 32):
         raise ValueError(

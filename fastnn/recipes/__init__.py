@@ -10,6 +10,7 @@ Examples
 """
 
 from fastnn.recipes.base import Recipe, load
+from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.cnn import CNN
 from fastnn.recipes.cnn_mnist import CNNMnist
@@ -36,6 +37,7 @@ RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (
     FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression)}
 
 __all__ = [
+    "CIFAR",
     "CNN",
     "RECIPES",
     "CNNMnist",

@@ -71,8 +71,8 @@ class Recipe(ABC):
     """Folder of the run; by default runs/NAME-N with the first number N that is free."""
 
     data_dir: Path | None = None
-    """Folder in which the data sets lie (mnist/, fashion-mnist/, cifar-10/); by default the one that the environment
-    variable FASTNN_DATA names. Without either, what is needed is downloaded."""
+    """Folder in which the data sets lie (mnist/, fashion-mnist/, cifar-10/, cifar-100/); by default the one that the
+    environment variable FASTNN_DATA names. Without either, what is needed is downloaded."""
 
     device: Device = "cpu"
     """Where arrays lie and are computed on: the processor, or an NVIDIA GPU, which needs the extra [cuda12] or

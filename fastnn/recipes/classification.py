@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BATCH = 500                                # images that are evaluated at once
+_SHOWN = 24                                 # classes whose confusion matrix is printed: of more, lines are too long
 
 
 @dataclass
@@ -44,7 +45,7 @@ class ImageClassifier(Recipe):
     >>> class Tiny(recipes.ImageClassifier):
     ...     name = "tiny"
     ...
-    ...     def dataset(self):
+    ...     def load_dataset(self):
     ...         return data.digits()
     ...
     ...     def model(self):
@@ -79,7 +80,7 @@ class ImageClassifier(Recipe):
     """Options in which the best checkpoint may differ from the run's."""
 
     @abstractmethod
-    def dataset(self) -> data.Dataset:
+    def load_dataset(self) -> data.Dataset:
         """Return the data set."""
 
     @abstractmethod
@@ -163,7 +164,7 @@ class ImageClassifier(Recipe):
         progress : bool, default True
             Print what is trained, and how it goes.
         dataset : Dataset, optional
-            What `dataset` returns, where it was read already.
+            What `load_dataset` returns, where it was read already.
 
         Returns
         -------
@@ -175,7 +176,7 @@ class ImageClassifier(Recipe):
         """
         self.check()
         trackers = [training.tracker(self.track)] if self.track else []
-        dataset = self.dataset() if dataset is None else dataset
+        dataset = self.load_dataset() if dataset is None else dataset
         model = self.model()
         self.check_dataset(dataset, model)
         train, validation = data.split(dataset.train, self.validation, self.seed)
@@ -240,7 +241,7 @@ class ImageClassifier(Recipe):
         self.check_device()
         self.check_data_dir()
         model, inputs = self._best()
-        dataset = self.dataset()
+        dataset = self.load_dataset()
         self._check_scores(model, inputs)
         if (list(dataset.test.images.shape[1:]), list(dataset.classes)) != (inputs["shape"], inputs["classes"]):
             raise ValueError(f"dataset: expected images of shape {tuple(inputs['shape'])} of the classes "
@@ -352,8 +353,9 @@ def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:
 def _print_evaluation(evaluation: training.Evaluation, classes: Sequence[str]) -> None:
     confusion = evaluation.confusion
     assert confusion is not None
-    print("\nConfusion matrix: a row a true class, a column a predicted one")
-    print(training.confusion_table(confusion, classes))
+    if len(classes) <= _SHOWN:
+        print("\nConfusion matrix: a row a true class, a column a predicted one")
+        print(training.confusion_table(confusion, classes))
     print("\nClasses")
     print(training.per_class_table(confusion, classes))
     print(f"\nCommonest confusions: {'; '.join(training.commonest_confusions(confusion, classes)) or 'none'}\n")

@@ -22,7 +22,7 @@ class CNN(ImageClassifier):
     Examples
     --------
     >>> from fastnn import recipes
-    >>> recipes.CNN(epochs=5).dataset().name
+    >>> recipes.CNN(epochs=5).load_dataset().name
     'digits'
     """
 
@@ -33,17 +33,17 @@ class CNN(ImageClassifier):
 
     epochs: int = 15
 
-    data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
-    """Data set. The digits lie in the package; the others are found as data_dir says."""
+    dataset: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """Which images. The digits lie in the package; the others are found as data_dir says."""
 
     def check_data_dir(self) -> None:
         super().check_data_dir()
-        if self.data == "digits" and self.data_dir is not None:
+        if self.dataset == "digits" and self.data_dir is not None:
             raise ValueError(f"data_dir: expected none with the digits, which lie in the package, got {self.data_dir}; "
-                             "leave it out, or give data as mnist or fashion-mnist")
+                             "leave it out, or give dataset as mnist or fashion-mnist")
 
-    def dataset(self) -> Dataset:
-        return load(self.data.replace("-", "_"), self.data_dir)
+    def load_dataset(self) -> Dataset:
+        return load(self.dataset.replace("-", "_"), self.data_dir)
 
     def model(self) -> models.CNN:
         return models.CNN(seed=self.seed)

@@ -37,7 +37,7 @@ class CNNMnist(ImageClassifier):
     validation: ClassVar[float] = 1 / 12
     label_smoothing: ClassVar[float] = 0.05
 
-    def dataset(self) -> data.Dataset:
+    def load_dataset(self) -> data.Dataset:
         return data.mnist(self.data_dir)
 
     def model(self) -> models.CNNMnist:

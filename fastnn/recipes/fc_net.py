@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastnn import data
+from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.fully_connected import FullyConnected
 
 
 @dataclass
-class FCNet(FullyConnected):
+class FCNet(CIFAR, FullyConnected):
     """Linear layers of any number and width, on CIFAR-10.
 
     By default two hidden layers of 100 units with batch normalization; the augmentation mirrors the images.
@@ -24,7 +25,6 @@ class FCNet(FullyConnected):
     """
 
     name: ClassVar[str] = "fc-net"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "30 s"
     shape: ClassVar[tuple[int, ...]] = (3, 32, 32)
 
@@ -32,9 +32,6 @@ class FCNet(FullyConnected):
     batch_size: int = 128
     lr: float = 0.004
     batch_norm: bool = True
-
-    def dataset(self) -> data.Dataset:
-        return data.cifar10(self.data_dir)
 
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomHorizontalFlip()]

@@ -9,7 +9,7 @@ from typing import ClassVar, get_args
 import numpy as np
 
 from fastnn import data, models, nn, optim, training
-from fastnn.recipes.base import Recipe
+from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.fully_connected import Init, OptimizerName, optimizer
 from fastnn.training.metrics import percent
 
@@ -18,7 +18,7 @@ _RATES: dict[OptimizerName, float] = {"adamw": 0.001, "adam": 0.001, "rmsprop": 
 
 
 @dataclass
-class FFNComparison(Recipe):
+class FFNComparison(CIFAR):
     """Initial weights and optimizers compared on the network of ffn-cifar10.
 
     Each pair trains the same network from its own start for some epochs; one picture shows all validation accuracies
@@ -32,7 +32,6 @@ class FFNComparison(Recipe):
     """
 
     name: ClassVar[str] = "ffn-comparison"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "3 min"
     headline: ClassVar[tuple[str, ...]] = (
         "validation from he_normal", "validation from xavier_normal", "validation from normal")
@@ -68,20 +67,20 @@ class FFNComparison(Recipe):
 
     def experiment(self) -> None:
         self.check()
-        train, validation = data.split(data.cifar10(self.data_dir).train, 0.1, self.seed)
+        train, validation = data.split(self.load_dataset().train, 0.1, self.seed)
         normalize = data.Normalize(*data.channel_statistics(train.images))
         train_loader = data.DataLoader(train, self.batch_size, seed=self.seed, transform=normalize)
         validation_loader = data.DataLoader(validation, 500, shuffle=False, transform=normalize)
 
         run_dir = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: {len(self.inits)} initializations x {len(self.optimizers)} optimizers on cifar10")
+        print(f"{self.name}: {len(self.inits)} initializations x {len(self.optimizers)} optimizers on {self.dataset}")
         print(f"run folder: {run_dir}", flush=True)
         histories = {}
         for init, name in product(self.inits, self.optimizers):
             title, folder = f"{init}, {name}", run_dir / f"{init}-{name}"
             print(title, flush=True)
-            model = models.FullyConnectedNet(3072, self.hidden, init=init, seed=self.seed)
+            model = models.FullyConnectedNet(3072, self.hidden, self.num_classes, init=init, seed=self.seed)
             trainer = training.Trainer(model, nn.CrossEntropyLoss(), optimizer(name, model, _RATES[name], 0.0),
                                        schedule=optim.OneCycleLR(self.epochs), run_dir=folder, seed=self.seed,
                                        device=self.device, config={**self.config(), "init": init, "optimizer": name})
@@ -96,9 +95,10 @@ class FFNComparison(Recipe):
                 self.inits, self.optimizers, table, "initial weights", "optimizer")}
         figures = {f"validation from {init}": f"{percent(row.min())} to {percent(row.max())}"
                    for init, row in zip(self.inits, table)}
-        report = training.write_report(run_dir, title=f"{self.name} on cifar10", figures=figures, pictures=pictures,
-                                       tables={"Validation accuracy": [["initial weights", *self.optimizers], *(
-                                           [init, *map(percent, row)] for init, row in zip(self.inits, table))]})
+        tables = {"Validation accuracy": [["initial weights", *self.optimizers], *(
+            [init, *map(percent, row)] for init, row in zip(self.inits, table))]}
+        report = training.write_report(run_dir, title=f"{self.name} on {self.dataset}", figures=figures,
+                                       pictures=pictures, tables=tables)
         print(f"\n{'':<16}" + "".join(f"{name:>10}" for name in self.optimizers))
         for init, row in zip(self.inits, table):
             print(f"{init:<16}" + "".join(f"{percent(share):>10}" for share in row))

@@ -43,7 +43,7 @@ class FFNFashion(FullyConnected):
     validation: ClassVar[float] = 1 / 12
     label_smoothing: ClassVar[float] = 0.1
 
-    def dataset(self) -> data.Dataset:
+    def load_dataset(self) -> data.Dataset:
         return data.fashion_mnist(self.data_dir)
 
     def augmentation(self) -> Sequence[data.Transform]:

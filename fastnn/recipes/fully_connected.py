@@ -26,7 +26,7 @@ class FullyConnected(ImageClassifier):
     ...     name = "tiny"
     ...     shape = (1, 8, 8)
     ...
-    ...     def dataset(self):
+    ...     def load_dataset(self):
     ...         return data.digits()
     >>> Tiny(hidden=(20, 10), batch_norm=True).model()[-1]
     Linear(in_features=10, out_features=10)
@@ -76,8 +76,13 @@ class FullyConnected(ImageClassifier):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, got {self.dropout}")
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes in the images."""
+        return 10
+
     def model(self) -> models.FullyConnectedNet:
-        return models.FullyConnectedNet(prod(self.shape), self.hidden, activation=self.activation,
+        return models.FullyConnectedNet(prod(self.shape), self.hidden, self.num_classes, activation=self.activation,
                                         batch_norm=self.batch_norm, dropout=self.dropout, init=self.init,
                                         seed=self.seed)
 

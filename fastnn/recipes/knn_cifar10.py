@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, kernels, models, training
 from fastnn.models.nearest_neighbors import cross_validate, vote
-from fastnn.recipes.base import Recipe
+from fastnn.recipes.cifar import CIFAR
 from fastnn.training.metrics import percent
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class KNNCifar10(Recipe):
+class KNNCifar10(CIFAR):
     """The k nearest training images vote, on CIFAR-10.
 
     Distances are exact and Euclidean, of all pixels as they are. k is chosen by cross-validation on the training
@@ -34,7 +34,6 @@ class KNNCifar10(Recipe):
     """
 
     name: ClassVar[str] = "knn-cifar10"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "30 s"
     reported: ClassVar[str] = "about 33 % at N = 5,000 and at 50,000"
 
@@ -59,11 +58,11 @@ class KNNCifar10(Recipe):
 
     def experiment(self) -> None:
         self.check()
-        dataset = data.cifar10(self.data_dir)
+        dataset = self.load_dataset()
         train, test = dataset.train, dataset.test
         run_dir = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: {len(train):,} images of cifar10, {len(test):,} for the test")
+        print(f"{self.name}: {len(train):,} images of {self.dataset}, {len(test):,} for the test")
         print(f"run folder: {run_dir}", flush=True)
 
         points, queries = self.placed(train.images), self.placed(test.images)

@@ -15,6 +15,7 @@ import numpy as np
 from fastnn import data, nn, optim, training
 from fastnn.models import FullyConnectedNet
 from fastnn.recipes.base import read_config
+from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.training.checkpoint import replace_file
 from fastnn.training.metrics import percent
@@ -29,8 +30,8 @@ _LR, _STEPS = 0.001, 10             # of the first steps, drawn for inputs that 
 
 
 @dataclass
-class LinearClassifier(ImageClassifier):
-    """A recipe that trains a linear classifier of CIFAR-10 by gradient descent, over a grid of rates and decays.
+class LinearClassifier(CIFAR, ImageClassifier):
+    """A recipe that trains a linear classifier of photographs by gradient descent, over a grid of rates and decays.
 
     Each pair is a run in a folder of its own; the one with the best validation accuracy is measured on the test
     images. A subclass gives the model with its loss.
@@ -52,15 +53,14 @@ class LinearClassifier(ImageClassifier):
 
     varying: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "factors")
 
-    initial_loss: ClassVar[float]
-    """The loss of equal scores."""
+    @property
+    @abstractmethod
+    def initial_loss(self) -> float:
+        """The loss of equal scores."""
 
     @abstractmethod
     def model(self) -> FullyConnectedNet:
         """Return the linear model, with its loss."""
-
-    def dataset(self) -> data.Dataset:
-        return data.cifar10(self.data_dir)
 
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomHorizontalFlip()]
@@ -91,7 +91,7 @@ class LinearClassifier(ImageClassifier):
         if self.factors == _ONE:
             return super().fit(callbacks=callbacks, progress=progress, dataset=dataset)
         self.check()
-        dataset = self.dataset() if dataset is None else dataset
+        dataset = self.load_dataset() if dataset is None else dataset
         self.check_dataset(dataset, self.model())
         run_dir = self.open_run_dir()
         before = read_config(run_dir) if (run_dir / CONFIG).exists() else {}

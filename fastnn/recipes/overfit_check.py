@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastnn import data, models, nn, optim, training
-from fastnn.recipes.base import Recipe
+from fastnn.recipes.cifar import CIFAR
 
 # Small weights and images that are centred but not stretched: a rate of 0.1 overshoots and comes back, where He's
 # weights diverge, and a rate of 0.01 is slow.
@@ -15,7 +15,7 @@ _STD, _MOMENTUM = 0.02, 0.5
 
 
 @dataclass
-class OverfitCheck(Recipe):
+class OverfitCheck(CIFAR):
     """The three-layer network learns 5 images by heart.
 
     A network whose gradients are right brings the loss of a handful of images to nearly nothing. It is trained by
@@ -29,7 +29,6 @@ class OverfitCheck(Recipe):
     """
 
     name: ClassVar[str] = "overfit-check"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "20 s"
     headline: ClassVar[tuple[str, ...]] = ("learning rate 0.01", "learning rate 0.1")
     reported: ClassVar[str] = "loss 2.29 to 2.03 at rate 0.01; 0.0225 at 0.1"
@@ -56,20 +55,21 @@ class OverfitCheck(Recipe):
 
     def experiment(self) -> None:
         self.check()
-        train = data.cifar10(self.data_dir).train
+        train = self.load_dataset().train
         normalize = data.Normalize(data.channel_statistics(train.images)[0], 1)
         part = data.split(train, self.images, self.seed)[1]
         loader = data.DataLoader(part, self.images, shuffle=False, transform=normalize)
 
         run_dir = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: ThreeLayerConvNet on {self.images} images of cifar10, gradient descent at learning rates "
-              f"{', '.join(map(str, self.lrs))}")
+        print(f"{self.name}: ThreeLayerConvNet on {self.images} images of {self.dataset}, gradient descent at learning "
+              f"rates {', '.join(map(str, self.lrs))}")
         print(f"run folder: {run_dir}", flush=True)
         histories = {}
         for lr in self.lrs:
             print(f"learning rate {lr}", flush=True)
-            model, folder = models.ThreeLayerConvNet(init=nn.init.normal(_STD), seed=self.seed), run_dir / f"lr-{lr}"
+            model = models.ThreeLayerConvNet(num_classes=self.num_classes, init=nn.init.normal(_STD), seed=self.seed)
+            folder = run_dir / f"lr-{lr}"
             optimizer = optim.SGD(model.parameters(), lr, momentum=_MOMENTUM)
             trainer = training.Trainer(model, nn.CrossEntropyLoss(), optimizer, run_dir=folder, seed=self.seed,
                                        device=self.device, config={**self.config(), "lr": lr})

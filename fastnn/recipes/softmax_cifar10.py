@@ -25,12 +25,14 @@ class SoftmaxCifar10(LinearClassifier):
     """
 
     name: ClassVar[str] = "softmax-cifar10"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "1 min"
-    initial_loss: ClassVar[float] = math.log(10)
 
     lr: float = 0.005
     weight_decay: float = 0.03
 
     def model(self) -> models.SoftmaxClassifier:
-        return models.SoftmaxClassifier(3072, seed=self.seed)
+        return models.SoftmaxClassifier(3072, self.num_classes, seed=self.seed)
+
+    @property
+    def initial_loss(self) -> float:
+        return math.log(self.num_classes)

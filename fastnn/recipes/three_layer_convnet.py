@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fastnn import data, models, nn, training
+from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ThreeLayerConvNet(ImageClassifier):
+class ThreeLayerConvNet(CIFAR, ImageClassifier):
     """One convolution and two linear layers, on CIFAR-10.
 
     CIFAR-10 has 50,000 colour photographs of 32x32 pixels, and 10,000 for the test; the augmentation mirrors and moves
@@ -29,7 +30,6 @@ class ThreeLayerConvNet(ImageClassifier):
     """
 
     name: ClassVar[str] = "three-layer-convnet"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "6 min"
     space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256)}
 
@@ -37,11 +37,8 @@ class ThreeLayerConvNet(ImageClassifier):
     batch_size: int = 128
     lr: float = 0.002
 
-    def dataset(self) -> data.Dataset:
-        return data.cifar10(self.data_dir)
-
     def model(self) -> models.ThreeLayerConvNet:
-        return models.ThreeLayerConvNet(seed=self.seed)
+        return models.ThreeLayerConvNet(num_classes=self.num_classes, seed=self.seed)
 
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomCrop(4), data.RandomHorizontalFlip()]

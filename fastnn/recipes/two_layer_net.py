@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fastnn import data, models, nn, training
+from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.space import Range, Space
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class TwoLayerNet(ImageClassifier):
+class TwoLayerNet(CIFAR, ImageClassifier):
     """One hidden layer of 50 units, on CIFAR-10.
 
     The augmentation mirrors the images. A picture shows what each hidden unit looks for: its row of the first weight.
@@ -28,7 +29,6 @@ class TwoLayerNet(ImageClassifier):
     """
 
     name: ClassVar[str] = "two-layer-net"
-    needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "30 s"
     space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "weight_decay": Range(1e-3, 1.0, log=True),
                               "hidden": Range(20, 200)}
@@ -48,11 +48,8 @@ class TwoLayerNet(ImageClassifier):
         if self.hidden < 1:
             raise ValueError(f"hidden: expected at least 1, got {self.hidden}")
 
-    def dataset(self) -> data.Dataset:
-        return data.cifar10(self.data_dir)
-
     def model(self) -> models.TwoLayerNet:
-        return models.TwoLayerNet(hidden=self.hidden, seed=self.seed)
+        return models.TwoLayerNet(hidden=self.hidden, num_classes=self.num_classes, seed=self.seed)
 
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomHorizontalFlip()]

@@ -120,7 +120,7 @@ class Sweep:
                 raise FileExistsError(f"study: the trials of another study lie in {self.study.parent}; give a file in "
                                       "another folder")
         # Where the data set has to be downloaded, one process does.
-        recipe.check_dataset(recipe.dataset(), recipe.model())
+        recipe.check_dataset(recipe.load_dataset(), recipe.model())
 
     def run(self) -> None:
         """Do the trials that the study lacks, print the best, and leave pictures and a report in its folder."""

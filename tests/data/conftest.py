@@ -20,7 +20,7 @@ def no_folder_and_no_download(request, monkeypatch):
         pytest.fail("a download was started")
 
     monkeypatch.setattr(datasets, "fetch", refuse)
-    monkeypatch.setattr(datasets, "fetch_cifar10_batches", refuse)
+    monkeypatch.setattr(datasets, "fetch_batches", refuse)
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +62,9 @@ def integer(value):
 
 @pytest.fixture(scope="session")
 def cifar_bytes():
-    """A function: images (N, 3072) and labels pickled as Python 2 pickled CIFAR-10's batches."""
+    """A function: images (N, 3072) and labels, or other lists by name, pickled as Python 2 pickled CIFAR's batches."""
 
-    def encode(images, labels):
+    def encode(images, labels=(), **others):
         dtype = (
             *(b"cnumpy\ndtype\n", short_string(b"u1"), b"K\x00K\x01\x87R"),
             *(b"(K\x03", short_string(b"|"), b"NNN", integer(-1), integer(-1), b"K\x00tb"),
@@ -74,8 +74,9 @@ def cifar_bytes():
             *(b"(K\x01", *map(integer, images.shape), b"\x86", *dtype, b"\x89"),
             *(b"T", images.nbytes.to_bytes(4, "little"), images.tobytes(), b"tb"),
         )
-        label_list = (b"](", *(b"K" + bytes([label]) for label in labels), b"e")
-        items = (short_string(b"data"), *array, short_string(b"labels"), *label_list)
+        items = [short_string(b"data"), *array]
+        for name, numbers in (others or {"labels": labels}).items():
+            items += [short_string(name.encode()), b"](", *(b"K" + bytes([number]) for number in numbers), b"e"]
         return b"".join((b"\x80\x02}(", *items, b"u."))
 
     return encode
@@ -86,9 +87,23 @@ def cifar_batches(cifar_bytes, monkeypatch):
     """Six small batches by name, (images, labels, file contents), which count as the originals."""
     rng = np.random.default_rng(0)
     batches = {}
-    for name in download.CIFAR10_BATCHES:
+    for name in download.BATCHES["cifar10"].sha256:
         images, labels = rng.integers(0, 256, (20, 3072), dtype=np.uint8), rng.integers(0, 10, 20)
         raw = cifar_bytes(images, labels.tolist())
-        monkeypatch.setitem(download.CIFAR10_BATCHES, name, hashlib.sha256(raw).hexdigest())
+        monkeypatch.setitem(download.BATCHES["cifar10"].sha256, name, hashlib.sha256(raw).hexdigest())
         batches[name] = images, labels, raw
+    return batches
+
+
+@pytest.fixture
+def cifar100_batches(cifar_bytes, monkeypatch):
+    """Two small files by name, (images, fine labels, coarse labels, file contents), which count as the originals."""
+    rng = np.random.default_rng(0)
+    batches = {}
+    for name in download.BATCHES["cifar100"].sha256:
+        images = rng.integers(0, 256, (20, 3072), dtype=np.uint8)
+        fine, coarse = rng.integers(0, 100, 20), rng.integers(0, 20, 20)
+        raw = cifar_bytes(images, fine_labels=fine.tolist(), coarse_labels=coarse.tolist())
+        monkeypatch.setitem(download.BATCHES["cifar100"].sha256, name, hashlib.sha256(raw).hexdigest())
+        batches[name] = images, fine, coarse, raw
     return batches

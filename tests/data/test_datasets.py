@@ -220,7 +220,7 @@ def test_cifar_folder(tmp_path, cifar_batches, folder):
 
 def test_cifar_download(cifar_batches, monkeypatch):
     contents = {name: raw for name, (_, _, raw) in cifar_batches.items()}
-    monkeypatch.setattr(datasets, "fetch_cifar10_batches", lambda: contents)
+    monkeypatch.setattr(datasets, "fetch_batches", {"cifar10": contents}.__getitem__)
     assert len(data.cifar10().train) == 100
     contents["test_batch"] += b" "
     with pytest.raises(ValueError, match="test_batch: expected SHA-256"):
@@ -237,8 +237,38 @@ def test_cifar_batch_with_code_is_refused_unread(tmp_path, cifar_batches):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("folder", ["cifar-100/cifar-100-python", "cifar-100-python", "."])
+def test_cifar_100_folder(tmp_path, cifar100_batches, folder):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name, (*_, raw) in cifar100_batches.items():
+        (tmp_path / folder / name).write_bytes(raw)
+    fine, coarse = data.load("cifar100", tmp_path), data.cifar100(tmp_path, coarse=True)
+    for name in ("train", "test"):
+        images, fine_labels, coarse_labels, _ = cifar100_batches[name]
+        for dataset, labels in ((fine, fine_labels), (coarse, coarse_labels)):
+            np.testing.assert_array_equal(getattr(dataset, name).images.reshape(20, 3072), images)
+            np.testing.assert_array_equal(getattr(dataset, name).labels, labels)
+            assert dataset.name == "cifar100"
+    assert (len(fine.classes), fine.classes[8], fine.classes[99]) == (100, "bicycle", "worm")
+    assert (len(coarse.classes), coarse.classes[17]) == (20, "trees")
+
+
+def test_cifar_100_download(cifar100_batches, monkeypatch):
+    contents = {name: raw for name, (*_, raw) in cifar100_batches.items()}
+    monkeypatch.setattr(datasets, "fetch_batches", {"cifar100": contents}.__getitem__)
+    assert len(data.cifar100().train) == 20
+    contents["train"] += b" "
+    with pytest.raises(ValueError, match="train: expected SHA-256"):
+        data.cifar100()
+
+
+def test_names_of_classes_are_distinct_and_in_order():
+    for names in (datasets._CIFAR10, datasets._CIFAR100, datasets._CIFAR100_COARSE):
+        assert list(names) == sorted(set(names))
+
+
 def test_load_refuses_other_names():
-    with pytest.raises(ValueError, match="expected one of digits, mnist, fashion_mnist, cifar10, got 'svhn'"):
+    with pytest.raises(ValueError, match="expected one of digits, mnist, fashion_mnist, cifar10, cifar100, got 'svhn'"):
         data.load("svhn")
     assert data.load("digits").name == "digits"
 

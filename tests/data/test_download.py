@@ -50,7 +50,8 @@ def test_sources_are_pinned():
         assert source.url.startswith("https://")
         assert source.url.endswith("/")
         assert all(len(digest) == 64 for digest in source.sha256.values())
-    assert list(download.CIFAR10_BATCHES) == [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
+    assert all(len(digest) == 64 for batches in download.BATCHES.values() for digest in batches.sha256.values())
+    assert list(download.BATCHES["cifar10"].sha256) == [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
 
 
 def test_fetch_downloads_once_and_says_so(served, tmp_path, monkeypatch, caplog):
@@ -105,14 +106,14 @@ def tar_bytes(members):
 
 
 def test_cifar_batches_are_read_by_exact_name(served, tmp_path, monkeypatch):
-    batches = {name: name.encode() for name in reversed(download.CIFAR10_BATCHES)}
+    batches = {name: name.encode() for name in reversed(download.BATCHES["cifar10"].sha256)}
     members = {f"cifar-10-batches-py/{name}": raw for name, raw in batches.items()}
     others = {"../data_batch_1": b"evil", "data_batch_1": b"evil", "cifar-10-batches-py/readme.html": b""}
     archive = tar_bytes({**members, **others})
     publish(served, monkeypatch, "cifar10", {"cifar-10-python.tar.gz": archive})
-    contents = download.fetch_cifar10_batches()
+    contents = download.fetch_batches("cifar10")
     assert contents == batches
-    assert list(contents) == list(download.CIFAR10_BATCHES)
+    assert list(contents) == list(download.BATCHES["cifar10"].sha256)
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["cifar-10-python.tar.gz"]
 
 
@@ -120,4 +121,13 @@ def test_cifar_archive_without_a_batch(served, monkeypatch):
     archive = tar_bytes({f"cifar-10-batches-py/data_batch_{n}": b"" for n in range(1, 6)})
     publish(served, monkeypatch, "cifar10", {"cifar-10-python.tar.gz": archive})
     with pytest.raises(ValueError, match="got none named test_batch"):
-        download.fetch_cifar10_batches()
+        download.fetch_batches("cifar10")
+
+
+def test_the_files_of_cifar_100(served, monkeypatch):
+    files = {"test": b"22", "train": b"1"}
+    archive = tar_bytes({f"cifar-100-python/{name}": raw for name, raw in {**files, "meta": b""}.items()})
+    publish(served, monkeypatch, "cifar100", {"cifar-100-python.tar.gz": archive})
+    contents = download.fetch_batches("cifar100")
+    assert contents == files
+    assert list(contents) == ["train", "test"]

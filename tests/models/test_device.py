@@ -20,7 +20,8 @@ def passed(model: nn.Module, *inputs: Any) -> list[Any]:
     with random.at_step(0):
         y, backward = model.forward(*inputs, training=True)
     grad = backward() if y.ndim == 0 else backward(y)
-    return [fastnn.to_host(array) for array in (y, grad, *(p.grad for p in model.parameters()), model(*inputs))]
+    return [fastnn.to_host(array) for array in (y, grad, *(p.grad for p in model.parameters() if p.requires_grad),
+                                              model(*inputs))]
 
 
 def assert_same_there(name: str, model: nn.Module, *inputs: np.ndarray) -> None:

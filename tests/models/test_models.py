@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,13 @@ from fastnn import models, nn, testing
 SHAPES = {"CNN": (1, 8, 8), "CNNMnist": (1, 28, 28), "ThreeLayerConvNet": (3, 32, 32),
           "ResNet18": (3, 16, 16), "ResNet34": (3, 16, 16), "ResNet50": (3, 16, 16), "LinearSVM": (3, 4, 4),
           "SoftmaxClassifier": (3, 4, 4), "TwoLayerNet": (3, 4, 4), "FullyConnectedNet": (3, 4, 4),
-          "EmbeddingNet": (1, 28, 28)}
+          "EmbeddingNet": (1, 28, 28), "AllCNN": (3, 16, 16), "MobileNet": (3, 32, 32), "SpeedrunNet": (3, 25, 25)}
 # No networks, or around one: test_features.py, test_multi_crop.py.
 OTHERS = {"GaborBank", "KNearestNeighbors", "MultiCrop"}
 RESNETS = [name for name in SHAPES if name.startswith("ResNet")]      # test_resnet.py has more on them
 TINY: dict[str, Any] = {**{name: {"small_images": True, "width": 4} for name in RESNETS},
+                        "AllCNN": {"width": 4, "dropout": 0.0}, "SpeedrunNet": {"width": 4},
+                        "MobileNet": {"small_images": True, "width": 4},
                         **{name: {"in_features": 48} for name in SHAPES if SHAPES[name] == (3, 4, 4)}}
 
 
@@ -50,7 +53,7 @@ def test_initial_weights_follow_from_the_seed_alone(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_gradients(name: str) -> None:
     smaller = {"ThreeLayerConvNet": {"num_filters": 4, "filter_size": 3, "hidden": 5, "image_size": 8}, **TINY}
-    x = images(name, 4 if name in RESNETS else 2, np.float64)
+    x = images(name, 4 if name in [*RESNETS, "MobileNet", "SpeedrunNet"] else 2, np.float64)
     x = x[:, :, :8, :8] if name == "ThreeLayerConvNet" else x
     checks = testing.check_gradients(getattr(models, name)(**smaller.get(name, {})).to(np.float64), x)
     assert max(check.error for check in checks) <= 1e-7
@@ -68,6 +71,27 @@ def test_cnn_mnist_has_the_layers_of_the_classic_network() -> None:
         (32, 1, 5, 5), (32,), (64, 32, 5, 5), (64,), (128, 3136), (128,), (10, 128), (10,)]
 
 
+@pytest.mark.parametrize(("name", "options", "count"), [
+    ("AllCNN", {}, 1_370_986),              # 1.37 M, as its paper says of All-CNN-C
+    ("MobileNet", {}, 4_231_976),           # 4.2 M, as its paper says
+    ("MobileNet", {"num_classes": 10, "small_images": True}, 3_217_226),
+    ("SpeedrunNet", {}, 1_972_792)])        # 1.97 M, as its paper says
+def test_parameters_are_as_many_as_published(name: str, options: dict[str, int], count: int) -> None:
+    assert sum(parameter.data.size for parameter in getattr(models, name)(**options).parameters()) == count
+
+
+@pytest.mark.parametrize("name", ["AllCNN", "MobileNet"])
+def test_convolutional_networks_take_other_sizes(name: str) -> None:
+    model = getattr(models, name)(num_classes=3, in_channels=1, width=4)
+    assert model(np.zeros((2, 1, 45, 40), np.float32)).shape == (2, 3)
+
+
+def test_all_cnn_drops_values_in_training() -> None:
+    x, model = images("AllCNN"), models.AllCNN(width=4)
+    assert (model.forward(x, training=True)[0] != model.forward(x, training=True)[0]).any()
+    np.testing.assert_array_equal(model(x), model(x))
+
+
 def test_three_layer_convnet_has_three_layers() -> None:
     assert [type(layer).__name__ for layer in models.ThreeLayerConvNet()] == [
         "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear"]
@@ -78,7 +102,7 @@ def test_three_layer_convnet_has_three_layers() -> None:
 def test_scores_and_gradients_are_those_of_the_same_network_in_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
     model = getattr(models, name)(**TINY.get(name, {}), seed=1).to(np.float64)
-    twin = torch.nn.Sequential(*[torch_layer(torch, layer) for layer in model]).double()
+    twin = torch_layer(torch, model).double()
     twin.load_state_dict({key: torch.from_numpy(array) for key, array in model.state_dict().items()})
     x, labels = images(name, 3, np.float64), np.array([1, 7, 4])
 
@@ -92,21 +116,31 @@ def test_scores_and_gradients_are_those_of_the_same_network_in_torch(name: str) 
     np.testing.assert_allclose(scores, torch_scores.detach().numpy(), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(grad_x, torch_x.grad.numpy(), rtol=1e-8, atol=1e-12)
     for (key, parameter), torch_parameter in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if not parameter.requires_grad:
+            assert parameter.grad is None
+            continue
         np.testing.assert_allclose(parameter.grad, torch_parameter.grad.numpy(), rtol=1e-8, atol=1e-12, err_msg=key)
 
 
 def torch_layer(torch: Any, layer: Any) -> Any:
     match layer:
+        case nn.Sequential():
+            return torch.nn.Sequential(OrderedDict(
+                (name, torch_layer(torch, child)) for name, child in layer.named_children()))
         case nn.Conv2d():
             return torch.nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,
-                                   layer.padding, bias=layer.bias is not None)
+                                   layer.padding, groups=layer.groups, bias=layer.bias is not None)
         case nn.Linear():
-            return torch.nn.Linear(layer.in_features, layer.out_features)
+            return torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
         case nn.BatchNorm2d():
             return torch.nn.BatchNorm2d(layer.num_features)
         case nn.MaxPool2d():
             return torch.nn.MaxPool2d(layer.kernel_size)
+        case nn.AvgPool2d():
+            return torch.nn.AvgPool2d(layer.kernel_size, divisor_override=layer.divisor_override)
         case nn.AdaptiveAvgPool2d():
             return torch.nn.AdaptiveAvgPool2d(layer.output_size)
+        case nn.Dropout():
+            return torch.nn.Dropout(layer.p)
         case _:
             return getattr(torch.nn, type(layer).__name__)()

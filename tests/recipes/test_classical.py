@@ -30,9 +30,20 @@ def small(channels: int, size: int, train: int = 300) -> Dataset:
                    "small")
 
 
+def hundred_classes() -> Dataset:
+    """Images of 100 classes, which show in which row and column they are light."""
+    labels = np.tile(np.arange(100), 8)
+    images = np.random.default_rng(0).integers(0, 60, (len(labels), 3, 32, 32), np.uint8)
+    images[np.arange(len(labels)), :, 3 * (labels // 10) + 1] = 255
+    images[np.arange(len(labels)), :, :, 3 * (labels % 10) + 1] = 255
+    return Dataset(Split(images[:600], labels[:600]), Split(images[600:], labels[600:]),
+                   tuple(f"class {label}" for label in range(100)), "cifar100")
+
+
 @pytest.fixture
 def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "cifar10", lambda folder: small(3, 32))
+    monkeypatch.setattr(data, "cifar100", lambda folder: hundred_classes())
     monkeypatch.setattr(data, "mnist", lambda folder: small(1, 28))
     monkeypatch.setattr(data, "fashion_mnist", lambda folder: small(1, 28))
 
@@ -81,7 +92,31 @@ def test_a_small_run(name: str, device: str, capsys: pytest.CaptureFixture[str])
     assert recipes.load(folder) == recipe
 
 
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if issubclass(recipe, recipes.CIFAR)])
+@pytest.mark.usefixtures("small_data")
+def test_a_small_run_on_cifar_100(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    others = {"three-layer-convnet": {"epochs": 1}, "overfit-check": {"epochs": 2},
+              "svm-cifar10": {"epochs": 2, "factors": (1.0,)}}
+    recipe = RECIPES[name](dataset="cifar100", **(others[name] if name in others else SMALL[name][0]))
+    recipe.run()
+    folder, out = Path(f"runs/{name}-1"), capsys.readouterr().out
+    found = json.loads((folder / "results.json").read_text())
+    assert found["command"].startswith(f"fastnn train {name} --")
+    assert "--dataset cifar100" in found["command"]
+    assert "cifar100" in (folder / "report.html").read_text()
+    assert recipes.load(folder) == recipe
+    if "classes" in found:
+        assert [row["name"] for row in found["classes"]] == [f"class {label}" for label in range(100)]
+    if (folder / "best.safetensors").exists():
+        assert "Confusion matrix" not in out            # 100 columns
+        assert "class 99 " in out
+        recipes.load(folder).evaluate()
+
+
 @pytest.mark.parametrize(("recipe", "message"), [
+    (recipes.KNNCifar10(dataset="svhn"), "dataset: expected one of 'cifar10', 'cifar100', got 'svhn'"),
+    (recipes.SVMCifar10(dataset=100), "dataset: expected one of 'cifar10', 'cifar100', got 100"),
+    (recipes.FCNet(dataset="cifar-100"), "dataset: expected one of 'cifar10', 'cifar100', got 'cifar-100'"),
     (recipes.KNNCifar10(ks=()), r"ks: expected rising numbers from 1 to 10,000, got \(\)"),
     (recipes.KNNCifar10(ks=(3, 1)), "ks: expected rising numbers"),
     (recipes.KNNCifar10(sizes=(60_000,)), "sizes: expected rising numbers from 1 to 50,000"),

@@ -20,7 +20,7 @@ class Tiny(recipes.ImageClassifier):
     needs: ClassVar[str] = "nothing"
     takes: ClassVar[str] = "1 s"
 
-    def dataset(self) -> data.Dataset:
+    def load_dataset(self) -> data.Dataset:
         labels = np.tile(np.arange(2), 10)
         images = np.zeros((20, 1, 1, 2), np.uint8)
         images[np.arange(20), 0, 0, labels] = 200 + np.arange(20)

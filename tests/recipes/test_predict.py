@@ -68,11 +68,11 @@ class Strokes(recipes.ImageClassifier):
     label_smoothing: ClassVar[float] = 0.0
     kind: str = "light on dark"
 
-    def dataset(self) -> Dataset:
+    def load_dataset(self) -> Dataset:
         return DATASETS[self.kind]()
 
     def model(self) -> nn.Module:
-        return models.SoftmaxClassifier(self.dataset().train.images[0].size, 4, seed=self.seed)
+        return models.SoftmaxClassifier(self.load_dataset().train.images[0].size, 4, seed=self.seed)
 
 
 def as_files(dataset: Dataset, count: int = 20) -> list[Path]:
@@ -119,7 +119,7 @@ def test_only_what_is_the_reverse_of_dark_edges_is_inverted(capsys: pytest.Captu
     for kind, inverts in ("light on dark", True), ("dark on light", False):
         recipe = Strokes(kind=kind, run_dir=Path(kind))
         recipe.fit(progress=False)
-        test = recipe.dataset().test
+        test = recipe.load_dataset().test
         PIL_Image.fromarray(255 - test.images[0, 0]).save("reverse.png")
         capsys.readouterr()
         recipes.load(kind).predict([Path("reverse.png")], top=4)
@@ -160,7 +160,7 @@ def test_bad_files_are_named_and_the_others_predicted(capsys: pytest.CaptureFixt
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Strokes(run_dir=Path("run"))
     recipe.fit(progress=False)
-    good = as_files(recipe.dataset(), 8)
+    good = as_files(recipe.load_dataset(), 8)
     Path("bad.png").write_text("no image")
     capsys.readouterr()
     with pytest.raises(ValueError, match=r"^files: 2 of 11 could not be read: bad\.png, gone\.png$"):
@@ -185,7 +185,7 @@ def test_bad_files_are_named_and_the_others_predicted(capsys: pytest.CaptureFixt
 def test_one_file_and_what_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = Strokes(run_dir=Path("run"), epochs=1)
     recipe.fit(progress=False)
-    (file,) = as_files(recipe.dataset(), 8)[:1]
+    (file,) = as_files(recipe.load_dataset(), 8)[:1]
     printed = []
     for files in ([file], file, str(file), iter([file])):
         capsys.readouterr()
@@ -204,7 +204,7 @@ def test_a_data_set_that_is_another_now_is_not_evaluated(monkeypatch: pytest.Mon
     recipe = Strokes(run_dir=Path("run"), epochs=1)
     recipe.fit(progress=False)
     other = strokes()
-    monkeypatch.setattr(Strokes, "dataset", lambda _: Dataset(other.train, other.test, tuple("abcde"), "other"))
+    monkeypatch.setattr(Strokes, "load_dataset", lambda _: Dataset(other.train, other.test, tuple("abcde"), "other"))
     with pytest.raises(ValueError, match=r"dataset: expected images of shape \(1, 8, 8\) of the classes a, b, c, d, on "
                                          r"which the run in run was trained, got shape \(1, 8, 8\) and a, b, c, d, e"):
         recipe.evaluate()

@@ -76,7 +76,7 @@ def test_options_that_cannot_be_obeyed(recipe: Any, options: dict[str, Any], err
 
 
 def test_a_set_that_is_not_in_the_folder(tmp_path: Path) -> None:
-    for recipe in (recipes.CNN(data="mnist", data_dir=tmp_path), CNNMnist(data_dir=tmp_path),
+    for recipe in (recipes.CNN(dataset="mnist", data_dir=tmp_path), CNNMnist(data_dir=tmp_path),
                    ThreeLayerConvNet(data_dir=tmp_path), OverfitCheck(data_dir=tmp_path)):
         with pytest.raises(FileNotFoundError, match="expected its files in"):
             recipe.run()
@@ -118,7 +118,7 @@ def test_a_run_is_not_overwritten(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", [
-    recipes.CNN(seed=3, epochs=5, data="fashion-mnist", data_dir=Path("/data")), OverfitCheck(lrs=(0.1, 0.2, 0.3))])
+    recipes.CNN(seed=3, epochs=5, dataset="fashion-mnist", data_dir=Path("/data")), OverfitCheck(lrs=(0.1, 0.2, 0.3))])
 def test_a_recipe_comes_back_from_its_config(recipe: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(recipe.config()))
     recipe.run_dir = tmp_path
@@ -293,7 +293,7 @@ class Own(recipes.FullyConnected):
     batch_norm: bool = True
     epochs: int = 1
 
-    def dataset(self) -> Dataset:
+    def load_dataset(self) -> Dataset:
         return self.given
 
 
@@ -301,7 +301,7 @@ class Own(recipes.FullyConnected):
 class OwnLinear(recipes.SVMCifar10):
     given: ClassVar[Dataset]
 
-    def dataset(self) -> Dataset:
+    def load_dataset(self) -> Dataset:
         return self.given
 
 
@@ -421,10 +421,10 @@ def test_every_recipe_takes_folders_as_text(recipe: Any) -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"epochs": "2"}, "expected int as epochs, got '2'"), ({"epochs": True}, "expected int as epochs, got True"),
-    ({"lr": None}, "expected float as lr, got None"), ({"data": 3}, "expected one of 'digits', .* as data, got 3"),
+    ({"lr": None}, "expected float as lr, got None"), ({"dataset": 3}, "expected one of 'digits', .* as dataset, got"),
     ({"data_dir": 4}, "expected a path or null as data_dir, got 4"), ({"track": []}, "expected .* or null as track, "),
     ({"batch_size": 10**9}, "expected batch_size 64, with which best.safetensors was written, got 1000000"),
-    ({"data": "mnist"}, "expected data 'digits', with which best.safetensors was written, got 'mnist'")])
+    ({"dataset": "mnist"}, "expected dataset 'digits', with which best.safetensors was written, got 'mnist'")])
 def test_options_that_are_damaged_are_refused(run_dir: Path, tmp_path: Path, options: Any, message: str) -> None:
     folder = shutil.copytree(run_dir, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
@@ -442,13 +442,13 @@ def test_options_that_are_damaged_are_refused(run_dir: Path, tmp_path: Path, opt
 
 @dataclass
 class SmallMnist(CNNMnist):
-    def dataset(self) -> Dataset:
+    def load_dataset(self) -> Dataset:
         return small(1, 28)
 
 
 @dataclass
 class SmallCifar(ThreeLayerConvNet):
-    def dataset(self) -> Dataset:
+    def load_dataset(self) -> Dataset:
         return small(3, 32)
 
 
@@ -457,10 +457,10 @@ def test_the_cnn_trains_on_the_set_in_the_folder(tmp_path: Path, capsys: pytest.
         for name, array in ("images-idx3", split.images[:, 0]), ("labels-idx1", split.labels.astype(np.uint8)):
             header = bytes([0, 0, 8, array.ndim]) + b"".join(length.to_bytes(4) for length in array.shape)
             (tmp_path / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
-    recipes.CNN(data="mnist", data_dir=tmp_path, epochs=1).run()
+    recipes.CNN(dataset="mnist", data_dir=tmp_path, epochs=1).run()
     assert "on 90 images of mnist (1 x 28 x 28); 10 for validation, 20 for the test" in capsys.readouterr().out
     saved = recipes.load("runs/cnn-1")
-    assert (saved.data, saved.data_dir) == ("mnist", tmp_path)
+    assert (saved.dataset, saved.data_dir) == ("mnist", tmp_path)
     saved.evaluate()
 
 
@@ -514,12 +514,12 @@ def test_overfit_check_learns_five_images_by_heart(data_dir: Path, capsys: pytes
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(("recipe", "train", "test", "shape"), [
-    (recipes.CNN(data="mnist"), 60_000, 10_000, (1, 28, 28)),
-    (recipes.CNN(data="fashion-mnist"), 60_000, 10_000, (1, 28, 28)),
+    (recipes.CNN(dataset="mnist"), 60_000, 10_000, (1, 28, 28)),
+    (recipes.CNN(dataset="fashion-mnist"), 60_000, 10_000, (1, 28, 28)),
     (CNNMnist(), 60_000, 10_000, (1, 28, 28)),
     (ThreeLayerConvNet(), 50_000, 10_000, (3, 32, 32)),
 ])
 def test_recipes_find_their_data(recipe: Any, train: int, test: int, shape: tuple[int, ...], data_dir: Path) -> None:
     recipe.data_dir = data_dir
-    dataset = recipe.dataset()
+    dataset = recipe.load_dataset()
     assert (len(dataset.train), len(dataset.test), dataset.train.images.shape[1:]) == (train, test, shape)

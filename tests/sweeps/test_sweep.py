@@ -85,7 +85,7 @@ def test_a_study_may_be_text_and_its_data_set_must_fit(tmp_path: Path, monkeypat
     with pytest.raises(TypeError, match="study: expected a path, got int"):
         sweeps.Sweep(recipes.CNN(), study=3)                                  # type: ignore[arg-type]
     digits = data.digits()
-    monkeypatch.setattr(recipes.CNN, "dataset", lambda self: replace(digits, classes=(*digits.classes, "10")))
+    monkeypatch.setattr(recipes.CNN, "load_dataset", lambda self: replace(digits, classes=(*digits.classes, "10")))
     with pytest.raises(ValueError, match="dataset: expected as many classes as this CNN gives scores, 10, got 11"):
         sweep.run()
     assert list(tmp_path.iterdir()) == []
@@ -205,7 +205,7 @@ class Small(recipes.ImageClassifier):
     activation: str = "relu"
     width: int = 3
 
-    def dataset(self) -> Dataset:
+    def load_dataset(self) -> Dataset:
         labels = np.tile(np.arange(4), 60)
         images = np.random.default_rng(0).integers(0, 120, (240, 1, 2, 2), np.uint8)
         images[np.arange(240), 0, labels // 2, labels % 2] = 130
