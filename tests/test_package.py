@@ -42,8 +42,8 @@ LOWER = {
 
 
 # Each file of these may be read after those that it imports.
-WITHOUT_CIRCLES = ("cli", "cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "sweeps", "testing",
-                   "training")
+WITHOUT_CIRCLES = ("cli", "cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "recipes", "sweeps",
+                   "testing", "training")
 
 MODULES = {".".join(("fastnn", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
            for path in PACKAGE.rglob("*.py")}

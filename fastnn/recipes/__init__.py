@@ -9,7 +9,7 @@ Examples
 ['cnn', 'cnn-mnist', 'three-layer-convnet', 'overfit-check']
 """
 
-from fastnn.recipes.base import Recipe, load
+from fastnn.recipes.base import RECIPES, Recipe, load
 from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.cnn import CNN
@@ -32,9 +32,9 @@ from fastnn.recipes.svm_cifar10 import SVMCifar10
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
 from fastnn.recipes.two_layer_net import TwoLayerNet
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (
+RECIPES.update({recipe.name: recipe for recipe in (
     CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
-    FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression)}
+    FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression)})
 
 __all__ = [
     "CIFAR",

@@ -239,6 +239,9 @@ def numbers(name: str) -> list[int]:
     return [int(match[1]) for match in names if match]
 
 
+RECIPES: dict[str, type[Recipe]] = {}          # by name; the package, which imports them all, fills it
+
+
 def machine(device: Device = "cpu") -> str:
     """Return what runs are timed on."""
     host = f"{llvmlite.binding.get_host_cpu_name()}, {kernels.get_num_threads()} threads"
@@ -250,8 +253,6 @@ def called(recipe: type[Recipe]) -> str:
 
     FILE.py is for a class of a script, or of another module that is in no package.
     """
-    from fastnn.recipes import RECIPES
-
     if RECIPES.get(recipe.name) is recipe:
         return recipe.name
     module = sys.modules.get(recipe.__module__)
@@ -302,7 +303,6 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
     Traceback (most recent call last):
     FileNotFoundError: no-such-folder: expected the folder of a run, but there is no config.json in it
     """
-    from fastnn.recipes import RECIPES
 
     if recipe is not None and not (isinstance(recipe, type) and issubclass(recipe, Recipe)):
         raise TypeError(f"recipe: expected the class of a recipe, got {recipe!r:.100}")
