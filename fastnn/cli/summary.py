@@ -37,7 +37,7 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     recipe : str
         MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    known = {name.lower(): name for name in models.__all__ if issubclass(getattr(models, name), nn.Module)}
+    known = {name.lower(): name for name in models.__all__ if _is_network(getattr(models, name))}
     name = known.get(model.lower().replace("-", "").replace("_", ""))
     if Path(model, CONFIG).exists():
         found, inputs = classifier_of(Path(model), recipe).trained()
@@ -53,6 +53,11 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
                          f"{meant(model, known)}")
     costs = fastnn.summary(found, shape)
     print(f"{type(found).__name__}, samples of shape {' x '.join(map(str, shape))}\n\n{costs}")
+
+
+def _is_network(model: type) -> bool:
+    """Whether this is a network, not one around another."""
+    return issubclass(model, nn.Module) and "model" not in inspect.signature(model).parameters
 
 
 def _options(model: type, shape: tuple[int, ...]) -> dict[str, Any]:
