@@ -34,14 +34,19 @@ if TYPE_CHECKING:
     from fastnn import testing as testing
     from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
+    from fastnn.nn.freezing import freeze as freeze
 
 _SUBPACKAGES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "random", "recipes", "sweeps",
                 "testing", "training")
+_FUNCTIONS = {"freeze": "nn.freezing"}      # and those of `kernels`
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"fastnn.{name}")
+    if name in _FUNCTIONS:
+        value = globals()[name] = getattr(importlib.import_module(f"fastnn.{_FUNCTIONS[name]}"), name)
+        return value
     if not name.startswith("_"):
         kernels = importlib.import_module("fastnn.kernels")
         if name in kernels.__all__:
@@ -52,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     kernels = importlib.import_module("fastnn.kernels")
-    return sorted({*globals(), *_SUBPACKAGES, *kernels.__all__})
+    return sorted({*globals(), *_SUBPACKAGES, *_FUNCTIONS, *kernels.__all__})
