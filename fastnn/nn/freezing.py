@@ -55,7 +55,7 @@ def freeze(model: Module) -> Frozen:
     -----
     It sees through `Sequential`, `Residual` and `Composed`, however they are nested. A Module with a forward of its own
     is copied as it is, with its Sequentials and other such containers frozen: it must call these, not look into them.
-    Weights of a frozen model are read-only; `to` moves them or changes their dtype.
+    Weights of a frozen model are constants, and read-only; `to` moves them or changes their dtype.
 
     Folding rounds the weights once more, so that results differ by rounding: in float32 by some 1e-6 of the largest one
     in each layer. Where the folded weights would not be finite, nothing is folded. (Jacob and others, "Quantization and
@@ -69,13 +69,8 @@ def freeze(model: Module) -> Frozen:
     >>> import fastnn
     >>> model = fastnn.models.CNN()
     >>> frozen = fastnn.freeze(model)
-    >>> frozen
-    Frozen(
-      (model): Sequential(
-        (0): Conv2d(kernel_size=(3, 3), in_channels=1, out_channels=32, stride=(1, 1), dilation=(1, 1), \
-padding=(1, 1), groups=1)
-        (1): ReLU()
-    ...
+    >>> [type(layer).__name__ for layer in frozen.model]
+    ['Conv2d', 'ReLU', 'Conv2d', 'ReLU', 'MaxPool2d', 'Conv2d', 'ReLU', 'AdaptiveAvgPool2d', 'Flatten', 'Linear']
     >>> images = np.ones((2, 1, 8, 8), np.float32)
     >>> np.allclose(frozen(images), model(images), atol=1e-5)
     True
@@ -102,10 +97,13 @@ class Frozen(Module):
     def _settle(self) -> None:
         """Begin anew with the weights as they are."""
         self._programs: dict[Hashable, Run] = {}
+        module: Any
         for _, module in self.named_modules():
             if isinstance(module, Frozen):
                 module._programs = {}
-            elif isinstance(module, _WEIGHTED):
+            elif _is(module, *_WEIGHTED):
+                if hasattr(module, "_kept"):
+                    module._kept = kernels.KeptWeight(constant=True)
                 for parameter in module.parameters():
                     if not _device.is_device(parameter.data):
                         parameter.data.flags.writeable = False
@@ -167,9 +165,9 @@ class _FoldedLinear(Linear):
 
 # --- other layers that do the same -----------------------------------------------------------------------------------
 
-_WEIGHTED = Conv2d, ConvTranspose2d, Linear
-_LEAVES = (*_WEIGHTED, _FoldedLinear, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, ReLU,
-           LeakyReLU, Sigmoid, Tanh, GELU, Softmax, LogSoftmax)
+_WEIGHTED = Conv2d, ConvTranspose2d, Linear, _FoldedLinear
+_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, ReLU, LeakyReLU,
+           Sigmoid, Tanh, GELU, Softmax, LogSoftmax)
 _CONTAINERS = Sequential, Residual, Composed, Frozen
 
 
@@ -207,12 +205,7 @@ def _copied(module: Module, memo: dict[int, Any]) -> Module:
     for parameter in module.parameters():
         if id(parameter) not in memo:
             memo[id(parameter)] = Parameter(parameter.data.copy(), requires_grad=False)
-    copied = copy.deepcopy(module, memo)
-    layer: Any
-    for _, layer in copied.named_modules():
-        if _is(layer, Conv2d, Linear, _FoldedLinear):
-            layer._kept = kernels.KeptWeight(constant=True)
-    return copied
+    return copy.deepcopy(module, memo)
 
 
 def _freeze_inside(module: Module, memo: dict[int, Any]) -> None:
@@ -270,8 +263,6 @@ def _fold(layer: Any, norm: Any) -> Module | None:
     both = copy.copy(layer)
     if isinstance(layer, Linear):
         both.__class__ = _FoldedLinear
-    if not isinstance(layer, ConvTranspose2d):
-        both._kept = kernels.KeptWeight(constant=True)
     both.weight = Parameter(beside(like, weight), requires_grad=False)
     both.bias = Parameter(beside(like, bias), requires_grad=False)
     return both
