@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from fastnn import training as training
     from fastnn.kernels import *  # noqa: F403
     from fastnn.nn.cost import summary as summary
+    from fastnn.nn.freezing import freeze as freeze
 
 _SUBPACKAGES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "random", "recipes", "sweeps",
                 "testing", "training")
-_FUNCTIONS = {"summary": "nn.cost"}         # and all of kernels
+_FUNCTIONS = {"freeze": "nn.freezing", "summary": "nn.cost"}      # and those of `kernels`
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ A call goes down this map::
     tiles, llvm                                  tiles, spelt out in LLVM's vectors
     tuning                      tuning           numbers that were measured, with unit and reason
 
+`kept` holds weights as algorithms read them, `binding` calls without checks.
 `compilation` says what is compiled, `explanation` what a call runs and why, `peak` what the machine can do at most.
 
 Words mean one thing here:
@@ -83,6 +84,7 @@ from fastnn.kernels.activation import *  # noqa: F403 # each family says which o
 from fastnn.kernels.conv import *  # noqa: F403
 from fastnn.kernels.distance import *  # noqa: F403
 from fastnn.kernels.explanation import explain
+from fastnn.kernels.kept import KeptWeight
 from fastnn.kernels.linear import *  # noqa: F403
 from fastnn.kernels.loss import *  # noqa: F403
 from fastnn.kernels.normalization import *  # noqa: F403
@@ -90,7 +92,7 @@ from fastnn.kernels.pooling import *  # noqa: F403
 from fastnn.kernels.softmax import *  # noqa: F403
 from fastnn.kernels.update import *  # noqa: F403
 
-__all__ = ["clear_pool", "explain", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device", "to_host",
-           "use_target"]
+__all__ = ["KeptWeight", "clear_pool", "explain", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device",
+           "to_host", "use_target"]
 for _family in ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "softmax", "update"):
     __all__ += sys.modules[f"{__name__}.{_family}"].__all__

@@ -103,9 +103,10 @@ class Planned:
                 plan = self._new_plan(found, arrays, options, target)
         except _device.ForeignArray:
             return self._run_foreign(arrays, options, target, out, numbers, updated)
-        if _watcher is not None and _watcher.thread == threading.get_ident():
-            _watcher.plan, _watcher.arrays = plan, arrays
-            _watcher.target = target or current_target() or ("cuda" if _device.is_device(arrays[0]) else "cpu")
+        if _watchers and (watcher := _watchers.get(threading.get_ident())):
+            watcher.calls += 1
+            watcher.plan, watcher.arrays, watcher.numbers = plan, arrays, numbers
+            watcher.target = target or current_target() or ("cuda" if _device.is_device(arrays[0]) else "cpu")
         result = plan.result
         if result is None:
             made = plan.run(*arrays, *numbers)
@@ -191,26 +192,30 @@ def forget_plans() -> None:
 
 
 class Watcher:
-    """Sees the plan that the next kernel called on this thread runs by, and its arrays."""
+    """Sees the plan that the last kernel called on this thread ran by, and what it was given."""
 
     def __init__(self) -> None:
-        self.thread = threading.get_ident()
+        self.calls = 0
         self.plan: Plan | None = None
         self.arrays: tuple[Any, ...] = ()
+        self.numbers: tuple[Any, ...] = ()
         self.target = ""
 
 
-_watcher: Watcher | None = None
+_watchers: dict[int, Watcher] = {}          # by thread
 
 
 @contextmanager
 def watched() -> Iterator[Watcher]:
-    global _watcher
-    before, _watcher = _watcher, Watcher()
+    thread = threading.get_ident()
+    before = _watchers.get(thread)
+    _watchers[thread] = watcher = Watcher()
     try:
-        yield _watcher
+        yield watcher
     finally:
-        _watcher = before
+        del _watchers[thread]
+        if before is not None:
+            _watchers[thread] = before
 
 
 # --- arrays of other libraries ---------------------------------------------------------------------------------------

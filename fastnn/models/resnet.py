@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fastnn import random
-from fastnn._checks import Array
 from fastnn.nn import (
     AdaptiveAvgPool2d,
-    Backward,
     BatchNorm2d,
+    Composed,
     Conv2d,
     Flatten,
     Linear,
@@ -21,7 +20,7 @@ from fastnn.nn import (
 )
 
 
-class BasicBlock(Module):
+class BasicBlock(Composed):
     """y = relu(x + two 3x3 convolutions of x), each convolution with batch normalisation."""
 
     expansion = 1
@@ -34,12 +33,12 @@ class BasicBlock(Module):
         self.bn2 = BatchNorm2d(channels)
         self.downsample = _downsample(in_channels, channels, stride)
 
-    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+    def composed(self) -> Module:
         body = Sequential(self.conv1, self.bn1, self.relu, self.conv2, self.bn2)
-        return Residual(body, self.downsample).forward(x, training=training)
+        return Residual(body, self.downsample)
 
 
-class Bottleneck(Module):
+class Bottleneck(Composed):
     """y = relu(x + 1x1, 3x3 and 1x1 convolutions of x), the 3x3 one on a quarter of the result's channels."""
 
     expansion = 4
@@ -55,9 +54,9 @@ class Bottleneck(Module):
         self.relu = ReLU()
         self.downsample = _downsample(in_channels, outputs, stride)
 
-    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+    def composed(self) -> Module:
         body = Sequential(self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3, self.bn3)
-        return Residual(body, self.downsample).forward(x, training=training)
+        return Residual(body, self.downsample)
 
 
 def _downsample(in_channels: int, outputs: int, stride: int) -> Module | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastnn.nn import init
 from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from fastnn.nn.container import Residual, Sequential
+from fastnn.nn.container import Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss
@@ -24,6 +24,7 @@ __all__ = [
     "Backward",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Composed",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",

@@ -1,4 +1,4 @@
-"""Modules made of modules: one after the other, and around a shortcut."""
+"""Modules made of modules: one after the other, around a shortcut, and put together in other ways."""
 
 from __future__ import annotations
 
@@ -137,3 +137,32 @@ class Residual(Module):
             return kernels.add(*grads) if input_grad else None
 
         return y, backward
+
+
+class Composed(Module):
+    """A module that does what others do together, which `composed` says.
+
+    So its parameters may have names of their own, while `fastnn.freeze` sees what follows on what.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> class Block(nn.Composed):
+    ...     def __init__(self):
+    ...         self.fc, self.bn, self.act = nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU()
+    ...
+    ...     def composed(self):
+    ...         return nn.Residual(nn.Sequential(self.fc, self.bn, self.act))
+    >>> [name for name, _ in Block().named_parameters()]
+    ['fc.weight', 'fc.bias', 'bn.weight', 'bn.bias']
+    >>> Block()(np.ones((3, 2), np.float32)).shape
+    (3, 2)
+    """
+
+    def composed(self) -> Module:
+        """Return the modules that this one has, put together."""
+        raise NotImplementedError(f"{type(self).__name__} defines no composed(self)")
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        return self.composed().forward(x, training=training)

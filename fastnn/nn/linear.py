@@ -77,6 +77,7 @@ class Linear(_Weighted):
         self.in_features = as_int("in_features", in_features, 1)
         self.out_features = as_int("out_features", out_features, 1)
         check_size((self.out_features, self.in_features), in_features=in_features, out_features=out_features)
+        self._kept = kernels.KeptWeight()
         self._start((out_features, in_features), out_features, bias, init, dtype)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
@@ -84,7 +85,8 @@ class Linear(_Weighted):
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected {self.in_features} features along the last axis, got shape {x.shape}")
         shape = x.shape
-        rows, rows_backward = self._apply(kernels.linear, kernels.linear_backward, x.reshape(-1, self.in_features))
+        rows, rows_backward = self._apply(partial(kernels.linear, kept=self._kept), kernels.linear_backward,
+                                          x.reshape(-1, self.in_features))
         y = rows.reshape(*shape[:-1], self.out_features)
 
         @once
@@ -99,7 +101,7 @@ class Linear(_Weighted):
 class Conv2d(_Weighted):
     """Convolution of images (N, C, H, W) with filters; see `fastnn.kernels.conv2d`.
 
-    Where Winograd's algorithm runs, the layer keeps its transformed filters in inference; see `kernels.KeptFilters`.
+    Where Winograd's algorithm runs, the layer keeps its transformed filters in inference; see `kernels.KeptWeight`.
     The next forward pass in training drops them.
 
     Parameters
@@ -146,7 +148,7 @@ class Conv2d(_Weighted):
         self.groups = groups
         if isinstance(padding, str) and padding not in ("valid", "same"):
             raise ValueError(f"padding: expected an integer, a pair, 'valid' or 'same', got {padding!r}")
-        self._kept = kernels.KeptFilters()
+        self._kept = kernels.KeptWeight()
         self._start((out_channels, in_channels // groups, *self.kernel_size), out_channels, bias, init, dtype)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
 from fastnn._files import one_line
+from fastnn.nn.freezing import freeze
 from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata
@@ -249,7 +250,9 @@ class ImageClassifier(Recipe):
                              f"shape {dataset.test.images.shape[1:]} and {', '.join(map(str, dataset.classes))}")
         self.check_dataset(dataset, model)
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
-        evaluation = self.trainer(model).evaluate(_in_order(dataset.test, normalize))
+        trainer = self.trainer(model)
+        trainer.model = freeze(trainer.model)
+        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 
@@ -282,6 +285,7 @@ class ImageClassifier(Recipe):
                 print(f"passed over: {one_line(error)}", file=sys.stderr, flush=True)
         if read:
             self._check_scores(model, inputs)
+            model = freeze(model)
         for start in range(0, len(read), _BATCH):
             part = read[start : start + _BATCH]
             images = data.to_float(np.stack([image for _, image, _ in part]), inputs["mean"], inputs["std"],

@@ -231,10 +231,10 @@ def test_batch_statistics_may_be_views_in_inference_alone() -> None:
 
 def test_kept_filters_are_not_written() -> None:
     x, weight = np.ones((1, 32, 8, 8), np.float32), np.ones((32, 32, 3, 3), np.float32)
-    kept = kernels.KeptFilters()
+    kept = kernels.KeptWeight()
     kernels.conv2d(x, weight, kept=kept, algorithm="winograd")
-    own, packed = kept.last
-    for array in (own, packed):
+    own, made = kept.last
+    for array in (own, *made.values()):
         with pytest.raises(ValueError, match="out: expected a writable array"):
             kernels.relu(np.zeros(array.shape, np.float32), out=array)
 

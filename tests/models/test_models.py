@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn import models, nn, testing
 
 SHAPES = {"CNN": (1, 8, 8), "CNNMnist": (1, 28, 28), "ThreeLayerConvNet": (3, 32, 32),
@@ -57,6 +58,35 @@ def test_gradients(name: str) -> None:
     x = x[:, :, :8, :8] if name == "ThreeLayerConvNet" else x
     checks = testing.check_gradients(getattr(models, name)(**smaller.get(name, {})).to(np.float64), x)
     assert max(check.error for check in checks) <= 1e-7
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", [*SHAPES, "FullyConnectedNet: batch norm"])
+def test_a_frozen_model_gives_the_same_logits(name: str, dtype: Any) -> None:
+    kind, _, more = name.partition(":")
+    options = {**TINY.get(kind, {}), **({"batch_norm": True, "dropout": 0.5} if more else {})}
+    model = getattr(models, kind)(**options).to(dtype)
+    randomize(model)
+    frozen = fastnn.freeze(model)
+    for n in (1, 3):
+        x = images(kind, n, dtype)
+        expected = model(x)
+        assert np.isfinite(expected).all()
+        atol = (1e-4 if dtype == np.float32 else 1e-11) * max(1, np.abs(expected).max())
+        for _ in range(2):                                            # the second time by what it knows then
+            scores = frozen(x)
+            assert scores.dtype == dtype
+            np.testing.assert_allclose(scores, expected, rtol=0, atol=atol)
+
+
+def randomize(model: nn.Module) -> None:
+    """Draw all that batch normalization has."""
+    rng = np.random.default_rng(1)
+    for _, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            count = layer.num_features
+            layer.running_mean[:], layer.running_var[:] = rng.standard_normal(count), rng.uniform(0.1, 2, count)
+            layer.weight.data[:], layer.bias.data[:] = rng.standard_normal(count), rng.standard_normal(count)
 
 
 def test_the_cnn_takes_larger_images() -> None:

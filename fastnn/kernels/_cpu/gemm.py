@@ -90,10 +90,14 @@ class Product(NamedTuple):
     cuts: int                               # parts of a's panels, each for a block of every panel of b
     launch: Launch
 
-    def __call__(self, a: Array, b: Array, bias: Array, y: Array) -> None:
+    def __call__(self, a: Array, b: Array, bias: Array, y: Array, packed_b: Array | None = None) -> None:
         a = (pack_rows if self.a_by_rows else pack_columns)(a[None], self.tall)
-        b = (pack_rows if self.b_by_rows else pack_columns)(b[None], self.width)
+        b = self.pack_b(b) if packed_b is None else packed_b
         self.launch(a[0], b.reshape(-1), self.offsets, bias, self.cuts, y, y.reshape(-1))
+
+    def pack_b(self, b: Array) -> Array:
+        """Return b as panels."""
+        return (pack_rows if self.b_by_rows else pack_columns)(b[None], self.width)
 
 
 def plan_product(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Product:

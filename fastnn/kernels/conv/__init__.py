@@ -10,16 +10,16 @@ from fastnn.kernels._outputs import result_of, shaped
 from fastnn.kernels._plans import Plan, bound, planned, why
 from fastnn.kernels._targets import implementation
 from fastnn.kernels.conv.geometry import Geometry, fit, fit_transposed, is_for_winograd
-from fastnn.kernels.conv.kept import KeptFilters as KeptFilters
+from fastnn.kernels.kept import KeptWeight, check_kept
 
-__all__ = ["KeptFilters", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"]
+__all__ = ["conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPair = 1, padding: IntPair | str = 0,
            dilation: IntPair = 1, groups: int = 1, activation: str | None = None, algorithm: str = "auto",
-           kept: KeptFilters | None = None, out: Array | None = None, target: str | None = None) -> Array:
+           kept: KeptWeight | None = None, out: Array | None = None, target: str | None = None) -> Array:
     """Convolve images with filters (cross-correlation, as in torch.nn.functional.conv2d), or the ReLU of that.
 
     y[n, o, i, j] = bias[o] + sum over c, k, l of x[n, c, i s - p + k d, j s - p + l d] weight[o, c, k, l],
@@ -48,9 +48,10 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
         err more. "auto" takes it for float32 where it is faster, which only the shapes of one image and of the filters
         decide, and plain loops where products are so few that a call's overhead counts. On "cuda" there is "direct",
         which is what "auto" takes, and no other.
-    kept : KeptFilters, optional
+    kept : KeptWeight, optional
         Where "winograd" keeps the filters that it transformed, for the next call with the same ones. It compares them,
-        so they may change between the calls. No result depends on it. On "cuda" it stays empty.
+        so they may change between the calls; with `KeptWeight(constant=True)` nothing is compared, and "direct" keeps
+        the filters that it packed. No result depends on it. On "cuda" it stays empty.
     out : array of shape (N, O, OH, OW), optional
         Where the result is written.
     target : {"naive", "cpu", "cuda"}, optional
@@ -97,8 +98,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: IntPai
            [20.5, 24.5, 13.5],
            [13.5, 15.5,  8.5]])
     """
-    if kept is not None and not isinstance(kept, KeptFilters):
-        raise TypeError(f"kept: expected KeptFilters or None, got {type(kept).__name__}")
+    check_kept(kept)
     return _conv2d((x, weight, bias), (stride, padding, dilation, groups, activation, algorithm), target, out, (kept,))
 
 

@@ -20,7 +20,7 @@ from fastnn.kernels._plans import because
 from fastnn.kernels.conv import direct, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 from fastnn.kernels.conv.geometry import Geometry, is_for_winograd
-from fastnn.kernels.conv.kept import KeptFilters
+from fastnn.kernels.kept import KeptWeight
 
 Needs: TypeAlias = tuple[bool, bool, bool]
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
@@ -37,8 +37,8 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
     if algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
         by_tiles = winograd.plan_conv2d(x, weight, y, relu, geometry)
 
-        def winograd_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array) -> None:
-            packed = None if kept is None else kept.transformed(weight, winograd.pack)
+        def winograd_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
+            packed = None if kept is None else kept.made(weight, "winograd", winograd.pack)
             again = ~by_tiles(x, weight, bias, y, packed)
             if again.any():
                 images, part = x[again], y[again]
@@ -47,9 +47,13 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
 
         return because(f"winograd, {reason}", winograd_conv2d)
     by_taps = direct.plan_conv2d(x, weight, y, relu, geometry)
+    packs = isinstance(by_taps, direct.Convolution)
 
-    def direct_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array) -> None:
-        by_taps(x, weight, bias, y)
+    def direct_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
+        if packs and kept is not None and kept.constant:
+            by_taps(x, weight, bias, y, kept)
+        else:
+            by_taps(x, weight, bias, y)
 
     return because(f"direct, {reason}", direct_conv2d)
 

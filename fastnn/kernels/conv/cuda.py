@@ -11,12 +11,12 @@ from fastnn.kernels._gpu.gemm import Layout, product
 from fastnn.kernels._gpu.sums import sum_channels
 from fastnn.kernels.conv import _forms, depthwise_cuda
 from fastnn.kernels.conv.geometry import Geometry
-from fastnn.kernels.conv.kept import KeptFilters
+from fastnn.kernels.kept import KeptWeight
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array, relu: bool,
+def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array, relu: bool,
            geometry: Geometry, algorithm: str) -> None:
     _check(algorithm)
     if depthwise_cuda.fits(weight, geometry):

@@ -34,6 +34,7 @@ from fastnn.kernels._outputs import EMPTY, result_of
 from fastnn.kernels.conv import depthwise, sparse
 from fastnn.kernels.conv._scratch import fill, layout
 from fastnn.kernels.conv.geometry import Geometry
+from fastnn.kernels.kept import KeptWeight
 
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
 
@@ -159,10 +160,13 @@ class Convolution(NamedTuple):
     walk: Walk
     launch: Launch
 
-    def __call__(self, source: Array, weight: Array, bias: Array | None, y: Array) -> None:
+    def __call__(self, source: Array, weight: Array, bias: Array | None, y: Array,
+                 kept: KeptWeight | None = None) -> None:
         dtype = y.dtype
         y = y.reshape(self.y)
-        self.launch(self.walk, source.reshape(self.source), self.pack(weight, self.tile_rows), *self.layout,
+        packed = (self.pack(weight, self.tile_rows) if kept is None else
+                  kept.made(weight, (len(self.places), self.tile_rows), lambda own: self.pack(own, self.tile_rows)))
+        self.launch(self.walk, source.reshape(self.source), packed, *self.layout,
                     EMPTY[dtype] if bias is None else bias, self.places, empty(self.scratch, dtype), y, y.reshape(-1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn._checks import Array
 from fastnn.kernels.conv.geometry import Geometry
-from fastnn.kernels.conv.kept import KeptFilters
+from fastnn.kernels.kept import KeptWeight
 
 Index = tuple[int, int, int, int]
 Gradients = tuple[Array | None, Array | None, Array | None]
@@ -65,7 +65,7 @@ def bias_gradient(grad_output: Array) -> Array:
     return total
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptFilters | None, y: Array, relu: bool,
+def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array, relu: bool,
            geometry: Geometry, algorithm: str) -> None:
     y[:] = 0 if bias is None else bias[:, None, None]
     for pixel, tap, result in products(x.shape, weight.shape, y.shape, geometry):

@@ -6,12 +6,13 @@ from fastnn._checks import Array, check_floats, check_needs, check_rank, check_s
 from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
+from fastnn.kernels.kept import KeptWeight, check_kept
 
 __all__ = ["linear", "linear_backward"]
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None,
-           target: str | None = None) -> Array:
+def linear(x: Array, weight: Array, bias: Array | None = None, *, kept: KeptWeight | None = None,
+           out: Array | None = None, target: str | None = None) -> Array:
     """Multiply rows by a matrix and add a bias: y[n, o] = sum_i x[n, i] weight[o, i] + bias[o].
 
     Parameters
@@ -22,6 +23,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
         The matrix, one row an output, of x's dtype.
     bias : array of shape (O,), optional
         Added to every row.
+    kept : KeptWeight, optional
+        Where the weight is kept as it was packed, for the next call, if it is a `KeptWeight(constant=True)`. No result
+        depends on it. On "cuda" it stays empty.
     out : array of shape (N, O), optional
         Where the result is written.
     target : {"naive", "cpu", "cuda"}, optional
@@ -50,7 +54,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, out: Array | N
     >>> kernels.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.5, 0.0]))
     array([[11.5, 17. ]])
     """
-    return _linear((x, weight, bias), (), target, out)
+    check_kept(kept)
+    return _linear((x, weight, bias), (), target, out, (kept,))
 
 
 def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple[bool, bool, bool] = (True, True, True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,28 +13,34 @@ from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import LINEAR_FEW_WEIGHTS, LINEAR_ROWS
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
+from fastnn.kernels.kept import KeptWeight
 
 Needs: TypeAlias = tuple[bool, bool, bool]
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 
 
 def plan_linear(x: Array, weight: Array) -> Callable[..., None]:
-    """Return a function (x, weight, bias, y)."""
+    """Return a function (x, weight, bias, kept, y)."""
     none = EMPTY[x.dtype]
     if weight.size <= LINEAR_FEW_WEIGHTS:
-        run: Any = _multiply_rows.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x))
-    elif len(x):
-        run = plan_product(x, True, weight, True)
-    else:
-        return _nothing
+        few = _multiply_rows.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x))
 
-    def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
-        run(x, weight, none if bias is None else bias, y)
+        def of_few(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
+            few(x, weight, none if bias is None else bias, y)
+
+        return of_few
+    if len(x) == 0:
+        return _nothing
+    product = plan_product(x, True, weight, True)
+
+    def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
+        packed = (kept.made(weight, product.width, product.pack_b) if kept is not None and kept.constant else None)
+        product(x, weight, none if bias is None else bias, y, packed)
 
     return linear
 
 
-def _nothing(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+def _nothing(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
     """The product of no rows."""
 
 

@@ -7,6 +7,7 @@ from fastnn._checks import Array
 from fastnn._device import cuda
 from fastnn.kernels._gpu.gemm import Form, Layout, product
 from fastnn.kernels._gpu.sums import sum_rows
+from fastnn.kernels.kept import KeptWeight
 
 Numbers = tuple[int, ...]
 
@@ -37,7 +38,7 @@ def _form(a_along_k: bool, b_along_k: bool) -> Form:
 _FORWARD, _BY_X, _BY_WEIGHT = _form(True, True), _form(True, False), _form(False, False)
 
 
-def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
     count, inputs = x.shape
     outputs = len(weight)
     product(_FORWARD, x, weight, bias, y, (outputs, inputs, 1, 1, inputs), (count, outputs, inputs),

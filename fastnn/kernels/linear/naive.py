@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn._checks import Array
+from fastnn.kernels.kept import KeptWeight
 
 
-def linear(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
     for n in range(x.shape[0]):
         for o in range(weight.shape[0]):
             y[n, o] = 0 if bias is None else bias[o]

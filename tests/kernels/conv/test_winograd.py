@@ -177,13 +177,13 @@ def test_results_past_the_caches_are_the_same(tune: Any) -> None:
 
 def test_what_keeps_filters_is_checked() -> None:
     x, weight = draw((1, 2, 5, 5)), draw((2, 2, 3, 3))
-    with pytest.raises(TypeError, match="kept: expected KeptFilters or None, got dict"):
+    with pytest.raises(TypeError, match="kept: expected KeptWeight or None, got dict"):
         kernels.conv2d(x, weight, kept={})
 
 
 def test_kept_filters_are_those_of_the_weights() -> None:
     x, weight = draw((1, 32, 9, 9), np.float32), draw((32, 32, 3, 3), np.float32, 1)
-    kept = kernels.KeptFilters()
+    kept = kernels.KeptWeight()
     for change in (None, (0, 0, 0, 0), (31, 31, 2, 2), None):
         before = kept.last
         if change is not None:
