@@ -127,7 +127,7 @@ def __getattr__(name: str) -> Any:
 
 
 class ForeignArray(TypeError):
-    """A kernel was given an array on a GPU that is not of `xp`; `door` catches this, and converts it."""
+    """A kernel was given an array on a GPU that is not of `xp`; the call of a kernel catches this, and converts it."""
 
 
 def is_device(value: Any) -> bool:

@@ -83,7 +83,7 @@ from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import *  # noqa: F403 # each family says which of its names are public
 from fastnn.kernels.conv import *  # noqa: F403
 from fastnn.kernels.distance import *  # noqa: F403
-from fastnn.kernels.explanation import explain
+from fastnn.kernels.explanation import FAMILIES, explain
 from fastnn.kernels.kept import KeptWeight
 from fastnn.kernels.linear import *  # noqa: F403
 from fastnn.kernels.loss import *  # noqa: F403
@@ -94,5 +94,5 @@ from fastnn.kernels.update import *  # noqa: F403
 
 __all__ = ["KeptWeight", "clear_pool", "explain", "get_num_threads", "set_num_threads", "set_pool_limit", "to_device",
            "to_host", "use_target"]
-for _family in ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "softmax", "update"):
+for _family in FAMILIES:
     __all__ += sys.modules[f"{__name__}.{_family}"].__all__

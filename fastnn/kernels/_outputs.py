@@ -47,7 +47,7 @@ def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> Array:
     """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`.
 
-    It lies where x does. That `out` may be written, the door has seen (`check_written`).
+    It lies where x does. That `out` may be written was checked before (`check_written`).
     """
     if out is None:
         return empty_beside(x, shape, dtype)

@@ -26,14 +26,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastnn import _device
-from fastnn._checks import as_array, check_written, own_memory
+from fastnn._checks import Array, as_array, check_written, own_memory
+from fastnn.kernels._foreign import current, returned, stream_of
 from fastnn.kernels._outputs import Result, deliver, output
 from fastnn.kernels._targets import current_target
+
+Needs: TypeAlias = tuple[bool, bool, bool]                                      # which gradients: x, weight, bias
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]          # by these
 
 _MOST = 256                                 # plans that a kernel keeps
 _ndarray = np.ndarray                       # found faster so
@@ -42,8 +46,10 @@ _ndarray = np.ndarray                       # found faster so
 class Plan(NamedTuple):
     """What a kernel does for arguments of certain shapes, dtypes and options."""
 
-    run: Callable[..., Any]                 # (*arrays, *numbers, y): writes y, and returns what else the kernel does
-    result: Result | None = None            # what y is; None for a kernel that makes its results itself, without y
+    # (*arrays, *numbers, y): it writes y, and returns a tuple of what the kernel returns besides, or None. Where
+    # `result` is None, (*arrays, *numbers): it returns what the kernel returns.
+    run: Callable[..., Any]
+    result: Result | None = None            # what y is
     operations: float = 0                   # arithmetic ones of the formula
     why: str = ""                           # why this algorithm
 
@@ -81,7 +87,7 @@ class Planned:
         try:
             if (updated or out is not None) and not own_memory((*arrays, out)):
                 check_written((*updated, "out"), {**dict(zip(self.names, arrays)), "out": out})
-            given, key = arrays, [options, target or current_target()]
+            given, key = arrays, [options, current_target() if target is None else target]
             for array in arrays:
                 if type(array) is _ndarray and array.flags.carray:
                     key += array.shape, array.dtype
@@ -97,7 +103,10 @@ class Planned:
                     key += [tuple(map(type, option)) for option in options if type(option) is tuple]
             try:
                 plan = self.plans.get(found := tuple(key))
-            except TypeError:               # an option such as a list, which has no hash
+            except TypeError:               # what has no hash
+                if list in map(type, options):
+                    hashable = tuple([tuple(option) if type(option) is list else option for option in options])
+                    return self(given, hashable, target, out, numbers, updated)
                 plan = self.planner(*arrays, *options, target=target)
             if plan is None:
                 plan = self._new_plan(found, arrays, options, target)
@@ -106,7 +115,9 @@ class Planned:
         if _watchers and (watcher := _watchers.get(threading.get_ident())):
             watcher.calls += 1
             watcher.plan, watcher.arrays, watcher.numbers = plan, arrays, numbers
-            watcher.target = target or current_target() or ("cuda" if _device.is_device(arrays[0]) else "cpu")
+            watcher.target = target or current_target() or ("cuda" if any(map(_device.is_device, arrays)) else "cpu")
+            if not watcher.runs:
+                return None
         result = plan.result
         if result is None:
             made = plan.run(*arrays, *numbers)
@@ -116,7 +127,7 @@ class Planned:
             if out is not None:
                 y = deliver(y, out)
             made = y if rest is None else (y, *rest)
-        if given is not arrays:
+        if given is not arrays:             # the kernel updated copies
             for name, array, old in zip(self.names, arrays, given):
                 if name in updated and array is not old:
                     old[...] = array
@@ -151,13 +162,13 @@ class Planned:
 
         foreign = [value for value in (*arrays, *numbers, out) if not _device.is_device(value)
                    and _device.is_foreign(value)]
-        with _current(_stream_of(foreign[0])):          # of which Numba's arrays keep a note
+        with current(stream_of(foreign[0])):          # of which Numba's arrays keep a note
             result = self(tuple(map(placed, arrays)), options, target, placed(out), tuple(map(placed, numbers)),
                           updated)
             kind = type(foreign[0])
             if out is None:
-                return _returned(result, kind)
-            return (out, *[_returned(item, kind) for item in result[1:]]) if isinstance(result, tuple) else out
+                return returned(result, kind)
+            return (out, *[returned(item, kind) for item in result[1:]]) if isinstance(result, tuple) else out
 
 
 def planned(planner: Callable[..., Plan]) -> Planned:
@@ -192,9 +203,10 @@ def forget_plans() -> None:
 
 
 class Watcher:
-    """Sees the plan that the last kernel called on this thread ran by, and what it was given."""
+    """Sees the plan of the last kernel called on this thread, and what it was given; without `runs` it is not run."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: bool) -> None:
+        self.runs = runs
         self.calls = 0
         self.plan: Plan | None = None
         self.arrays: tuple[Any, ...] = ()
@@ -206,71 +218,13 @@ _watchers: dict[int, Watcher] = {}          # by thread
 
 
 @contextmanager
-def watched() -> Iterator[Watcher]:
+def watched(runs: bool = True) -> Iterator[Watcher]:
     thread = threading.get_ident()
     before = _watchers.get(thread)
-    _watchers[thread] = watcher = Watcher()
+    _watchers[thread] = watcher = Watcher(runs)
     try:
         yield watcher
     finally:
         del _watchers[thread]
         if before is not None:
             _watchers[thread] = before
-
-
-# --- arrays of other libraries ---------------------------------------------------------------------------------------
-
-class _Stream:
-    """A stream by its address, in the protocol that CuPy takes."""
-
-    def __init__(self, pointer: int) -> None:
-        self.pointer = pointer
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.pointer
-
-
-def _stream_of(value: Any) -> Any:
-    """Return the stream that a foreign array belongs to, or None if it names none."""
-    if _device.in_host_memory():
-        return None
-    if type(value).__module__.partition(".")[0] == "torch":
-        import torch
-
-        pointer = torch.cuda.current_stream(value.device).cuda_stream
-    else:
-        pointer = value.__cuda_array_interface__.get("stream")
-        if pointer is None:
-            return None
-    streams = _device.library().cuda
-    return (streams.Stream.from_external(_Stream(pointer)) if hasattr(streams.Stream, "from_external") else
-            streams.ExternalStream(pointer))                   # CuPy before 14
-
-
-@contextmanager
-def _current(stream: Any) -> Iterator[None]:
-    """Make a stream the current one. It waits for the one before, which then waits for it: arrays of both may meet."""
-    before: Any = None if stream is None else _device.library().cuda.get_current_stream()
-    if stream == before:
-        yield
-        return
-    stream.wait_event(before.record())
-    with stream:
-        yield
-    before.wait_event(stream.record())
-
-
-def _returned(result: Any, kind: Any) -> Any:
-    """Return the arrays of a result as a foreign array's library has them, or as they are."""
-    if isinstance(result, tuple):
-        return tuple([_returned(item, kind) for item in result])
-    if not _device.is_device(result):
-        return result
-    if kind.__module__.partition(".")[0] == "torch":
-        import torch
-
-        return torch.from_dlpack(result)
-    if hasattr(kind, "__cuda_ndarray__"):
-        return (_device.library().release(result) if _device.in_host_memory() else
-                _device.cuda_module().as_cuda_array(result, sync=False))
-    return result

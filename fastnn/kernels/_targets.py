@@ -21,7 +21,7 @@ _modules: dict[tuple[str, str], ModuleType] = {}
 
 
 def _checked(target: str) -> str:
-    if target not in TARGETS:
+    if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(f"target: expected one of {TARGETS}, got {target!r}")
     if target == "cuda":
         _device.require()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from fastnn import _device
 from fastnn.kernels import peak
 from fastnn.kernels._cpu import launch as cpu_launch
-from fastnn.kernels._cpu.threads import get_num_threads
-from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 from fastnn.kernels._gpu import launch as gpu_launch
 from fastnn.kernels._plans import watched
+
+FAMILIES = ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "softmax", "update")
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,10 @@ class Explanation:
         Arithmetic ones of the formula.
     bytes : int
         Of all arrays and results, each counted once.
-    floor : float or None
-        The seconds that these take at least at the peaks that ``fastnn bench`` measured here; None before.
+    seconds_at_peak : float or None
+        What these take at the peaks that ``fastnn bench`` measured here, of products in registers and of a copy far
+        beyond the caches: an algorithm that needs fewer products, and arrays that lie in a cache, may take less. None
+        before, and on other targets than "cpu".
     shares : dict
         The share of the peak that ``fastnn bench`` found for this kernel, by its calls.
     """
@@ -61,7 +62,7 @@ class Explanation:
     launches: list[Launch]
     operations: float
     bytes: int
-    floor: float | None
+    seconds_at_peak: float | None
     shares: dict[str, float]
 
     def __repr__(self) -> str:
@@ -74,9 +75,11 @@ class Explanation:
             if one.numbers:
                 lines.append(f"            by {', '.join(f'{name} {value}' for name, value in one.numbers.items())}")
         lines.append(f"  counts    {_amount(self.operations, '')}operations, {_amount(self.bytes, 'B')}in and out")
-        lines.append("  at least  " + (
-            "unknown until `fastnn bench` has measured this machine" if self.floor is None else
-            f"{1e6 * self.floor:,.1f} us at the peaks that `fastnn bench` measured here"))
+        if self.seconds_at_peak is not None:
+            lines.append(f"  at peak   {1e6 * self.seconds_at_peak:,.1f} us by what `fastnn bench` measured here; less "
+                         "with fewer products, or with arrays in a cache")
+        elif self.target == "cpu":
+            lines.append("  at peak   unknown until `fastnn bench` has measured this machine")
         lines += [f"  share     {100 * share:.0f} % of the peak by `fastnn bench`, {call}"
                   for call, share in self.shares.items()]
         return "\n".join(lines)
@@ -85,7 +88,7 @@ class Explanation:
 def explain(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """Say what a call of a kernel would run, and why.
 
-    It runs the call once, on copies of its arrays.
+    Nothing is written: what the call decides runs once, on copies of its arrays.
 
     Parameters
     ----------
@@ -98,8 +101,8 @@ def explain(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanatio
     -------
     Explanation
         Its `repr` are a few lines: the algorithm, blocks and threads of each launch, operations and bytes, and, once
-        ``fastnn bench`` has measured this machine, the time that these take at least and the share of the machine's
-        peak that the kernel was found to reach.
+        ``fastnn bench`` has measured this machine, the time that these take at its peaks and the share of these that
+        the kernel was found to reach.
 
     Raises
     ------
@@ -113,24 +116,31 @@ def explain(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanatio
     >>> x, weight = np.ones((1, 1, 8, 8), np.float32), np.ones((1, 1, 3, 3), np.float32)
     >>> print(fastnn.explain(fastnn.conv2d, x, weight, padding=1))  # doctest: +ELLIPSIS
     conv2d(x float32 (1, 1, 8, 8), weight float32 (1, 1, 3, 3), padding=1) on "cpu"
-      why       plain loops, as an image has so few products ...
+      why       plain loops: ...
     """
-    if not inspect.isfunction(kernel) or not kernel.__module__.startswith("fastnn.kernels."):
-        raise TypeError(f"kernel: expected a function of fastnn.kernels, got {kernel!r:.100}")
-    copies, named = [_copied(value) for value in args], {name: _copied(value) for name, value in kwargs.items()}
-    launches: list[Launch] = []
-    with watched() as seen, _launches_to(launches):
-        result = kernel(*copies, **named)
+    name = getattr(kernel, "__name__", "")
+    if name not in _kernels() or kernel is not getattr(sys.modules["fastnn.kernels"], name):
+        raise TypeError(f"kernel: expected one of fastnn.kernels, such as conv2d, got {kernel!r:.100}")
+    with watched(runs=False) as seen:
+        kernel(*args, **kwargs)
     plan = seen.plan
-    if plan is None:
-        raise TypeError(f"kernel: expected a kernel, got {kernel.__name__}, which computes nothing")
-    results = result if isinstance(result, tuple) else (result,)
-    arrays = [value for value in (*seen.arrays, *results) if hasattr(value, "nbytes")]
-    size = sum({id(array): array.nbytes for array in arrays}.values())
-    dtype = next(array.dtype for array in arrays)
+    assert plan is not None
+    launches: list[Launch] = []
+    given = [copy.copy(value) for value in (*seen.arrays, *seen.numbers)]
+    y = () if plan.result is None else (plan.result.new(),)
+    with _launches_to(launches):
+        rest = plan.run(*given, *y)
+    all_values = *given, *y, *(rest if isinstance(rest, tuple) else (rest,))
+    arrays = [value for value in all_values if hasattr(value, "nbytes")]
+    size, on_cpu = sum(array.nbytes for array in arrays), seen.target == "cpu"
     return Explanation(_call(kernel, args, kwargs), seen.target, plan.why, launches, plan.operations, size,
-                       peak.floor(plan.operations, size, dtype) if seen.target == "cpu" else None,
-                       peak.shares(kernel.__name__) if seen.target == "cpu" else {})
+                       peak.seconds(plan.operations, size, arrays[0].dtype) if on_cpu else None,
+                       peak.shares(name) if on_cpu else {})
+
+
+def _kernels() -> set[str]:
+    """Names of the functions that go by plans."""
+    return {name for family in FAMILIES for name in sys.modules[f"fastnn.kernels.{family}"].__all__}
 
 
 @contextmanager
@@ -138,34 +148,26 @@ def _launches_to(launches: list[Launch]) -> Iterator[None]:
     """Note the launches of this thread."""
     thread = threading.get_ident()
 
-    def on_cpu(kernel: Any, blocks: int, work: int, args: tuple[Any, ...]) -> None:
-        if threading.get_ident() == thread:
-            threads = 1 if work < PARALLEL_WORK else min(blocks, get_num_threads())
-            launches.append(Launch(kernel.name.removeprefix("fastnn.kernels."), blocks, threads, _summary(kernel),
-                                   {name: value for arg in args if hasattr(arg, "_asdict")
-                                    for name, value in arg._asdict().items()}))
+    def on_cpu(kernel: Any, blocks: int, threads: int, args: tuple[Any, ...]) -> None:
+        launches.append(Launch(kernel.name.removeprefix("fastnn.kernels."), blocks, threads, _summary(kernel),
+                               {name: value for arg in args if hasattr(arg, "_asdict")
+                                for name, value in arg._asdict().items()}))
 
     def on_gpu(kernel: Any, blocks: Any, threads: Any) -> None:
-        if threading.get_ident() == thread:
-            function = getattr(kernel, "py_func", kernel)
-            launches.append(Launch(f"{function.__module__.removeprefix('fastnn.kernels.')}.{function.__qualname__}",
-                                   blocks, threads, _summary(function), {}))
+        function = getattr(kernel, "py_func", kernel)
+        launches.append(Launch(f"{function.__module__.removeprefix('fastnn.kernels.')}.{function.__qualname__}",
+                               blocks, threads, _summary(function), {}))
 
-    before = cpu_launch.watcher, gpu_launch.watcher
-    cpu_launch.watcher, gpu_launch.watcher = on_cpu, on_gpu
+    cpu_launch.watchers[thread], gpu_launch.watchers[thread] = on_cpu, on_gpu
     try:
         yield
     finally:
-        cpu_launch.watcher, gpu_launch.watcher = before
+        del cpu_launch.watchers[thread], gpu_launch.watchers[thread]
 
 
 def _summary(function: Any) -> str:
     """The first sentence of a docstring."""
-    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split()).rstrip(".")
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) or _device.is_device(value) else value
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
 
 
 def _call(kernel: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def measure() -> dict[str, float]:
         launch = _products.launch(_BLOCKS, work=1 << 30)
         args = a, b, begins, np.arange(_DEPTH) * width, begins, totals
         peaks[dtype.name] = 2 * ROWS * width * _DEPTH * _TURNS * _BLOCKS / _least_seconds(launch, *args)
-    x = np.ones(_COPIED, np.float32)
+    x = np.ones(_COPIED, np.float32)            # copied by relu, which writes past the caches on all threads
     y = np.empty_like(x)
     peaks["copy"] = 2 * x.nbytes / _least_seconds(lambda: relu(x, out=y))
     _save({**_saved(), "peaks": peaks})
@@ -65,8 +67,8 @@ def note(kernel: str, call: str, share: float) -> None:
     _save(saved)
 
 
-def floor(operations: float, size: int, dtype: Any) -> float | None:
-    """Return the seconds that so many operations and bytes take at the peaks; None where these were not measured."""
+def seconds(operations: float, size: int, dtype: Any) -> float | None:
+    """Return what so many operations or bytes take at the peaks, which is longer; None before these are measured."""
     peaks = _saved().get("peaks")
     if peaks is None:
         return None
@@ -105,8 +107,8 @@ def _saved() -> dict[str, Any]:
 
 def _save(saved: dict[str, Any]) -> None:
     if file := _file():
-        try:
+        with suppress(OSError):                 # what cannot be kept is measured again
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(saved, indent=2), "utf-8")
-        except OSError:
-            pass                                # what cannot be kept is measured again
+            part = file.with_name(f".{file.name}.{os.getpid()}.part")
+            part.write_text(json.dumps(saved, indent=2), "utf-8")
+            part.replace(file)

@@ -10,6 +10,7 @@ import pytest
 
 from fastnn.testing import KERNELS, Call, Kernel, assert_close
 from fastnn.testing.table import as_tuple
+from fastnn.testing.table.activation import ACTIVATIONS
 
 Make = Callable[..., Call]
 
@@ -46,7 +47,7 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
     ("batch_norm", {"n": 5, "c": 3}, lambda n, c: normalized((n, c), training=True)),
     ("batch_norm", {"n": 2, "c": 3, "l": 4}, lambda n, c, l: normalized((n, c, l), training=False)),     # noqa: E741
     *((name, {"a": 2, "b": 3, "c": 4}, lambda a, b, c: Call((draw(a, b, c),)))
-      for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu")),
+      for name in ACTIVATIONS),
     *((name, {"a": 2, "b": 3, "c": 4}, lambda a, b, c, axis=axis: Call((draw(a, b, c),), {"axis": axis}))
       for name in ("softmax", "log_softmax") for axis in (0, 1, -1)),
     ("dropout", {"a": 2, "b": 3}, lambda a, b: Call((draw(a, b), draw(a, b) > 0, 0.5))),

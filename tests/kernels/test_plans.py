@@ -11,7 +11,8 @@ import pytest
 
 import fastnn
 from fastnn import kernels
-from fastnn.kernels import _plans, conv, peak
+from fastnn.kernels import _plans, conv, peak, pooling
+from fastnn.kernels._cpu import launch
 from fastnn.kernels._cpu.compiler import config
 from fastnn.testing import KERNELS, Call, Kernel, assert_same_bits
 
@@ -43,7 +44,17 @@ def test_options_that_are_equal_but_of_another_kind_are_not_mixed_up() -> None:
     for wrong in (True, 1.0, (2, True), (2, 1.0)):
         with pytest.raises(TypeError, match="kernel_size: expected an integer"):
             kernels.max_pool2d(x, wrong)
-    assert kernels.max_pool2d(x, [2, 1]).shape == (1, 1, 3, 6)                  # which has no hash
+    plans = len(pooling._max_pool2d.plans)
+    for _ in range(2):
+        assert kernels.max_pool2d(x, [2, 1]).shape == (1, 1, 3, 6)              # as the pair, which has a hash
+    assert len(pooling._max_pool2d.plans) == plans
+
+
+def test_a_wrong_target_is_refused_whatever_was_called_before() -> None:
+    kernels.relu(np.ones(3))
+    for wrong in ("", "gpu", 0, False, np.ones(2), ["cpu"]):
+        with pytest.raises(ValueError, match="target: expected one of"):
+            kernels.relu(np.ones(3), target=wrong)  # type: ignore[arg-type]
 
 
 def test_the_sign_of_a_zero_counts() -> None:
@@ -112,7 +123,7 @@ def test_an_explanation_says_what_runs_and_why() -> None:
     x, weight = np.ones((8, 64, 16, 16), np.float32), np.ones((64, 64, 3, 3), np.float32)
     fastnn.set_num_threads(2)
     said = fastnn.explain(fastnn.conv2d, x, weight, padding=1)
-    assert said.why.startswith("winograd, as winograd saves 32.0 products")
+    assert said.why.startswith("winograd; winograd saves 32.0 products")
     assert [launch.threads for launch in said.launches] == [2, 2]
     assert said.launches[-1].numbers["pad_y"] == 1
     assert said.operations == 2 * 8 * 64 * 16 * 16 * 64 * 9
@@ -120,38 +131,80 @@ def test_an_explanation_says_what_runs_and_why() -> None:
     fastnn.set_num_threads(1)
     assert [launch.threads for launch in fastnn.explain(fastnn.conv2d, x, weight, padding=1).launches] == [1, 1]
     fastnn.set_num_threads(None)
-    strided = fastnn.explain(fastnn.conv2d, x, weight, stride=2)
-    assert strided.why.startswith("direct, as winograd needs filters of 3 x 3")
     assert fastnn.explain(fastnn.conv2d, x, weight, algorithm="direct").why == "direct, as asked for"
+    assert fastnn.explain(fastnn.conv2d, x, weight[:, :1], groups=64).why.startswith("depthwise; winograd needs")
     assert fastnn.explain(fastnn.relu, x[0, 0], target="naive").target == "naive"
 
 
-def test_what_is_no_kernel_is_refused_before_it_runs() -> None:
+@pytest.mark.parametrize(("channels", "side", "needs", "said"), [
+    (28, 16, (True, True, True), r"by x winograd; .* 14\.0 products .* 12 on; by weight direct; .* 14\.0 .* 16 on"),
+    (40, 8, (False, True, False), r"by weight direct, as winograd needs \d+ tiles in a batch to be faster"),
+    (28, 16, (False, False, True), "")])
+def test_each_gradient_has_its_reason(channels: int, side: int, needs: tuple, said: str) -> None:
+    x, weight = np.ones((1, channels, side, side), np.float32), np.ones((channels, channels, 3, 3), np.float32)
+    found = fastnn.explain(fastnn.conv2d_backward, x, x, weight, padding=1, needs=needs)
+    assert re.fullmatch(said, found.why)
+    assert any("winograd" in one.name for one in found.launches) == ("winograd;" in found.why.partition("by w")[0])
+
+
+def test_nothing_is_run_but_a_kernel_and_on_copies_alone() -> None:
     ran: list[int] = []
-    for other in (ran.append, print, fastnn.nn.Linear, None):
-        with pytest.raises(TypeError, match=r"kernel: expected a function of fastnn\.kernels"):
+    before = fastnn.get_num_threads()
+    for other in (ran.append, print, fastnn.nn.Linear, None, fastnn.set_num_threads, fastnn.explain):
+        with pytest.raises(TypeError, match=r"kernel: expected one of fastnn\.kernels, such as conv2d, got"):
             fastnn.explain(other, 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="kernel: expected a kernel, got get_num_threads"):
-        fastnn.explain(fastnn.get_num_threads)
-    assert not ran
+    assert (ran, fastnn.get_num_threads()) == ([], before)
     with pytest.raises(TypeError, match="x: expected an array, got list"):
         fastnn.explain(fastnn.relu, [1.0])
+    x = np.ones(3)
+    with pytest.raises(ValueError, match="expected memory of its own"):
+        fastnn.explain(fastnn.relu, x, out=x)
+    with pytest.raises(ValueError, match="expected memory of its own"):
+        fastnn.explain(fastnn.sgd_update, x, x, lr=1.0)
+    image, weight, kept = np.ones((1, 32, 8, 8), np.float32), np.ones((32, 32, 3, 3), np.float32), kernels.KeptWeight()
+    first, second = (fastnn.explain(fastnn.conv2d, image, weight, algorithm="winograd", kept=kept) for _ in range(2))
+    assert [one.name for one in first.launches] == [one.name for one in second.launches]
+
+
+def test_threads_may_explain_at_once() -> None:
+    x = np.ones((4, 5), np.float32)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(30):
+                names = [launch.name for launch in fastnn.explain(fastnn.softmax, x).launches]
+                assert names in ([], ["softmax.cpu._softmax"])         # none without compiled code
+                fastnn.relu(x)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert not _plans._watchers
+    assert not launch.watchers
 
 
 def test_peaks_are_told_once_they_are_measured(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "none yet" / "bench.json"
     monkeypatch.setattr(peak, "_file", lambda: file)
     x = np.ones(1000, np.float32)
-    assert fastnn.explain(fastnn.relu, x).floor is None
+    assert fastnn.explain(fastnn.relu, x).seconds_at_peak is None
     monkeypatch.setattr(peak, "_COPIED", 1 << 16)
     peaks = peak.measure()
     assert set(peaks) == {"float32", "float64", "copy"}
     assert min(peaks.values()) > 1e6
     peak.note("relu", "of 33 MB", 0.8125)
     said = fastnn.explain(fastnn.relu, x)
-    assert said.floor == max(1000 / peaks["float32"], 8000 / peaks["copy"])
+    assert said.seconds_at_peak == max(1000 / peaks["float32"], 8000 / peaks["copy"])
     assert "  share     81 % of the peak by `fastnn bench`, of 33 MB" in repr(said)
+    assert "at peak" not in repr(fastnn.explain(fastnn.relu, x, target="naive"))
     peak.measure()
     assert fastnn.explain(fastnn.relu, x).shares == {"of 33 MB": 0.8125}
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
     file.write_text("[", "utf-8")                           # what is damaged is measured again
-    assert fastnn.explain(fastnn.relu, x).floor is None
+    assert fastnn.explain(fastnn.relu, x).seconds_at_peak is None

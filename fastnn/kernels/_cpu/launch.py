@@ -25,6 +25,7 @@ import functools
 import inspect
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -44,7 +45,8 @@ from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
 Launch: TypeAlias = Callable[..., None]
-watcher: Callable[[BlockKernel, int, int, tuple[Any, ...]], None] | None = None    # sees kernel, blocks, work and args
+# By thread, what sees each launch: its kernel, blocks, threads and arguments.
+watchers: dict[int, Callable[[BlockKernel, int, int, tuple[Any, ...]], None]] = {}
 
 
 class BlockKernel:
@@ -78,21 +80,21 @@ class BlockKernel:
 
         def launch(*args: Any) -> None:
             nonlocal run, call_block
-            if run is None or watcher is not None:
+            if run is None or watchers:
                 self(blocks, *args, work=work)
                 if not (config.DISABLE_JIT or config.BOUNDSCHECK):
                     compiled = self.compiled_for(args)
                     call_block, run = compiled.call_block, compiled.run         # in this order: another thread may call
-            elif work < PARALLEL_WORK or blocks < 2 or (threads := get_num_threads()) == 1:
+            elif work < PARALLEL_WORK or (threads := threads_for(blocks, work)) == 1:
                 run(0, blocks, 0, 0, call_block, *args)
             else:
-                run_parallel(run, call_block, min(threads, blocks), blocks, args)
+                run_parallel(run, call_block, threads, blocks, args)
 
         return launch
 
     def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
-        if watcher is not None:
-            watcher(self, blocks, work, args)
+        if watchers and (watcher := watchers.get(threading.get_ident())):
+            watcher(self, blocks, threads_for(blocks, work, workers), args)
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
         if config.DISABLE_JIT:
             with np.errstate(all="ignore"):             # as compiled code: NaN and inf travel without a warning
@@ -103,11 +105,11 @@ class BlockKernel:
             assert compiled.types == compiled.types_of(args), f"{self.name}: other types than before"
             self.run(compiled.block_function, blocks, args)
             return
-        threads = workers or get_num_threads()
-        if work < PARALLEL_WORK or blocks < 2 or threads == 1:
+        threads = threads_for(blocks, work, workers)
+        if threads == 1:
             compiled.run(0, blocks, 0, 0, compiled.call_block, *args)
         else:
-            run_parallel(compiled.run, compiled.call_block, min(threads, blocks), blocks, args)
+            run_parallel(compiled.run, compiled.call_block, threads, blocks, args)
 
     def compiled_for(self, args: tuple) -> _Compiled:
         """Return the machine code for arguments of these types."""
@@ -131,6 +133,13 @@ class BlockKernel:
         if isinstance(arg, np.ndarray):
             return types.Array(numba.from_dtype(arg.dtype), arg.ndim, "C", readonly=name not in self.writes)
         return numba.typeof(arg)
+
+
+def threads_for(blocks: int, work: int, workers: int | None = None) -> int:
+    """Return on how many threads so many blocks of so much work run."""
+    if work < PARALLEL_WORK or blocks < 2 or config.DISABLE_JIT or config.BOUNDSCHECK:
+        return 1
+    return min(blocks, workers or get_num_threads())
 
 
 class _Compiled:

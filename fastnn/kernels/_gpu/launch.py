@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,8 @@ import numpy as np
 from fastnn import _device
 from fastnn._device import SIMULATED, cuda_module, library
 
-watcher: Callable[[Any, Any, Any], None] | None = None             # sees kernel, blocks and threads of each launch
+# By thread, what sees each launch: its kernel, blocks and threads.
+watchers: dict[int, Callable[[Any, Any, Any], None]] = {}
 
 
 @functools.lru_cache(4096)
@@ -28,7 +30,7 @@ def launch(kernel: Any, blocks: Any, threads: Any, *args: Any) -> None:
     """Run a kernel on the current stream. Arrays of `xp` among `args` are C-contiguous; without blocks nothing runs."""
     if 0 in (blocks if isinstance(blocks, tuple) else (blocks,)):
         return
-    if watcher is not None:
+    if watchers and (watcher := watchers.get(threading.get_ident())):
         watcher(kernel, blocks, threads)
     if _device.launcher is not None:
         _device.launcher(kernel, blocks, threads, *args)

@@ -33,8 +33,11 @@ __all__ = [
 _NO_OPTION = (0.0,)
 
 
-def _plan(formula: str, *names: str) -> Planned:
-    """Make the planner of a formula of such arrays, which all have one shape; implementations see them flat."""
+def _plan(formula: str, *names: str, operations: int = 1) -> Planned:
+    """Make the planner of a formula of such arrays, which all have one shape; implementations see them flat.
+
+    `operations` are those an element.
+    """
     def planner(*arrays: Any, target: str | None) -> Plan:
         values = dict(zip(names, arrays))
         mask = values.pop("mask", None)
@@ -54,7 +57,7 @@ def _plan(formula: str, *names: str) -> Planned:
             run(x.ravel(), mask.ravel().view(np.uint8), option, y.ravel())
 
         return Plan(of_one if len(arrays) == 1 else of_two if mask is None else of_mask,
-                    result_of(shape, x.dtype, x), operations=x.size)
+                    result_of(shape, x.dtype, x), operations * x.size)
 
     return Planned(planner, names)
 
@@ -66,19 +69,19 @@ def _checked(forms: dict[str, Planned], approximate: str) -> Planned:
 
 _relu = _plan("relu", "x")
 _relu_backward = _plan("relu_backward", "grad_output", "y")
-_leaky_relu = _plan("leaky_relu", "x")
-_leaky_relu_backward = _plan("leaky_relu_backward", "grad_output", "x")
-_sigmoid = _plan("sigmoid", "x")
-_sigmoid_backward = _plan("sigmoid_backward", "grad_output", "y")
-_tanh = _plan("tanh", "x")
-_tanh_backward = _plan("tanh_backward", "grad_output", "y")
+_leaky_relu = _plan("leaky_relu", "x", operations=2)
+_leaky_relu_backward = _plan("leaky_relu_backward", "grad_output", "x", operations=2)
+_sigmoid = _plan("sigmoid", "x", operations=30)
+_sigmoid_backward = _plan("sigmoid_backward", "grad_output", "y", operations=3)
+_tanh = _plan("tanh", "x", operations=30)
+_tanh_backward = _plan("tanh_backward", "grad_output", "y", operations=3)
 _add = _plan("add", "x", "y")
-_add_relu = _plan("add_relu", "x", "y")
-_dropout = _plan("dropout", "x", "mask")
-_dropout_backward = _plan("dropout", "grad_output", "mask")
-_gelu = {"none": _plan("gelu", "x"), "tanh": _plan("gelu_tanh", "x")}
-_gelu_backward = {form: _plan(f"{formula}_backward", "grad_output", "x")
-                  for form, formula in (("none", "gelu"), ("tanh", "gelu_tanh"))}
+_add_relu = _plan("add_relu", "x", "y", operations=2)
+_dropout = _plan("dropout", "x", "mask", operations=2)
+_dropout_backward = _plan("dropout", "grad_output", "mask", operations=2)
+_gelu = {"none": _plan("gelu", "x", operations=20), "tanh": _plan("gelu_tanh", "x", operations=40)}
+_gelu_backward = {"none": _plan("gelu_backward", "grad_output", "x", operations=25),
+                  "tanh": _plan("gelu_tanh_backward", "grad_output", "x", operations=50)}
 
 @documented()
 def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:

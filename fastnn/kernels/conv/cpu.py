@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 
@@ -16,16 +15,13 @@ from fastnn.kernels._cpu.tuning import (
     WINOGRAD_WEIGHT_TILES,
 )
 from fastnn.kernels._outputs import result_of
-from fastnn.kernels._plans import because
+from fastnn.kernels._plans import Gradients, Needs, because
 from fastnn.kernels.conv import direct, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 from fastnn.kernels.conv.geometry import Geometry, is_for_winograd
 from fastnn.kernels.kept import KeptWeight
 
-Needs: TypeAlias = tuple[bool, bool, bool]
-Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
-
-_FEW = f"plain loops, as an image has so few products (up to {SMALL_PRODUCTS}) that a launch takes longer than they do"
+_FEW = f"plain loops: weights times pixels, in and out, are at most {SMALL_PRODUCTS}, less work than a launch"
 
 
 def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry,
@@ -33,8 +29,8 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
     """Return a function (x, weight, bias, kept, y)."""
     if algorithm == "auto" and small.fits(weight, x, y):
         return because(_FEW, small.plan_conv2d(x, weight, y, relu, geometry))
-    reason = _reason(algorithm, weight, y, geometry)
-    if algorithm == "winograd" or (algorithm == "auto" and _saved(weight, y, geometry) >= WINOGRAD_PRODUCTS):
+    by_winograd, reason = _choice(algorithm, weight, y, geometry, WINOGRAD_PRODUCTS)
+    if by_winograd:
         by_tiles = winograd.plan_conv2d(x, weight, y, relu, geometry)
 
         def winograd_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
@@ -45,7 +41,7 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
                 direct.plan_conv2d(images, weight, part, relu, geometry)(images, weight, bias, part)
                 y[again] = part
 
-        return because(f"winograd, {reason}", winograd_conv2d)
+        return because(reason, winograd_conv2d)
     by_taps = direct.plan_conv2d(x, weight, y, relu, geometry)
     packs = isinstance(by_taps, direct.Convolution)
 
@@ -55,7 +51,7 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
         else:
             by_taps(x, weight, bias, y)
 
-    return because(f"direct, {reason}", direct_conv2d)
+    return because(reason, direct_conv2d)
 
 
 def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: Geometry, needs: Needs,
@@ -63,18 +59,17 @@ def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: 
     """Return a function (grad_output, x, weight) that returns the gradients."""
     if algorithm == "auto" and small.fits(weight, x, grad_output):
         return because(_FEW, small.plan_conv2d_backward(grad_output, x, weight, geometry, needs))
-    by_x = by_weight = algorithm == "winograd"
-    if algorithm == "auto":
-        saved = _saved(weight, grad_output, geometry)
-        by_x = saved >= WINOGRAD_PRODUCTS
-        by_weight = (saved >= WINOGRAD_WEIGHT_PRODUCTS
-                     and len(x) * _tiles(weight, grad_output) >= WINOGRAD_WEIGHT_TILES[weight.shape[2]])
+    by_x, why_x = _choice(algorithm, weight, grad_output, geometry, WINOGRAD_PRODUCTS)
+    by_weight, why_weight = _choice(algorithm, weight, grad_output, geometry, WINOGRAD_WEIGHT_PRODUCTS)
+    if by_weight and algorithm == "auto" and len(x) * _tiles(weight, grad_output) < (
+            least := WINOGRAD_WEIGHT_TILES[weight.shape[2]]):
+        by_weight, why_weight = False, f"direct, as winograd needs {least} tiles in a batch to be faster"
     by_x, by_weight = by_x and needs[0] and x.size > 0, by_weight and needs[1] and x.size > 0
+    reason = "; ".join([f"by x {why_x}"] * bool(needs[0]) + [f"by weight {why_weight}"] * bool(needs[1]))
     rest = direct.plan_conv2d_backward(grad_output, x, weight, geometry,
                                        (needs[0] and not by_x, needs[1] and not by_weight, needs[2]))
-    reason = _reason(algorithm, weight, grad_output, geometry)
     if not (by_x or by_weight):
-        return because(f"direct, {reason}", rest)
+        return because(reason, rest)
     x_by_tiles = winograd.plan_input_gradient(grad_output, weight, geometry, x) if by_x else None
     weight_by_tiles = winograd_weights.plan_weight_gradient(x, grad_output, weight, geometry) if by_weight else None
     new_x, new_weight = result_of(x.shape, x.dtype, x).new, result_of(weight.shape, x.dtype, x).new
@@ -97,19 +92,24 @@ def plan_conv2d_backward(grad_output: Array, x: Array, weight: Array, geometry: 
                     grad_output, x, weight)[1]
         return grad_x, grad_weight, grad_bias
 
-    by_tiles = " and ".join(["x"] * by_x + ["weight"] * by_weight)
-    return because(f"winograd for the gradient by {by_tiles}, {reason}", winograd_backward)
+    return because(reason, winograd_backward)
 
 
-def _reason(algorithm: str, weight: Array, y: Array, geometry: Geometry) -> str:
-    if algorithm != "auto":
-        return "as asked for"
+def _choice(algorithm: str, weight: Array, y: Array, geometry: Geometry, least: float) -> tuple[bool, str]:
+    """Return whether to go by Winograd's algorithm, which pays from so many saved products on, and why."""
+    if algorithm == "winograd":
+        return True, "winograd, as asked for"
+    form = direct.form_of(weight, geometry)
+    if algorithm == "direct":
+        return False, f"{form}, as asked for"
     if not is_for_winograd(weight, geometry):
-        return "as winograd needs filters of 3 x 3 or 5 x 5, stride 1, dilation 1, one group and less padding"
+        return False, f"{form}; winograd needs filters of 3 x 3 or 5 x 5, stride 1, dilation 1, one group, less padding"
     if y.dtype != np.float32:
-        return "as winograd's results in float64 must be asked for"
-    return (f"as winograd saves {_saved(weight, y, geometry):.1f} products for each value that it transforms, and from "
-            f"{WINOGRAD_PRODUCTS:g} on is faster")
+        return False, f"{form}; winograd's results in float64 must be asked for"
+    saved = _saved(weight, y, geometry)
+    chosen = saved >= least
+    return chosen, (f"{'winograd' if chosen else form}; winograd saves {saved:.1f} products for each value that it "
+                    f"transforms, and is the faster one from {least:g} on")
 
 
 def _saved(weight: Array, y: Array, geometry: Geometry) -> float:

@@ -9,11 +9,10 @@ from fastnn import _device
 from fastnn._checks import Array
 from fastnn.kernels._gpu.gemm import Layout, product
 from fastnn.kernels._gpu.sums import sum_channels
+from fastnn.kernels._plans import Gradients
 from fastnn.kernels.conv import _forms, depthwise_cuda
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
-
-Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array, relu: bool,

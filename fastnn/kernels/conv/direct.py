@@ -31,6 +31,7 @@ from fastnn.kernels._cpu.tuning import DIRECT_BLOCKS, DIRECT_CUT, DIRECT_SCRATCH
 from fastnn.kernels._cpu.vectors import row_sum
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY, result_of
+from fastnn.kernels._plans import Gradients, Needs
 from fastnn.kernels.conv import depthwise, sparse
 from fastnn.kernels.conv._scratch import fill, layout
 from fastnn.kernels.conv.geometry import Geometry
@@ -40,10 +41,15 @@ _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at
 
 Axis: TypeAlias = tuple[tuple[int, ...], int]   # shifts of an axis' taps in its scratch, and the first pixel there
 
-Needs: TypeAlias = tuple[bool, bool, bool]
-Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 Convolve: TypeAlias = "Callable[..., None] | Convolution"
 Backward: TypeAlias = Callable[[Array, Array, Array], Gradients]
+
+
+def form_of(weight: Array, geometry: Geometry) -> str:
+    """Return what a convolution without Winograd's algorithm is called."""
+    if geometry.sparse:
+        return "loops over the taps that meet pixels, as zeros around the image would be far more than it"
+    return "depthwise" if geometry.groups > 1 and depthwise.fits(weight) else "direct"
 
 
 def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Convolve:

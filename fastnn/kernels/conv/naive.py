@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastnn._checks import Array
+from fastnn.kernels._plans import Gradients
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
 
 Index = tuple[int, int, int, int]
-Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 def products(image: tuple[int, ...], weight: tuple[int, ...], result: tuple[int, ...], geometry: Geometry,

@@ -17,12 +17,11 @@ from fastnn.kernels._cpu.compiler import sums_helper
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import SMALL_BATCH_PRODUCTS, SMALL_PRODUCTS
 from fastnn.kernels._outputs import EMPTY, result_of
+from fastnn.kernels._plans import Gradients, Needs
 from fastnn.kernels.conv import direct
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.conv.sparse import add_outside, filter_gradient, reach
 
-Needs: TypeAlias = tuple[bool, bool, bool]
-Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 Backward: TypeAlias = Callable[[Array, Array, Array], Gradients]
 
 

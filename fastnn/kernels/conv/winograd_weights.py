@@ -224,7 +224,8 @@ def _multiply_slices(taps: int, tile_rows: int) -> BlockKernel:
         total, transformed, gradients = totals[worker], x_tiles[worker], grad_tiles[worker]
         sums, products, begins = total.reshape(-1), transformed.reshape(-1), np.zeros(1, np.int64)
         share, x_panels, grad_width = total.shape[1], total.shape[2], gradients.size // (2 * SIDE * group)
-        pair, cut, part = block % 3, block // 3 % slices, block // 3 // slices
+        pairs = len(PAIRS)
+        pair, cut, part = block % pairs, block // pairs % slices, block // pairs // slices
         first_filter, end_filter = part * share * tile_rows, min(filters, (part + 1) * share * tile_rows)
         begin, end = cut * tiles // slices, (cut + 1) * tiles // slices
         for first in range(begin, end, group):
@@ -248,7 +249,7 @@ def _multiply_slices(taps: int, tile_rows: int) -> BlockKernel:
             for c in range(0, depth, vector):
                 at = ((panel * x_panels + c // columns) * tile_rows + row) * columns + c % columns
                 transform(sums, at, SIDE * step, step, result,
-                          ((cut * 3 + pair) * filters + f) * 2 * taps * depth + c, taps * depth, depth)
+                          ((cut * pairs + pair) * filters + f) * 2 * taps * depth + c, taps * depth, depth)
 
     return multiply_slices
 

@@ -1,9 +1,8 @@
-"""Linear maps as products of packed panels, see `fastnn.kernels._matrix`; those of few weights as in the formula."""
+"""Linear maps as products of packed panels, see `fastnn.kernels._cpu.gemm`; those of few weights as in the formula."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import LINEAR_FEW_WEIGHTS, LINEAR_ROWS
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
+from fastnn.kernels._plans import Gradients, Needs
 from fastnn.kernels.kept import KeptWeight
-
-Needs: TypeAlias = tuple[bool, bool, bool]
-Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 
 
 def plan_linear(x: Array, weight: Array) -> Callable[..., None]:

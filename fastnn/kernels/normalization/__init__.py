@@ -20,13 +20,13 @@ from fastnn._checks import (
     is_relu,
 )
 from fastnn.kernels._outputs import result_of
+from fastnn.kernels._plans import Gradients as Gradients
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
 __all__ = ["batch_norm", "batch_norm_backward"]
 
 Statistics: TypeAlias = tuple[Array, Array] | None                              # mean and 1 / sqrt(var + eps)
-Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]          # by x, weight and bias
 _F64 = np.dtype(np.float64)
 
 

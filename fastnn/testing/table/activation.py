@@ -57,7 +57,7 @@ def _dropout_refused() -> Iterator[Refused]:
     yield Refused(Call((x, np.ones(3, bool), 1.5)), ValueError, r"p: expected")
 
 
-ROWS = (
+ROWS: tuple[Kernel, ...] = (
     _activation("relu", from_output, error=lambda r, x: 0 * r, error_of_backward=lambda r, g, y: 0 * r),
     _activation("leaky_relu", _from_input, {}, {"negative_slope": 0.3},
                 error=lambda r, x, *_, **o: 1.01 * abs(r), error_of_backward=lambda r, g, x, *_, **o: 1.01 * abs(r)),
@@ -77,3 +77,5 @@ ROWS = (
                normal(n, 128, 28, 28, dtype=F32), np.random.default_rng(0).random((n, 128, 28, 28)) > 0.5, 0.5)), 64,
                64 * 128 * 784 * 9.0, "byte"),)),
 )
+
+ACTIVATIONS = tuple([row.name for row in ROWS if row.error is not None])

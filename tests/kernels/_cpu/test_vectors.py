@@ -10,6 +10,7 @@ import pytest
 
 from fastnn import kernels
 from fastnn.kernels._cpu import elementwise, launch, math, vectors
+from fastnn.testing.table.activation import ACTIVATIONS
 
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 129, 1000]
 STREAMED = 6000 if launch.config.DISABLE_JIT else vectors.STREAMED       # plain Python streams less
@@ -103,7 +104,7 @@ def values(*shape: int) -> np.ndarray:
 
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "relu": kernels.relu, "sigmoid": kernels.sigmoid, "tanh": kernels.tanh, "gelu": kernels.gelu,
+    **{name: getattr(kernels, name) for name in ACTIVATIONS},
     "relu_backward": lambda x, **o: kernels.relu_backward(x, x, **o),
     "gelu_backward": lambda x, **o: kernels.gelu_backward(x, x, "tanh", **o),
     "dropout": lambda x, **o: kernels.dropout(x, x > 0, 0.5, **o),
@@ -120,7 +121,7 @@ def test_large_results_have_the_bits_of_small_ones(name: str) -> None:
     expected = np.concatenate([run(x[i:i + SMALL]) for i in range(0, LARGE, SMALL)]) if name != "mse_loss" else (
         ((x.astype(np.float64) - x[::-1]) ** 2).astype(np.float32))
     assert run(x).tobytes() == expected.tobytes()
-    if name in ("relu", "sigmoid", "tanh", "gelu"):
+    if name in ACTIVATIONS:
         memory = np.empty(LARGE + 40, np.float32)
         for offset in (1, 16, 19):
             memory[:] = -1

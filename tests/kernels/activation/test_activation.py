@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from fastnn import kernels
+from fastnn.testing.table.activation import ACTIVATIONS
 
 EDGES = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-310, -1e-310, 1e-30, 0.5, -0.5, 40.0, -40.0, 1e4, -1e4])
 EPS = float(np.finfo(np.float32).eps)
@@ -22,6 +23,10 @@ ELEMENTWISE = [
     ("gelu", "gelu", {}, "x"),
     ("gelu", "gelu", {"approximate": "tanh"}, "x"),
 ]
+
+
+def test_no_activation_is_missing() -> None:
+    assert {name for name, *_ in ELEMENTWISE} == set(ACTIVATIONS)
 
 
 @pytest.mark.peers
@@ -95,7 +100,7 @@ def test_elementary_functions_are_right_to_some_units_in_the_last_place(dtype: t
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (0, 2)])
 def test_no_dimension_or_no_element(shape: tuple, target: str) -> None:
     x = np.zeros(shape)
-    for name in ("relu", "sigmoid", "tanh", "gelu", "leaky_relu"):
+    for name in ACTIVATIONS:
         assert getattr(kernels, name)(x, target=target).shape == shape
     np.testing.assert_array_equal(kernels.softmax(x, target=target), np.ones(shape))
     np.testing.assert_array_equal(kernels.log_softmax(x, target=target), np.zeros(shape))
