@@ -122,6 +122,8 @@ def test_it_gives_the_same(name: str, dtype: Any) -> None:
         np.testing.assert_allclose(y, expected[: len(given)] if name != "statistics of the batch" else model(given),
                                    rtol=rtol, atol=rtol * np.abs(expected).max())
         assert y.dtype == dtype
+        if name != "statistics of the batch":
+            np.testing.assert_array_equal(y, frozen(x)[: len(given)])       # the bits, in any batch
     after = model.state_dict()
     assert all(np.array_equal(before[key], after[key]) for key in before)
 
