@@ -13,15 +13,15 @@ __all__ = ["KeptWeight"]
 class KeptWeight:
     """What algorithms made of a weight, kept from one call to the next; see `conv2d` and `linear`.
 
-    For Winograd's algorithm that are transformed filters, four times their memory or less where there are many. It
-    knows the weight by a copy that it compares, so the weight may change between the calls. Threads may share it;
-    copies and pickles of it are empty.
+    For Winograd's algorithm these are transformed filters, which take four times the memory of the filters, or less
+    where those are 5 x 5. It knows the weight by a copy that it compares, so the weight may change between the calls.
+    Threads may share it; copies and pickles of it are empty.
 
     Parameters
     ----------
     constant : bool
         Promise that an array once seen never changes. It is then known by identity, without a copy, and weights packed
-        for matrix products are kept too, which to compare would take as long as to pack.
+        for matrix products are kept, too; to compare these would take about as long as to pack them.
 
     Examples
     --------

@@ -96,7 +96,8 @@ class Frozen(Module):
 
     def _settle(self) -> None:
         """Begin anew with the weights as they are."""
-        self._programs: dict[Hashable, Run] = {}
+        self._programs: dict[Hashable, Run] = {}                # by signatures of inputs
+        self._plannable = _is_plannable(self.model)
         module: Any
         for _, module in self.named_modules():
             if isinstance(module, Frozen):
@@ -113,7 +114,7 @@ class Frozen(Module):
         program = self._programs.get(key)
         if program is not None:
             return program(inputs[0])
-        if key is None or not _is_plannable(self.model):
+        if key is None or not self._plannable:
             return self.model(*inputs)
         try:
             y, program = _plan(self.model, inputs[0])

@@ -14,6 +14,7 @@ import pytest
 
 from fastnn import data, kernels, models, nn, recipes, training
 from fastnn.data import Dataset, Split
+from fastnn.nn.freezing import Frozen
 from fastnn.recipes.image_file import inverted_above, read_image
 
 PIL_Image = pytest.importorskip("PIL.Image")
@@ -198,6 +199,25 @@ def test_one_file_and_what_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     for top, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("3", TypeError)):
         with pytest.raises(error, match="top: expected"):
             recipe.predict(file, top)                                           # type: ignore[arg-type]
+
+
+def test_evaluate_and_predict_run_a_frozen_model(monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Strokes(run_dir=Path("run"), epochs=1)
+    _, dataset, _ = recipe.fit(progress=False)
+    ran: list[int] = []
+    call = Frozen.__call__
+
+    def counted(self: Frozen, *inputs: Any) -> Any:
+        ran.append(len(inputs[0]))
+        return call(self, *inputs)
+
+    monkeypatch.setattr(Frozen, "__call__", counted)
+    recipes.load("run").evaluate()
+    assert ran == [40]
+    recipes.load("run").predict(as_files(dataset, 3))
+    assert ran == [40, 3]
+    assert "test accuracy" in capsys.readouterr().out
 
 
 def test_a_data_set_that_is_another_now_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
