@@ -208,7 +208,6 @@ class ImageClassifier(Recipe):
         train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
                                        drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train),
                                        transform=data.Compose([*self.augmentation(), normalize]))
-
         self.prepare(model, train.images, normalize)
 
         run_dir = self.open_run_dir()

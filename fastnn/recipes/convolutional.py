@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -80,9 +80,8 @@ class ShortOrFull(Convolutional):
     """
 
     schedule: Schedule = "short"
-    """The course of the learning rate. "short", for a processor, is one cycle of some epochs: half a cosine up to the
-    highest rate, and half a cosine down to nearly 0. "full", for a GPU, is 100 epochs in which the rate falls to a
-    tenth twice."""
+    """The course of the learning rate: "short", for a processor, goes through one cycle, and "full", for a GPU, falls
+    to a tenth twice."""
 
     epochs: int = -1
     """How often training goes through all images; -1 stands for the number of the schedule, and another number
@@ -98,6 +97,10 @@ class ShortOrFull(Convolutional):
         if as_int("epochs", self.epochs) == -1:
             self.epochs = self.lengths[self.schedule]
         super().check()
+
+    def changed(self) -> dict[str, Any]:
+        return {name: option for name, option in super().changed().items()
+                if (name, option) != ("epochs", self.lengths.get(self.schedule))}
 
     def make_schedule(self) -> Callable[[float], float]:
         if self.schedule == "short":

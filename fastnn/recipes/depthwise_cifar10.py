@@ -17,8 +17,8 @@ class DepthwiseCifar10(ShortOrFull):
     """MobileNet, whose convolutions are depthwise separable, on CIFAR-10.
 
     Gradient descent with Nesterov's momentum of 0.9; the augmentation mirrors and moves the photographs. The first
-    convolution keeps all of their pixels. The full schedule divides the learning rate by 10 after 50 and after 75 of
-    100 epochs.
+    convolution keeps all of their pixels. The short schedule is one cycle of 30 epochs; the full one divides the
+    learning rate by 10 after 50 and after 75 of 100 epochs.
 
     Examples
     --------

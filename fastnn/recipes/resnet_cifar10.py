@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal
 
 from fastnn import data, models, nn
-from fastnn._checks import as_int, check_choice
+from fastnn._checks import as_int
 from fastnn.recipes.convolutional import Schedule, ShortOrFull
 from fastnn.recipes.space import Range, Space
 
-Depth: TypeAlias = Literal[18, 34, 50]
+_NETWORKS = {18: models.ResNet18, 34: models.ResNet34, 50: models.ResNet50}     # by their layers
 
 
 @dataclass
@@ -19,7 +19,8 @@ class ResNetCifar10(ShortOrFull):
     """A residual network of 18, 34 or 50 layers, on CIFAR-10.
 
     Adam with decoupled decay of the weights; the augmentation mirrors and moves the photographs. The first convolution
-    keeps all of their pixels. The full schedule divides the learning rate by 10 after 50 and after 75 of 100 epochs.
+    keeps all of their pixels. The short schedule is one cycle of 10 epochs; the full one divides the learning rate by
+    10 after 50 and after 75 of 100 epochs.
 
     Examples
     --------
@@ -41,20 +42,20 @@ class ResNetCifar10(ShortOrFull):
 
     weight_decay: float = 0.1
 
-    depth: Depth = 18
+    depth: Literal[18, 34, 50] = 18
     """Layers of the network."""
 
     width: int = 64
     """Channels of the first stage; each later one has twice as many, and four times those with 50 layers."""
 
     def check(self) -> None:
-        check_choice("depth", self.depth, get_args(Depth))
+        if as_int("depth", self.depth) not in _NETWORKS:
+            raise ValueError(f"depth: expected one of {', '.join(map(str, _NETWORKS))}, got {self.depth}")
         self.width = as_int("width", self.width, 1)
         super().check()
 
     def model(self) -> nn.Module:
-        network = {18: models.ResNet18, 34: models.ResNet34, 50: models.ResNet50}[self.depth]
-        return network(self.num_classes, small_images=True, width=self.width, seed=self.seed)
+        return _NETWORKS[self.depth](self.num_classes, small_images=True, width=self.width, seed=self.seed)
 
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomHorizontalFlip(), data.RandomCrop(4)]
