@@ -213,6 +213,5 @@ def test_a_recipe_learns_real_photographs(name: str, data_dir: Path) -> None:
     dataset = REAL(data_dir)
     train, test = (Split(part.images[:1000], part.labels[:1000]) for part in (dataset.train, dataset.test))
     few = Dataset(train, test, dataset.classes, dataset.name)
-    one = RECIPES[name](epochs=3, batch_size=50, width=8)
-    trainer, *_ = one.fit(dataset=few, progress=False)
-    assert trainer.history["train_loss"][-1] < 0.95 * trainer.history["train_loss"][0]
+    trainer, *_ = RECIPES[name](epochs=3, batch_size=50, width=16).fit(dataset=few, progress=False)
+    assert trainer.history["train_accuracy"][-1] > 0.15             # 0.1 is chance
