@@ -9,11 +9,15 @@ Examples
 ['cnn', 'cnn-mnist', 'three-layer-convnet', 'overfit-check']
 """
 
+from fastnn.recipes.allcnn_cifar10 import AllCNNCifar10
 from fastnn.recipes.base import RECIPES, Recipe, load
 from fastnn.recipes.cifar import CIFAR
+from fastnn.recipes.cifar10_speedrun import CIFAR10Speedrun
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.cnn import CNN
 from fastnn.recipes.cnn_mnist import CNNMnist
+from fastnn.recipes.convolutional import Convolutional, ShortOrFull
+from fastnn.recipes.depthwise_cifar10 import DepthwiseCifar10
 from fastnn.recipes.embedding_net_mnist import EmbeddingNetMnist
 from fastnn.recipes.fc_net import FCNet
 from fastnn.recipes.ffn_cifar10 import FFNCifar10
@@ -26,6 +30,7 @@ from fastnn.recipes.knn_cifar10 import KNNCifar10
 from fastnn.recipes.linear_classifier import LinearClassifier
 from fastnn.recipes.overfit_check import OverfitCheck
 from fastnn.recipes.regression import Regression
+from fastnn.recipes.resnet_cifar10 import ResNetCifar10
 from fastnn.recipes.softmax_cifar10 import SoftmaxCifar10
 from fastnn.recipes.space import Range
 from fastnn.recipes.svm_cifar10 import SVMCifar10
@@ -34,13 +39,18 @@ from fastnn.recipes.two_layer_net import TwoLayerNet
 
 RECIPES.update({recipe.name: recipe for recipe in (
     CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
-    FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression)})
+    FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression, ResNetCifar10, AllCNNCifar10,
+    DepthwiseCifar10, CIFAR10Speedrun)})
 
 __all__ = [
     "CIFAR",
     "CNN",
     "RECIPES",
+    "AllCNNCifar10",
+    "CIFAR10Speedrun",
     "CNNMnist",
+    "Convolutional",
+    "DepthwiseCifar10",
     "EmbeddingNetMnist",
     "FCNet",
     "FFNCifar10",
@@ -55,7 +65,9 @@ __all__ = [
     "Range",
     "Recipe",
     "Regression",
+    "ResNetCifar10",
     "SVMCifar10",
+    "ShortOrFull",
     "SoftmaxCifar10",
     "ThreeLayerConvNet",
     "TwoLayerNet",

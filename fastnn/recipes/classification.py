@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -37,8 +37,8 @@ _SHOWN = 24                                 # classes whose confusion matrix is 
 class ImageClassifier(Recipe):
     """A recipe that trains a classifier of images: AdamW, one cycle of the learning rate, cross-entropy.
 
-    The model that is measured at the end is that of the epoch with the best validation accuracy. A subclass gives the
-    data set and the model.
+    The model that is measured at the end is that of the epoch with the best validation accuracy, or the last one where
+    nothing is validated. A subclass gives the data set and the model.
 
     Examples
     --------
@@ -76,6 +76,7 @@ class ImageClassifier(Recipe):
     Weights & Biases, what would be sent is kept in the run's folder."""
 
     validation: ClassVar[float] = 0.1
+    """The share of the training images that are held out; with 0, none is, and nothing is validated."""
     label_smoothing: ClassVar[float] = 0.1
     varying: ClassVar[tuple[str, ...]] = ()
     """Options in which the best checkpoint may differ from the run's."""
@@ -96,6 +97,9 @@ class ImageClassifier(Recipe):
         """Return the mean and deviation by which images are normalised."""
         return data.channel_statistics(images, scale)
 
+    def prepare(self, model: nn.Module, images: NDArray[np.uint8], normalize: data.Normalize) -> None:
+        """Set up a new model by the images that it will be trained on, before the first step."""
+
     def make_loss(self) -> nn.Module:
         """Return what is minimized."""
         return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
@@ -103,6 +107,18 @@ class ImageClassifier(Recipe):
     def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
         """Return what makes the updates."""
         return optim.AdamW(optim.parameter_groups(model, self.weight_decay), lr=self.lr)
+
+    def make_schedule(self) -> Callable[[float], float]:
+        """Return the factor of the learning rate after so many epochs; see `fastnn.optim`."""
+        return optim.OneCycleLR(self.epochs)
+
+    def callbacks(self, steps: int) -> Sequence[training.Callback]:
+        """Return what the trainer calls; an epoch has so many steps."""
+        return ()
+
+    def measured(self, model: nn.Module) -> nn.Module:
+        """Return what is measured on the test images and predicts, made of the trained model, which is frozen."""
+        return model
 
     def figures(self) -> dict[str, str]:
         """Return further final figures for the report."""
@@ -140,10 +156,12 @@ class ImageClassifier(Recipe):
     def experiment(self) -> None:
         trainer, dataset, normalize = self.fit()
         assert self.run_dir is not None
-        training.load_model(self.run_dir / BEST, trainer.model)
-        trainer.loss.load_state_dict(training.checkpoint.part(training.load(self.run_dir / BEST)[0], "loss"))
+        model = trainer.model
+        training.load_model(self.checkpoint, model)
+        trainer.loss.load_state_dict(training.checkpoint.part(training.load(self.checkpoint)[0], "loss"))
+        trainer.model = self.measured(freeze(model))
         evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
-        pictures = {**self.pictures(trainer.model, dataset),
+        pictures = {**self.pictures(model, dataset),
                     "Weights by epoch": training.plots.weights(_histograms(trainer))}
         images = dataset.test.images
         report = training.write_report(self.run_dir, evaluation, classes=dataset.classes,
@@ -180,7 +198,9 @@ class ImageClassifier(Recipe):
         dataset = self.load_dataset() if dataset is None else dataset
         model = self.model()
         self.check_dataset(dataset, model)
-        train, validation = data.split(dataset.train, self.validation, self.seed)
+        train, validation = dataset.train, None
+        if self.validation:
+            train, validation = data.split(train, self.validation, self.seed)
         mean, std = self.statistics(train.images, dataset.scale)
         normalize = data.Normalize(mean, std, dataset.scale)
         inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
@@ -189,17 +209,21 @@ class ImageClassifier(Recipe):
         train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
                                        drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train),
                                        transform=data.Compose([*self.augmentation(), normalize]))
+        self.prepare(model, train.images, normalize)
 
         run_dir = self.open_run_dir()
-        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs},
-                               callbacks=[training.WeightHistograms(), *callbacks, *trackers], progress=progress)
+        callbacks = [training.WeightHistograms(), *self.callbacks(len(train_loader)), *callbacks, *trackers]
+        trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs}, callbacks=callbacks,
+                               progress=progress)
         if progress:
             parameters = sum(parameter.data.size for parameter in model.parameters())
             shape = " x ".join(map(str, train.images.shape[1:]))
             print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
-                  f"{dataset.name} ({shape}); {len(validation):,} for validation, {len(dataset.test):,} for the test")
+                  f"{dataset.name} ({shape}); {len(validation or ()):,} for validation, {len(dataset.test):,} for the "
+                  "test")
             print(f"run folder: {run_dir}", flush=True)
-        trainer.fit(train_loader, _in_order(validation, normalize), epochs=self.epochs, resume=self.resume)
+        trainer.fit(train_loader, None if validation is None else _in_order(validation, normalize), epochs=self.epochs,
+                    resume=self.resume)
         return trainer, dataset, normalize
 
     def check_dataset(self, dataset: data.Dataset, model: nn.Module) -> None:
@@ -235,7 +259,7 @@ class ImageClassifier(Recipe):
     def trainer(self, model: nn.Module, **options: Any) -> training.Trainer:
         """Return the trainer of a model."""
         return training.Trainer(model, self.make_loss(), self.make_optimizer(model), seed=self.seed, device=self.device,
-                                schedule=optim.OneCycleLR(self.epochs), **options)
+                                schedule=self.make_schedule(), **options)
 
     def evaluate(self) -> None:
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
@@ -251,7 +275,7 @@ class ImageClassifier(Recipe):
         self.check_dataset(dataset, model)
         normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
         trainer = self.trainer(model)
-        trainer.model = freeze(trainer.model)
+        trainer.model = self.measured(freeze(trainer.model))
         evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
         _print_evaluation(evaluation, dataset.classes)
         print(f"test accuracy: {percent(evaluation.accuracy)}")
@@ -285,7 +309,7 @@ class ImageClassifier(Recipe):
                 print(f"passed over: {one_line(error)}", file=sys.stderr, flush=True)
         if read:
             self._check_scores(model, inputs)
-            model = freeze(model)
+            model = self.measured(freeze(model))
         for start in range(0, len(read), _BATCH):
             part = read[start : start + _BATCH]
             images = data.to_float(np.stack([image for _, image, _ in part]), inputs["mean"], inputs["std"],
@@ -303,10 +327,16 @@ class ImageClassifier(Recipe):
         self._check_scores(model, inputs)
         return model, inputs
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where the model lies that is measured: that of the best epoch, or the last one where nothing is validated."""
+        assert self.run_dir is not None
+        return self.run_dir / (BEST if self.validation else LAST)
+
     def _best(self) -> tuple[nn.Module, Any]:
         """The same, checked as far as it goes without the kernels, which may have to be compiled."""
         assert self.run_dir is not None
-        path = self.run_dir / BEST
+        path = self.checkpoint
         saved = self.check_saved(read_metadata(path), path)
         model = self.model()
         training.load_model(path, model)

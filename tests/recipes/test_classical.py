@@ -22,9 +22,11 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(channels: int, size: int, train: int = 300) -> Dataset:
-    """Images whose class is where they are light."""
+    """Images whose class is where they are light, and what colour they have."""
     labels = np.tile(np.arange(10), train // 10 + 10)
     images = np.random.default_rng(0).integers(0, 60, (len(labels), channels, size, size), np.uint8)
+    if channels == 3:                       # which shows wherever augmentation moves an image
+        images += 60 * np.stack([labels // 9, labels // 3 % 3, labels % 3], 1).astype(np.uint8)[:, :, None, None]
     images[np.arange(len(labels)), :, 2 * labels + 2] = 255
     return Dataset(Split(images[:train], labels[:train]), Split(images[train:], labels[train:]), tuple("abcdefghij"),
                    "small")
@@ -48,6 +50,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "fashion_mnist", lambda folder: small(1, 28))
 
 
+_SEEN = {"curves.png", "augmented-images.png", "filters-of-the-first-layer.png", "classes.png"}
 SMALL: dict[str, tuple[dict[str, Any], set[str]]] = {
     "knn-cifar10": ({"ks": (1, 3), "sizes": (100, 300)}, {
         "accuracy-against-k.png", "test-accuracy-against-the-number-of-training-images.png",
@@ -66,6 +69,10 @@ SMALL: dict[str, tuple[dict[str, Any], set[str]]] = {
         "test-error-against-the-number-of-training-images.png"}),
     "embedding-net-mnist": ({"updates": 100, "every": 50, "lr": 0.03}, {
         "validation-loss-against-updates.png", "validation-error-against-updates.png"}),
+    "resnet-cifar10": ({"epochs": 3, "batch_size": 20, "lr": 0.02, "width": 4}, _SEEN),
+    "allcnn-cifar10": ({"epochs": 3, "batch_size": 20, "width": 8, "dropout": 0.1}, _SEEN),
+    "depthwise-cifar10": ({"epochs": 4, "batch_size": 20, "width": 4}, _SEEN),
+    "cifar10-speedrun": ({"epochs": 4, "batch_size": 20, "width": 4}, _SEEN),
     "regression": ({"points": 2, "trials": 1, "updates": 20}, {
         "largest-error-against-the-number-of-samples.png", "what-is-learned-from-1-000-samples.png"}),
 }
@@ -96,7 +103,9 @@ def test_a_small_run(name: str, device: str, capsys: pytest.CaptureFixture[str])
 @pytest.mark.usefixtures("small_data")
 def test_a_small_run_on_cifar_100(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     others = {"three-layer-convnet": {"epochs": 1}, "overfit-check": {"epochs": 2},
-              "svm-cifar10": {"epochs": 2, "factors": (1.0,)}}
+              "svm-cifar10": {"epochs": 2, "factors": (1.0,)},
+              **{name: {"epochs": 1, "batch_size": 100, "width": 4} for name in (
+                  "resnet-cifar10", "allcnn-cifar10", "depthwise-cifar10", "cifar10-speedrun")}}
     recipe = RECIPES[name](dataset="cifar100", **(others[name] if name in others else SMALL[name][0]))
     recipe.run()
     folder, out = Path(f"runs/{name}-1"), capsys.readouterr().out
