@@ -28,7 +28,7 @@ class DepthwiseCifar10(ShortOrFull):
     """
 
     name: ClassVar[str] = "depthwise-cifar10"
-    takes: ClassVar[str] = "50 min"
+    takes: ClassVar[str] = "~1 h"
     space: ClassVar[Space] = {"lr": Range(1e-2, 1.0, log=True), "weight_decay": Range(1e-4, 1e-2, log=True),
                               "batch_size": (64, 128, 256)}
     lengths: ClassVar[dict[Schedule, int]] = {"short": 12, "full": 100}
