@@ -21,11 +21,11 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def small(channels: int, size: int, train: int = 300) -> Dataset:
+def small(channels: int, size: int, train: int = 300, coloured: bool = True) -> Dataset:
     """Images whose class is where they are light, and what colour they have."""
     labels = np.tile(np.arange(10), train // 10 + 10)
     images = np.random.default_rng(0).integers(0, 60, (len(labels), channels, size, size), np.uint8)
-    if channels == 3:                       # which shows wherever augmentation moves an image
+    if channels == 3 and coloured:          # which shows wherever augmentation moves an image
         images += 60 * np.stack([labels // 9, labels // 3 % 3, labels % 3], 1).astype(np.uint8)[:, :, None, None]
     images[np.arange(len(labels)), :, 2 * labels + 2] = 255
     return Dataset(Split(images[:train], labels[:train]), Split(images[train:], labels[train:]), tuple("abcdefghij"),
@@ -156,7 +156,9 @@ def test_options_that_cannot_be_obeyed(recipe: Any, message: str) -> None:
 
 
 @pytest.mark.usefixtures("small_data")
-def test_the_best_cell_of_a_grid_becomes_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_cell_of_a_grid_becomes_the_run(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "cifar10", lambda folder: small(3, 32, coloured=False))
     recipe = recipes.SVMCifar10(epochs=2, batch_size=20, factors=(1e-3, 1.0))
     recipe.run()
     out = capsys.readouterr().out
