@@ -28,10 +28,11 @@ _multiply = gather_tile(ROWS, 2)
 
 
 @block_kernel(writes="totals")
-def _products(block: int, a: Array, b: Array, begins: Array, offsets: Array, total_at: Array, totals: Array) -> None:
+def _products(block: int, turns: int, a: Array, b: Array, begins: Array, offsets: Array, total_at: Array,
+              totals: Array) -> None:
     """A register tile of products, many times over."""
     total = totals[block]
-    for _ in range(_TURNS):
+    for _ in range(turns):
         _multiply(a, b, begins, offsets, total, 0, total.reshape(-1), total_at, total.shape[1], total.shape[0])
 
 
@@ -51,7 +52,7 @@ def measure() -> dict[str, float]:
         begins = np.arange(2) * (width // 2)
         totals = np.zeros((_BLOCKS, ROWS, width), dtype)
         launch = _products.launch(_BLOCKS, work=1 << 30)
-        args = a, b, begins, np.arange(_DEPTH) * width, begins, totals
+        args = _TURNS, a, b, begins, np.arange(_DEPTH) * width, begins, totals
         peaks[dtype.name] = 2 * ROWS * width * _DEPTH * _TURNS * _BLOCKS / _least_seconds(launch, *args)
     x = np.ones(_COPIED, np.float32)            # copied by relu, which writes past the caches on all threads
     y = np.empty_like(x)

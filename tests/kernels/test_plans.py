@@ -194,10 +194,11 @@ def test_peaks_are_told_once_they_are_measured(tmp_path: Any, monkeypatch: pytes
     monkeypatch.setattr(peak, "_file", lambda: file)
     x = np.ones(1000, np.float32)
     assert fastnn.explain(fastnn.relu, x).seconds_at_peak is None
-    monkeypatch.setattr(peak, "_COPIED", 1 << 16)
+    for name, value in (("_COPIED", 1 << 10), ("_DEPTH", 2), ("_TURNS", 1), ("_BLOCKS", 2)):
+        monkeypatch.setattr(peak, name, value)
     peaks = peak.measure()
     assert set(peaks) == {"float32", "float64", "copy"}
-    assert min(peaks.values()) > 1e6
+    assert min(peaks.values()) > 0
     peak.note("relu", "of 33 MB", 0.8125)
     said = fastnn.explain(fastnn.relu, x)
     assert said.seconds_at_peak == max(1000 / peaks["float32"], 8000 / peaks["copy"])
