@@ -64,26 +64,9 @@ def _is_array(value: Any) -> bool:
 
 def as_floats(**values: Any) -> list[Any]:
     """Return the named arguments as arrays of one floating dtype; None stays None in all but the first."""
-    arrays: list[Any] = []
-    dtype = None
-    for name, value in values.items():
-        if value is None and arrays:
-            arrays.append(None)
-            continue
-        array = value if type(value) is _ndarray and value.flags.carray else as_array(name, value)
-        if array.dtype is not dtype:        # all arrays of a dtype share one object, as a rule
-            if array.dtype not in FLOATS:
-                raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; "
-                                f"convert it with {name}.astype(numpy.float32)")
-            if dtype is None:
-                first, dtype = name, array.dtype
-            elif array.dtype != dtype:
-                raise TypeError(f"{name}: expected {dtype} as {first} has, got {array.dtype}; "
-                                f"give both one dtype with .astype")
-        if type(array) is not type(arrays[0] if arrays else array):
-            check_side(name, array, first, arrays[0])
-        arrays.append(array)
-    return arrays
+    arrays = {name: None if value is None else as_array(name, value) for name, value in values.items()}
+    check_floats(**arrays)
+    return list(arrays.values())
 
 
 def check_floats(**arrays: Any) -> None:
@@ -259,16 +242,6 @@ def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether an option is given as a sequence of numbers, not as one."""
     return value.ndim > 0 if isinstance(value, np.ndarray) else (
         isinstance(value, Sequence) and not isinstance(value, str | bytes))
-
-
-def as_key(name: str, value: IntPair, minimum: int) -> IntPair:
-    """Return what `as_pair` takes as a part of a key of a cache, from which it makes the pair later.
-
-    As 1, 1.0 and True are one key, what is not of integers alone is checked at once.
-    """
-    if type(value) is int or (type(value) is tuple and set(map(type, value)) == {int}):
-        return value
-    return as_pair(name, value, minimum)
 
 
 def own_memory(values: Iterable[Any]) -> bool:

@@ -184,7 +184,7 @@ def _shown(value: Any) -> str:
 
 def _amount(value: float, unit: str) -> str:
     prefixes = ["", "k", "M", "G", "T"]
-    while value >= 1000 and len(prefixes) > 1:
+    while value >= 999.5 and len(prefixes) > 1:
         value /= 1000
         prefixes.pop(0)
     return f"{value:.3g} {prefixes[0]}{unit}".rstrip() + " "

@@ -72,12 +72,13 @@ class Linear(_Weighted):
     (5, 2)
     """
 
+    _kept: kernels.KeptWeight | None = None     # a frozen layer's, whose weight is constant
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, init: Init = he_normal,
                  dtype: DTypeLike = np.float32) -> None:
         self.in_features = as_int("in_features", in_features, 1)
         self.out_features = as_int("out_features", out_features, 1)
         check_size((self.out_features, self.in_features), in_features=in_features, out_features=out_features)
-        self._kept = kernels.KeptWeight()
         self._start((out_features, in_features), out_features, bias, init, dtype)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
@@ -85,8 +86,8 @@ class Linear(_Weighted):
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected {self.in_features} features along the last axis, got shape {x.shape}")
         shape = x.shape
-        rows, rows_backward = self._apply(partial(kernels.linear, kept=self._kept), kernels.linear_backward,
-                                          x.reshape(-1, self.in_features))
+        run = kernels.linear if self._kept is None else partial(kernels.linear, kept=self._kept)
+        rows, rows_backward = self._apply(run, kernels.linear_backward, x.reshape(-1, self.in_features))
         y = rows.reshape(*shape[:-1], self.out_features)
 
         @once
