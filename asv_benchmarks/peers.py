@@ -327,6 +327,7 @@ def _peak_kilobytes() -> int:
 
 
 def peak_memory(side: str, name: str, n: int) -> float:
+    table.place_on("cpu")                   # a process of its own knows nothing of it yet
     step = table.our_step(name) if side == "fastnn" else table.torch_step(name)
     as_input: Callable[[Any], Any] = np.asarray if side == "fastnn" else torch.from_numpy
 

@@ -1,7 +1,8 @@
 """What is compared: every row of the tables of speed, with its data, its peers, its least work and its target.
 
 `groups()` is the whole table. A row makes its data when it is measured, on the host or, after `place_on("cuda")`, on
-the GPU. `load_peers()` imports the peers; one that is not installed is left out.
+the GPU. `load_peers()` imports the peers; one that is not installed is left out. `place_on` also gives the peers our
+threads, and switches PyTorch's gradients off, in the whole process: what measures calls it, an import does not.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ def load_peers() -> list[str]:
     torch, faiss, neighbors = optional("torch"), optional("faiss"), optional("sklearn.neighbors")
     pairwise, scipy_distance = optional("sklearn.metrics.pairwise"), optional("scipy.spatial.distance")
     if torch is not None:
-        torch.set_grad_enabled(False)       # training switches it on
-        torch.set_num_threads(fastnn.get_num_threads())
         aten = torch.ops.aten
-    if faiss is not None:
-        faiss.omp_set_num_threads(fastnn.get_num_threads())
     return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
 
 
 def place_on(name: str) -> None:
-    """Let rows make their data on "cpu" or "cuda"."""
+    """Let rows make their data on "cpu" or "cuda", and peers run as they are measured."""
     global device
     device = name
+    if torch is not None:
+        torch.set_grad_enabled(False)       # training switches it on
+        torch.set_num_threads(fastnn.get_num_threads())
+    if faiss is not None:
+        faiss.omp_set_num_threads(fastnn.get_num_threads())
     if name == "cuda" and torch is not None and torch.cuda.is_available():
         torch.set_default_device("cuda")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

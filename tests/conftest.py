@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn import _device
 
 # Tests run in several processes, which share the cores: waiting threads must not hold them.
@@ -21,6 +23,26 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("FASTNN_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def process_unchanged() -> Iterator[None]:
+    """A test leaves what is set for the whole process as it was: else the next one fails, in some orders alone."""
+    before = _settings()
+    yield
+    after = _settings()
+    changed = {name: (before[name], value) for name, value in after.items() if value != before.get(name, value)}
+    assert not changed, f"settings of the process, before and after this test: {changed}"
+
+
+def _settings() -> dict[str, object]:
+    found: dict[str, object] = {
+        "threads": fastnn.get_num_threads(), "np.errstate": np.geterr(), "folder": Path.cwd()}
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "is_grad_enabled"):
+        found |= {"torch's gradients": torch.is_grad_enabled(), "torch's dtype": torch.get_default_dtype(),
+                  "torch's threads": torch.get_num_threads()}
+    return found
 
 
 @pytest.fixture
