@@ -86,6 +86,12 @@ DIRECT_BLOCKS = 64
 # Products with each pixel of a scratch that are worth filling another one, so that filters can be cut.
 DIRECT_CUT = 288
 
+# Blocks that may as well fill the same scratch each for itself; for more, it is filled before.
+DIRECT_FILLS = 2
+
+# Pixels of narrow images that a block takes at once: enough for each weight that comes from memory.
+NARROW_PIXELS = 64
+
 # Elements of the weight gradient that a block sums up: it fits the second cache.
 DIRECT_SUMS = 1 << 16
 

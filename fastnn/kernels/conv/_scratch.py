@@ -1,15 +1,56 @@
-"""The padded scratch that convolutions walk over: how it is laid out, and how images get there."""
+"""The padded scratch that convolutions walk over: how it is laid out, and how images get there.
+
+A *phase* (r, s) holds the pixels whose row and column leave the remainders r and s modulo the strides, zeros around
+them. There each tap of a filter is a shift, the same for all results.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import helper, named
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.llvm import lanes
 from fastnn.kernels._cpu.tiles import copy_vector, put_zeros
+from fastnn.kernels._cpu.tuning import LEAST_BLOCKS
+
+Axis: TypeAlias = tuple[tuple[int, ...], int]   # shifts of an axis' taps in its scratch, and the first pixel there
+
+
+class Scratch(NamedTuple):
+    """What fills a scratch with a band of rows of one group of one image: what compiled code takes of a plan."""
+
+    groups: int                             # of channels
+    band: int                               # rows of results that a scratch is for
+    bands: int                              # of an image
+    stride_y: int                           # of the pixels that become rows of one phase
+    stride_x: int
+    top: int                                # the row of an image that the first result reads, by the first tap
+    left: int
+    height: int                             # rows of a phase
+    line: int                               # elements from one of them to the next
+    share: int                              # channels of a part, each of which a block may fill
+    parts: int
+    part: int                               # elements of a part
+
+
+def plan_scratch(channels: int, groups: int, taps: tuple[Axis, Axis], stride: tuple[int, int], vector: int, band: int,
+                 rows: int, line: int, images: int = 0) -> tuple[Scratch, int, tuple[Array, Array, Array]]:
+    """Return how scratches are filled for images of so many rows of results, the elements of one, and what `layout`
+    says of them; for so many images in all where blocks share their scratches."""
+    (tap_rows, top), (tap_columns, left) = taps
+    bands, height = panels(rows, band), band + max(tap_rows) // stride[0]
+    share = panels(channels, panels(LEAST_BLOCKS, images * groups * bands)) if images else channels
+    offsets, phases_y, phases_x = layout(channels, stride, tap_rows, tap_columns, height, line)
+    # Filling a part may write one vector more.
+    offsets = (offsets.reshape(channels, -1) + np.arange(channels)[:, None] // share * vector).ravel()
+    part, parts = share * len(phases_y) * len(phases_x) * height * line + vector, panels(channels, share)
+    scratch = Scratch(groups, band, bands, *stride, top, left, height, line, share, parts, part)
+    return scratch, parts * part, (offsets, phases_y, phases_x)
 
 
 def layout(channels: int, stride: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], height: int,
@@ -105,3 +146,22 @@ def fill(images: Array, n: int, first_channel: int, last_channel: int, first_row
                 at += (height - first - count) * line
     for t in range(at, scratch.size):
         scratch[t] = 0
+
+
+@helper
+def fill_part(scratch: Scratch, phases_y: Array, phases_x: Array, images: Array, image: int, part: int,
+              pixels: Array) -> None:
+    """Fill the part of the scratch of an image, which counts bands of groups of images."""
+    channels, band = images.shape[1] // scratch.groups, image % scratch.bands
+    n, group = image // scratch.bands // scratch.groups, image // scratch.bands % scratch.groups
+    first, last = part * scratch.share, min(channels, (part + 1) * scratch.share)
+    fill(images, n, group * channels + first, group * channels + last, band * scratch.band, phases_y, phases_x,
+         scratch.top, scratch.left, scratch.stride_y, scratch.stride_x, scratch.height, scratch.line,
+         pixels[part * scratch.part : (part + 1) * scratch.part])
+
+
+@block_kernel(writes="scratches")
+def fill_parts(block: int, scratch: Scratch, phases_y: Array, phases_x: Array, images: Array, scratches: Array) -> None:
+    """A part of a scratch that several blocks read."""
+    image, part = divmod(block, scratch.parts)
+    fill_part(scratch, phases_y, phases_x, images, image, part, scratches[image])

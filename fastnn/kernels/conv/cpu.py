@@ -16,7 +16,7 @@ from fastnn.kernels._cpu.tuning import (
 )
 from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Gradients, Needs, because
-from fastnn.kernels.conv import direct, small, winograd, winograd_weights
+from fastnn.kernels.conv import direct, narrow, small, winograd, winograd_weights
 from fastnn.kernels.conv._tiles import results_of
 from fastnn.kernels.conv.geometry import Geometry, is_for_winograd
 from fastnn.kernels.kept import KeptWeight
@@ -34,8 +34,7 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
         by_tiles = winograd.plan_conv2d(x, weight, y, relu, geometry)
 
         def winograd_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
-            packed = None if kept is None else kept.made(weight, "winograd", winograd.pack)
-            again = ~by_tiles(x, weight, bias, y, packed)
+            again = ~by_tiles(x, weight, bias, y, kept)
             if again.any():
                 images, part = x[again], y[again]
                 direct.plan_conv2d(images, weight, part, relu, geometry)(images, weight, bias, part)
@@ -43,7 +42,7 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
 
         return because(reason, winograd_conv2d)
     by_taps = direct.plan_conv2d(x, weight, y, relu, geometry)
-    packs = isinstance(by_taps, direct.Convolution)
+    packs = isinstance(by_taps, direct.Convolution | narrow.Convolution)
 
     def direct_conv2d(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
         if packs and kept is not None and kept.constant:

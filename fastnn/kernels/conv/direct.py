@@ -27,21 +27,26 @@ from fastnn.kernels._cpu.gemm import DEPTH, pack_columns, pack_rows, panels
 from fastnn.kernels._cpu.launch import BlockKernel, Launch, block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, lanes
 from fastnn.kernels._cpu.tiles import gather_tile, tile_columns, tile_shape, transpose_tile, walk_tile
-from fastnn.kernels._cpu.tuning import DIRECT_BLOCKS, DIRECT_CUT, DIRECT_SCRATCH, DIRECT_SUMS, LEAST_BLOCKS
+from fastnn.kernels._cpu.tuning import (
+    DIRECT_BLOCKS,
+    DIRECT_CUT,
+    DIRECT_FILLS,
+    DIRECT_SCRATCH,
+    DIRECT_SUMS,
+    LEAST_BLOCKS,
+)
 from fastnn.kernels._cpu.vectors import row_sum
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY, result_of
 from fastnn.kernels._plans import Gradients, Needs
-from fastnn.kernels.conv import depthwise, sparse
-from fastnn.kernels.conv._scratch import fill, layout
+from fastnn.kernels.conv import depthwise, narrow, sparse
+from fastnn.kernels.conv._scratch import Axis, Scratch, fill, fill_part, fill_parts, plan_scratch
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
 
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
 
-Axis: TypeAlias = tuple[tuple[int, ...], int]   # shifts of an axis' taps in its scratch, and the first pixel there
-
-Convolve: TypeAlias = "Callable[..., None] | Convolution"
+Convolve: TypeAlias = "Callable[..., None] | Convolution | narrow.Convolution"
 Backward: TypeAlias = Callable[[Array, Array, Array], Gradients]
 
 
@@ -133,14 +138,9 @@ def _line(stride: int, columns: tuple[int, ...], left: int, pixels: int, width: 
 class Walk(NamedTuple):
     """How blocks walk over images and results: what compiled code takes of a plan."""
 
-    stride_y: int                           # of the pixels that become rows of one phase
-    stride_x: int
-    top: int                                # the row of an image that the first result reads, by the first tap
-    left: int
-    scratch_y: int                          # rows of a phase in the scratch
-    line: int                               # elements from one of them to the next
+    scratch: Scratch
+    shared: int                             # whether scratches are filled before, as many blocks read the same
     by_rows: int                            # whether vectors of results begin anew in each row
-    band: int                               # rows of results of a job
     cuts: int                               # parts of the filters, each for a job of every band
     first_y: int                            # the results that are written: [first_y::step_y, first_x::step_x]
     first_x: int
@@ -162,8 +162,9 @@ class Convolution(NamedTuple):
     tile_rows: int
     layout: tuple[Array, Array, Array]      # of the scratch; see there
     places: Array                           # where the results of a group's filters begin
-    scratch: tuple[int, int]                # blocks, and elements of the scratch of each
+    scratches: tuple[int, int]              # how many of them, and elements of each
     walk: Walk
+    fill: Launch | None                     # fills the scratches that blocks share
     launch: Launch
 
     def __call__(self, source: Array, weight: Array, bias: Array | None, y: Array,
@@ -172,13 +173,17 @@ class Convolution(NamedTuple):
         y = y.reshape(self.y)
         packed = (self.pack(weight, self.tile_rows) if kept is None else
                   kept.made(weight, (len(self.places), self.tile_rows), lambda own: self.pack(own, self.tile_rows)))
-        self.launch(self.walk, source.reshape(self.source), packed, *self.layout,
-                    EMPTY[dtype] if bias is None else bias, self.places, empty(self.scratch, dtype), y, y.reshape(-1))
+        source, scratches = source.reshape(self.source), empty(self.scratches, dtype)
+        if self.fill is not None:
+            self.fill(self.walk.scratch, *self.layout[1:], source, scratches)
+        self.launch(self.walk, source, packed, *self.layout, EMPTY[dtype] if bias is None else bias, self.places,
+                    scratches, y, y.reshape(-1))
 
 
 def _plan(source: Array, y: Array, groups: int, filters: int, depth: int, taps: tuple[Axis, Axis],
           stride: tuple[int, int], pack: Callable[[Array, int], Array], first: tuple[int, int] = (0, 0),
-          step: tuple[int, int] = (1, 1), places: Array | None = None, relu: bool = False) -> Convolution:
+          step: tuple[int, int] = (1, 1), places: Array | None = None,
+          relu: bool = False) -> Convolution | narrow.Convolution:
     """Return how to write y[:, :, first::step]: images convolved by some filters a group, whose taps reach as told.
 
     With places, these are where the filters' results begin in a group of y.
@@ -193,25 +198,29 @@ def _plan(source: Array, y: Array, groups: int, filters: int, depth: int, taps: 
         height, width = 1, height * width
         from_shape, to_shape = (*from_shape[:2], 1, width), (*to_shape[:2], 1, width)
     by_rows = width >= vector
-    reach = max(rows) // stride[0]
+    reach, run = max(rows) // stride[0], _RUN if depth <= _LONG else DEPTH
     line = _line(stride[1], columns, left, from_shape[3], width)
     phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
+    if places is None and narrow.fits(filters, width, channels * phases * (height + reach) * line, vector):
+        return narrow.plan(source, y, groups, filters, taps, stride, line, (height, width), first, step, run, relu,
+                           pack)
     cores = panels(LEAST_BLOCKS, to_shape[0] * groups)
     bands = min(cores, max(1, height * width // (8 * vector)))
     band = max(1, min(-(-height // bands), max(DIRECT_SCRATCH // (channels * phases * line) - reach, reach // 2 + 1)))
-    scratch_y = band + reach
     slots = band * panels(width, vector) if by_rows else panels((band - 1) * line + width, vector)
     tile = tile_shape(filters, slots)
     cuts = min(panels(filters, tile[0]), panels(cores, panels(height, band)),
                max(1, filters * len(rows) * len(columns) // DIRECT_CUT))
-    jobs = to_shape[0] * groups * panels(height, band) * cuts
-    blocks = min(jobs, DIRECT_BLOCKS)
-    walk = Walk(*stride, top, left, scratch_y, line, int(by_rows), band, cuts, *first, *step, height, width, jobs,
-                _RUN if depth <= _LONG else DEPTH, int(relu))
+    shared, images = cuts > DIRECT_FILLS, to_shape[0] * groups * panels(height, band)
+    blocks = min(images * cuts, DIRECT_BLOCKS)
+    scratch, size, layout = plan_scratch(channels, groups, taps, stride, vector, band, height, line,
+                                         to_shape[0] if shared else 0)
+    walk = Walk(scratch, int(shared), int(by_rows), cuts, *first, *step, height, width, images * cuts, run, int(relu))
     return Convolution(
-        from_shape, to_shape, pack, tile[0], layout(channels, stride, rows, columns, scratch_y, line),
+        from_shape, to_shape, pack, tile[0], layout,
         np.arange(filters) * (to_shape[2] * to_shape[3]) if places is None else places,
-        (blocks, channels * phases * scratch_y * line + max(columns) + (tile[1] + 1) * vector), walk,
+        (images if shared else blocks, size + max(columns) + tile[1] * vector), walk,
+        fill_parts.launch(images * scratch.parts, work=images * size) if shared else None,
         _convolve(*tile).launch(blocks, work=y.size * depth))
 
 
@@ -438,10 +447,10 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
         packed: (groups, panels, taps, rows), result is y.
         """
         groups, filter_panels, depth = packed.shape[:3]
-        line, band, cuts, width, by_rows = walk.line, walk.band, walk.cuts, walk.width, walk.by_rows
+        line, band, cuts, width, by_rows = walk.scratch.line, walk.scratch.band, walk.cuts, walk.width, walk.by_rows
         first_column, row_step = walk.first_x, walk.step_y
-        filters, channels, results = len(places), source.shape[1] // groups, y.shape[1] // groups
-        bands, plane, vector = (walk.height + band - 1) // band, y.shape[2] * y.shape[3], lanes(y)
+        filters, results = len(places), y.shape[1] // groups
+        bands, plane, vector = walk.scratch.bands, y.shape[2] * y.shape[3], lanes(y)
         columns = tile_vectors * vector
         starts = np.zeros((groups * filter_panels if bias.size else 1, tile_rows, columns), y.dtype)
         if bias.size:
@@ -453,13 +462,14 @@ def _convolve(tile_rows: int, tile_vectors: int) -> BlockKernel:
         row_vectors = (width + vector - 1) // vector
         direct = by_rows and walk.step_x == 1
 
-        scratch, blocks = scratches[block], scratches.shape[0]
+        blocks = min(walk.jobs, DIRECT_BLOCKS)
         for job in range(block * walk.jobs // blocks, (block + 1) * walk.jobs // blocks):
             cut, image = job % cuts, job // cuts
             first_panel, last_panel = cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts
             n, group, first_row = image // bands // groups, image // bands % groups, image % bands * band
-            fill(source, n, group * channels, (group + 1) * channels, first_row, phases_y, phases_x, walk.top,
-                 walk.left, walk.stride_y, walk.stride_x, walk.scratch_y, line, scratch)
+            scratch = scratches[image if walk.shared else block]
+            if not walk.shared:
+                fill_part(walk.scratch, phases_y, phases_x, source, image, 0, scratch)
             rows = min(band, walk.height - first_row)
             positions = (rows - 1) * line + width
             vectors = rows * row_vectors if by_rows else (positions + vector - 1) // vector

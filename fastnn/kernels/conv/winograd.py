@@ -35,8 +35,10 @@ from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
 from fastnn.kernels.conv._transforms import put_pixels, transform_tile
 from fastnn.kernels.conv.geometry import Geometry
+from fastnn.kernels.kept import KeptWeight
 
 _RUN = 128                                  # channels of one running sum, and of filters that a block transforms itself
+_LINES = _RUN + 1                           # of these in memory: at powers of 2 products would share few cache lines
 
 
 def pack(weight: Array, backward: bool = False) -> Array:
@@ -66,6 +68,37 @@ def _pack(taps: int) -> BlockKernel:
                    (panel * PRODUCTS * channels + first) * columns, channels, columns)
 
     return pack
+
+
+def pack_taps(weight: Array) -> Array:
+    """Return the filters in that order without the transform: (panels, channels, taps, columns)."""
+    filters, channels, columns = *weight.shape[:2], tile_columns(weight)
+    packed = empty((panels(filters, columns), channels, weight[0, 0].size, columns), weight.dtype)
+    if filters % columns:
+        packed[-1] = 0                      # filters that fill up the last panel
+    for panel, part in enumerate(packed):
+        own = weight[panel * columns : (panel + 1) * columns]
+        part[..., : len(own)] = own.reshape(len(own), channels, -1).transpose(1, 2, 0)
+    return packed
+
+
+@functools.cache
+def _taps_transformer(taps: int) -> Any:
+    """Return the function that transforms some channels of a panel of what `pack_taps` made."""
+    _, g, _ = matrices(taps)
+    transform = transform_tile(g, g)
+
+    @helper
+    @named("transform_taps", taps)
+    def transform_taps(packed_taps: Array, begin: int, channels: int, packed: Array, at: int, height: int,
+                       columns: int) -> None:
+        """A product is height x columns."""
+        for c in range(channels):
+            for left in range(0, columns, lanes(packed)):
+                transform(packed_taps, begin + c * taps * taps * columns + left, taps * columns, columns, packed,
+                          at + c * columns + left, SIDE * height * columns, height * columns)
+
+    return transform_taps
 
 
 @functools.cache
@@ -110,7 +143,8 @@ class Cut(NamedTuple):
     group: int                              # tiles in each
     cuts: int                               # of the filters
     backward: int                           # whether filters are turned round
-    fused: int                              # whether a block transforms the filters, which it alone uses, itself
+    fused: int                              # whether a block transforms the filters, which it alone uses, itself: 1 as
+    #                                         they are, 2 from what `pack_taps` made of them
     shared: int                             # whether tiles were transformed before, as many blocks read the same
     positive: int                           # whether negative results become 0
 
@@ -136,13 +170,16 @@ class Winograd(NamedTuple):
     convolve: BlockKernel
     work: int
 
-    def __call__(self, x: Array, weight: Array, bias: Array | None, y: Array, packed: Array | None = None) -> Array:
+    def __call__(self, x: Array, weight: Array, bias: Array | None, y: Array, kept: KeptWeight | None = None) -> Array:
         cut, dtype, workers = self.cut, y.dtype, get_num_threads()
-        if packed is None:
-            packed = (empty((workers, PRODUCTS, _RUN, self.totals[1]), dtype) if cut.fused else
-                      pack(weight, bool(cut.backward)))
+        if kept is not None and not (cut.fused and kept.constant):
+            cut, packed = cut._replace(fused=0), kept.made(weight, "winograd", pack)
         elif cut.fused:
-            cut = cut._replace(fused=0)
+            packed = empty((workers, PRODUCTS, _LINES, self.totals[1]), dtype)
+            if kept is not None:            # fewer bytes to read than those of transformed filters
+                cut, weight = cut._replace(fused=2), kept.made(weight, "winograd, taps", pack_taps)
+        else:
+            packed = pack(weight, bool(cut.backward))
         if bias is None:
             biases = EMPTY[dtype]
         else:
@@ -160,7 +197,7 @@ class Winograd(NamedTuple):
 
 
 def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometry) -> Winograd:
-    """Return a function (x, weight, bias, y, packed) of a convolution; packed is what `pack` made of the weights."""
+    """Return a function (x, weight, bias, y, kept)."""
     return _plan(x, weight, y, geometry.padding, False, relu)
 
 
@@ -243,7 +280,8 @@ def _load_groups(taps: int) -> BlockKernel:
 def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     """The kernel of all convolutions of filters of taps x taps whose register tile has so many rows."""
     a, _, _ = matrices(taps)
-    out, load, pack_panel = results_of(taps), tile_loader(taps), _panel_packer(taps)
+    out, load = results_of(taps), tile_loader(taps)
+    pack_panel, transform_taps = _panel_packer(taps), _taps_transformer(taps)
     transform_sums = transform_tile(a, a)
     multiply = walk_tile(1, tile_rows, VECTORS, interleaved=True)
 
@@ -269,9 +307,12 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
             for c in range(0, channels, _RUN):
                 last = min(channels, c + _RUN)
-                if fused:
+                if fused == 2:
+                    transform_taps(weight, (panel * channels + c) * taps * taps * columns, last - c, packed_flat,
+                                   worker * PRODUCTS * _LINES * columns, _LINES, columns)
+                elif fused:
                     pack_panel(weight, part.backward, filters, channels, panel * columns, c, last, packed_flat,
-                               worker * PRODUCTS * _RUN * columns, _RUN, columns)
+                               worker * PRODUCTS * _LINES * columns, _LINES, columns)
                 for k in range(PRODUCTS):
                     rows = packed[worker, k, : last - c] if fused else packed[panel, k, c:last]
                     for t in range(0, end - first, tile_rows):
