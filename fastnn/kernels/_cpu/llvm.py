@@ -95,6 +95,13 @@ class Vectors:
     def constant(self, value: float) -> Any:
         return ir.Constant(self.type, [value] * self.lanes)
 
+    def fused(self, x: Any, y: Any, total: Any) -> Any:
+        """x y + total, fused where the host can; with FUSED, LLVM chooses which of two products that is."""
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.align}"
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(self.type, [self.type] * 3), name)
+        return self.builder.call(function, [x, y, total])
+
     def transpose(self, rows: list) -> list:
         """As many vectors as they have lanes, as the rows of a matrix."""
         rows, size = list(rows), self.lanes

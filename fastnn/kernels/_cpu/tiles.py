@@ -65,7 +65,7 @@ def _registers_for(rows: int) -> int:
     return min(8, (REGISTERS - 1) // (rows + 1))
 
 
-def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any], Iterator[Any]]) -> list:
+def sums_of(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any], Iterator[Any]]) -> list:
     """Add to each value of start, for k from 0 to depth - 1, its one of terms(k); all stay in registers."""
     entry = builder.block
     loop, done = builder.append_basic_block("depth"), builder.append_basic_block("done")
@@ -93,7 +93,7 @@ def _sums(builder: ir.IRBuilder, depth: Any, start: list, terms: Callable[[Any],
     return results
 
 
-def _product(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+def product(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
     return builder.fmul(x, y, flags=FUSED)
 
 
@@ -135,7 +135,7 @@ def _panel_tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, A
                 return (term(builder, x, y) for x in a_row for y in b_row)
 
             slots = [builder.add(builder.mul(line, index(i)), index(j)) for i in range(rows) for j in parts]
-            for slot, value in zip(slots, _sums(builder, depth, [vector.zero] * len(slots), terms)):
+            for slot, value in zip(slots, sums_of(builder, depth, [vector.zero] * len(slots), terms)):
                 vector.store(builder.fadd(vector.load(c, slot), value), c, slot)
             return context.get_dummy_value()
 
@@ -147,7 +147,7 @@ def _panel_tile(rows: int, term: Callable[..., Any], combine: Callable[[Array, A
 
 square_tile = _panel_tile(ROWS, _squared_difference, lambda x, y: (x - y) ** 2)
 square_row = _panel_tile(1, _squared_difference, lambda x, y: (x - y) ** 2)
-product_tile = _panel_tile(ROWS, _product, np.multiply)
+product_tile = _panel_tile(ROWS, product, np.multiply)
 
 
 @functools.cache
@@ -190,10 +190,10 @@ def gather_tile(rows: int, vectors: int) -> Any:
                 b_row = [vector.load(part, offset) for part in b_parts]
                 a_row = (vector.load_broadcast(a, builder.add(builder.mul(k, index(rows)), index(i)))
                          for i in range(rows))
-                return (_product(builder, x, y) for x in a_row for y in b_row)
+                return (product(builder, x, y) for x in a_row for y in b_row)
 
-            results = _sums(builder, length_of(context, builder, signature, args, 3), [vector.zero] * (rows * vectors),
-                            terms)
+            depth = length_of(context, builder, signature, args, 3)
+            results = sums_of(builder, depth, [vector.zero] * (rows * vectors), terms)
             positive = builder.icmp_signed("!=", positive, index(0))
             c_parts = [builder.gep(c, [integer_of(builder, c_begins, index(v))]) for v in range(vectors)]
             for i in range(rows):
@@ -248,9 +248,10 @@ def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> 
                 between = vector.lanes if interleaved else 1
                 a_row = (vector.load_broadcast(part, builder.add(offset, index(r * between)))
                          for part in a_parts for r in range(run))
-                return (_product(builder, x, y) for x in a_row for y in b_row)
+                return (product(builder, x, y) for x in a_row for y in b_row)
 
-            results = _sums(builder, length_of(context, builder, signature, args, 2), [vector.zero] * len(slots), terms)
+            depth = length_of(context, builder, signature, args, 2)
+            results = sums_of(builder, depth, [vector.zero] * len(slots), terms)
             with builder.if_else(builder.icmp_signed("!=", first, index(0))) as (alone, added):
                 with alone:
                     for slot, result in zip(slots, results):
@@ -292,9 +293,9 @@ def dot_tile(rows: int) -> Any:
 
             def terms(k: Any) -> Iterator[Any]:
                 offset, value = integer_of(builder, offsets, k), vector.load(b, builder.mul(k, index(vector.lanes)))
-                return (_product(builder, vector.load(part, offset), value) for part in parts)
+                return (product(builder, vector.load(part, offset), value) for part in parts)
 
-            results = _sums(builder, length_of(context, builder, signature, args, 2), [vector.zero] * rows, terms)
+            results = sums_of(builder, length_of(context, builder, signature, args, 2), [vector.zero] * rows, terms)
             for slot, result in zip(slots, results):
                 vector.store(builder.fadd(vector.load(c, slot), result), c, slot)
             return context.get_dummy_value()
@@ -336,7 +337,7 @@ def stencil_tile(taps: int) -> Any:
             with cgutils.for_range_slice(builder, index(0), count, index(vector.lanes), inc=True) as (j, _):
                 total = vector.zero
                 for part, factor in zip(parts, factors):
-                    total = builder.fadd(total, _product(builder, vector.load(part, j), factor), flags=FUSED)
+                    total = builder.fadd(total, product(builder, vector.load(part, j), factor), flags=FUSED)
                 value = builder.fadd(total, start)
                 negative = builder.and_(builder.fcmp_ordered("<", value, vector.zero), positive)
                 vector.store(builder.select(negative, vector.zero, value), c, j)

@@ -16,7 +16,19 @@ from numba.extending import intrinsic
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config
-from fastnn.kernels._cpu.llvm import FUSED, I64, Vectors, all_lanes, broadcast, data_of, index, lanes
+from fastnn.kernels._cpu.llvm import (
+    FUSED,
+    I64,
+    Vectors,
+    all_lanes,
+    broadcast,
+    data_of,
+    index,
+    integer_of,
+    lanes,
+    length_of,
+)
+from fastnn.kernels._cpu.tiles import product, sums_of
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -96,16 +108,81 @@ def transform_tile(left: Matrix, right: Matrix) -> Any:
     return tile
 
 
+@functools.cache
+def transformed_products(g: Matrix, line: int) -> Any:
+    """Return the tile(a, a_begin, b, begin, offsets, first, c, c_begin, c_line) of products by transformed filters.
+
+    c[k] += sum over i of (g w[i] g^T)[k] b[begin + offsets[i] + k lines], or = with `first`: w[i] are vectors of
+    filters one after the other in a, c[k] is at c_begin + k c_line, and a line of b is `line` vectors. So transformed
+    filters never leave the registers. Offsets are int64, all others flat.
+    """
+    side, taps = len(g), len(g[0])
+
+    def python(a: Array, a_begin: int, b: Array, begin: int, offsets: Array, first: int, c: Array, c_begin: int,
+               c_line: int) -> None:
+        vector = lanes(c)
+        filters = a[a_begin : a_begin + len(offsets) * taps * taps * vector].reshape(len(offsets), taps, taps, vector)
+        transform = np.array(g, c.dtype)
+        with np.errstate(all="ignore"):
+            transformed = np.einsum("it,jv,ntvf->nijf", transform, transform, filters).reshape(len(offsets), -1, vector)
+            pixels = b[begin + offsets[:, None] + np.arange(side * side) * (line * vector)]
+            total = (transformed * pixels[..., None]).sum(0, c.dtype)
+        for k, value in enumerate(total):
+            at = c_begin + k * c_line
+            c[at : at + vector] = value if first else c[at : at + vector] + value
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, a_begin: Any, b: Any, begin: Any, offsets: Any, first: Any, c: Any, c_begin: Any,
+             c_line: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, a_begin, b, begin, offsets, first, c, c_begin, c_line = data_of(context, builder, signature, args)
+            vectors, depth = Vectors(builder, signature.args[6].dtype), length_of(context, builder, signature, args, 4)
+            a, b = builder.gep(a, [a_begin]), builder.gep(b, [begin])
+            for rows in (range(side // 2), range(side // 2, side)):     # the sums of all would not fit the registers
+                def terms(i: Any, rows: range = rows) -> Any:
+                    at = builder.mul(i, index(taps * taps * vectors.lanes))
+                    pixel = integer_of(builder, offsets, i)
+                    half = [_apply(vectors, g, [
+                        vectors.load(a, builder.add(at, index((t * taps + j) * vectors.lanes))) for t in range(taps)])
+                        for j in range(taps)]
+                    return (product(builder, value, vectors.load_broadcast(
+                        b, builder.add(pixel, index((row * side + j) * line * vectors.lanes))))
+                        for row in rows for j, value in enumerate(_apply(vectors, g, [column[row] for column in half])))
+
+                results = sums_of(builder, depth, [vectors.zero] * (len(rows) * side), terms)
+                for k, result in enumerate(results, rows.start * side):
+                    at = builder.add(c_begin, builder.mul(c_line, index(k)))
+                    before = builder.fadd(vectors.load(c, at), result)
+                    vectors.store(builder.select(builder.icmp_signed("!=", first, index(0)), result, before), c, at)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(a, integer, b, integer, offsets, integer, c, integer, integer), codegen
+
+    return tile
+
+
 def _apply(vectors: Vectors, matrix: Matrix, values: list[Any]) -> list[Any]:
-    """The product of a matrix with a column of vectors; rows and columns for opposite points share their work."""
+    """The product of a matrix with a column of vectors; rows and columns for opposite points share their work.
+
+    It says which products are fused with a sum: left to LLVM, that follows from what else is computed, and so do the
+    bits.
+    """
     builder = vectors.builder
 
     def combine(row: list[tuple[float, Any]]) -> Any:
         row = sorted(((factor, value) for factor, value in row if factor), key=lambda term: term[0] != 1)
         total = None
         for factor, value in row:
-            term = value if factor == 1 else builder.fmul(value, vectors.constant(factor), flags=FUSED)
-            total = term if total is None else builder.fadd(total, term, flags=FUSED)
+            if factor == 1:
+                total = value if total is None else builder.fadd(total, value)
+            elif total is None:
+                total = builder.fmul(value, vectors.constant(factor))
+            else:
+                total = vectors.fused(value, vectors.constant(factor), total)
         return total
 
     for j in range(len(values) - 1):        # columns of +p and -p: their sum for even powers, their difference for odd

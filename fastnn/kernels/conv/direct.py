@@ -193,17 +193,19 @@ def _plan(source: Array, y: Array, groups: int, filters: int, depth: int, taps: 
     from_shape, to_shape = source.shape, y.shape
     height, width = (from_shape[2:] if places is not None else
                      (panels(size - begin, jump) for size, begin, jump in zip(to_shape[2:], first, step)))
-    if rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
-            from_shape[2:] == (height, width) and _merges(width, vector, to_shape[0] * groups)):
-        height, width = 1, height * width
-        from_shape, to_shape = (*from_shape[:2], 1, width), (*to_shape[:2], 1, width)
-    by_rows = width >= vector
+    merges = rows == columns == (0,) and stride == step == (1, 1) and (top, left) == (0, 0) and (
+        from_shape[2:] == (height, width) and _merges(width, vector, to_shape[0] * groups))
     reach, run = max(rows) // stride[0], _RUN if depth <= _LONG else DEPTH
     line = _line(stride[1], columns, left, from_shape[3], width)
     phases = len({r % stride[0] for r in rows}) * len({c % stride[1] for c in columns})
-    if places is None and narrow.fits(filters, width, channels * phases * (height + reach) * line, vector):
+    if places is None and narrow.fits(filters, height * width if merges else width,
+                                      channels * phases * (height + reach) * line, vector):
         return narrow.plan(source, y, groups, filters, taps, stride, line, (height, width), first, step, run, relu,
                            pack)
+    if merges:
+        height, width, line = 1, height * width, height * width
+        from_shape, to_shape = (*from_shape[:2], 1, width), (*to_shape[:2], 1, width)
+    by_rows = width >= vector
     cores = panels(LEAST_BLOCKS, to_shape[0] * groups)
     bands = min(cores, max(1, height * width // (8 * vector)))
     band = max(1, min(-(-height // bands), max(DIRECT_SCRATCH // (channels * phases * line) - reach, reach // 2 + 1)))

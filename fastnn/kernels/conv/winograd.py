@@ -28,12 +28,12 @@ from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, VECTORS, lanes
 from fastnn.kernels._cpu.threads import get_num_threads
 from fastnn.kernels._cpu.tiles import tile_columns, transpose_tile, walk_tile
-from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, WINOGRAD_CACHED_FILTERS, WINOGRAD_SHARERS
+from fastnn.kernels._cpu.tuning import LEAST_BLOCKS, WINOGRAD_CACHED_FILTERS, WINOGRAD_FEW, WINOGRAD_SHARERS
 from fastnn.kernels._cpu.vectors import STREAMED
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._tiles import PRODUCTS, SIDE, matrices, places, results_of, staged_pixels, tile_loader
-from fastnn.kernels.conv._transforms import put_pixels, transform_tile
+from fastnn.kernels.conv._transforms import put_pixels, transform_tile, transformed_products
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
 
@@ -71,34 +71,13 @@ def _pack(taps: int) -> BlockKernel:
 
 
 def pack_taps(weight: Array) -> Array:
-    """Return the filters in that order without the transform: (panels, channels, taps, columns)."""
-    filters, channels, columns = *weight.shape[:2], tile_columns(weight)
-    packed = empty((panels(filters, columns), channels, weight[0, 0].size, columns), weight.dtype)
-    if filters % columns:
-        packed[-1] = 0                      # filters that fill up the last panel
-    for panel, part in enumerate(packed):
-        own = weight[panel * columns : (panel + 1) * columns]
+    """Return the filters as they are, a vector of them side by side: (vectors, channels, taps, lanes)."""
+    filters, channels, vector = *weight.shape[:2], lanes(weight)
+    packed = np.zeros((panels(filters, vector), channels, weight[0, 0].size, vector), weight.dtype)
+    for first, part in zip(range(0, filters, vector), packed):
+        own = weight[first : first + vector]
         part[..., : len(own)] = own.reshape(len(own), channels, -1).transpose(1, 2, 0)
     return packed
-
-
-@functools.cache
-def _taps_transformer(taps: int) -> Any:
-    """Return the function that transforms some channels of a panel of what `pack_taps` made."""
-    _, g, _ = matrices(taps)
-    transform = transform_tile(g, g)
-
-    @helper
-    @named("transform_taps", taps)
-    def transform_taps(packed_taps: Array, begin: int, channels: int, packed: Array, at: int, height: int,
-                       columns: int) -> None:
-        """A product is height x columns."""
-        for c in range(channels):
-            for left in range(0, columns, lanes(packed)):
-                transform(packed_taps, begin + c * taps * taps * columns + left, taps * columns, columns, packed,
-                          at + c * columns + left, SIDE * height * columns, height * columns)
-
-    return transform_taps
 
 
 @functools.cache
@@ -143,8 +122,8 @@ class Cut(NamedTuple):
     group: int                              # tiles in each
     cuts: int                               # of the filters
     backward: int                           # whether filters are turned round
-    fused: int                              # whether a block transforms the filters, which it alone uses, itself: 1 as
-    #                                         they are, 2 from what `pack_taps` made of them
+    fused: int                              # whether a block transforms the filters, which it alone uses, itself
+    few: int                                # whether it does so anew for each tile, from what `pack_taps` made
     shared: int                             # whether tiles were transformed before, as many blocks read the same
     positive: int                           # whether negative results become 0
 
@@ -172,14 +151,15 @@ class Winograd(NamedTuple):
 
     def __call__(self, x: Array, weight: Array, bias: Array | None, y: Array, kept: KeptWeight | None = None) -> Array:
         cut, dtype, workers = self.cut, y.dtype, get_num_threads()
-        if kept is not None and not (cut.fused and kept.constant):
-            cut, packed = cut._replace(fused=0), kept.made(weight, "winograd", pack)
-        elif cut.fused:
-            packed = empty((workers, PRODUCTS, _LINES, self.totals[1]), dtype)
-            if kept is not None:            # fewer bytes to read than those of transformed filters
-                cut, weight = cut._replace(fused=2), kept.made(weight, "winograd, taps", pack_taps)
+        few, columns = kept is not None and kept.constant and cut.few, self.totals[1]
+        cut = cut._replace(few=int(few), fused=cut.fused if kept is None else 0)
+        if kept is None:
+            packed = (empty((workers, PRODUCTS, _LINES, columns), dtype) if cut.fused else
+                      pack(weight, bool(cut.backward)))
+        elif few:                           # fewer bytes to read than those of transformed filters
+            packed, weight = empty((1, 1, 1, columns), dtype), kept.made(weight, "winograd, taps", pack_taps)
         else:
-            packed = pack(weight, bool(cut.backward))
+            packed = kept.made(weight, "winograd", pack)
         if bias is None:
             biases = EMPTY[dtype]
         else:
@@ -222,7 +202,8 @@ def _plan(x: Array, weight: Array, y: Array, padding: tuple[int, int], backward:
     cuts = max(1, min(filter_panels // 2, panels(LEAST_BLOCKS, groups)))
     shared, chunks, channel = cuts > WINOGRAD_SHARERS, panels(channels, vector), np.arange(channels)
     return Winograd(
-        Cut(*padding, group, cuts, int(backward), int(groups == 1), int(shared), int(relu)),
+        Cut(*padding, group, cuts, int(backward), int(groups == 1), int(tiles <= WINOGRAD_FEW and group == rows),
+            int(shared), int(relu)),
         (places(x.shape[3], out * across + taps - 1, vector), places(y.shape[3], out * across, vector)),
         channel // vector * (PRODUCTS * group * vector) + channel % vector, filter_panels * columns,
         staged_pixels(group, across, SIDE, out) * vector, chunks * PRODUCTS * group * vector,
@@ -279,11 +260,10 @@ def _load_groups(taps: int) -> BlockKernel:
 @functools.cache
 def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     """The kernel of all convolutions of filters of taps x taps whose register tile has so many rows."""
-    a, _, _ = matrices(taps)
-    out, load = results_of(taps), tile_loader(taps)
-    pack_panel, transform_taps = _panel_packer(taps), _taps_transformer(taps)
+    a, g, _ = matrices(taps)
+    out, load, pack_panel = results_of(taps), tile_loader(taps), _panel_packer(taps)
     transform_sums = transform_tile(a, a)
-    multiply = walk_tile(1, tile_rows, VECTORS, interleaved=True)
+    multiply, multiply_taps = walk_tile(1, tile_rows, VECTORS, interleaved=True), transformed_products(g, tile_rows)
 
     @block_kernel(writes="packed packed_flat staging transformed totals y result finite")
     @named("convolve", taps, tile_rows)
@@ -307,10 +287,15 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
         for panel in range(cut * filter_panels // cuts, (cut + 1) * filter_panels // cuts):
             for c in range(0, channels, _RUN):
                 last = min(channels, c + _RUN)
-                if fused == 2:
-                    transform_taps(weight, (panel * channels + c) * taps * taps * columns, last - c, packed_flat,
-                                   worker * PRODUCTS * _LINES * columns, _LINES, columns)
-                elif fused:
+                if part.few:
+                    for left in range(0, columns, vector):
+                        f = panel * columns + left
+                        begin = (min(f, (filters - 1) // vector * vector) * channels + c * vector) * taps * taps
+                        for t in range(end - first):
+                            multiply_taps(weight, begin, tiles, t * vector, offsets[c:last], int(c == 0), sums,
+                                          t * columns + left, group * columns)
+                    continue
+                if fused:
                     pack_panel(weight, part.backward, filters, channels, panel * columns, c, last, packed_flat,
                                worker * PRODUCTS * _LINES * columns, _LINES, columns)
                 for k in range(PRODUCTS):

@@ -10,7 +10,7 @@ import pytest
 from fastnn import kernels
 from fastnn.kernels._cpu.llvm import lanes
 from fastnn.kernels._cpu.tiles import tile_shape
-from fastnn.kernels.conv import depthwise
+from fastnn.kernels.conv import depthwise, narrow
 from fastnn.testing import assert_close
 
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -31,6 +31,14 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((1, 38, 5, 6), (30, 19, 5, 5), {"padding": 2, "groups": 2}),
     ((3, 40, 6, 6), (34, 40, 3, 3), {"padding": 1, "stride": 2}),   # a gradient packed once for several blocks
 ]
+NARROW: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 9, 8, 8), (130, 9, 3, 3), {"padding": 1}),                 # one image, whose scratch many blocks share
+    ((70, 5, 3, 4), (40, 5, 3, 3), {"padding": 1, "stride": 2}),    # several images to a block, and some left over
+    ((3, 12, 7, 7), (48, 6, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
+    ((2, 200, 2, 3), (17, 200, 1, 1), {}),                          # two running sums
+    ((5, 20, 9, 14), (16, 20, 5, 3), {"padding": (2, 1), "stride": (1, 2)}),
+]
+SHAPES += NARROW
 
 
 @pytest.mark.parametrize(("image", "filters", "options"), SHAPES)
@@ -43,6 +51,26 @@ def test_agrees_with_naive(image: tuple, filters: tuple, options: dict, dtype: t
     grad = rng.standard_normal(y.shape).astype(dtype)
     assert_close(kernels.conv2d_backward(grad, x, weight, algorithm="direct", **options),
                  kernels.conv2d_backward(grad, x, weight, target="naive", **options), gradient=True)
+
+
+@pytest.mark.parametrize(("image", "filters", "options"), NARROW)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_narrow_images_have_the_bits_of_wide_ones(image: tuple, filters: tuple, options: dict, dtype: type,
+                                                  tune: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal(image).astype(dtype), rng.standard_normal(filters).astype(dtype)
+    bias = rng.standard_normal(filters[0]).astype(dtype)
+
+    def both() -> tuple[Any, Any]:
+        y = kernels.conv2d(x, weight, bias, algorithm="direct", activation="relu", **options)
+        grad = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+        return y, kernels.conv2d_backward(grad, x, weight, algorithm="direct", needs=(True, False, False), **options)[0]
+
+    y, grad_x = both()
+    alone = kernels.conv2d(x[-1:], weight, bias, algorithm="direct", activation="relu", **options)
+    assert alone.tobytes() == y[-1:].tobytes()
+    tune(narrow, "fits", lambda *shape: False)
+    assert [array.tobytes() for array in both()] == [y.tobytes(), grad_x.tobytes()]
 
 
 def test_relu_gives_the_bits_of_the_plain_call() -> None:

@@ -159,10 +159,24 @@ def test_a_biased_result_may_be_infinite() -> None:
 def test_packed_filters_give_the_same_bits() -> None:
     for image, filters, taps, padding in SHAPES:
         x, weight = draw(image, np.float32), draw((filters, image[1], taps, taps), np.float32, 1)
-        geometry, shape = fit(x.shape, weight.shape, 1, padding, 1, 1)
-        y = np.empty(shape, np.float32)
-        winograd.plan_conv2d(x, weight, y, False, geometry)(x, weight, None, y, winograd.pack(weight))
-        assert y.tobytes() == kernels.conv2d(x, weight, padding=padding, algorithm="winograd").tobytes()
+        y = kernels.conv2d(x, weight, padding=padding, algorithm="winograd")
+        for constant in (False, True):
+            kept = kernels.KeptWeight(constant)
+            again = kernels.conv2d(x, weight, padding=padding, algorithm="winograd", kept=kept)
+            assert y.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_a_tile_by_itself_has_the_bits_that_it_has_among_others(taps: int) -> None:
+    """Its filters are transformed in the registers, over several running sums and filters that fill no vector."""
+    images, weight = draw((50, 150, 2, 2), np.float32), draw((70, 150, taps, taps), np.float32, 1)
+    kept = kernels.KeptWeight(constant=True)
+    many = kernels.conv2d(images, weight, padding=taps // 2, algorithm="winograd", kept=kept)
+    for x, y in zip(images[:2], many):
+        alone = kernels.conv2d(x[None], weight, padding=taps // 2, algorithm="winograd", kept=kept)
+        assert alone.tobytes() == y.tobytes()
+    assert kept.last is not None
+    assert {"winograd", "winograd, taps"} == set(kept.last[1])
 
 
 def test_results_past_the_caches_are_the_same(tune: Any) -> None:
