@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import networks
 import numpy as np
+from networks import NETWORKS
 
 import fastnn
-from fastnn import models, nn, optim
+from fastnn import nn
 from fastnn.testing import KERNELS, Call
 from fastnn.testing.table import as_tuple
 from fastnn.testing.table.base import TorchFunction
@@ -27,6 +28,7 @@ TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimiz
 ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: waking a thread that sleeps costs more
 SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
 TOPK = "torch.cdist and topk"
+ONNX = "ONNX Runtime"
 
 
 device = "cpu"
@@ -36,16 +38,19 @@ faiss: Any = None
 neighbors: Any = None
 pairwise: Any = None
 scipy_distance: Any = None
+onnx_peer: Any = None
 
 
 def load_peers() -> list[str]:
     """Import what is installed of the peers, and return the names of those that are missing."""
-    global torch, aten, faiss, neighbors, pairwise, scipy_distance
+    global torch, aten, faiss, neighbors, pairwise, scipy_distance, onnx_peer
     torch, faiss, neighbors = optional("torch"), optional("faiss"), optional("sklearn.neighbors")
     pairwise, scipy_distance = optional("sklearn.metrics.pairwise"), optional("scipy.spatial.distance")
+    onnx_peer = optional("onnx_peer")
     if torch is not None:
         aten = torch.ops.aten
-    return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
+    return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors), (ONNX, onnx_peer))
+            if module is None]
 
 
 def place_on(name: str) -> None:
@@ -128,7 +133,11 @@ def groups(quick: bool = False) -> list[Group]:
               {SKLEARN: (1.5, 1.5), CDIST: (10.0, 10.0)}),
         *[Group(f"training step, {name}", [Row(f"batch {batch}", functools.partial(_training, name, batch))],
                 {TORCH: (target, target)})
-          for name, batch, target in [("cnn-mnist", 8 if quick else 64, 1.5), ("resnet18", 2 if quick else 32, 1.8)]],
+          for name, batch, target in [("cnn-mnist", 8 if quick else 64, 1.5), ("resnet18", 2 if quick else 32, 1.8),
+                                      ("cifar10-speedrun", 2 if quick else 1000, 1.0)]],
+        *[Group(f"frozen, {name}, batch {batch}", [Row("inference", functools.partial(_frozen, name, batch))],
+                {TORCH: (1.0, 1.0), ONNX: (target, target)})
+          for name, batch, target in [("resnet18", 1, 0.8), ("resnet18", 2 if quick else 32, 1.5)]],
         Group("1x1x8x8: conv2d, batch_norm", [row for row in tiny if row.label in NOT_SLOWER],
               {ONE_THREAD: (1.0, 1.0)}),
         Group("1x1x8x8: every other kernel", [row for row in tiny if row.label not in NOT_SLOWER], most=6e-6),
@@ -389,54 +398,28 @@ def _pairwise(n: int, d: int) -> Case:
                 tolerance=1e-3)
 
 
-# --- training ----------------------------------------------------------------------------------------------------
-
-IMAGES = {"cnn-mnist": (1, 28, 28), "resnet18": (3, 32, 32)}
+# --- whole networks ----------------------------------------------------------------------------------------------
 
 
 def batch_of(name: str, n: int) -> tuple[Any, Any]:
-    """Return images and labels for a model."""
-    return _normal(n, *IMAGES[name]), _placed(np.random.default_rng(0).integers(0, 10, n))
+    """Return images and labels for a network."""
+    return _normal(n, *NETWORKS[name].image), _placed(np.random.default_rng(0).integers(0, 10, n))
 
 
 def our_model(name: str) -> nn.Module:
-    model = models.CNNMnist() if name == "cnn-mnist" else models.ResNet18(10, small_images=True)
+    model = NETWORKS[name].ours()
     return model.to("cuda") if device == "cuda" else model
 
 
 def our_step(name: str) -> Callable[[Any, Any], Any]:
     """Return a training step of fastnn, `(images, labels) -> loss`."""
-    model, loss = our_model(name), nn.CrossEntropyLoss()
-    optimizer: Any = (optim.Adam(model.parameters(), 1e-3) if name == "cnn-mnist" else
-                      optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4))
-
-    def step(images: Any, labels: Any) -> Any:
-        scores, backward = model.forward(images, training=True)
-        value, loss_backward = loss.forward(scores, labels)
-        backward(loss_backward(), input_grad=False)
-        optimizer.step()
-        optimizer.zero_grad()
-        return value
-
-    return step
+    return networks.our_step(NETWORKS[name], our_model(name))
 
 
 def torch_step(name: str, fused: bool = False) -> Callable[[Any, Any], Any]:
     """Return the same step of PyTorch, from the same weights."""
-    model = _torch_cnn() if name == "cnn-mnist" else _torch_resnet18()
-    model.load_state_dict({key: torch.from_numpy(array) for key, array in our_model(name).state_dict().items()})
-    optimizer = (torch.optim.Adam(model.parameters(), 1e-3, fused=fused) if name == "cnn-mnist" else
-                 torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4, fused=fused))
-
-    def step(images: Any, labels: Any) -> Any:
-        with torch.enable_grad():
-            value = torch.nn.functional.cross_entropy(model(images), labels)
-            value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return value.detach()
-
-    return step
+    network = NETWORKS[name]
+    return networks.torch_step(torch, network, networks.torch_model(torch, network, network.ours()), fused)
 
 
 def _training(name: str, n: int) -> Case:
@@ -445,43 +428,20 @@ def _training(name: str, n: int) -> Case:
     if torch is not None:
         tensors, plain, fused = _tensors(*batch), torch_step(name), torch_step(name, fused=True)
         peers = {TORCH: lambda: plain(*tensors), FUSED: lambda: fused(*tensors)}
-    flops = {"cnn-mnist": 2 * 3 * (784 * 32 * 25 + 196 * 64 * 32 * 25 + 3136 * 128), "resnet18": 2 * 3 * 555.4e6}[name]
-    return Case(lambda: step(*batch), peers, float(n) * flops, calls=3, tolerance=1e-2)
+    return Case(lambda: step(*batch), peers, 6 * n * NETWORKS[name].products, calls=3, tolerance=1e-2)
 
 
-def _torch_cnn() -> Any:
-    layers = torch.nn
-    return layers.Sequential(
-        layers.Conv2d(1, 32, 5, padding=2), layers.ReLU(), layers.MaxPool2d(2), layers.Conv2d(32, 64, 5, padding=2),
-        layers.ReLU(), layers.MaxPool2d(2), layers.Flatten(), layers.Linear(3136, 128), layers.ReLU(),
-        layers.Linear(128, 10))
-
-
-def _torch_resnet18() -> Any:
-    layers, functional = torch.nn, torch.nn.functional
-
-    class Block(layers.Module):
-        def __init__(self, inputs: int, channels: int, stride: int) -> None:
-            super().__init__()
-            self.conv1 = layers.Conv2d(inputs, channels, 3, stride, 1, bias=False)
-            self.bn1 = layers.BatchNorm2d(channels)
-            self.conv2 = layers.Conv2d(channels, channels, 3, 1, 1, bias=False)
-            self.bn2 = layers.BatchNorm2d(channels)
-            self.downsample = layers.Sequential() if stride == 1 else layers.Sequential(
-                layers.Conv2d(inputs, channels, 1, stride, bias=False), layers.BatchNorm2d(channels))
-
-        def forward(self, x: Any) -> Any:
-            y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-            y = self.bn2(self.conv2(y))
-            return functional.relu(y + self.downsample(x), inplace=True)
-
-    modules = {"conv1": layers.Conv2d(3, 64, 3, 1, 1, bias=False), "bn1": layers.BatchNorm2d(64),
-               "relu": layers.ReLU(inplace=True)}
-    for stage, (inputs, channels) in enumerate([(64, 64), (64, 128), (128, 256), (256, 512)], 1):
-        modules[f"layer{stage}"] = layers.Sequential(Block(inputs, channels, 1 if stage == 1 else 2),
-                                                     Block(channels, channels, 1))
-    modules |= {"avgpool": layers.AdaptiveAvgPool2d(1), "flatten": layers.Flatten(), "fc": layers.Linear(512, 10)}
-    return layers.Sequential(OrderedDict(modules))
+def _frozen(name: str, n: int) -> Case:
+    """Inference alone, of a frozen model."""
+    model, (images, _), peers = our_model(name), batch_of(name, n), {}
+    if torch is not None:
+        twin, tensors = networks.torch_model(torch, NETWORKS[name], model).eval(), _tensors(images)
+        peers[TORCH] = lambda: twin(*tensors)
+    if onnx_peer is not None:
+        session = onnx_peer.session(model, images.shape, fastnn.get_num_threads())
+        peers[ONNX] = lambda: session(images)
+    frozen = fastnn.freeze(model)
+    return Case(lambda: frozen(images), peers, 2 * n * NETWORKS[name].products)
 
 
 # --- one small image ---------------------------------------------------------------------------------------------
