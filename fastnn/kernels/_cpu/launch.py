@@ -132,7 +132,15 @@ class BlockKernel:
         """Inputs are typed read-only, which accepts writable arrays too: one signature a dtype."""
         if isinstance(arg, np.ndarray):
             return types.Array(numba.from_dtype(arg.dtype), arg.ndim, "C", readonly=name not in self.writes)
-        return numba.typeof(arg)
+        kind = numba.typeof(arg)
+        if _holds_arrays(kind):             # blocks would give up references to it that they were not given
+            raise TypeError(f"{self.name}: {name}: expected arrays as arguments of their own, got one in a tuple")
+        return kind
+
+
+def _holds_arrays(kind: types.Type) -> bool:
+    return isinstance(kind, types.BaseTuple) and any(
+        isinstance(part, types.Array) or _holds_arrays(part) for part in kind)
 
 
 def threads_for(blocks: int, work: int, workers: int | None = None) -> int:

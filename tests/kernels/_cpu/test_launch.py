@@ -9,6 +9,7 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -265,3 +266,21 @@ def test_a_kernel_that_writes_an_unknown_parameter_is_refused() -> None:
         @launch.block_kernel(writes="z")
         def kernel(block: int, x: np.ndarray, y: np.ndarray) -> None:
             y[block] = x[block]
+
+
+def test_an_array_in_a_tuple_is_refused() -> None:
+    """Its reference would be given up by each block."""
+    class Part(NamedTuple):
+        x: np.ndarray
+
+    class Whole(NamedTuple):
+        n: int
+        part: Part
+
+    def fill(block, whole, y):  # type: ignore[no-untyped-def]
+        y[:] = whole.part.x[block]
+
+    kernel = launch.block_kernel(writes="y")(fill)
+    del launch.kernels[kernel.name]
+    with pytest.raises(TypeError, match="whole: expected arrays as arguments of their own"):
+        kernel(1, Whole(1, Part(np.ones(3))), np.zeros(3), work=1)
