@@ -139,8 +139,8 @@ class BlockKernel:
 
 
 def _holds_arrays(kind: types.Type) -> bool:
-    return isinstance(kind, types.BaseTuple) and any(
-        isinstance(part, types.Array) or _holds_arrays(part) for part in kind)
+    parts = getattr(kind, "types", ()) if isinstance(kind, types.BaseTuple) else ()
+    return any(isinstance(part, types.Array) or _holds_arrays(part) for part in parts)
 
 
 def threads_for(blocks: int, work: int, workers: int | None = None) -> int:
