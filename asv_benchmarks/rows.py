@@ -391,7 +391,9 @@ def _pairwise(n: int, d: int) -> Case:
 
 # --- training ----------------------------------------------------------------------------------------------------
 
-IMAGES = {"cnn-mnist": (1, 28, 28), "resnet18": (3, 32, 32)}
+RESNETS = {"resnet18": models.ResNet18, "resnet50": models.ResNet50,
+           "resnet50, checkpointed": functools.partial(models.ResNet50, checkpointed=True)}
+IMAGES = {"cnn-mnist": (1, 28, 28), **dict.fromkeys(RESNETS, (3, 32, 32))}
 
 
 def batch_of(name: str, n: int) -> tuple[Any, Any]:
@@ -400,7 +402,7 @@ def batch_of(name: str, n: int) -> tuple[Any, Any]:
 
 
 def our_model(name: str) -> nn.Module:
-    model = models.CNNMnist() if name == "cnn-mnist" else models.ResNet18(10, small_images=True)
+    model = RESNETS[name](10, small_images=True) if name in RESNETS else models.CNNMnist()
     return model.to("cuda") if device == "cuda" else model
 
 
