@@ -53,9 +53,9 @@ def freeze(model: Module) -> Frozen:
 
     Notes
     -----
-    It sees through `Sequential`, `Residual`, `Composed` and `Checkpointed`, however they are nested. A Module with a forward of its own
-    is copied as it is, with its Sequentials and other such containers frozen: it must call these, not look into them.
-    Weights of a frozen model are constants, and read-only; `to` moves them or changes their dtype.
+    It sees through `Sequential`, `Residual`, `Composed` and `Checkpointed`, however they are nested. A Module with a
+    forward of its own is copied as it is, with its Sequentials and other such containers frozen: it must call these,
+    not look into them. Weights of a frozen model are constants, and read-only; `to` moves them or changes their dtype.
 
     Folding rounds the weights once more, so that results differ by rounding: in float32 by some 1e-6 of the largest one
     in each layer. Where the folded weights would not be finite, nothing is folded. (Jacob and others, "Quantization and

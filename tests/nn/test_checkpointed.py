@@ -168,7 +168,7 @@ def test_freeze_sees_through_it() -> None:
 
 @pytest.mark.parametrize("module", [nn.Linear, [nn.ReLU()], None])
 def test_wrong_module(module: Any) -> None:
-    with pytest.raises(TypeError, match="module: expected a Module, got (type|list|NoneType)"):
+    with pytest.raises(TypeError, match=r"module: expected a Module, got (type|list|NoneType)"):
         nn.Checkpointed(module)
 
 

@@ -118,7 +118,8 @@ def _plan_strided_gradient(grad_output: Array, weight: Array, geometry: Geometry
     band = panels(height, max(whole, min(panels(LEAST_BLOCKS, len(grad_x) * len(weight)),
                                          panels(height * line, DEPTHWISE_LEAST_SCRATCH))))
     scratch_y = band + reach_y
-    phases, taps, offsets = [], [], []
+    taps: list[int] = []
+    phases, offsets = [], []
     for (row, by_row), (column, by_column) in itertools.product(rows.items(), columns.items()):
         phases.append((row, column, len(taps), len(taps) + len(by_row) * len(by_column)))
         for (k, shift_y), (l, shift_x) in itertools.product(by_row.items(), by_column.items()):     # noqa: E741
