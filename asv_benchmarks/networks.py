@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from fastnn import models, nn, optim
 
 @dataclass(frozen=True)
 class Network:
-    """A network, how it is trained, and PyTorch's twin, which takes `torch` and whether its optimizer is fused."""
+    """A network, how it is trained, and PyTorch's twin, if there is one; its makers take `torch`."""
 
     image: tuple[int, int, int]
     products: float                         # of one image, forwards
     ours: Callable[[], nn.Module]
-    theirs: Callable[[Any], Any]
+    theirs: Callable[[Any], Any] | None
     our_optimizer: Callable[[Any], optim.Optimizer]
     their_optimizer: Callable[[Any, Any, bool], Any]
     label_smoothing: float = 0.0
@@ -58,6 +59,7 @@ def torch_step(torch: Any, network: Network, model: Any, fused: bool = False) ->
 
 def torch_model(torch: Any, network: Network, model: nn.Module) -> Any:
     """Return PyTorch's twin of a model, with its weights."""
+    assert network.theirs is not None
     twin = network.theirs(torch)
     twin.load_state_dict({key: torch.from_numpy(array) for key, array in model.state_dict().items()})
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters()):
@@ -135,6 +137,10 @@ NETWORKS = {
     "resnet18": Network(
         (3, 32, 32), 555.4e6, lambda: models.ResNet18(10, small_images=True), _torch_resnet18,
         *_sgd(momentum=0.9, weight_decay=5e-4, nesterov=False)),
+    **{name: Network(
+        (3, 32, 32), 1297.8e6, functools.partial(models.ResNet50, 10, small_images=True, checkpointed=checkpointed),
+        None, *_sgd(momentum=0.9, weight_decay=5e-4, nesterov=False))
+       for name, checkpointed in (("resnet50", False), ("resnet50, checkpointed", True))},
     "cifar10-speedrun": Network(
         (3, 32, 32), 118.1e6, _whitened, _torch_speedrun, *_sgd(momentum=0.85, weight_decay=1e-3, nesterov=True),
         label_smoothing=0.2),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -62,6 +62,8 @@ class _Step:
 _outside = _Construction(0)
 _construction: ContextVar[_Construction | None] = ContextVar("construction", default=None)
 _step: ContextVar[_Step | None] = ContextVar("step", default=None)
+_noted: ContextVar[list[tuple[int, ...]] | None] = ContextVar("noted", default=None)
+_repeated: ContextVar[Iterator[tuple[int, ...]] | None] = ContextVar("repeated", default=None)
 
 
 @contextmanager
@@ -106,7 +108,34 @@ def at_step(*counters: int) -> Iterator[None]:
         _step.reset(token)
 
 
-def next_draw() -> tuple[int, ...] | None:
-    """Return the counters of the enclosing `at_step` and the number of this draw in it, or None outside of one."""
-    step = _step.get()
-    return None if step is None else (*step.counters, next(step.draws))
+def next_draw(outside: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the counters of the enclosing `at_step` and the number of this draw in it, or what `outside` returns."""
+    repeated, step = _repeated.get(), _step.get()
+    if repeated is not None:
+        draw = next(repeated)
+    else:
+        draw = outside() if step is None else (*step.counters, next(step.draws))
+    if (noted := _noted.get()) is not None:
+        noted.append(draw)
+    return draw
+
+
+@contextmanager
+def noted() -> Iterator[list[tuple[int, ...]]]:
+    """Note what `next_draw` returns inside, for `repeated`."""
+    draws: list[tuple[int, ...]] = []
+    token = _noted.set(draws)
+    try:
+        yield draws
+    finally:
+        _noted.reset(token)
+
+
+@contextmanager
+def repeated(draws: list[tuple[int, ...]]) -> Iterator[None]:
+    """Let `next_draw` return once more, in their order, what it returned before."""
+    token = _repeated.set(iter(draws))
+    try:
+        yield
+    finally:
+        _repeated.reset(token)

@@ -81,6 +81,8 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Identity", nn.Identity(), rows),
             ("Sequential", nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), rows),
             ("Residual", nn.Residual(nn.Conv2d(4, 4, 3, padding=1)), images),
+            ("Checkpointed", nn.Checkpointed(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.4))),
+             images),
             ("CNN", models.CNN(seed=seed), (2, 1, 8, 8)),
             ("MultiCrop", models.MultiCrop(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)),
                                            shift=2), (2, 2, 4, 5)),

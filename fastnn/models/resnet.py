@@ -8,6 +8,7 @@ from fastnn import random
 from fastnn.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
+    Checkpointed,
     Composed,
     Conv2d,
     Flatten,
@@ -71,7 +72,7 @@ class _ResNet(Sequential):
     repeats: ClassVar[tuple[int, ...]]
 
     def __init__(self, num_classes: int = 1000, *, in_channels: int = 3, small_images: bool = False, width: int = 64,
-                 seed: int = 0) -> None:
+                 checkpointed: bool = False, seed: int = 0) -> None:
         with random.seeded(seed):
             stem: dict[str, Module] = {
                 "conv1": (Conv2d(in_channels, width, 3, padding=1, bias=False) if small_images else
@@ -85,7 +86,8 @@ class _ResNet(Sequential):
             for stage, repeats in enumerate(self.repeats):
                 blocks: list[Module] = []
                 for i in range(repeats):
-                    blocks.append(self.block(inputs, width << stage, 2 if stage > 0 and i == 0 else 1))
+                    block = self.block(inputs, width << stage, 2 if stage > 0 and i == 0 else 1)
+                    blocks.append(Checkpointed(block) if checkpointed else block)
                     inputs = self.block.expansion * (width << stage)
                 stages[f"layer{stage + 1}"] = Sequential(*blocks)
             super().__init__({**stem, **stages, "avgpool": AdaptiveAvgPool2d(1), "flatten": Flatten(),
@@ -109,6 +111,9 @@ class ResNet18(_ResNet):
         and pooling.
     width : int, default 64
         Channels of the first stage; each later one has twice as many.
+    checkpointed : bool, default False
+        Keep each block's input alone for the backward pass, which runs the block again: less memory, more time. See
+        `fastnn.nn.Checkpointed`.
     seed : int, default 0
         What the initial weights are drawn from.
 

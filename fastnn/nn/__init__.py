@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from fastnn.nn import init
 from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from fastnn.nn.container import Composed, Residual, Sequential
+from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss
-from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once
+from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once, repeats
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
 from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten, Identity
@@ -24,6 +24,7 @@ __all__ = [
     "Backward",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Checkpointed",
     "Composed",
     "Conv2d",
     "ConvTranspose2d",
@@ -48,4 +49,5 @@ __all__ = [
     "Tanh",
     "init",
     "once",
+    "repeats",
 ]

@@ -1,15 +1,16 @@
-"""Modules made of modules: one after the other, around a shortcut, and put together in other ways."""
+"""Modules made of modules: one after the other, around a shortcut, put together in other ways, run twice."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, zip_longest
+from typing import Any
 
-from fastnn import kernels
+from fastnn import kernels, random
 from fastnn._checks import Array
 from fastnn.nn.linear import Conv2d
-from fastnn.nn.module import Backward, Module, once
+from fastnn.nn.module import Backward, Module, again, inference, inside, keeps, once
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
 from fastnn.nn.shape import Identity
 
@@ -166,3 +167,59 @@ class Composed(Module):
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         return self.composed().forward(x, training=training)
+
+
+class Checkpointed(Module):
+    """A module that keeps its inputs alone for the backward pass, which runs its forward pass again.
+
+    Results, gradients, running statistics and random numbers are those of the module itself, to the bit. Chen and
+    others, "Training deep nets with sublinear memory cost" (arXiv:1604.06174), section 4: of a network of n blocks, the
+    input of each is kept, and what a block keeps itself is there for one block at a time. The price is a second forward
+    pass, about a third of a training step.
+
+    Parameters
+    ----------
+    module : Module
+        What is run, such as a block of a deep network. The names in `state_dict` are its own, so that weights load with
+        and without `Checkpointed`.
+
+    Notes
+    -----
+    `module(x)` runs it once, as it does without. A layer of your own may be inside if it gives the same for the same
+    input: its random numbers begin with what `fastnn.random.next_draw` returns, and it leaves statistics alone where
+    `repeats` says so.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> from fastnn import nn
+    >>> block = nn.Sequential(nn.Linear(100, 100), nn.Tanh(), nn.Dropout(0.5), nn.Linear(100, 100), nn.Tanh())
+    >>> model = nn.Checkpointed(block)
+    >>> fastnn.summary(block, (100,)).kept, fastnn.summary(model, (100,)).kept      # bytes for each sample
+    (1700, 400)
+    >>> list(model.state_dict())
+    ['0.weight', '0.bias', '3.weight', '3.bias']
+    """
+
+    def __init__(self, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"module: expected a Module, got {type(module).__name__}")
+        self.module = module
+
+    def forward(self, *inputs: Any, training: bool = True) -> tuple[Any, Backward]:
+        if not keeps():
+            return self.module.forward(*inputs, training=training)
+        with inside(inference), random.noted() as draws:
+            y = self.module.forward(*inputs, training=training)[0]
+
+        @once
+        def backward(*grads: Any, input_grad: bool = True) -> Any:
+            with inside(again), random.repeated(draws):
+                module_backward = self.module.forward(*inputs, training=training)[1]
+            return module_backward(*grads, input_grad=input_grad)
+
+        return y, backward
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        yield prefix, self
+        yield from self.module._walk(prefix)

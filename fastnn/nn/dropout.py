@@ -56,14 +56,14 @@ class Dropout(Module):
         return x if mask is None else kernels.dropout(x, mask, p), backward
 
     def _mask(self, x: Array) -> Array:
-        draw = random.next_draw()
-        if draw is None:
-            with state_lock:
-                self._calls += 1
-                draw = self._seed, self._layer, self._calls
         # In a step the layer's own number plays no part: no checkpoint holds it, and a copy has the same.
-        seed, *counters = draw
+        seed, *counters = random.next_draw(self._next_call)
         rng = random.generator(seed, "dropout", *counters)
         if not _device.is_device(x):
             return rng.random(x.shape, np.float32) >= self.p
         return dropout_mask(x, rng.bit_generator, self.p)
+
+    def _next_call(self) -> tuple[int, ...]:
+        with state_lock:
+            self._calls += 1
+            return self._seed, self._layer, self._calls

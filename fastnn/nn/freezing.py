@@ -13,7 +13,7 @@ from fastnn import _device, kernels
 from fastnn._checks import Array, as_floats
 from fastnn.kernels.binding import bind, signature
 from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from fastnn.nn.container import Composed, Residual, Sequential
+from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, beside, data_of
@@ -53,9 +53,9 @@ def freeze(model: Module) -> Frozen:
 
     Notes
     -----
-    It sees through `Sequential`, `Residual` and `Composed`, however they are nested. A Module with a forward of its own
-    is copied as it is, with its Sequentials and other such containers frozen: it must call these, not look into them.
-    Weights of a frozen model are constants, and read-only; `to` moves them or changes their dtype.
+    It sees through `Sequential`, `Residual`, `Composed` and `Checkpointed`, however they are nested. A Module with a
+    forward of its own is copied as it is, with its Sequentials and other such containers frozen: it must call these,
+    not look into them. Weights of a frozen model are constants, and read-only; `to` moves them or changes their dtype.
 
     Folding rounds the weights once more, so that results differ by rounding: in float32 by some 1e-6 of the largest one
     in each layer. Where the folded weights would not be finite, nothing is folded. (Jacob and others, "Quantization and
@@ -169,7 +169,7 @@ class _FoldedLinear(Linear):
 _WEIGHTED = Conv2d, ConvTranspose2d, Linear, _FoldedLinear
 _LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, ReLU, LeakyReLU,
            Sigmoid, Tanh, GELU, Softmax, LogSoftmax)
-_CONTAINERS = Sequential, Residual, Composed, Frozen
+_CONTAINERS = Sequential, Residual, Composed, Checkpointed, Frozen
 
 
 def _is(module: Module, *kinds: type[Module]) -> bool:
@@ -190,6 +190,8 @@ def _layers(module: Any, memo: dict[int, Any]) -> list[Module]:
     """
     if _is(module, Frozen):
         return _layers(module.model, memo)
+    if _is(module, Checkpointed):
+        return _layers(module.module, memo)
     if _is(module, Composed):
         return _layers(module.composed(), memo)
     if _is(module, Sequential):

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -22,7 +23,8 @@ _Member = TypeVar("_Member")
 # Held while gradients or a layer's own state change. One for all, as a lock in each would bar pickle and deepcopy.
 state_lock = threading.Lock()
 
-_inference: ContextVar[bool] = ContextVar("inference", default=False)
+inference: ContextVar[bool] = ContextVar("inference", default=False)     # keeps nothing for a backward pass
+again: ContextVar[bool] = ContextVar("again", default=False)             # repeats a forward pass
 
 
 class once:
@@ -63,15 +65,48 @@ class once:
         function, self._function = self._function, None
         if function is None:
             raise RuntimeError("backward was called inside module(x), which keeps nothing for it; "
-                               "use module.forward(x, training=False)" if _inference.get() else
+                               "use module.forward(x, training=False)" if inference.get() else
                                "backward was called before, and what it needs is freed; "
                                "run forward again for each backward")
         return function(*args, **kwargs)
 
 
 def keeps() -> bool:
-    """Return whether a backward pass may follow: not inside `module(x)`."""
-    return not _inference.get()
+    """Return whether a backward pass may follow: not in a forward pass that is `inside(inference)`."""
+    return not inference.get()
+
+
+def repeats() -> bool:
+    """Return whether a forward pass runs a second time, for `Checkpointed`.
+
+    A layer that keeps statistics of what it sees leaves them as they are then, since it has seen this before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> class Counter(nn.Identity):
+    ...     calls = 0
+    ...
+    ...     def forward(self, x, *, training=True):
+    ...         self.calls += not nn.repeats()
+    ...         return super().forward(x, training=training)
+    >>> layer = Counter()
+    >>> y, backward = nn.Checkpointed(layer).forward(np.ones(2))
+    >>> backward(y), layer.calls
+    (array([1., 1.]), 1)
+    """
+    return again.get()
+
+
+@contextmanager
+def inside(place: ContextVar[bool]) -> Iterator[None]:
+    """Tell the layers that they run inside `inference`, or `again`."""
+    token = place.set(True)
+    try:
+        yield
+    finally:
+        place.reset(token)
 
 
 class Parameter:
@@ -204,11 +239,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward(self, x, *, training=True)")
 
     def __call__(self, *inputs: Any) -> Any:
-        token = _inference.set(True)
-        try:
+        with inside(inference):
             return self.forward(*inputs, training=False)[0]
-        finally:
-            _inference.reset(token)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Iterate over the modules that are attributes of this one, with their names."""

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from fastnn import kernels
 from fastnn._checks import Array, as_float, as_floats, as_int, channels_last, check_rank
 from fastnn.nn.activation import ReLU
-from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, state_lock
+from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, repeats, state_lock
 
 
 class _BatchNorm(Module):
@@ -55,7 +55,7 @@ class _BatchNorm(Module):
             running = np.zeros_like(self.running_mean), np.zeros_like(self.running_var)
         y, mean, invstd = kernels.batch_norm(x, *running, weight, bias, training=training, momentum=1.0, eps=self.eps,
                                              activation=activation, return_stats=True)
-        if tracked:
+        if tracked and not repeats():
             self._track(*running)
 
         @once

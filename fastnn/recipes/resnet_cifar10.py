@@ -48,6 +48,9 @@ class ResNetCifar10(ShortOrFull):
     width: int = 64
     """Channels of the first stage; each later one has twice as many, and four times those with 50 layers."""
 
+    checkpointed: bool = False
+    """Keep each block's input alone for the backward pass, which runs the block again: less memory, more time."""
+
     def check(self) -> None:
         if as_int("depth", self.depth) not in _NETWORKS:
             raise ValueError(f"depth: expected one of {', '.join(map(str, _NETWORKS))}, got {self.depth}")
@@ -55,7 +58,8 @@ class ResNetCifar10(ShortOrFull):
         super().check()
 
     def model(self) -> nn.Module:
-        return _NETWORKS[self.depth](self.num_classes, small_images=True, width=self.width, seed=self.seed)
+        return _NETWORKS[self.depth](self.num_classes, small_images=True, width=self.width,
+                                     checkpointed=self.checkpointed, seed=self.seed)
 
     def augmentation(self) -> Sequence[data.Transform]:
         return [data.RandomHorizontalFlip(), data.RandomCrop(4)]

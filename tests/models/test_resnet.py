@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastnn import models, nn
+import fastnn
+from fastnn import models, nn, training
 
 COUNTS = {"ResNet18": 11_689_512, "ResNet34": 21_797_672, "ResNet50": 25_557_032}
 
@@ -55,6 +57,37 @@ def test_logits_are_those_of_a_twin_in_torch(name: str, options: dict[str, Any])
     with torch.no_grad():
         expected = twin.eval()(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", COUNTS)
+def test_weights_of_torchvision_give_the_same_logits(name: str, tmp_path: Path) -> None:
+    """A file with the names, shapes and dtypes of torchvision's, at its size of images; torchvision is not needed."""
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    torch.manual_seed(0)
+    twin = torch_resnet(torch, name, 1000)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.1 * torch.randn_like(parameter)
+        twin.train()(torch.randn(4, 3, 64, 64))                     # running statistics, and their counts
+        images = torch.randn(1, 3, 224, 224)
+        expected = twin.eval()(images).numpy()
+    theirs = twin.state_dict()
+    assert theirs["layer4.1.bn2.num_batches_tracked"] == 1
+    save_file(theirs, tmp_path / "weights.safetensors")
+
+    model = getattr(models, name)()
+    ours = model.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(ours[key].shape == tuple(tensor.shape) and str(tensor.dtype) == f"torch.{ours[key].dtype}"
+               for key, tensor in theirs.items())
+    training.load_model(tmp_path / "weights.safetensors", model)
+    assert all(np.array_equal(array, theirs[key].numpy()) for key, array in model.state_dict().items())
+    assert 0.1 < np.abs(expected).max() < 100
+    for runs in (model, fastnn.freeze(model)):
+        np.testing.assert_allclose(runs(images.numpy()), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.peers

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import data, models, recipes, training
+from fastnn import data, models, nn, recipes, training
 from fastnn.data import Dataset, Split
 from fastnn.nn import Module
 from fastnn.recipes import RECIPES
@@ -186,6 +186,9 @@ def test_the_depth_chooses_the_residual_network(options: dict[str, Any], model: 
     made = RECIPES["resnet-cifar10"](width=8, **options).model()
     assert type(made) is model
     assert made.conv1.kernel_size == (3, 3)
+    assert not isinstance(made.layer1[0], nn.Checkpointed)
+    checkpointed = RECIPES["resnet-cifar10"](width=8, checkpointed=True, **options).model()
+    assert isinstance(checkpointed.layer1[0], nn.Checkpointed)
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [

@@ -2,13 +2,16 @@
 
 There are so few products that a filter is kept in registers and pixels are read as they lie, a row after the other:
 each vector of results is the sum over the taps of a vector of pixels. The input gradient is such a convolution by the
-filters turned round. For the weight gradient vectors of the gradient are multiplied with the pixels that each tap
+filters turned round; with a stride it is one for each phase of the pixels, by the taps that reach it, and a block does
+all phases of its rows. For the weight gradient vectors of the gradient are multiplied with the pixels that each tap
 reads, in one pass, and the lanes added up in the end.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -26,7 +29,7 @@ from fastnn.kernels._cpu.tuning import DEPTHWISE_LEAST_SCRATCH, DEPTHWISE_SCRATC
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 from fastnn.kernels.conv._scratch import fill, layout
-from fastnn.kernels.conv.geometry import Geometry
+from fastnn.kernels.conv.geometry import Geometry, phases_of
 
 _BAND = DEPTH               # vectors of pixels at most that are summed up at once, unless a row has more
 
@@ -78,7 +81,9 @@ def plan_conv2d(x: Array, weight: Array, y: Array, relu: bool, geometry: Geometr
 
 
 def plan_input_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Callable[..., None]:
-    """Return a function (grad_output, weight, None, grad_x), where strides are 1 and each channel has a filter."""
+    """Return a function (grad_output, weight, None, grad_x), where each channel has a filter."""
+    if geometry.stride != (1, 1):
+        return _plan_strided_gradient(grad_output, weight, geometry, grad_x)
     padding = tuple((size - 1) * step - pad
                     for size, step, pad in zip(weight.shape[2:], geometry.dilation, geometry.padding))
     convolve = plan_conv2d(grad_output, weight, grad_x, False, replace(geometry, padding=padding))
@@ -87,6 +92,89 @@ def plan_input_gradient(grad_output: Array, weight: Array, geometry: Geometry, g
         convolve(grad_output, np.ascontiguousarray(weight[:, :, ::-1, ::-1]), bias, grad_x)
 
     return input_gradient
+
+
+class Phases(NamedTuple):
+    """What blocks do, each a band of rows of a channel's input gradient: what compiled code takes of a plan."""
+
+    stride_y: int
+    stride_x: int
+    top: int                                # the row of a gradient that the first pixels read, by the first tap
+    left: int
+    scratch_y: int                          # rows of the scratch
+    line: int                               # elements from one of them to the next
+    band: int                               # rows of a phase
+    partial: int                            # whether no tap reaches some of the pixels
+
+
+def _plan_strided_gradient(grad_output: Array, weight: Array, geometry: Geometry, grad_x: Array) -> Callable[..., None]:
+    rows, columns = (phases_of(weight, geometry, axis, grad_x.shape[2 + axis]) for axis in (0, 1))
+    shifts_y, shifts_x = ([shift for taps in axis.values() for shift in taps.values()] for axis in (rows, columns))
+    top, left = min(shifts_y, default=0), min(shifts_x, default=0)
+    reach_y, reach_x = max(shifts_y, default=0) - top, max(shifts_x, default=0) - left
+    (height, width), size_x = map(panels, grad_x.shape[2:], geometry.stride), weight.shape[3]
+    line = width + reach_x
+    whole = panels(height, max(1, min(height, DEPTHWISE_SCRATCH // line)))
+    band = panels(height, max(whole, min(panels(LEAST_BLOCKS, len(grad_x) * len(weight)),
+                                         panels(height * line, DEPTHWISE_LEAST_SCRATCH))))
+    scratch_y = band + reach_y
+    taps: list[int] = []
+    phases, offsets = [], []
+    for (row, by_row), (column, by_column) in itertools.product(rows.items(), columns.items()):
+        phases.append((row, column, len(taps), len(taps) + len(by_row) * len(by_column)))
+        for (k, shift_y), (l, shift_x) in itertools.product(by_row.items(), by_column.items()):     # noqa: E741
+            taps.append(k * size_x + l)
+            offsets.append((shift_y - top) * line + shift_x - left)
+    is_partial = len(phases) < math.prod(map(min, geometry.stride, grad_x.shape[2:]))
+    plan = Phases(*geometry.stride, top, left, scratch_y, line, band, int(is_partial))
+    tables = (np.array(phases, np.int64).reshape(-1, 4), *(np.array(t, np.int64) for t in (taps, offsets, [0])))
+    scratch = scratch_y * line + reach_x + lanes(grad_x)
+    blocks, work = len(grad_x) * len(weight) * panels(height, band), grad_output.size * len(taps)
+
+    def input_gradient(grad_output: Array, weight: Array, bias: None, grad_x: Array) -> None:
+        workers = get_num_threads()
+        _spread(blocks, plan, grad_output, weight.reshape(len(weight), -1), *tables,
+                empty((workers, scratch), grad_x.dtype), empty((workers, band * line), grad_x.dtype), grad_x,
+                grad_x.reshape(-1), work=work, workers=workers)
+
+    return input_gradient
+
+
+@block_kernel(writes="scratches lines grad_x result", sums=True)
+def _spread(block: int, worker: int, plan: Phases, grad_output: Array, weight: Array, phases: Array, taps: Array,
+            offsets: Array, zero: Array, scratches: Array, lines: Array, grad_x: Array, result: Array) -> None:
+    """All phases of a band of rows of one channel's gradient; both arrays, and result."""
+    _, channels, height, width = grad_x.shape
+    band, line, stride_y, stride_x = plan.band, plan.line, plan.stride_y, plan.stride_x
+    count = ((height + stride_y - 1) // stride_y + band - 1) // band
+    image, first_row = block // count, block % count * band
+    n, c = image // channels, image % channels
+    scratch, found = scratches[worker], lines[worker]
+    fill(grad_output, n, c, c + 1, first_row, zero, zero, plan.top, plan.left, 1, 1, plan.scratch_y, line, scratch)
+    begin = max(0, (image * height + first_row * stride_y) * width)
+    if plan.partial:
+        result[begin : (image * height + min(height, (first_row + band) * stride_y)) * width] = 0
+    for phase in phases:
+        row, column = phase[0], phase[1]
+        rows = min(band, (height - row + stride_y - 1) // stride_y - first_row)
+        columns = (width - column + stride_x - 1) // stride_x
+        total = found[: max(0, rows * line)]
+        total[:] = 0
+        for t in range(phase[2], phase[3]):
+            factor, pixels = weight[c, taps[t]], scratch[offsets[t] :]
+            for i in range(total.size):
+                total[i] += factor * pixels[i]
+        for i in range(rows):
+            pixels, target = total[i * line :], result[begin + (i * stride_y + row) * width + column :]
+            if stride_x == 1:
+                for j in range(columns):
+                    target[j] = pixels[j]
+            elif stride_x == 2:
+                for j in range(columns):
+                    target[2 * j] = pixels[j]
+            else:
+                for j in range(columns):
+                    target[stride_x * j] = pixels[j]
 
 
 def _taps(weight: Array, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -41,7 +41,7 @@ from fastnn.kernels._outputs import EMPTY, result_of
 from fastnn.kernels._plans import Gradients, Needs
 from fastnn.kernels.conv import depthwise, narrow, sparse
 from fastnn.kernels.conv._scratch import Axis, Scratch, fill, fill_part, fill_parts, plan_scratch
-from fastnn.kernels.conv.geometry import Geometry
+from fastnn.kernels.conv.geometry import Geometry, phases_of
 from fastnn.kernels.kept import KeptWeight
 
 _RUN, _LONG = 192, 1 << 16  # products of one running sum, in sums of so many at most; beyond, DEPTH of them
@@ -276,12 +276,12 @@ def plan_input_gradient(grad_output: Array, weight: Array, bias: Array | None, g
     if geometry.sparse:
         return sparse.plan_input_gradient(grad_output, weight, geometry, grad_x)
     groups, (filters, channels) = geometry.groups, weight.shape[:2]
-    if groups == filters and bias is None and geometry.stride == (1, 1) and depthwise.fits(weight):
+    if groups == filters and bias is None and depthwise.fits(weight):
         return depthwise.plan_input_gradient(grad_output, weight, geometry, grad_x)
     exact = tuple(size * step for size, step in zip(grad_output.shape[2:], geometry.stride)) == grad_x.shape[2:]
     if exact and weight.shape[2:] == geometry.stride and geometry.padding == (0, 0) and geometry.dilation == (1, 1):
         return _plan_spread(grad_output, weight, geometry, grad_x)
-    rows, columns = (_reach(weight, geometry, axis, grad_x.shape[2 + axis]) for axis in (0, 1))
+    rows, columns = (phases_of(weight, geometry, axis, grad_x.shape[2 + axis]) for axis in (0, 1))
     is_partial = any(len(reach) < min(step, size) for reach, step, size in zip((rows, columns), geometry.stride,
                                                                                grad_x.shape[2:]))
     phases = []
@@ -325,17 +325,6 @@ def _plan_spread(grad_output: Array, weight: Array, geometry: Geometry, grad_x: 
         plan(grad_output, weight, bias if bias is None else np.repeat(bias, pixels), grad_x)
 
     return spread
-
-
-def _reach(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[int, dict[int, int]]:
-    """By the first of the pixels first, first + stride, ... the taps that reach them: from where tap k reaches it."""
-    stride = geometry.stride[axis]
-    phases: dict[int, dict[int, int]] = {}
-    for k in range(weight.shape[2 + axis]):
-        shift = k * geometry.dilation[axis] - geometry.padding[axis]
-        if shift % stride < pixels:
-            phases.setdefault(shift % stride, {})[k] = -(shift // stride)
-    return dict(sorted(phases.items()))
 
 
 class Share(NamedTuple):

@@ -45,6 +45,17 @@ def is_for_winograd(weight: Array, geometry: Geometry) -> bool:
             and geometry.groups == 1 and max(geometry.padding) < weight.shape[2])
 
 
+def phases_of(weight: Array, geometry: Geometry, axis: int, pixels: int) -> dict[int, dict[int, int]]:
+    """By the first of the pixels first, first + stride, ... the taps that reach them: from where tap k reaches it."""
+    stride = geometry.stride[axis]
+    phases: dict[int, dict[int, int]] = {}
+    for k in range(weight.shape[2 + axis]):
+        shift = k * geometry.dilation[axis] - geometry.padding[axis]
+        if shift % stride < pixels:
+            phases.setdefault(shift % stride, {})[k] = -(shift // stride)
+    return dict(sorted(phases.items()))
+
+
 def fit(x: Shape, weight: Shape, stride: IntPair, padding: IntPair | str, dilation: IntPair,
         groups: int) -> tuple[Geometry, Shape]:
     """Return the geometry of a convolution and the shape of its result, once everything fits."""

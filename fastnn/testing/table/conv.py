@@ -27,6 +27,8 @@ def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]
         ((2, 4, 5, 19), (6, 2, 3, 3), {"stride": (1, 2), "groups": 2, "activation": "relu"}),
         ((2, 2, 6, 9), (17, 2, 3, 3), {"padding": (2, 1)}),
         ((2, 2, 5, 4), (3, 2, 5, 5), {"padding": 2}),
+        ((2, 3, 7, 6), (3, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 3}),
+        ((1, 2, 6, 8), (2, 1, 2, 1), {"stride": (3, 2), "padding": (1, 0), "dilation": (2, 1), "groups": 2}),
     ]
     for image, filters, options in cases:
         yield Call((draw(rng, dtype, *image), draw(rng, dtype, *filters), draw(rng, dtype, *filters[:1])), options)

@@ -26,6 +26,9 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((17, 3, 3, 7), (4, 3, 1, 1), {}),                              # rows merged into one
     ((1, 4, 9, 20), (4, 1, 3, 3), {"padding": 1, "groups": 4}),
     ((2, 3, 9, 7), (6, 1, 3, 2), {"stride": 2, "padding": 1, "groups": 3}),
+    ((2, 3, 9, 37), (3, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 3}),
+    ((1, 2, 9, 7), (2, 1, 2, 2), {"stride": (4, 3), "padding": (1, 0), "groups": 2}),      # pixels that no tap reaches,
+    ((1, 2, 2, 2), (2, 1, 1, 1), {"stride": 3, "padding": 1, "groups": 2}),                # none that one reaches
     ((1, 2, 9, 9), (2, 1, 5, 6), {"padding": 2, "groups": 2}),      # depthwise with too many taps for registers
     ((1, 40, 7, 9), (36, 40, 3, 3), {"padding": 1}),                # filters turned round in vectors
     ((1, 38, 5, 6), (30, 19, 5, 5), {"padding": 2, "groups": 2}),
@@ -101,14 +104,15 @@ def test_what_is_not_finite_stays_where_it_belongs(value: float) -> None:
 def test_depthwise_bands(tune: Any) -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 3, 11, 21)), rng.standard_normal((3, 1, 3, 3))
-    grad = rng.standard_normal(x.shape)
     assert depthwise.fits(weight)
     tune(depthwise, "_BAND", 9)
     tune(depthwise, "DEPTHWISE_SCRATCH", 60)
-    assert_close(kernels.conv2d(x, weight, padding=1, groups=3, algorithm="direct", activation="relu"),
-                 kernels.conv2d(x, weight, padding=1, groups=3, target="naive", activation="relu"))
-    assert_close(kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, algorithm="direct"),
-                 kernels.conv2d_backward(grad, x, weight, padding=1, groups=3, target="naive"), gradient=True)
+    for options in ({"padding": 1, "groups": 3}, {"padding": 1, "groups": 3, "stride": 2}):
+        y = kernels.conv2d(x, weight, algorithm="direct", activation="relu", **options)
+        assert_close(y, kernels.conv2d(x, weight, target="naive", activation="relu", **options))
+        grad = rng.standard_normal(y.shape)
+        assert_close(kernels.conv2d_backward(grad, x, weight, algorithm="direct", **options),
+                     kernels.conv2d_backward(grad, x, weight, target="naive", **options), gradient=True)
 
 
 def test_a_tile_fits_its_product() -> None:
