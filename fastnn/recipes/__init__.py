@@ -9,6 +9,7 @@ Examples
 ['cnn', 'cnn-mnist', 'three-layer-convnet', 'overfit-check']
 """
 
+from fastnn.recipes.adversarial import Adversarial
 from fastnn.recipes.allcnn_cifar10 import AllCNNCifar10
 from fastnn.recipes.base import RECIPES, Recipe, load
 from fastnn.recipes.cifar import CIFAR
@@ -40,12 +41,13 @@ from fastnn.recipes.two_layer_net import TwoLayerNet
 RECIPES.update({recipe.name: recipe for recipe in (
     CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
     FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression, ResNetCifar10, AllCNNCifar10,
-    DepthwiseCifar10, CIFAR10Speedrun)})
+    DepthwiseCifar10, CIFAR10Speedrun, Adversarial)})
 
 __all__ = [
     "CIFAR",
     "CNN",
     "RECIPES",
+    "Adversarial",
     "AllCNNCifar10",
     "CIFAR10Speedrun",
     "CNNMnist",
