@@ -174,21 +174,23 @@ class Adversarial(Recipe):
                 if share == 1:
                     at_eps[name] = found
 
-        right = clean.predictions == labels
+        answers = clean.predictions
+        assert answers is not None
+        right = answers == labels
         pictures = {}
         for kind, rows in (("right", np.flatnonzero(right)[:_DRAWN]), ("wrong", np.flatnonzero(~right)[:_DRAWN])):
             if len(rows):
                 gradients = attacks.input_gradient(model, images[rows], labels[rows])
                 pictures[f"Gradients for {kind} answers"] = _rows(
                     (normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]),
-                    (_around_gray(gradients), [f"→ {classes[label]}" for label in clean.predictions[rows]]))
+                    (_around_gray(gradients), [f"→ {classes[label]}" for label in answers[rows]]))
         if len(rows := np.flatnonzero(right)[:_DRAWN]):
-            changed = ((found.images[rows], found.scores[rows].argmax(1)) for found in at_eps.values())
-            pictures["Attacked images, and how they were changed"] = _rows(
-                (normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]), *(
-                    row for attacked, answers in changed for row in (
-                        (normalize.inverse(attacked), [f"→ {classes[label]}" for label in answers]),
-                        (_around_gray(attacked - images[rows]), [""] * len(rows)))))
+            drawn = [(normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
+            for found in at_eps.values():
+                drawn += [(normalize.inverse(found.images[rows]),
+                           [f"→ {classes[label]}" for label in found.scores[rows].argmax(1)]),
+                          (_around_gray(found.images[rows] - images[rows]), [""] * len(rows))]
+            pictures["Attacked images and their changes"] = _rows(*drawn)
         return _Found({name: np.array(curve) for name, curve in curves.items()}, at_eps[name].losses, pictures)
 
 

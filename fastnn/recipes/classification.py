@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from fastnn.training.run_folder import BEST, CONFIG, LAST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Change: TypeAlias = Callable[[training.Loader, nn.Module, data.Normalize], training.Loader]
+_Classifier = TypeVar("_Classifier", bound="ImageClassifier")
 
 _BATCH = 500                                # images that are evaluated at once
 _SHOWN = 24                                 # classes whose confusion matrix is printed: of more, lines are too long
@@ -200,8 +203,7 @@ class ImageClassifier(Recipe):
 
     def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
             dataset: data.Dataset | None = None,
-            change: Callable[[training.Loader, nn.Module, data.Normalize], training.Loader] | None = None,
-            ) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+            change: Change | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
         """Train in the run folder, without a look at the test images.
 
         Parameters
@@ -213,8 +215,8 @@ class ImageClassifier(Recipe):
         dataset : Dataset, optional
             What `load_dataset` returns, where it was read already.
         change : callable, optional
-            Returns the loader that is used in the place of one, for training as for validation, such as
-            `training.AdversarialLoader`.
+            Called with a loader, the model and its `Normalize`; returns the loader that is used in the place of that
+            one, for training as for validation.
 
         Returns
         -------
@@ -413,7 +415,7 @@ def trained_in(folder: Path) -> tuple[Path, Any]:
     return path, inputs
 
 
-def as_part(whole: Recipe, name: str, part: ImageClassifier) -> ImageClassifier:
+def as_part(whole: Recipe, name: str, part: _Classifier) -> _Classifier:
     """Return a recipe that is run in a subfolder of another one's run; it goes on from what lies there, if that does.
 
     It may have been begun under another path, so that it is as it was, but for the number of epochs.
