@@ -122,8 +122,7 @@ class Adversarial(Recipe):
         networks = {_BEFORE: network}
         if self.epochs:
             networks[_AFTER] = as_part(self, "robust", replace(
-                network, init_from=network.run_dir, freeze=(), epochs=self.epochs, seed=self.seed, resume=False,
-                track=None))
+                network, init_from=network.run_dir, freeze=(), epochs=self.epochs, resume=False, track=None))
             trainer, *_ = networks[_AFTER].fit(dataset=dataset, change=self.attacked)
             pictures["Adversarial training"] = plots.curves(trainer.history)
         found = {}
