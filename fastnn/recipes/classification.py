@@ -424,7 +424,7 @@ def as_part(whole: Recipe, name: str, part: _Classifier) -> _Classifier:
     folder = whole.run_dir / name
     if whole.resumes and (folder / CONFIG).exists():
         part = replace(load(folder, type(part)), resume=True, epochs=part.epochs)
-    return replace(part, run_dir=folder, data_dir=whole.data_dir, device=whole.device)
+    return replace(part, run_dir=folder, data_dir=whole.data_dir or part.data_dir, device=whole.device)
 
 
 def _describes_images(inputs: Any) -> bool:

@@ -20,8 +20,10 @@ from fastnn.training.metrics import percent
 
 Source: TypeAlias = Literal["cifar10-eight", "mnist"]
 Target: TypeAlias = Literal["cifar10-two", "fashion-mnist"]
+Learned: TypeAlias = Literal["cifar10", "fashion-mnist"]
 
 _EIGHT = 8                                  # of CIFAR-10's classes are the source's, the last two the target's
+_MOST = 5000                                # training images of each class that CIFAR-10 has
 _TRANSFERRED, _NEW = "transferred", "from nothing"
 
 
@@ -115,7 +117,7 @@ class Transfer(Recipe):
     takes: ClassVar[str] = "~20 min"
     headline: ClassVar[tuple[str, ...]] = ("20 images a class", "100 images a class", "500 images a class")
 
-    dataset: Literal["cifar10", "fashion-mnist"] = "cifar10"
+    dataset: Learned = "cifar10"
     """What is learned from few images: CIFAR-10's ships and trucks, after its other classes, or Fashion-MNIST, after
     MNIST."""
 
@@ -153,11 +155,11 @@ class Transfer(Recipe):
     """Channels of the network's first stage; each later one has twice as many."""
 
     def check(self) -> None:
-        check_choice("dataset", self.dataset, get_args(Literal["cifar10", "fashion-mnist"]))
+        check_choice("dataset", self.dataset, get_args(Learned))
         super().check()
-        if not self.images or list(self.images) != sorted(set(self.images)) or not 1 <= self.images[0] <= self.images[
-                -1] <= 5000:
-            raise ValueError(f"images: expected rising numbers from 1 to 5,000, got {self.images}")
+        images = [as_int("images", number) for number in self.images]
+        if not images or images != sorted(set(images)) or images[0] < 1 or images[-1] > _MOST:
+            raise ValueError(f"images: expected rising numbers from 1 to {_MOST:,}, got {self.images}")
         for name in ("updates", "trials", "width"):
             setattr(self, name, as_int(name, getattr(self, name), 1))
         check_above_0("lr", self.lr)
