@@ -84,6 +84,8 @@ def test_version(tmp_path: Path) -> None:
     ("train cnn --lr -1", "lr: expected a number above 0, got -1.0"),
     ("train cnn --data-dir nowhere", "data_dir: expected a folder, but there is none at nowhere; give the folder in"),
     ("train cnn --resume", "resume: expected a run of cnn under "),
+    ("train cnn --init-from nowhere", "init_from: expected the folder of a trained run, such as runs/cnn-1, but there"),
+    ("train cnn --freeze 9 *", "freeze: expected patterns of names of parameters or layers, which this CNN calls 0.we"),
     ("train cnn-mnist --data-dir .", "mnist: expected its files in "),
     ("evaluate", "Missing from fastnn evaluate: PATH"),
     ("evaluate nothing", "nothing: expected the folder of a run, but there is no config.json in it"),

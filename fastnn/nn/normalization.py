@@ -18,6 +18,7 @@ class _BatchNorm(Module):
     running_mean: Any        # an array or None, as are the other two
     running_var: Any
     num_batches_tracked: Any
+    frozen = False
     _ranks: tuple[int, ...]
     _layout: str
 
@@ -49,6 +50,7 @@ class _BatchNorm(Module):
             raise ValueError(f"x: expected {self.num_features} channels, got shape {x.shape}"
                              + channels_last(x.shape, self.num_features))
         running, weight, bias = (self.running_mean, self.running_var), data_of(self.weight), data_of(self.bias)
+        training = training and not self.frozen
         of_batch = training or self.running_mean is None
         if tracked := training and self.running_mean is not None:
             # The kernel leaves the batch's statistics here, so that several threads may run it at once.
@@ -106,6 +108,8 @@ class BatchNorm1d(_BatchNorm):
     running_mean, running_var : arrays of shape (num_features,), or None
         The variance is the unbiased one, as in torch.
     num_batches_tracked : int64 array of shape (), or None
+    frozen : bool
+        False at first. Set to True, it is in training as in inference: the running statistics are used and stay.
 
     Examples
     --------

@@ -9,6 +9,7 @@ Examples
 ['cnn', 'cnn-mnist', 'three-layer-convnet', 'overfit-check']
 """
 
+from fastnn.recipes.adversarial import Adversarial
 from fastnn.recipes.allcnn_cifar10 import AllCNNCifar10
 from fastnn.recipes.base import RECIPES, Recipe, load
 from fastnn.recipes.cifar import CIFAR
@@ -35,17 +36,19 @@ from fastnn.recipes.softmax_cifar10 import SoftmaxCifar10
 from fastnn.recipes.space import Range
 from fastnn.recipes.svm_cifar10 import SVMCifar10
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
+from fastnn.recipes.transfer import Transfer
 from fastnn.recipes.two_layer_net import TwoLayerNet
 
 RECIPES.update({recipe.name: recipe for recipe in (
     CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
     FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression, ResNetCifar10, AllCNNCifar10,
-    DepthwiseCifar10, CIFAR10Speedrun)})
+    DepthwiseCifar10, CIFAR10Speedrun, Adversarial, Transfer)})
 
 __all__ = [
     "CIFAR",
     "CNN",
     "RECIPES",
+    "Adversarial",
     "AllCNNCifar10",
     "CIFAR10Speedrun",
     "CNNMnist",
@@ -70,6 +73,7 @@ __all__ = [
     "ShortOrFull",
     "SoftmaxCifar10",
     "ThreeLayerConvNet",
+    "Transfer",
     "TwoLayerNet",
     "load",
     "read_image",

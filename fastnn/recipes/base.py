@@ -59,6 +59,8 @@ class Recipe(ABC):
     """Those of the final figures that say how good the result is."""
     reported: ClassVar[str] = "-"
     """What others got with the same system."""
+    least_epochs: ClassVar[int] = 1
+    """The fewest epochs that the option of that name may say, where there is one."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
@@ -79,7 +81,7 @@ class Recipe(ABC):
     [cuda13]."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        is_path = name in ("run_dir", "data_dir") and value is not None
+        is_path = name in ("run_dir", "data_dir", "init_from") and value is not None
         super().__setattr__(name, as_path(name, value) if is_path else value)
 
     def run(self) -> None:
@@ -131,9 +133,9 @@ class Recipe(ABC):
         """Raise an error where an option cannot be obeyed, before anything is written; find the run to resume."""
         if Path(self.name).name != self.name:
             raise ValueError(f"name: expected one that a folder can have, got {self.name!r}")
-        for name in ("seed", "epochs", "batch_size"):
+        for name, least in (("seed", 0), ("epochs", self.least_epochs), ("batch_size", 1)):
             if hasattr(self, name):
-                setattr(self, name, as_int(name, getattr(self, name), int(name != "seed")))
+                setattr(self, name, as_int(name, getattr(self, name), least))
         self.check_device()
         self.check_data_dir()
         if self.resumes:

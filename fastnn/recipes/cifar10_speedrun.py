@@ -97,4 +97,4 @@ class _WhiteningBias(training.Callback):
     """Lets the biases of the first filters learn in the first epochs alone."""
 
     def on_epoch_begin(self, trainer: Any, epoch: int) -> None:
-        trainer.model.conv1.bias.requires_grad = epoch < _WHITENING_EPOCHS
+        trainer.model.conv1.bias.requires_grad &= epoch < _WHITENING_EPOCHS

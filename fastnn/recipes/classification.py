@@ -8,10 +8,10 @@ import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
 from fastnn._files import one_line
 from fastnn.nn.freezing import freeze
-from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, read_config
+from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, load, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata
 from fastnn.training.metrics import percent
@@ -28,6 +28,9 @@ from fastnn.training.run_folder import BEST, CONFIG, LAST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Change: TypeAlias = Callable[[training.Loader, nn.Module, data.Normalize], training.Loader]
+_Classifier = TypeVar("_Classifier", bound="ImageClassifier")
 
 _BATCH = 500                                # images that are evaluated at once
 _SHOWN = 24                                 # classes whose confusion matrix is printed: of more, lines are too long
@@ -70,6 +73,14 @@ class ImageClassifier(Recipe):
 
     weight_decay: float = 0.05
     """How strongly weights are drawn to 0."""
+
+    init_from: Path | None = None
+    """Folder of a trained run of the same network, with whose weights this one begins. Where it told other classes
+    apart, the last layer is new. Images are normalized as they were there."""
+
+    freeze: tuple[str, ...] = ()
+    """Patterns of names of layers or parameters that stay as they begin, such as conv1 and layer[12].*; batch
+    normalization among them keeps its running statistics, and uses them."""
 
     track: training.Track | None = None
     """Hand the configuration and each epoch's figures to Weights & Biases or TensorBoard too. Without a login to
@@ -135,8 +146,26 @@ class ImageClassifier(Recipe):
             raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay!r}")
         if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
             self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
+        self.origin()
         if self.track:
             training.tracker(self.track)        # says what is not installed
+
+    def origin(self) -> tuple[Path, Any] | None:
+        """Return with which checkpoint the model begins, and what its run says of its inputs; None where it is new.
+
+        A run that goes on has all of it in its own folder, and needs the other one no more.
+        """
+        if self.init_from is None:
+            return None
+        goes_on = self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists()
+        return trained_in(cast(Path, self.run_dir) if goes_on else self.init_from)
+
+    def begin(self, model: nn.Module, classes: Sequence[str]) -> None:
+        """Give a new model the weights that it begins with, and freeze what stays."""
+        if (origin := self.origin()) is not None:
+            path, inputs = origin
+            training.load_model(path, model, skip=() if inputs["classes"] == list(classes) else training.head(model))
+        training.freeze_layers(model, self.freeze)
 
     def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:
         """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
@@ -173,7 +202,8 @@ class ImageClassifier(Recipe):
         print(f"test accuracy: {percent(evaluation.accuracy)}")
 
     def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
-            dataset: data.Dataset | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
+            dataset: data.Dataset | None = None,
+            change: Change | None = None) -> tuple[training.Trainer, data.Dataset, data.Normalize]:
         """Train in the run folder, without a look at the test images.
 
         Parameters
@@ -184,6 +214,9 @@ class ImageClassifier(Recipe):
             Print what is trained, and how it goes.
         dataset : Dataset, optional
             What `load_dataset` returns, where it was read already.
+        change : callable, optional
+            Called with a loader, the model and its `Normalize`; returns the loader that is used in the place of that
+            one, for training as for validation.
 
         Returns
         -------
@@ -201,15 +234,23 @@ class ImageClassifier(Recipe):
         train, validation = dataset.train, None
         if self.validation:
             train, validation = data.split(train, self.validation, self.seed)
-        mean, std = self.statistics(train.images, dataset.scale)
+        origin = self.origin()
+        mean, std = (self.statistics(train.images, dataset.scale) if origin is None else
+                     (np.array(origin[1][name]) for name in ("mean", "std")))
         normalize = data.Normalize(mean, std, dataset.scale)
         inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
                   "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist(),
                   "invert_above": inverted_above(train.images, dataset.scale)}
-        train_loader = data.DataLoader(train, self.batch_size, seed=self.seed,
-                                       drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train),
-                                       transform=data.Compose([*self.augmentation(), normalize]))
+        train_loader: training.Loader = data.DataLoader(
+            train, self.batch_size, seed=self.seed, transform=data.Compose([*self.augmentation(), normalize]),
+            drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train))
+        validation_loader: training.Loader | None = None if validation is None else _in_order(validation, normalize)
         self.prepare(model, train.images, normalize)
+        self.begin(model, dataset.classes)
+        if change is not None:
+            train_loader = change(train_loader, model, normalize)
+            if validation_loader is not None:
+                validation_loader = change(validation_loader, model, normalize)
 
         run_dir = self.open_run_dir()
         callbacks = [training.WeightHistograms(), *self.callbacks(len(train_loader)), *callbacks, *trackers]
@@ -222,8 +263,7 @@ class ImageClassifier(Recipe):
                   f"{dataset.name} ({shape}); {len(validation or ()):,} for validation, {len(dataset.test):,} for the "
                   "test")
             print(f"run folder: {run_dir}", flush=True)
-        trainer.fit(train_loader, None if validation is None else _in_order(validation, normalize), epochs=self.epochs,
-                    resume=self.resume)
+        trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
 
     def check_dataset(self, dataset: data.Dataset, model: nn.Module) -> None:
@@ -360,6 +400,31 @@ class ImageClassifier(Recipe):
         assert self.run_dir is not None
         return ValueError(f"{self.run_dir / CONFIG}: expected under inputs the classes, shape, scale, mean and std of "
                           f"the images that this {type(model).__name__} was trained on, got {inputs!r:.200}")
+
+
+def trained_in(folder: Path) -> tuple[Path, Any]:
+    """Return the checkpoint of a trained classifier in a run's folder, and what config.json says of its inputs."""
+    if not (folder / CONFIG).exists():
+        raise FileNotFoundError(f"init_from: expected the folder of a trained run, such as runs/cnn-1, but there is no "
+                                f"{CONFIG} in {folder}")
+    inputs = read_config(folder).get("inputs")
+    path = folder / (BEST if (folder / BEST).exists() else LAST)
+    if not _describes_images(inputs) or not path.exists():
+        raise ValueError("init_from: expected the folder of a run that keeps a trained classifier of images, such as "
+                         f"runs/cnn-1, but there is none in {folder}")
+    return path, inputs
+
+
+def as_part(whole: Recipe, name: str, part: _Classifier) -> _Classifier:
+    """Return a recipe that is run in a subfolder of another one's run; it goes on from what lies there, if that does.
+
+    It may have been begun under another path, so that it is as it was, but for the number of epochs.
+    """
+    assert whole.run_dir is not None
+    folder = whole.run_dir / name
+    if whole.resumes and (folder / CONFIG).exists():
+        part = replace(load(folder, type(part)), resume=True, epochs=part.epochs)
+    return replace(part, run_dir=folder, data_dir=whole.data_dir or part.data_dir, device=whole.device)
 
 
 def _describes_images(inputs: Any) -> bool:

@@ -16,7 +16,7 @@ from fastnn import data, nn, optim, training
 from fastnn.models import FullyConnectedNet
 from fastnn.recipes.base import read_config
 from fastnn.recipes.cifar import CIFAR
-from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.classification import Change, ImageClassifier
 from fastnn.training.checkpoint import replace_file
 from fastnn.training.metrics import percent
 from fastnn.training.run_folder import BEST, CONFIG
@@ -87,12 +87,13 @@ class LinearClassifier(CIFAR, ImageClassifier):
                 for option in (self.lr, self.weight_decay)]
 
     def fit(self, *, callbacks: Sequence[training.Callback] = (), progress: bool = True,
-            dataset: data.Dataset | None = None) -> _Fitted:
+            dataset: data.Dataset | None = None, change: Change | None = None) -> _Fitted:
         if self.factors == _ONE:
-            return super().fit(callbacks=callbacks, progress=progress, dataset=dataset)
+            return super().fit(callbacks=callbacks, progress=progress, dataset=dataset, change=change)
         self.check()
         dataset = self.load_dataset() if dataset is None else dataset
         self.check_dataset(dataset, self.model())
+        self.begin(self.model(), dataset.classes)
         run_dir = self.open_run_dir()
         before = read_config(run_dir) if (run_dir / CONFIG).exists() else {}
         self.write_config(**{name: value for name, value in before.items() if name == "inputs"})
@@ -106,7 +107,7 @@ class LinearClassifier(CIFAR, ImageClassifier):
             cell.run_dir = run_dir / f"lr-{cell.lr:g}-decay-{cell.weight_decay:g}"
             cell.resume = self.resume and (cell.run_dir / "last.safetensors").exists()
             try:
-                fitted[place] = cell.fit(callbacks=callbacks, progress=False, dataset=dataset)
+                fitted[place] = cell.fit(callbacks=callbacks, progress=False, dataset=dataset, change=change)
             except training.DivergedError:
                 if not fitted and cell is cells[-1]:
                     raise

@@ -35,6 +35,7 @@ from fastnn.training.metrics import (
 from fastnn.training.report import write_report
 from fastnn.training.tracking import Track, tracker
 from fastnn.training.trainer import DivergedError, Interrupted, Trainer
+from fastnn.training.transfer import freeze_layers, head
 
 __all__ = [
     "AdversarialLoader",
@@ -57,6 +58,8 @@ __all__ = [
     "commonest_confusions",
     "confusion_matrix",
     "confusion_table",
+    "freeze_layers",
+    "head",
     "load",
     "load_model",
     "per_class",

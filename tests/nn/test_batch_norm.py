@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn, random
-from fastnn.testing import assert_close
+from fastnn.testing import assert_close, check_gradients
 
 
 @pytest.mark.peers
@@ -74,3 +74,15 @@ def test_several_threads_lose_no_batch() -> None:
     assert int(layer.num_batches_tracked) == 200
     np.testing.assert_allclose(layer.running_mean, batches.mean((0, 1)), atol=1e-14)
     np.testing.assert_allclose(layer.running_var, batches.var(1, ddof=1).mean(0), rtol=1e-13)
+
+
+def test_frozen_it_is_in_training_as_in_inference() -> None:
+    rng = random.generator(0, "test")
+    layer = nn.BatchNorm2d(3).to(np.float64)
+    layer.forward(rng.standard_normal((4, 3, 2, 5)) + 1)
+    layer.frozen = True
+    before, x = layer.state_dict(), rng.standard_normal((2, 3, 2, 2))
+    np.testing.assert_array_equal(layer.forward(x, training=True)[0], layer(x))
+    for name, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    assert max(check.error for check in check_gradients(layer, x)) < 1e-7
