@@ -92,7 +92,7 @@ def lookup_int8(x: Array, table: Array, *, out: Array | None = None, target: str
     ----------
     x : uint8 array of any shape
         The bytes.
-    table : uint8 or float32 array of shape (256,)
+    table : array of shape (256,), uint8, float32 or float64
         What each byte becomes.
     out : array of x's shape, optional
         Where the result is written.
@@ -293,7 +293,7 @@ def _quantize_per_tensor(x: Array, zero_point: int, target: str | None) -> Plan:
 @planned
 def _lookup_int8(x: Array, table: Array, target: str | None) -> Plan:
     _check_dtype("x", x, _BYTE)
-    _check_dtype("table", table, _BYTE, _SINGLE)
+    _check_dtype("table", table, _BYTE, *FLOATS)
     check_side("table", table, "x", x)
     check_shape("table", table, (256,))
     run = bound(implementation(__name__, target, x), "lookup_int8", x, table)
@@ -368,7 +368,8 @@ def _in_single(run: Callable[..., Any], scale: Array, bias: Array | None) -> Cal
 def _check_dtype(name: str, array: Array, *dtypes: np.dtype) -> None:
     check_present(name, array)
     if array.dtype not in dtypes:
-        raise TypeError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {array.dtype}")
+        *others, last = map(str, dtypes)
+        raise TypeError(f"{name}: expected {', '.join(others)}{' or ' * bool(others)}{last}, got {array.dtype}")
 
 
 def _check_filters(x: Array, weight: Array, scale: Array, bias: Array | None) -> None:

@@ -19,6 +19,7 @@ from fastnn.kernels._cpu.dot import LANES, byte_gather_tile, byte_tile_shape
 from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import CHUNK, INT8_PIXELS, LEAST_BLOCKS
+from fastnn.kernels._cpu.vectors import lookup_vectors
 from fastnn.kernels._memory import empty
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
@@ -67,15 +68,21 @@ def plan_quantize_per_tensor(x: Array, zero_point: int) -> Callable[..., None]:
 
 @block_kernel(writes="y")
 def _lookup(block: int, x: Array, table: Array, y: Array) -> None:
-    entries = np.empty(256, table.dtype)    # on the stack, so that no store can change it
-    entries[:] = table
     for i in range(block * CHUNK, min(x.size, block * CHUNK + CHUNK)):
-        y[i] = entries[x[i]]
+        y[i] = table[x[i]]
+
+
+@block_kernel(writes="y")
+def _lookup_bytes(block: int, x: Array, table: Array, y: Array) -> None:
+    first, last = block * CHUNK, min(x.size, block * CHUNK + CHUNK)
+    for i in range(lookup_vectors(x, table, y, first, last), last):
+        y[i] = table[x[i]]
 
 
 def plan_lookup_int8(x: Array, table: Array) -> Callable[..., None]:
     """Return a function (x, table, y)."""
-    launch = _lookup.launch(panels(x.size, CHUNK), work=x.size)
+    kernel = _lookup_bytes if table.dtype == np.uint8 else _lookup
+    launch = kernel.launch(panels(x.size, CHUNK), work=x.size)
     return lambda x, table, y: launch(x.reshape(-1), table, y.reshape(-1))
 
 
