@@ -282,7 +282,8 @@ def _fold(layer: Any, norm: Any) -> Module | None:
 
 def _is_plannable(module: Module) -> bool:
     """Whether the shape of x decides all that runs."""
-    return is_plain(module, *_LEAVES) or (is_plain(module, Sequential, Residual) and all(map(_is_plannable, module.children())))
+    return is_plain(module, *_LEAVES) or (is_plain(module, Sequential, Residual)
+                                          and all(map(_is_plannable, module.children())))
 
 
 def _plan(module: Any, x: Array) -> tuple[Array, Run]:

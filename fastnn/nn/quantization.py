@@ -411,6 +411,7 @@ def _in_bytes(steps: list[_Step], source: Scale | None, last: _Seen | None) -> t
             source = as_bytes(step.into)
             shortcut, added = _in_bytes(step.shortcut, source, step.shortcut[-1].out if step.shortcut else step.into)
             body, inner = _in_bytes(step.body[:-1], source, step.body[-1].into)
+            assert inner is not None
             result = step.out.scale()
             conv = Conv2dInt8(step.body[-1].layer, inner, result, added)
             layers.append(ResidualInt8(Sequential(*body), conv, Sequential(*shortcut)))

@@ -288,8 +288,8 @@ def byte_gather_tile(rows: int, vectors: int) -> Any:
     y[place + i line + j] = sum scale[left + j] + bias[left + j] + residual_scale residual[place + i line + j], in
     float32, for what is inside. With y of bytes, that is rounded to the nearest one. A residual of no elements is none.
     The sum is start[start_at + j] and all products, modulo 2^32, of the bytes of words k: of a, unsigned, those at
-    begins[first + i] + offsets[k]; of b, signed, those of column j in row k of (depth, columns) words from byte `at` on.
-    All are flat, the begins and offsets int64, start int32, scale and bias float32.
+    begins[first + i] + offsets[k]; of b, signed, those of column j in row k of (depth, columns) words, which begin at
+    byte `at`. All are flat, the begins and offsets int64, start int32, scale and bias float32.
     """
     columns = vectors * LANES
 
@@ -389,9 +389,8 @@ def byte_gather_tile(rows: int, vectors: int) -> Any:
                             kind = "f32"
                             if signature.args[13].dtype == types.uint8:
                                 kind = "i8"
-                                value = builder.select(builder.fcmp_ordered(">", value, constant(0)), value, constant(0))
-                                value = builder.select(builder.fcmp_ordered("<", value, constant(255)), value,
-                                                       constant(255))
+                                for less, bound in ((">", constant(0)), ("<", constant(255))):
+                                    value = builder.select(builder.fcmp_ordered(less, value, bound), value, bound)
                                 value = builder.fptoui(builder.call(rint, [value]), ir.VectorType(_I8, LANES))
                             masked(f"store.v{LANES}{kind}", ir.VoidType(), value, pointer(y, where),
                                    _constant(1, _I32), mask)

@@ -1,7 +1,7 @@
 """Quantised networks: bytes that stand for numbers, their convolutions and linear maps in exact integers.
 
-A byte q stands for (q - zero_point) scale. Images of bytes are (N, H, W, C), channels last, so that the bytes of a pixel
-lie together, as products of bytes read them; images of floats are (N, C, H, W) as everywhere else.
+A byte q stands for (q - zero_point) scale. Images of bytes are (N, H, W, C), channels last, so that the bytes of a
+pixel lie together, as products of bytes read them; images of floats are (N, C, H, W) as everywhere else.
 
 Benoit Jacob and others, "Quantization and training of neural networks for efficient integer-arithmetic-only inference"
 (arXiv:1712.05877), section 2, with a scale for each filter as in Raghuraman Krishnamoorthi, "Quantizing deep
@@ -375,8 +375,9 @@ def _check_dtype(name: str, array: Array, *dtypes: np.dtype) -> None:
 def _check_filters(x: Array, weight: Array, scale: Array, bias: Array | None) -> None:
     _check_dtype("weight", weight, _SIGNED)
     check_side("weight", weight, "x", x)
+    _check_dtype("scale", scale, *FLOATS)
     for name, array in (("scale", scale), ("bias", bias)):
-        if array is not None or name == "scale":
+        if array is not None:
             _check_dtype(name, array, *FLOATS)
             check_side(name, array, "x", x)
             check_shape(name, array, weight.shape[:1])

@@ -20,7 +20,6 @@ from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import CHUNK, INT8_PIXELS, LEAST_BLOCKS
 from fastnn.kernels._cpu.vectors import lookup_vectors
-from fastnn.kernels._memory import empty
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
 
@@ -201,8 +200,8 @@ def plan_conv2d_int8(x: Array, weight: Array, residual: Array | None, shape: tup
     cuts = min(parts, panels(LEAST_BLOCKS, blocks))
     reach = [(size - 1) * s + (k - 1) * d + 1 for size, s, k, d in zip(
         (band, width), geometry.stride, (kh, kw), geometry.dilation)]
-    walk = Walk(images, band, bands, cuts, groups, *reach, channels, *(-p for p in geometry.padding),
-                band * geometry.stride[0], zero_point)
+    walk = Walk(images, band, bands, cuts, groups, reach[0], reach[1], channels, -geometry.padding[0],
+                -geometry.padding[1], band * geometry.stride[0], zero_point)
     line, (down, across) = reach[1] * channels, geometry.stride
     begins = ((np.arange(images) * reach[0] * line)[:, None, None] + (np.arange(band) * down * line)[:, None]
               + np.arange(width) * across * channels).ravel()

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastnn._checks import Array
 from fastnn._device import cuda
-from fastnn.kernels._gpu.blocks import THREADS, blocks_for, either
+from fastnn.kernels._gpu.blocks import THREADS, blocks_for, either, real_of
 from fastnn.kernels._gpu.launch import launch
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
@@ -53,7 +53,7 @@ def _quantize(real: Any) -> Any:
 
 def quantize_per_tensor(x: Array, scale: float, y: Array, zero_point: int) -> None:
     if x.size:
-        channels, real = x.shape[1] if x.ndim == 4 else 1, x.dtype.type
+        channels, real = x.shape[1] if x.ndim == 4 else 1, real_of(x)
         launch(_quantize(real), blocks_for(x.size), THREADS, x.reshape(len(x), channels, -1), real(scale),
                real(zero_point), y.reshape(len(x), -1, channels))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from fastnn.testing.table.base import F32, U8, Array, Benchmark, Call, Kernel, Refused, draw, normal
+from fastnn.testing.table.base import F32, U8, Array, Benchmark, Call, Kernel, Options, Refused, Shaped, draw, normal
 
 
 def bytes_of(rng: np.random.Generator, *shape: int) -> Array:
@@ -53,14 +54,15 @@ def scaled(rng: np.random.Generator, x: tuple[int, ...], weight: tuple[int, ...]
 
 
 def _conv_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for x, weight, options in [
+    cases: Shaped = [
             ((2, 5, 6, 3), (4, 3, 3, 3), {"padding": 1, "zero_point": 7}),
             ((1, 5, 5, 2), (70, 2, 3, 3), {"padding": 1, "stride": 2, "zero_point": 255}),
             ((2, 5, 5, 6), (4, 3, 3, 2), {"padding": (1, 2), "dilation": 2, "groups": 2, "zero_point": 3}),
             ((3, 4, 4, 5), (33, 5, 1, 1), {}),
             ((2, 5, 4, 4), (4, 1, 3, 3), {"padding": "same", "groups": 4, "zero_point": 128}),
             ((5, 2, 3, 4), (64, 4, 1, 2), {"padding": 1, "zero_point": 1}),
-            ((1, 40, 9, 1), (1, 1, 2, 2), {"stride": (1, 2)})]:
+            ((1, 40, 9, 1), (1, 1, 2, 2), {"stride": (1, 2)})]
+    for x, weight, options in cases:
         call = Call(scaled(rng, x, weight), options)
         yield call
         if weight[0] <= 8:                  # fewer kinds of tiles to compile
@@ -117,8 +119,10 @@ def _linear_refused() -> Iterator[Refused]:
 
 
 def _pool_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
-    for size, options in [(2, {}), ((3, 2), {"stride": (2, 1), "padding": 1}), (2, {"dilation": 2, "stride": 1}),
-                          (3, {"stride": 2, "ceil_mode": True})]:
+    cases: list[tuple[Any, Options]] = [
+        (2, {}), ((3, 2), {"stride": (2, 1), "padding": 1}), (2, {"dilation": 2, "stride": 1}),
+        (3, {"stride": 2, "ceil_mode": True})]
+    for size, options in cases:
         yield Call((bytes_of(rng, 2, 7, 6, 5), size), options)
 
 
