@@ -16,7 +16,7 @@ from fastnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from fastnn.nn.container import Residual, Sequential
 from fastnn.nn.freezing import FoldedLinear, Frozen, freeze, is_plain, no_backward
 from fastnn.nn.linear import Conv2d, Linear
-from fastnn.nn.module import Backward, LoadResult, Module, beside, data_of
+from fastnn.nn.module import Backward, LoadResult, Module, data_of
 from fastnn.nn.pooling import AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten
 
@@ -41,14 +41,14 @@ def quantize(model: Module, images: Array) -> Quantized:
     model : Module
         It stays as it is.
     images : array of floats, shape (N, ...)
-        What the model is calibrated on, as it takes it: some hundred images of the kind that it will see. A value
-        beyond those of the calibration counts as the nearest of them.
+        What the model is calibrated on, as it takes it: some hundred images of the kind that it will see, which may as
+        well be rows or anything else of floats. A value beyond those of the calibration counts as the nearest of them.
 
     Returns
     -------
     Quantized
-        A Module: call it as the model is called. It returns float32. `forward(x, training=True)` and backward are
-        errors.
+        A Module, on the device where the images lie: call it as the model is called. It returns float32.
+        `forward(x, training=True)` and backward are errors.
 
     Raises
     ------
@@ -88,7 +88,8 @@ def quantize(model: Module, images: Array) -> Quantized:
     found = observed(freeze(model))
     for first in range(0, len(images), _AT_ONCE):
         found(images[first : first + _AT_ONCE])
-    return Quantized(found.quantized)
+    quantized = Quantized(found.quantized)
+    return quantized.to("cuda") if _device.is_device(images) else quantized
 
 
 class Quantized(Module):
@@ -253,8 +254,6 @@ class _Product(ByteLayer):
         self.residual_scale = None if residual is None else np.asarray(added, np.float32)
         self.floats = result is None
         self._kept = kernels.KeptWeight(constant=True)
-        for name in ("weight", "scale", "bias"):
-            setattr(self, name, beside(layer.weight.data, getattr(self, name)))
 
 
 class Conv2dInt8(_Product):

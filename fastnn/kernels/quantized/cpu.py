@@ -127,6 +127,11 @@ def _sums(weight: Array, groups: int, columns: int) -> Array:
     return np.pad(sums, ((0, 0), (0, -sums.shape[1] % columns)))
 
 
+def _made(kept: KeptWeight | None, weight: Array, form: Any, make: Callable[[Array], Array]) -> Array:
+    """Return what `make` makes of a weight, of constant ones what is kept of it."""
+    return make(weight) if kept is None or not kept.constant else kept.made(weight, form, make)
+
+
 @helper
 def _fill(x: Array, first: int, count: int, group: int, channels: int, top: int, walk: Walk, slab: Array) -> None:
     """Copy what a block reads of some images; around them lie zero points, behind a pixel's channels anything."""
@@ -238,10 +243,8 @@ def _plan_channels(weight: Array, shape: tuple[int, ...], geometry: Geometry, ze
 
     def convolve(x: Array, weight: Array, scale: Array, bias: Array | None, residual: Array | None,
                  residual_scale: float, kept: KeptWeight | None, y: Array) -> None:
-        known = kept is not None and kept.constant
-        launch(x, kept.made(weight, "int8 channels", turned) if known else turned(weight), scale,
-               no_bias if bias is None else bias, _NO_BYTES if residual is None else residual.reshape(-1),
-               np.float32(residual_scale), y)
+        launch(x, _made(kept, weight, "int8 channels", turned), scale, no_bias if bias is None else bias,
+               _NO_BYTES if residual is None else residual.reshape(-1), np.float32(residual_scale), y)
 
     return convolve
 
@@ -287,11 +290,8 @@ def plan_conv2d_int8(x: Array, weight: Array, residual: Array | None, shape: tup
 
     def convolve(x: Array, weight: Array, scale: Array, bias: Array | None, residual: Array | None,
                  residual_scale: float, kept: KeptWeight | None, y: Array) -> None:
-        if kept is not None and kept.constant:
-            packed, start = kept.made(weight, form, pack), kept.made(weight, (*form, zero_point), summed)
-        else:
-            packed, start = pack(weight), summed(weight)
-        launch(walk, x, begins, offsets, packed, start, scale, no_bias if bias is None else bias,
+        launch(walk, x, begins, offsets, _made(kept, weight, form, pack),
+               _made(kept, weight, (*form, zero_point), summed), scale, no_bias if bias is None else bias,
                _NO_BYTES if residual is None else residual.reshape(-1), np.float32(residual_scale), y)
 
     return because("products of bytes, whose sums are exact", convolve)
