@@ -233,7 +233,8 @@ class MaxPool2dInt8(ByteLayer):
 class _Product(ByteLayer):
     """What convolutions and linear layers share: weights of bytes, and what scales the sums.
 
-    `result_scale` is None for a result of floats; `residual` is what bytes stand for that will be added.
+    `source`, `result` and `residual` say what bytes stand for that come in, come out and are added; a result without is
+    one of floats.
     """
 
     buffers = "weight", "scale", "bias", "zero_point", "residual_scale"
@@ -310,12 +311,14 @@ def _inside(module: Any, kind: type[Module], change: Callable[[Any], Module]) ->
 
 
 class _Seen:
-    """The range of an activation, and its dimensions."""
+    """The range of an activation of floats, and its dimensions."""
 
     def __init__(self) -> None:
         self.low, self.high, self.dimensions = math.inf, -math.inf, 0
 
     def note(self, x: Any) -> None:
+        if getattr(x, "dtype", None) not in FLOATS:
+            return
         low, high = float(x.min()), float(x.max())
         if not math.isfinite(low + high):
             raise ValueError("images: expected some for which all activations are finite, got one with NaN or infinity")

@@ -128,6 +128,19 @@ def test_what_it_cannot_do_in_bytes_stays_in_floats() -> None:
     assert abs(quantized(x) - model(x)).max() < 0.05
 
 
+class Pair(nn.Module):
+    """Two results."""
+
+    def forward(self, x: Any, *, training: bool = True) -> tuple[Any, nn.Backward]:
+        return (x, x), lambda grads, *, input_grad=True: None
+
+
+def test_what_is_no_array_passes() -> None:
+    x = images(5, (3,))
+    first, second = fastnn.quantize(nn.Sequential(nn.Linear(3, 2), Pair()), x)(x)
+    assert first is second
+
+
 def test_wrong_input() -> None:
     model, x = nn.Sequential(nn.Linear(3, 2)), images(5, (3,))
     with pytest.raises(TypeError, match="model: expected a Module, got function"):
