@@ -76,7 +76,7 @@ def quantize(model: Module, images: Array) -> Quantized:
     """
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
-    if not (isinstance(images, np.ndarray) or _device.is_device(images)) or images.dtype not in FLOATS:
+    if not _is_floats(images):
         raise TypeError("images: expected an array of float32 or float64, as the model takes it, got "
                         f"{getattr(images, 'dtype', type(images).__name__)}")
     check_not_empty("images", images)
@@ -310,6 +310,10 @@ def _inside(module: Any, kind: type[Module], change: Callable[[Any], Module]) ->
     return module
 
 
+def _is_floats(x: Any) -> bool:
+    return (isinstance(x, np.ndarray) or _device.is_device(x)) and x.dtype in FLOATS
+
+
 class _Seen:
     """The range of an activation of floats, and its dimensions."""
 
@@ -317,7 +321,7 @@ class _Seen:
         self.low, self.high, self.dimensions = math.inf, -math.inf, 0
 
     def note(self, x: Any) -> None:
-        if getattr(x, "dtype", None) not in FLOATS:
+        if not _is_floats(x):
             return
         low, high = float(x.min()), float(x.max())
         if not math.isfinite(low + high):
