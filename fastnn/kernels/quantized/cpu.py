@@ -112,13 +112,14 @@ class Walk(NamedTuple):
 
 
 def pack_filters(weight: Array, groups: int, columns: int) -> Array:
-    """Return filters as panels of words: (groups, panels, KH KW C / 4, columns, 4), zeros behind the last ones."""
+    """Return filters as panels of words: (groups, panels, KH KW C / 4, 4 columns), zeros behind the last ones."""
     filters, channels, kh, kw = weight.shape
     per_group, words = filters // groups, panels(channels, 4)
     padded = np.zeros((groups, panels(per_group, columns) * columns, kh, kw, 4 * words), np.int8)
     padded[:, :per_group, :, :, :channels] = weight.reshape(groups, per_group, channels, kh, kw).transpose(
         0, 1, 3, 4, 2)
-    return np.ascontiguousarray(padded.reshape(groups, -1, columns, kh * kw * words, 4).transpose(0, 1, 3, 2, 4))
+    by_filters = padded.view(np.uint32).reshape(groups, -1, columns, kh * kw * words)
+    return np.ascontiguousarray(by_filters.transpose(0, 1, 3, 2)).view(np.int8)
 
 
 def _sums(weight: Array, groups: int, columns: int) -> Array:

@@ -134,7 +134,7 @@ def _pool_refused() -> Iterator[Refused]:
 
 
 def _conv_benchmark(n: int) -> Call:
-    return Call(scaled(np.random.default_rng(0), (n, 28, 28, 64), (64, 64, 3, 3)), {"padding": 1})
+    return Call(scaled(np.random.default_rng(0), (n, 14, 14, 64), (64, 64, 3, 3)), {"padding": 1})
 
 
 def _linear_benchmark(n: int) -> Call:
@@ -150,10 +150,10 @@ ROWS = (
                bytes_of(np.random.default_rng(0), n, 28, 28, 32), bytes_of(np.random.default_rng(1), 256))), 64,
                2.0 * 64 * 28 * 28 * 32, "byte"),)),
     Kernel("conv2d_int8", _conv_samples, refused=_conv_refused, given=(), dtypes=(U8,),
-           benchmarks=(Benchmark("32 x 64 x 28 x 28, 64 filters of 3 x 3", _conv_benchmark, 32,
-                                 2.0 * 32 * 784 * 64 * 576, "flop"),)),
+           benchmarks=(Benchmark("64 x 64 x 14 x 14, 64 filters of 3 x 3", _conv_benchmark, 64,
+                                 2.0 * 64 * 196 * 64 * 576, "op"),)),
     Kernel("linear_int8", _linear_samples, refused=_linear_refused, given=(), dtypes=(U8,),
-           benchmarks=(Benchmark("64 x 3136 by 128 x 3136", _linear_benchmark, 64, 2.0 * 64 * 3136 * 128, "flop"),)),
+           benchmarks=(Benchmark("64 x 3136 by 128 x 3136", _linear_benchmark, 64, 2.0 * 64 * 3136 * 128, "op"),)),
     Kernel("max_pool2d_int8", _pool_samples, refused=_pool_refused, given=(), dtypes=(U8,),
            benchmarks=(Benchmark("64 x 28 x 28 x 32, 2 x 2", lambda n: Call((
                bytes_of(np.random.default_rng(0), n, 28, 28, 32), 2)), 64, 1.25 * 64 * 28 * 28 * 32, "byte"),)),
