@@ -405,7 +405,8 @@ def test_bench_times_the_naive_version_on_a_part(tmp_path: Path) -> None:
     assert done.returncode == 0
     said, _, peaks, _, head, *rows = done.stdout.splitlines()
     assert "timed once on a part of the batch, and scaled to all of it" in said
-    assert re.search(r"peaks: [\d,]+ GFLOP/s of products in registers, [\d.]+ GB/s read and written", peaks)
+    assert re.search(r"peaks: [\d,]+ GFLOP/s of products in registers, [\d,]+ Gop/s of those of bytes, [\d.]+ GB/s "
+                     "read and written", peaks)
     assert head.split()[:2] == ["kernel", "call"]
     assert [row.split()[0] for row in rows] == ["adaptive_avg_pool2d", "adaptive_avg_pool2d_backward"]
     assert all(re.search(r" s +[\d.]+ ms +[\d,]+ +[\d.]+ GB/s +\d+ %$", row.rstrip()) for row in rows)

@@ -44,7 +44,8 @@ def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = 
     peaks = peak.measure() if device == "cpu" else {}
     if peaks:
         print(f"this machine's peaks: {peaks['float32'] / 1e9:,.0f} GFLOP/s of products in registers, "
-              f"{peaks['copy'] / 1e9:.1f} GB/s read and written by a copy; `fastnn.explain` knows them now\n")
+              f"{peaks['uint8'] / 1e9:,.0f} Gop/s of those of bytes, {peaks['copy'] / 1e9:.1f} GB/s read and written "
+              "by a copy; `fastnn.explain` knows them now\n")
     columns = "{:<28} {:<52} {:>10} {:>12} {:>14} {:>14} {:>8}"
     print(columns.format("kernel", "call", "naive", device, "times as fast", "speed", "of peak"))
     for row, benchmark in rows:
@@ -54,10 +55,11 @@ def bench(kernel: Part = "", repeats: int = 5, device: Literal["cpu", "cuda"] = 
             call = call.map(fastnn.to_device)
         _seconds(row, call, device)                                    # compiles
         fast = sorted(_seconds(row, call, device) for _ in range(repeats))[repeats // 2]
-        unit = "GFLOP/s" if benchmark.unit == "flop" else "GB/s"
+        unit, of_peak = {"flop": ("GFLOP/s", "float32"), "op": ("Gop/s", "uint8"), "byte": ("GB/s", "copy")}[
+            benchmark.unit]
         share = ""
         if peaks:
-            reached = benchmark.work / fast / peaks["float32" if benchmark.unit == "flop" else "copy"]
+            reached = benchmark.work / fast / peaks[of_peak]
             peak.note(row.name, benchmark.label, reached)
             share = f"{100 * reached:.0f} %"
         print(columns.format(row.name, benchmark.label, f"{naive:.2f} s", f"{1e3 * fast:.3f} ms",
@@ -91,14 +93,14 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     kernel : str
         Only kernels with this in their name, such as conv2d.
     dtypes : tuple of str
-        For which arrays; uint8 is for distances alone.
+        For which arrays; uint8 is for distances and quantised networks.
     """
     if compilation.is_off():
         raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
     rows = [row for row in _kernels(kernel) if any(dtype.name in dtypes for dtype in row.dtypes)]
     if not rows:
         raise ValueError("dtypes: expected some of those that the chosen kernels take, uint8 being for distances "
-                         f"alone, got {', '.join(dtypes) or 'none'}")
+                         f"and quantised networks, got {', '.join(dtypes) or 'none'}")
     columns = "{:<28} {:<8} {:>9} {:>9} {:>9}"
     print(columns.format("kernel", "dtype", "compiled", "loaded", "seconds"))
     begin = time.perf_counter()

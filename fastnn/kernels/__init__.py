@@ -63,6 +63,10 @@ tap
     One place of a filter or window, which meets one pixel for each result.
 phase
     The pixels of an image, or results, whose row and column leave the same remainders modulo the strides.
+scale, zero point
+    What a byte q stands for: (q - zero point) scale.
+slab
+    The pixels that a block of a convolution of bytes reads, as its tile reads them.
 streamed
     Written past the caches, as what is far larger than they are is best.
 
@@ -89,6 +93,7 @@ from fastnn.kernels.linear import *  # noqa: F403
 from fastnn.kernels.loss import *  # noqa: F403
 from fastnn.kernels.normalization import *  # noqa: F403
 from fastnn.kernels.pooling import *  # noqa: F403
+from fastnn.kernels.quantized import *  # noqa: F403
 from fastnn.kernels.softmax import *  # noqa: F403
 from fastnn.kernels.update import *  # noqa: F403
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastnn._checks import FLOATS, Array
 from fastnn.kernels._cpu.cache import cache_dir
+from fastnn.kernels._cpu.dot import LANES, byte_gather_tile, byte_tile_shape
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, lanes
 from fastnn.kernels._cpu.threads import get_num_threads
@@ -25,6 +26,8 @@ _COPIED = 1 << 25                               # numbers, far more than any cac
 _REPEATS = 7
 
 _multiply = gather_tile(ROWS, 2)
+_BYTE_ROWS, _BYTE_VECTORS = byte_tile_shape(64)
+_multiply_bytes = byte_gather_tile(_BYTE_ROWS, _BYTE_VECTORS)
 
 
 @block_kernel(writes="totals")
@@ -36,14 +39,24 @@ def _products(block: int, turns: int, a: Array, b: Array, begins: Array, offsets
         _multiply(a, b, begins, offsets, total, 0, total.reshape(-1), total_at, total.shape[1], total.shape[0])
 
 
+@block_kernel(writes="totals")
+def _byte_products(block: int, turns: int, a: Array, b: Array, begins: Array, offsets: Array, sums: Array, ones: Array,
+                   residual: Array, totals: Array) -> None:
+    """The same of bytes."""
+    total, columns = totals[block], ones.size
+    for _ in range(turns):
+        _multiply_bytes(a, begins, 0, offsets, b, 0, sums, 0, ones, ones, 0, residual, np.float32(0), total, 0, columns,
+                        begins.size, columns)
+
+
 def measure() -> dict[str, float]:
     """Measure this machine's peaks on the threads that kernels use, and keep them.
 
     Returns
     -------
     dict
-        Operations a second of products in registers, by dtype, and bytes a second of a copy far beyond the caches, each
-        of which is read once and written once ("copy").
+        Operations a second of products in registers, by dtype, those of bytes as "uint8", and bytes a second of a copy
+        far beyond the caches, each of which is read once and written once ("copy").
     """
     peaks = {}
     for dtype in FLOATS:
@@ -54,6 +67,14 @@ def measure() -> dict[str, float]:
         launch = _products.launch(_BLOCKS, work=1 << 30)
         args = _TURNS, a, b, begins, np.arange(_DEPTH) * width, begins, totals
         peaks[dtype.name] = 2 * ROWS * width * _DEPTH * _TURNS * _BLOCKS / _least_seconds(launch, *args)
+    width = _BYTE_VECTORS * LANES
+    begins, offsets = np.arange(_BYTE_ROWS) * 4, np.arange(_DEPTH) * 4
+    of_bytes = (
+        _TURNS, np.ones(4 * (_DEPTH + _BYTE_ROWS), np.uint8), np.ones(4 * width * _DEPTH, np.int8), begins, offsets,
+        np.zeros(width, np.int32), np.ones(width, np.float32), np.empty(0, np.uint8),
+        np.empty((_BLOCKS, _BYTE_ROWS * width), np.float32))
+    operations = 8 * _BYTE_ROWS * width * _DEPTH * _TURNS * _BLOCKS
+    peaks["uint8"] = operations / _least_seconds(_byte_products.launch(_BLOCKS, work=1 << 30), *of_bytes)
     x = np.ones(_COPIED, np.float32)            # copied by relu, which writes past the caches on all threads
     y = np.empty_like(x)
     peaks["copy"] = 2 * x.nbytes / _least_seconds(lambda: relu(x, out=y))

@@ -181,7 +181,7 @@ def test_peaks_are_told_once_they_are_measured(tmp_path: Any, monkeypatch: pytes
     for name, value in (("_COPIED", 1 << 10), ("_DEPTH", 2), ("_TURNS", 1), ("_BLOCKS", 2)):
         monkeypatch.setattr(peak, name, value)
     peaks = peak.measure()
-    assert set(peaks) == {"float32", "float64", "copy"}
+    assert set(peaks) == {"float32", "float64", "uint8", "copy"}
     assert min(peaks.values()) > 0
     peak.note("relu", "of 33 MB", 0.8125)
     said = fastnn.explain(fastnn.relu, x)

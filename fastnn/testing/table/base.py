@@ -69,7 +69,7 @@ class Benchmark:
     call: Callable[[int], Call]
     n: int
     work: float
-    unit: str                                          # "flop" or "byte"
+    unit: str                                          # "flop", "op" of integers, or "byte"
 
 
 @dataclass(frozen=True)
