@@ -91,7 +91,7 @@ def magnitude_masks(model: Module, sparsity: float) -> dict[str, Array]:
     >>> pruning.magnitude_masks(layer, 0.5)
     {'weight': array([[ True, False,  True, False]])}
     """
-    share = _as_sparsity("sparsity", sparsity)
+    share = as_sparsity("sparsity", sparsity)
     weights = {name: kernels.to_host(parameter.data) for name, parameter in prunable(model).items()}
     if not weights:
         raise ValueError("model: expected weights to prune, parameters of two or more dimensions that are not frozen, "
@@ -196,8 +196,8 @@ class Pruning(Callback):
 
     def __init__(self, sparsity: float, *, begin_step: int = 0, end_step: int = 0, frequency: int = 100,
                  initial_sparsity: float = 0.0) -> None:
-        self.sparsity = _as_sparsity("sparsity", sparsity)
-        self.initial_sparsity = _as_sparsity("initial_sparsity", initial_sparsity)
+        self.sparsity = as_sparsity("sparsity", sparsity)
+        self.initial_sparsity = as_sparsity("initial_sparsity", initial_sparsity)
         self.begin_step = as_int("begin_step", begin_step, 0)
         self.end_step = as_int("end_step", end_step, self.begin_step)
         self.frequency = as_int("frequency", frequency, 1)
@@ -272,7 +272,8 @@ def check_pruning(callbacks: Sequence[Callback]) -> None:
                              "got it behind, where it would put back weights that have gone")
 
 
-def _as_sparsity(name: str, value: float) -> float:
+def as_sparsity(name: str, value: float) -> float:
+    """Return a share of weights that go as a float: from 0 to below 1."""
     number = as_float(name, value, 0)
     if number >= 1:
         raise ValueError(f"{name}: expected a number below 1, got {value}")
