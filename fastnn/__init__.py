@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from fastnn.kernels import *  # noqa: F403
     from fastnn.nn.cost import summary as summary
     from fastnn.nn.freezing import freeze as freeze
+    from fastnn.nn.quantization import quantize as quantize
 
 _SUBPACKAGES = ("cs231n", "data", "estimators", "kernels", "models", "nn", "optim", "random", "recipes", "sweeps",
                 "testing", "training")
-_FUNCTIONS = {"freeze": "nn.freezing", "summary": "nn.cost"}      # and those of `kernels`
+# And those of `kernels`.
+_FUNCTIONS = {"freeze": "nn.freezing", "quantize": "nn.quantization", "summary": "nn.cost"}
 
 
 def __getattr__(name: str) -> Any:

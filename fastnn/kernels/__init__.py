@@ -89,6 +89,7 @@ from fastnn.kernels.linear import *  # noqa: F403
 from fastnn.kernels.loss import *  # noqa: F403
 from fastnn.kernels.normalization import *  # noqa: F403
 from fastnn.kernels.pooling import *  # noqa: F403
+from fastnn.kernels.quantized import *  # noqa: F403
 from fastnn.kernels.softmax import *  # noqa: F403
 from fastnn.kernels.update import *  # noqa: F403
 

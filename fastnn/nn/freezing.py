@@ -29,7 +29,8 @@ _MOST = 64                                  # shapes of inputs that a model know
 def freeze(model: Module) -> Frozen:
     """Return a model for inference alone that gives the same results faster.
 
-    - Batch normalization becomes part of the convolution or linear layer before it.
+    - Batch normalization becomes part of the convolution or linear layer before it, through max pooling too where no
+      scale is negative.
     - A ReLU after a convolution or batch normalization, and the sum of a `Residual`, are done in one pass with it.
       Dropout and Identity are left out.
     - Weights are kept as the kernels read them: packed, or transformed for Winograd's algorithm.
@@ -78,7 +79,7 @@ def freeze(model: Module) -> Frozen:
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
     memo: dict[int, Any] = {}
-    return Frozen(_chain(model, memo) if _is(model, *_CONTAINERS) else _copied(model, memo))
+    return Frozen(_chain(model, memo) if is_plain(model, *_CONTAINERS) else _copied(model, memo))
 
 
 class Frozen(Module):
@@ -102,7 +103,7 @@ class Frozen(Module):
         for _, module in self.named_modules():
             if isinstance(module, Frozen):
                 module._programs = {}
-            elif _is(module, *_WEIGHTED):
+            elif is_plain(module, *_WEIGHTED):
                 if hasattr(module, "_kept"):
                     module._kept = kernels.KeptWeight(constant=True)
                 for parameter in module.parameters():
@@ -129,7 +130,7 @@ class Frozen(Module):
         if training:
             raise RuntimeError("training: expected False, as a frozen model is for inference alone, got True; train "
                                "the model that it was made of, and freeze that again")
-        return self(*inputs), _no_backward
+        return self(*inputs), no_backward
 
     def load_state_dict(self, state: Any, strict: bool = True) -> LoadResult:
         raise RuntimeError("a frozen model takes no other weights; load them into the model that it was made of, and "
@@ -148,7 +149,7 @@ class Frozen(Module):
         self._settle()
 
 
-def _no_backward(*grads: Any, input_grad: bool = True) -> NoReturn:
+def no_backward(*grads: Any, input_grad: bool = True) -> NoReturn:
     raise RuntimeError("backward was called on a frozen model, which keeps nothing for it; use the model that it was "
                        "made of")
 
@@ -172,7 +173,7 @@ _LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveA
 _CONTAINERS = Sequential, Residual, Composed, Frozen
 
 
-def _is(module: Module, *kinds: type[Module]) -> bool:
+def is_plain(module: Module, *kinds: type[Module]) -> bool:
     """Whether it does what one of these does, without a forward of its own."""
     return "forward" not in vars(module) and any(
         isinstance(module, kind) and type(module).forward is kind.forward and type(module).__call__ is kind.__call__
@@ -188,16 +189,16 @@ def _layers(module: Any, memo: dict[int, Any]) -> list[Module]:
 
     In memo are copies by the identity of what lives as long as the model, as deepcopy takes them.
     """
-    if _is(module, Frozen):
+    if is_plain(module, Frozen):
         return _layers(module.model, memo)
-    if _is(module, Composed):
+    if is_plain(module, Composed):
         return _layers(module.composed(), memo)
-    if _is(module, Sequential):
+    if is_plain(module, Sequential):
         return _folded([layer for child in module.children() for layer in _layers(child, memo)])
-    if _is(module, Residual):
+    if is_plain(module, Residual):
         body, shortcut = module.body, module.shortcut
         return [Residual(_chain(body, memo), _chain(shortcut, memo))]
-    return [] if _is(module, Dropout, Identity) else [_copied(module, memo)]
+    return [] if is_plain(module, Dropout, Identity) else [_copied(module, memo)]
 
 
 def _copied(module: Module, memo: dict[int, Any]) -> Module:
@@ -212,7 +213,7 @@ def _copied(module: Module, memo: dict[int, Any]) -> Module:
 def _freeze_inside(module: Module, memo: dict[int, Any]) -> None:
     for child in module.children():
         if id(child) not in memo:
-            if _is(child, *_CONTAINERS):
+            if is_plain(child, *_CONTAINERS):
                 memo[id(child)] = Frozen(_chain(child, memo))
             else:
                 _freeze_inside(child, memo)
@@ -222,19 +223,26 @@ def _folded(layers: list[Module]) -> list[Module]:
     """Return the layers with each batch normalization in the one before it, where that can be."""
     done: list[Module] = []
     for layer in layers:
-        both = _fold(done[-1], layer) if done else None
+        # The largest of numbers that are scaled alike, but not turned round, is the largest scaled.
+        place = -2 if len(done) > 1 and is_plain(done[-1], MaxPool2d) and _keeps_order(layer) else -1
+        both = _fold(done[place], layer) if done else None
         if both is None:
             done.append(layer)
         else:
-            done[-1] = both
+            done[place] = both
     return done
+
+
+def _keeps_order(norm: Any) -> bool:
+    """Whether no channel's scale is negative."""
+    return is_plain(norm, BatchNorm2d) and (norm.weight is None or bool((norm.weight.data >= 0).all()))
 
 
 def _fold(layer: Any, norm: Any) -> Module | None:
     """Return a layer that does a batch normalization's work too; None where none can."""
-    if _is(layer, Linear) and _is(norm, BatchNorm1d):
+    if is_plain(layer, Linear) and is_plain(norm, BatchNorm1d):
         outputs = layer.out_features
-    elif _is(layer, Conv2d, ConvTranspose2d) and _is(norm, BatchNorm2d):
+    elif is_plain(layer, Conv2d, ConvTranspose2d) and is_plain(norm, BatchNorm2d):
         outputs = layer.out_channels
     else:
         return None
@@ -274,19 +282,19 @@ def _fold(layer: Any, norm: Any) -> Module | None:
 
 def _is_plannable(module: Module) -> bool:
     """Whether the shape of x decides all that runs."""
-    return _is(module, *_LEAVES) or (_is(module, Sequential, Residual) and all(map(_is_plannable, module.children())))
+    return is_plain(module, *_LEAVES) or (is_plain(module, Sequential, Residual) and all(map(_is_plannable, module.children())))
 
 
 def _plan(module: Any, x: Array) -> tuple[Array, Run]:
     """Return the result, and a function that does the same with other inputs of that shape."""
-    if _is(module, Residual):
+    if is_plain(module, Residual):
         body, run_body = _plan(module.body, x)
         shortcut, run_shortcut = _plan(module.shortcut, x)
         y, add_relu = bind(kernels.add_relu, body, shortcut)
         return y, lambda x: add_relu(run_body(x), run_shortcut(x))
-    if _is(module, Sequential):
+    if is_plain(module, Sequential):
         return _plan_chain(list(module.children()), x)
-    if _is(module, Flatten):
+    if is_plain(module, Flatten):
         shape = (y := module(x)).shape
         return y, lambda x: x.reshape(shape)
     if isinstance(module, Linear) and x.ndim == 2 and x.shape[1] == module.in_features:

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config
-from fastnn.kernels._cpu.llvm import FEATURES, broadcast
+from fastnn.kernels._cpu.llvm import FEATURES, REGISTERS, broadcast, data_of, integer_of, length_of
 
 WIDTH = 32                                  # rows of a panel: two tiles, so that each that is loaded is used twice
 WORDS = 16                                  # words of a step
@@ -35,8 +35,8 @@ _LEFT, _RIGHT = 4, 6                        # tile registers: 0 to 3 hold sums
 
 _MATRIX_UNIT = {"+amx-tile", "+amx-int8", "+amx-bf16"} <= FEATURES and sys.platform == "linux"
 # Lanes of a vector, and rows of its register tile, two vectors wide.
-_LANES, _ROWS = (16, 8) if "+avx512f" in FEATURES else (8, 4)
-_BYTE_DOT = {16: "+avx512vnni", 8: "+avxvnni"}[_LANES] in FEATURES
+LANES, _ROWS = (16, 8) if "+avx512f" in FEATURES else (8, 4)
+_BYTE_DOT = {16: "+avx512vnni", 8: "+avxvnni"}[LANES] in FEATURES
 
 
 @functools.cache
@@ -110,22 +110,22 @@ def _byte_products(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> 
     """Add the products of four signed and four unsigned bytes in every lane."""
     if not _BYTE_DOT:
         return _byte_products_by_halves(builder, total, left, right)
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * _LANES}"
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
     signature = ir.FunctionType(total.type, [total.type] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [total, right, left])
 
 
 def _byte_products_by_halves(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
     """The same by products of 16-bit integers, the bytes at even places, then those at odd ones."""
-    halves, wide = ir.VectorType(ir.IntType(16), 2 * _LANES), ir.VectorType(_I32, 2 * _LANES)
+    halves, wide = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(_I32, 2 * LANES)
     left, right = builder.bitcast(left, halves), builder.bitcast(right, halves)
-    eight, byte = ir.Constant(halves, [8] * 2 * _LANES), ir.Constant(halves, [255] * 2 * _LANES)
+    eight, byte = ir.Constant(halves, [8] * 2 * LANES), ir.Constant(halves, [255] * 2 * LANES)
     places = ((builder.ashr(builder.shl(left, eight), eight), builder.and_(right, byte)),
               (builder.ashr(left, eight), builder.lshr(right, eight)))
     for a, b in places:
         products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
         for first in range(2):
-            order = ir.Constant(total.type, list(range(first, 2 * _LANES, 2)))
+            order = ir.Constant(total.type, list(range(first, 2 * LANES, 2)))
             total = builder.add(total, builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), order))
     return total
 
@@ -138,7 +138,7 @@ def _float_products(builder: ir.IRBuilder, total: Any, left: Any, right: Any) ->
 def _register_tile(builder: ir.IRBuilder, products: Any, element: Any, steps: Any, left: Any, right: Any,
                    out: Any) -> None:
     """The same in vector registers, _ROWS rows and two vectors at a time."""
-    words, sums = ir.VectorType(_I32, _LANES), ir.VectorType(element, _LANES)
+    words, sums = ir.VectorType(_I32, LANES), ir.VectorType(element, LANES)
     left, right = (builder.bitcast(pointer, _I32.as_pointer()) for pointer in (left, right))
     out = builder.bitcast(out, element.as_pointer())
     depth, step_words = builder.mul(steps, _constant(WORDS)), 2 * 16 * WORDS
@@ -147,26 +147,26 @@ def _register_tile(builder: ir.IRBuilder, products: Any, element: Any, steps: An
         return builder.bitcast(builder.gep(data, [at]), of.as_pointer())
 
     for row in range(0, WIDTH, _ROWS):
-        for column in range(0, WIDTH, 2 * _LANES):
-            slots = [cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * _LANES)) for _ in range(2 * _ROWS)]
+        for column in range(0, WIDTH, 2 * LANES):
+            slots = [cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * LANES)) for _ in range(2 * _ROWS)]
             with cgutils.for_range(builder, depth) as loop:
                 begin = builder.mul(builder.lshr(loop.index, _constant(4)), _constant(step_words))
                 word = builder.and_(loop.index, _constant(WORDS - 1))
                 b = []
-                for j in (column, column + _LANES):
+                for j in (column, column + LANES):
                     at = builder.add(builder.add(begin, builder.mul(word, _constant(16))),
                                      _constant(j // 16 * 16 * WORDS + j % 16))
                     b.append(builder.load(vector(right, at, words)))
                     b[-1].align = 4
                 for i in range(_ROWS):
                     at = builder.add(builder.add(begin, word), _constant((row + i) * WORDS))
-                    a = broadcast(builder, builder.load(builder.gep(left, [at])), _LANES)
+                    a = broadcast(builder, builder.load(builder.gep(left, [at])), LANES)
                     for j in range(2):
                         slot = slots[2 * i + j]
                         builder.store(products(builder, builder.load(slot), a, b[j]), slot)
             for i in range(_ROWS):
                 for j in range(2):
-                    at = _constant((row + i) * WIDTH + column + j * _LANES)
+                    at = _constant((row + i) * WIDTH + column + j * LANES)
                     builder.store(builder.load(slots[2 * i + j]), vector(out, at, sums)).align = 4
 
 
@@ -278,3 +278,77 @@ transpose_block: Any = _transpose_python if config.DISABLE_JIT else _transpose
 Row i is source[begins[row + i] + at :], column i is target[begin + i :: width], both as flat arrays; the square has 16
 rows of 32-bit numbers, or 8 of 64-bit ones, as `target` has.
 """
+
+
+@functools.cache
+def byte_gather_tile(rows: int, vectors: int) -> Any:
+    """Return the tile(a, begins, first, offsets, b, at, start, start_at, c) of this shape.
+
+    c[i, j] = start[start_at + j] + sum of products, modulo 2^32, of the bytes of words k: of a, unsigned, those at
+    begins[first + i] + offsets[k]; of b, signed, those of column j in row k of (depth, columns) words from byte `at` on.
+    All are flat, the begins and offsets int64, start and c int32.
+    """
+    columns = vectors * LANES
+
+    def python(a: Array, begins: Array, first: int, offsets: Array, b: Array, at: int, start: Array, start_at: int,
+               c: Array) -> None:
+        places = begins[first : first + rows, None, None] + offsets[:, None] + np.arange(4)
+        right = b[at : at + len(offsets) * columns * 4].reshape(-1, columns, 4)
+        sums = np.einsum("ikb,kjb->ij", a[places].astype(np.int32), right.astype(np.int32))
+        c[:] = (sums + start[start_at : start_at + columns]).ravel()
+
+    if config.DISABLE_JIT:
+        return python
+
+    @intrinsic
+    def tile(typingctx: Any, a: Any, begins: Any, first: Any, offsets: Any, b: Any, at: Any, start: Any,
+             start_at: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            a, begins, first, offsets, b, at, start, start_at, c = data_of(context, builder, signature, args)
+            words = ir.VectorType(_I32, LANES)
+            parts = [builder.gep(a, [integer_of(builder, begins, builder.add(first, _constant(i)))])
+                     for i in range(rows)]
+            b = builder.gep(b, [at])
+
+            def vector(data: Any, place: Any) -> Any:
+                value = builder.load(builder.bitcast(builder.gep(data, [place]), words.as_pointer()))
+                value.align = 1
+                return value
+
+            starts = [vector(start, builder.add(start_at, _constant(v * LANES))) for v in range(vectors)] * rows
+            depth = length_of(context, builder, signature, args, 3)
+            entry, loop, done = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+            builder.branch(loop)            # a filter has a word at least
+            builder.position_at_end(loop)
+            k, totals = builder.phi(_I64), [builder.phi(words) for _ in starts]
+            offset, row = integer_of(builder, offsets, k), builder.mul(k, _constant(4 * columns))
+            b_row = [vector(b, builder.add(row, _constant(4 * v * LANES))) for v in range(vectors)]
+            sums = []
+            for i, part in enumerate(parts):
+                word = builder.load(builder.bitcast(builder.gep(part, [offset]), _I32.as_pointer()))
+                word.align = 1
+                pixel = broadcast(builder, word, LANES)
+                sums += [_byte_products(builder, totals[i * vectors + v], b_row[v], pixel) for v in range(vectors)]
+            following = builder.add(k, _constant(1))
+            for total, begin, value in zip([k, *totals], [_constant(0), *starts], [following, *sums]):
+                total.add_incoming(begin, entry)
+                total.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+            builder.position_at_end(done)
+            for slot, value in enumerate(sums):
+                place = builder.bitcast(builder.gep(c, [_constant(slot * LANES)]), words.as_pointer())
+                builder.store(value, place).align = 4
+            return context.get_dummy_value()
+
+        return types.void(a, begins, types.intp, offsets, b, types.intp, start, types.intp, c), codegen
+
+    return tile
+
+
+def byte_tile_shape(columns: int) -> tuple[int, int]:
+    """Return rows and vectors of the tile of so many columns: that which fills the registers and wastes the least.
+
+    With more rows, where they begin leaves the integer registers.
+    """
+    shapes = ((6, 4), (8, 3), (10, 2)) if REGISTERS == 32 else ((4, 2), (8, 1))
+    return min(shapes, key=lambda shape: (-(-columns // (shape[1] * LANES)) * shape[1], shape))

@@ -167,3 +167,8 @@ NORM_VALUES = 8192
 
 # Runs and values at most, where launches count more than work.
 NORM_FEW_RUNS, NORM_FEW_VALUES = 128, 8192
+
+# --- quantised networks ------------------------------------------------------------------------------------
+
+# Pixels of a block, about, that share a filter's way from memory; what they read stays in the second cache.
+INT8_PIXELS = 256

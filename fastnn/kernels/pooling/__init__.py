@@ -324,7 +324,7 @@ def _max_pool2d(x: Array, kernel_size: IntPair, stride: IntPair | None, padding:
                 ceil_mode: bool, return_indices: bool, target: str | None) -> Plan:
     check_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
-    window, shape = _window(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
+    window, shape = fit_window(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
     module, y = implementation(__name__, target, x), result_of(shape, x.dtype, x)
     indices = result_of(shape, np.int64, x) if return_indices else None
     run, operations = bound(module, "max_pool2d", x, y, indices, **window), math.prod(shape + window["kernel"])
@@ -421,7 +421,7 @@ def as_stride(value: IntPair | None, kernel: tuple[int, int]) -> tuple[int, int]
     return kernel if value is None or (is_sequence(value) and not len(value)) else as_pair("stride", value, 1)
 
 
-def _window(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, stride: IntPair | None, padding: IntPair,
+def fit_window(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, stride: IntPair | None, padding: IntPair,
             dilation: IntPair) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return the window's kernel, stride, padding and dilation as pairs, and the shape of the result."""
     kernel = as_pair("kernel_size", kernel_size, 1)
@@ -439,7 +439,7 @@ def _mean_window(shape: tuple[int, ...], ceil_mode: bool, kernel_size: IntPair, 
                  padding: IntPair, count_include_pad: bool, divisor: int | None,
                  ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return the same of a window of which the mean is taken, with what its divisor follows from."""
-    window, pooled = _window(shape, ceil_mode, kernel_size, stride, padding, 1)
+    window, pooled = fit_window(shape, ceil_mode, kernel_size, stride, padding, 1)
     del window["dilation"]
     divisor = None if divisor is None else as_int("divisor_override", divisor, 1)
     return {**window, "count_include_pad": bool(count_include_pad), "divisor": divisor}, pooled
