@@ -79,6 +79,7 @@ def _run(arguments: Sequence[str]) -> int:
     from fastnn.cli.runs import compress_with, evaluate, list_recipes, named_recipes, predict, train_with
     from fastnn.cli.summary import summary
     from fastnn.cli.sweep import sweep_with
+    from fastnn.recipes import Compression
 
     name, *words = arguments or ["--help"]
     recipes = named_recipes({"train": words[:1], "sweep": words}.get(name, []))
@@ -89,7 +90,7 @@ def _run(arguments: Sequence[str]) -> int:
     app = tyro.extras.SubcommandApp()
     for called, command in commands.items():
         app.command(name=called)(_deferred(command))
-    levels = [commands, recipes] if name in ("train", "sweep") else [commands]
+    levels = [commands, recipes] if name in ("train", "sweep") else [{**commands, "compress": Compression}]
     call = parsed(functools.partial(app.cli, prog="fastnn", description=_DESCRIPTION), [name, *words], levels)
     return call() or 0
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, cast
 
 import tyro
 
@@ -19,7 +19,7 @@ from fastnn import recipes
 from fastnn.cli.ending import stopped
 from fastnn.cli.parsing import given, meant
 from fastnn.recipes import RECIPES, Compression, ImageClassifier, Recipe
-from fastnn.recipes.base import Device, called
+from fastnn.recipes.base import Device, called, read_config
 
 _DEFAULT = recipes.CNN()
 
@@ -101,7 +101,10 @@ def compress_with(words: Sequence[str]) -> Callable[..., int]:
         recipe : str
             MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
         """
-        own = [] if recipe is None else ["--recipe", called(recipe_called(recipe))]
+        own = []
+        if recipe is not None:
+            recipes.load(compression.source, recipe_called(recipe))     # says where the run is one of another recipe
+            own = ["--recipe", recipe]
         return _run(compression, words, ["compress", str(compression.source), *own])
 
     return compress
@@ -164,8 +167,16 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | N
 
 
 def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:
-    """Return the recipe of a run that keeps a classifier; `recipe` names one of somebody's own."""
-    found = recipes.load(run, None if recipe is None else recipe_called(recipe))
+    """Return the recipe of a run that keeps a classifier; `recipe` names one of somebody's own.
+
+    For a compression it is that of the run that was compressed, with the compressed model.
+    """
+    own = None if recipe is None else recipe_called(recipe)
+    if read_config(run).get("recipe") == Compression.name:
+        compression = recipes.load(run, Compression)
+        recipes.load(compression.source, own)
+        return cast(ImageClassifier, compression.compressed())
+    found = recipes.load(run, own)
     if not isinstance(found, ImageClassifier):
         raise ValueError(f"{run}: expected the run of a recipe that keeps a trained classifier, got one of "
                          f"{found.name}, which keeps its figures alone")

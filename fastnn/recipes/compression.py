@@ -17,7 +17,7 @@ from fastnn import data, nn, optim, training
 from fastnn._files import as_path
 from fastnn.nn.freezing import freeze
 from fastnn.nn.quantization import quantize
-from fastnn.recipes.base import Device, Recipe, arguments, called, check_above_0, load
+from fastnn.recipes.base import Device, Recipe, arguments, called, check_above_0, load, read_config
 from fastnn.recipes.classification import ImageClassifier, in_order
 from fastnn.training import pruning
 from fastnn.training.metrics import percent
@@ -77,7 +77,7 @@ class Compression(Recipe):
         return tuple(sorted({*self.sparsities, self.sparsity}))
 
     def check(self) -> None:
-        self.source = as_path("source", self.source)
+        self.source = as_path("source", self.source).absolute()         # it may be resumed and used from elsewhere
         self.sparsity = pruning.as_sparsity("sparsity", self.sparsity)
         self.sparsities = tuple(pruning.as_sparsity("sparsities", level) for level in self.sparsities)
         check_above_0("lr_factor", self.lr_factor)
@@ -88,15 +88,31 @@ class Compression(Recipe):
         """Return the recipe of the run whose model is compressed."""
         found = load(self.source)
         if not isinstance(found, ImageClassifier):
-            raise ValueError(f"{self.source}: expected the run of a recipe that keeps a trained classifier, got one of "
+            raise ValueError(f"{self.source}: expected the run of a recipe that trains a classifier, got one of "
                              f"{found.name}")
         found.data_dir, found.device = self.data_dir or found.data_dir, "cpu"
         return found
 
+    def compressed(self) -> ImageClassifier:
+        """Return the recipe of that run, which evaluates and predicts by the pruned model in int8."""
+        assert self.run_dir is not None
+        source, weights = self.classifier(), self.run_dir / _file("pruned and int8")
+        whole, shape = source.measured, read_config(self.source)["inputs"]["shape"]
+
+        def measured(model: nn.Module) -> nn.Module:
+            network = quantize(model, np.zeros((1, *shape), np.float32))        # of any images: its scales are loaded
+            training.load_model(weights, network)
+            return whole(network)
+
+        source.measured = measured          # type: ignore[method-assign]
+        return source
+
     def command(self) -> str:
         options = {name: value for name, value in self.changed().items() if name not in ("source", "data_dir")}
         recipe = called(type(self.classifier()))
-        return shlex.join(["fastnn", "compress", str(self.source), *arguments(options),
+        here = self.source.is_relative_to(Path.cwd())
+        source = self.source.relative_to(Path.cwd()) if here else self.source
+        return shlex.join(["fastnn", "compress", str(source), *arguments(options),
                            *(["--recipe", recipe] if ":" in recipe else [])])
 
     def experiment(self) -> None:
@@ -111,7 +127,7 @@ class Compression(Recipe):
 
         folder = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: {type(model).__name__} of {self.source} on {dataset.name}, at {len(self.levels)} "
+        print(f"{self.name}: {type(model).__name__} of {self.source}, on {dataset.name}, at {len(self.levels)} "
               f"sparsities, {self.epochs} epochs each")
         print(f"run folder: {folder}", flush=True)
         dense, pruned = (folder / _file(kind) for kind in ("float32", "pruned"))
