@@ -497,6 +497,7 @@ def _tiny() -> dict[str, Case]:
     """Every public kernel on an image of 1 x 1 x 8 x 8, and torch's function where it has one of the kind."""
     x, grad, w, b = _normal(1, 1, 8, 8), _normal(1, 1, 8, 8, seed=1), _normal(1, 1, 3, 3), _normal(1)
     mean, var, one = np.zeros(1, F32), np.ones(1, F32), np.ones(1, F32)
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
     rows, labels, states = _normal(8, 8), np.arange(8), [np.ones(64, F32) for _ in range(4)]
     forward = {
         "conv2d": Call((x, w, b), {"padding": 1}),
@@ -510,6 +511,11 @@ def _tiny() -> dict[str, Case]:
         "pairwise_l2": Call((rows, rows)),
         "knn": Call((rows, rows, 3)),
         "linear": Call((rows, rows, rows[0].copy())),
+        "quantize_per_tensor": Call((x, 0.02, 100)),
+        "lookup_int8": Call((pixels, np.arange(256).astype(np.uint8))),
+        "conv2d_int8": Call((pixels, np.ones((1, 1, 3, 3), np.int8), one), {"padding": 1}),
+        "linear_int8": Call((pixels[0, :, :, 0].copy(), np.ones((8, 8), np.int8), np.ones(8, F32))),
+        "max_pool2d_int8": Call((pixels, 2)),
         **dict.fromkeys(("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "softmax", "log_softmax"), Call((x,))),
         **dict.fromkeys(("add", "add_relu"), Call((x, grad))),
         "dropout": Call((x, np.ones(x.shape, np.uint8), 0.5)),

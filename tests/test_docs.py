@@ -13,7 +13,7 @@ from fastnn.testing import KERNELS
 
 ROOT = Path(__file__).parents[1]
 GRADIENTS = sorted((ROOT / "docs" / "gradients").glob("*.md"))
-QUOTING = [*GRADIENTS, *(ROOT / "docs" / f"{name}.md" for name in ("adversarial", "pruning"))]
+EXPLAINED = [ROOT / "docs" / page for page in ("adversarial.md", "quantization.md", "pruning.md")]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
@@ -30,7 +30,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", QUOTING, ids=name)
+@pytest.mark.parametrize("page", [*GRADIENTS, *EXPLAINED], ids=name)
 def test_quoted_code_stands_in_the_file_named_before_it(page: Path) -> None:
     text = page.read_text()
     blocks = list(_BLOCK.finditer(text))
@@ -43,8 +43,8 @@ def test_quoted_code_stands_in_the_file_named_before_it(page: Path) -> None:
         assert stands, f"not in {file}:\n{quoted}"
 
 
-@pytest.mark.parametrize("page", QUOTING[len(GRADIENTS):], ids=name)
-def test_examples_run(page: Path) -> None:
+@pytest.mark.parametrize("page", EXPLAINED, ids=name)
+def test_their_examples_run(page: Path) -> None:
     examples = doctest.DocTestParser().get_doctest(page.read_text().replace("```", ""), {}, page.name, str(page), 0)
     assert len(examples.examples) > 10
     assert not doctest.DocTestRunner().run(examples).failed

@@ -63,6 +63,10 @@ tap
     One place of a filter or window, which meets one pixel for each result.
 phase
     The pixels of an image, or results, whose row and column leave the same remainders modulo the strides.
+scale, zero point
+    What a byte q stands for: (q - zero point) scale.
+slab
+    The pixels that a block of a convolution of bytes reads, as its tile reads them.
 streamed
     Written past the caches, as what is far larger than they are is best.
 

@@ -154,7 +154,7 @@ def no_backward(*grads: Any, input_grad: bool = True) -> NoReturn:
                        "made of")
 
 
-class _FoldedLinear(Linear):
+class FoldedLinear(Linear):
     """A linear layer that does the work of a batch normalization, whose channels are the last axis of rows alone."""
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
@@ -167,7 +167,7 @@ class _FoldedLinear(Linear):
 
 # --- other layers that do the same -----------------------------------------------------------------------------------
 
-_WEIGHTED = Conv2d, ConvTranspose2d, Linear, _FoldedLinear
+_WEIGHTED = Conv2d, ConvTranspose2d, Linear, FoldedLinear
 _LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, ReLU, LeakyReLU,
            Sigmoid, Tanh, GELU, Softmax, LogSoftmax)
 _CONTAINERS = Sequential, Residual, Composed, Frozen
@@ -271,7 +271,7 @@ def _fold(layer: Any, norm: Any) -> Module | None:
         return None
     both = copy.copy(layer)
     if isinstance(layer, Linear):
-        both.__class__ = _FoldedLinear
+        both.__class__ = FoldedLinear
     both.weight = Parameter(beside(like, weight), requires_grad=False)
     both.bias = Parameter(beside(like, bias), requires_grad=False)
     return both
@@ -282,7 +282,8 @@ def _fold(layer: Any, norm: Any) -> Module | None:
 
 def _is_plannable(module: Module) -> bool:
     """Whether the shape of x decides all that runs."""
-    return is_plain(module, *_LEAVES) or (is_plain(module, Sequential, Residual) and all(map(_is_plannable, module.children())))
+    return is_plain(module, *_LEAVES) or (is_plain(module, Sequential, Residual)
+                                          and all(map(_is_plannable, module.children())))
 
 
 def _plan(module: Any, x: Array) -> tuple[Array, Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -13,7 +14,7 @@ from fastnn import _device, kernels
 from fastnn._checks import FLOATS, Array, check_not_empty
 from fastnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from fastnn.nn.container import Residual, Sequential
-from fastnn.nn.freezing import Frozen, freeze, is_plain, no_backward
+from fastnn.nn.freezing import FoldedLinear, Frozen, freeze, is_plain, no_backward
 from fastnn.nn.linear import Conv2d, Linear
 from fastnn.nn.module import Backward, LoadResult, Module, beside, data_of
 from fastnn.nn.pooling import AvgPool2d, MaxPool2d
@@ -79,10 +80,15 @@ def quantize(model: Module, images: Array) -> Quantized:
         raise TypeError("images: expected an array of float32 or float64, as the model takes it, got "
                         f"{getattr(images, 'dtype', type(images).__name__)}")
     check_not_empty("images", images)
-    found = _inside(Sequential(freeze(model)), Frozen, _Observed)
+
+    @functools.cache                        # what is used in two places stays one
+    def observed(frozen: Frozen) -> _Observed:
+        return _Observed(frozen, observed)
+
+    found = observed(freeze(model))
     for first in range(0, len(images), _AT_ONCE):
         found(images[first : first + _AT_ONCE])
-    return Quantized(_inside(found, _Observed, _Observed.quantized)[0])
+    return Quantized(found.quantized)
 
 
 class Quantized(Module):
@@ -90,9 +96,9 @@ class Quantized(Module):
 
     To save one and have it again::
 
-        training.save_state("model.safetensors", quantized.state_dict())
-        quantized = fastnn.quantize(model, images)          # of the same layers, and images of the same shape
-        training.load_model("model.safetensors", quantized)
+        training.save("bytes.safetensors", quantized.state_dict())
+        quantized = fastnn.quantize(model, images)          # of the same layers, and any images of the same shape
+        training.load_model("bytes.safetensors", quantized)
 
     Attributes
     ----------
@@ -339,7 +345,11 @@ class _Step:
                 shortcut = step(shortcut)
             x = kernels.add_relu(body, shortcut)
         else:
-            x = self.layer(x)
+            try:
+                x = self.layer(x)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"in {self.layer!r}")
+                raise
         self.out.note(x)
         return x
 
@@ -347,10 +357,10 @@ class _Step:
 class _Observed(Module):
     """A frozen chain of layers that notes what runs through it."""
 
-    def __init__(self, frozen: Frozen) -> None:
+    def __init__(self, frozen: Frozen, observed: Callable[[Frozen], _Observed]) -> None:
         self.frozen = frozen
         chain = frozen.model if is_plain(frozen.model, Sequential) else Sequential(frozen.model)
-        self.chain = _inside(chain, Frozen, _Observed)
+        self.chain = _inside(chain, Frozen, observed)
         self._steps = [_Step(layer) for layer in self.chain]
 
     def forward(self, x: Any, *, training: bool = True) -> tuple[Any, Backward]:
@@ -358,8 +368,9 @@ class _Observed(Module):
             x = step(x)
         return x, no_backward
 
+    @functools.cached_property
     def quantized(self) -> Module:
-        """Return the chain in bytes; what never ran stays as it is."""
+        """The chain in bytes; what never ran stays as it is."""
         if self._steps and self._steps[0].into.dimensions == 0:
             return self.frozen
         return Sequential(*_in_bytes(self._steps, None, None)[0])
@@ -400,6 +411,7 @@ def _in_bytes(steps: list[_Step], source: Scale | None, last: _Seen | None) -> t
             source = as_bytes(step.into)
             shortcut, added = _in_bytes(step.shortcut, source, step.shortcut[-1].out if step.shortcut else step.into)
             body, inner = _in_bytes(step.body[:-1], source, step.body[-1].into)
+            assert inner is not None
             result = step.out.scale()
             conv = Conv2dInt8(step.body[-1].layer, inner, result, added)
             layers.append(ResidualInt8(Sequential(*body), conv, Sequential(*shortcut)))
@@ -419,7 +431,7 @@ def _in_bytes(steps: list[_Step], source: Scale | None, last: _Seen | None) -> t
         else:
             if source is not None:
                 layers.append(Dequantize(source))
-            layers.append(_inside(layer, _Observed, _Observed.quantized))
+            layers.append(_inside(layer, _Observed, lambda part: part.quantized))
             source = None
         del steps[:taken]
     if last is not None:
@@ -433,7 +445,7 @@ def _in_bytes(steps: list[_Step], source: Scale | None, last: _Seen | None) -> t
 def _multiplies(step: _Step) -> bool:
     """Whether a layer's products are of bytes."""
     layer = step.layer
-    if is_plain(layer, Linear):
+    if is_plain(layer, Linear, FoldedLinear):
         fits = step.into.dimensions == 2
     else:
         fits = is_plain(layer, Conv2d) and step.into.dimensions == 4

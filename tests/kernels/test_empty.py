@@ -19,6 +19,10 @@ def draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape)
 
 
+def whole(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+
+
 def labels(n: int, c: int) -> np.ndarray:
     return np.arange(n) % max(1, c)
 
@@ -62,6 +66,17 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
         (draw(m, d), draw(n, d)), {"algorithm": algorithm})) for algorithm in ("direct", "gemm")),
     *(("knn", {"m": 2, "n": 3, "d": 70, "k": 1}, lambda m, n, d, k, algorithm=algorithm: Call(
         (draw(m, d), draw(n, d), k), {"algorithm": algorithm})) for algorithm in ("auto", "direct", "filter")),
+    ("quantize_per_tensor", {"n": 2, "c": 3, "h": 4, "w": 5},
+     lambda n, c, h, w: Call((draw(n, c, h, w), 0.02, 100))),
+    ("quantize_per_tensor", {"n": 2, "i": 3}, lambda n, i: Call((draw(n, i), 0.02, 100))),
+    ("lookup_int8", {"a": 2, "b": 3}, lambda a, b: Call((whole(a, b), np.arange(255, -1, -1, np.uint8)))),
+    ("conv2d_int8", {"n": 2, "c": 2, "h": 3, "w": 4, "o": 3, "kh": 2, "kw": 3},
+     lambda n, c, h, w, o, kh, kw: Call((whole(n, h, w, c), whole(o, c, kh, kw).view(np.int8), np.full(o, 0.01)),
+                                        {"padding": 1, "zero_point": 5})),
+    ("linear_int8", {"n": 2, "i": 3, "o": 4},
+     lambda n, i, o: Call((whole(n, i), whole(o, i).view(np.int8), np.full(o, 0.01)))),
+    ("max_pool2d_int8", {"n": 2, "c": 3, "h": 5, "w": 6},
+     lambda n, c, h, w: Call((whole(n, h, w, c), 2), {"padding": 1})),
     ("sgd_update", {"a": 2, "b": 3}, lambda a, b: Call((draw(a, b), draw(a, b), draw(a, b)), {"lr": 0.1,
                                                                                               "momentum": 0.9})),
     ("rmsprop_update", {"a": 2, "b": 3}, lambda a, b: Call((draw(a, b), draw(a, b), np.ones((a, b)), None),

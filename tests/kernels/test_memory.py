@@ -41,7 +41,8 @@ def pairs() -> Iterator[tuple[str, Layout, Layout, Callable[[np.ndarray, np.ndar
     """How an array that is written, and another one, lie in memory, and where the other one begins."""
     yield "exact", contiguous, contiguous, lambda written, other: 0
     yield "the last element", contiguous, contiguous, lambda written, other: written.nbytes - written.itemsize
-    yield "half an element", contiguous, contiguous, lambda written, other: written.nbytes - written.itemsize // 2
+    yield "half an element", contiguous, contiguous, lambda written, other: written.nbytes - max(
+        1, written.itemsize // 2)
     yield "reversed input", contiguous, reversed_, lambda written, other: 0
     yield "strided input", contiguous, strided, lambda written, other: 0
     yield "transposed input", contiguous, transposed, lambda written, other: 0

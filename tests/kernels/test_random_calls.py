@@ -1108,6 +1108,101 @@ def draw_adam_update(draw: Draw) -> None:
 FAMILIES["adam_update"] = Family(draw_adam_update, judge_update("adam_update"))
 
 
+# --- quantised networks ----------------------------------------------------------------------------------------------
+
+
+def draw_bytes(draw: Draw, dtype: str, *shape: int) -> str:
+    low, high = (0, 256) if dtype == "u1" else (-128, 128)
+    return f"{draw.rng()}.integers({low}, {high}, {shape}).astype({dtype!r})"
+
+
+def draw_quantize_per_tensor(draw: Draw) -> None:
+    shape = tuple(draw.size(0, 5, 40) for _ in range(draw.random.choice((2, 4))))
+    draw.args = [draw.floats(*shape, reach=3), repr(draw.random.choice((0.02, 1.0, 1e-3))),
+                 repr(draw.random.randint(0, 255 + draw.chance(0.03)))]
+
+
+def judge_quantize_per_tensor(call: Call, eps: Any) -> list[Truth]:
+    """In float32 a value may go to the other side of a half."""
+    x, scale, zero_point = call.args
+    value = np.moveaxis(x, 1, -1) / scale + zero_point
+    if not 0 <= zero_point <= 255:
+        raise ValueError("zero_point")
+    value = np.clip(np.where(np.isnan(value), 0, value), 0, 255)
+    return [(np.rint(value).astype(np.uint8), np.where(abs(value % 1 - 0.5) < 1e3 * eps.eps, 1.0, 0.0))]
+
+
+def draw_lookup_int8(draw: Draw) -> None:
+    shape = tuple(draw.size(0, 5, 40) for _ in range(draw.random.randint(1, 4)))
+    draw.args = [draw_bytes(draw, "u1", *shape), draw.random.choice((
+        draw_bytes(draw, "u1", 256), f"{draw.rng()}.standard_normal(256, 'f4')"))]
+
+
+def judge_lookup_int8(call: Call, eps: Any) -> list[Truth]:
+    return [(call.args[1][call.args[0]], 0.0)]
+
+
+def draw_conv2d_int8(draw: Draw) -> None:
+    groups = draw.random.choice((1, 1, 2, 3))
+    n, c, o = draw.size(0, 3, 20), groups * draw.size(1, 4, 40), groups * draw.size(1, 5, 80)
+    h, w, kh, kw = (draw.random.randint(1, most) for most in (8, 8, 3, 3))
+    draw.args = [draw_bytes(draw, "u1", n, h, w, c), draw_bytes(draw, "i1", o, c // groups, kh, kw),
+                 f"{draw.rng()}.random({o}, 'f4') * np.float32(0.01)"]
+    if draw.chance(0.5):
+        draw.args.append(f"128 + 40 * {draw.rng()}.standard_normal({o}, 'f4')")
+    draw.kwargs["groups"] = repr(groups)
+    draw.kwargs["zero_point"] = repr(draw.random.randint(0, 255))
+    for name, low, high in (("stride", 1, 3), ("padding", 0, 2), ("dilation", 1, 2)):
+        draw.option(name, lambda low=low, high=high: draw.pair(low, high), 0.4)
+    draw.option("dtype", ("uint8", "float32"))
+
+
+def draw_linear_int8(draw: Draw) -> None:
+    n, i, o = draw.size(0, 5, 100), draw.size(1, 9, 700), draw.size(1, 9, 200)
+    draw.args = [draw_bytes(draw, "u1", n, i), draw_bytes(draw, "i1", o, i),
+                 f"{draw.rng()}.random({o}, 'f4') * np.float32(0.01)"]
+    draw.option("zero_point", lambda: draw.random.randint(0, 255))
+    draw.option("dtype", ("uint8", "float32"))
+
+
+def draw_max_pool2d_int8(draw: Draw) -> None:
+    n, h, w, c = draw.size(0, 3, 20), draw.size(1, 7, 30), draw.size(1, 7, 30), draw.size(1, 5, 40)
+    draw.args = [draw_bytes(draw, "u1", n, h, w, c), repr(draw.pair(1, 3))]
+    for name, low, high in (("stride", 1, 3), draw.random.choice((("padding", 0, 1), ("dilation", 1, 2)))):
+        draw.option(name, lambda low=low, high=high: draw.pair(low, high), 0.4)
+    draw.option("ceil_mode", (True, False))
+
+
+def scaled(sums: Array, call: Call) -> list[Truth]:
+    scale, *bias = (array.astype(np.float32) for array in call.args[2:])
+    value = sums.astype(np.float32) * scale + (bias[0] if bias else np.float32(0))
+    return [(value if call.kwargs.get("dtype") == "float32" else np.rint(np.clip(value, 0, 255)), 0.0)]
+
+
+def judge_conv2d_int8(call: Call, eps: Any) -> list[Truth]:
+    """Integers are exact in float64."""
+    options = {name: value for name, value in call.kwargs.items() if name not in ("zero_point", "dtype")}
+    x = call.args[0].transpose(0, 3, 1, 2).astype(np.float64) - call.kwargs["zero_point"]
+    return scaled(reference("conv2d", Call((x, call.args[1].astype(np.float64)), options)).transpose(0, 2, 3, 1), call)
+
+
+def judge_linear_int8(call: Call, eps: Any) -> list[Truth]:
+    x = call.args[0].astype(np.int64) - call.kwargs.get("zero_point", 0)
+    return scaled(x @ call.args[1].T.astype(np.int64), call)
+
+
+def judge_max_pool2d_int8(call: Call, eps: Any) -> list[Truth]:
+    x = call.args[0].transpose(0, 3, 1, 2).astype(np.float64)
+    return [(reference("max_pool2d", Call((x, *call.args[1:]), call.kwargs)).transpose(0, 2, 3, 1), 0.0)]
+
+
+FAMILIES["quantize_per_tensor"] = Family(draw_quantize_per_tensor, judge_quantize_per_tensor)
+FAMILIES["lookup_int8"] = Family(draw_lookup_int8, judge_lookup_int8, dtypes=("u1",))
+FAMILIES["conv2d_int8"] = Family(draw_conv2d_int8, judge_conv2d_int8, dtypes=("u1",))
+FAMILIES["linear_int8"] = Family(draw_linear_int8, judge_linear_int8, dtypes=("u1",))
+FAMILIES["max_pool2d_int8"] = Family(draw_max_pool2d_int8, judge_max_pool2d_int8, dtypes=("u1",))
+
+
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 

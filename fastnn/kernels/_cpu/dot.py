@@ -282,30 +282,43 @@ rows of 32-bit numbers, or 8 of 64-bit ones, as `target` has.
 
 @functools.cache
 def byte_gather_tile(rows: int, vectors: int) -> Any:
-    """Return the tile(a, begins, first, offsets, b, at, start, start_at, c) of this shape.
+    """Return the tile(a, begins, first, offsets, b, at, start, start_at, scale, bias, left, residual, residual_scale,
+    y, place, line, rows_inside, columns_inside) of this shape.
 
-    c[i, j] = start[start_at + j] + sum of products, modulo 2^32, of the bytes of words k: of a, unsigned, those at
-    begins[first + i] + offsets[k]; of b, signed, those of column j in row k of (depth, columns) words from byte `at` on.
-    All are flat, the begins and offsets int64, start and c int32.
+    y[place + i line + j] = sum scale[left + j] + bias[left + j] + residual_scale residual[place + i line + j], in
+    float32, for what is inside. With y of bytes, that is rounded to the nearest one. A residual of no elements is none.
+    The sum is start[start_at + j] and all products, modulo 2^32, of the bytes of words k: of a, unsigned, those at
+    begins[first + i] + offsets[k]; of b, signed, those of column j in row k of (depth, columns) words, which begin at
+    byte `at`. All are flat, the begins and offsets int64, start int32, scale and bias float32.
     """
     columns = vectors * LANES
 
     def python(a: Array, begins: Array, first: int, offsets: Array, b: Array, at: int, start: Array, start_at: int,
-               c: Array) -> None:
-        places = begins[first : first + rows, None, None] + offsets[:, None] + np.arange(4)
-        right = b[at : at + len(offsets) * columns * 4].reshape(-1, columns, 4)
-        sums = np.einsum("ikb,kjb->ij", a[places].astype(np.int32), right.astype(np.int32))
-        c[:] = (sums + start[start_at : start_at + columns]).ravel()
+               scale: Array, bias: Array, left: int, residual: Array, residual_scale: float, y: Array, place: int,
+               line: int, rows_inside: int, columns_inside: int) -> None:
+        right = b[at : at + len(offsets) * columns * 4].reshape(-1, columns, 4).astype(np.int32)
+        count = min(columns, columns_inside)
+        part = slice(left, left + count)
+        for i in range(min(rows, rows_inside)):
+            words = a[begins[first + i] + offsets[:, None] + np.arange(4)].astype(np.int32)
+            sums = (words[:, None] * right).sum((0, 2), np.int32) + start[start_at : start_at + columns]
+            value = sums[:count].astype(np.float32) * scale[part] + bias[part]
+            target = slice(place + i * line, place + i * line + count)
+            if residual.size:
+                value += residual_scale * residual[target].astype(np.float32)
+            y[target] = np.rint(np.clip(np.where(value > 0, value, 0), 0, 255)) if y.dtype == np.uint8 else value
 
     if config.DISABLE_JIT:
         return python
 
     @intrinsic
     def tile(typingctx: Any, a: Any, begins: Any, first: Any, offsets: Any, b: Any, at: Any, start: Any,
-             start_at: Any, c: Any) -> Any:
+             start_at: Any, scale: Any, bias: Any, left: Any, residual: Any, residual_scale: Any, y: Any, place: Any,
+             line: Any, rows_inside: Any, columns_inside: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            a, begins, first, offsets, b, at, start, start_at, c = data_of(context, builder, signature, args)
-            words = ir.VectorType(_I32, LANES)
+            (a, begins, first, offsets, b, at, start, start_at, scale, bias, left, residual, residual_scale, y, place,
+             line, rows_inside, columns_inside) = data_of(context, builder, signature, args)
+            words, floats = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
             parts = [builder.gep(a, [integer_of(builder, begins, builder.add(first, _constant(i)))])
                      for i in range(rows)]
             b = builder.gep(b, [at])
@@ -335,12 +348,64 @@ def byte_gather_tile(rows: int, vectors: int) -> Any:
                 total.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
             builder.position_at_end(done)
-            for slot, value in enumerate(sums):
-                place = builder.bitcast(builder.gep(c, [_constant(slot * LANES)]), words.as_pointer())
-                builder.store(value, place).align = 4
+
+            def pointer(data: Any, place: Any) -> Any:
+                pointed = builder.gep(data, [place])
+                return builder.bitcast(pointed, ir.VectorType(pointed.type.pointee, LANES).as_pointer())
+
+            def masked(name: str, result: Any, *operands: Any) -> Any:
+                signature = ir.FunctionType(result, [operand.type for operand in operands])
+                return builder.call(cgutils.get_or_insert_function(builder.module, signature, f"llvm.masked.{name}.p0"),
+                                    operands)
+
+            def load(data: Any, place: Any, kind: str, mask: Any) -> Any:
+                source = pointer(data, place)
+                of = source.type.pointee
+                return masked(f"load.v{LANES}{kind}", of, source, _constant(1, _I32), mask, ir.Constant(of, None))
+
+            def constant(value: float) -> ir.Constant:
+                return ir.Constant(floats, [value] * LANES)
+
+            inside = broadcast(builder, builder.trunc(columns_inside, _I32), LANES)
+            masks = [builder.icmp_signed("<", ir.Constant(words, [v * LANES + j for j in range(LANES)]), inside)
+                     for v in range(vectors)]
+            scales, biases = ([load(data, builder.add(left, _constant(v * LANES)), "f32", mask)
+                               for v, mask in enumerate(masks)] for data in (scale, bias))
+            rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(floats, [floats]),
+                                                  f"llvm.rint.v{LANES}f32")
+
+            def finish(added: bool) -> None:
+                factor = broadcast(builder, residual_scale, LANES)
+                for i in range(rows):
+                    with builder.if_then(builder.icmp_signed("<", _constant(i), rows_inside)):
+                        for v, mask in enumerate(masks):
+                            where = builder.add(builder.add(place, builder.mul(line, _constant(i))),
+                                                _constant(v * LANES))
+                            value = builder.fmul(builder.sitofp(sums[i * vectors + v], floats), scales[v])
+                            value = builder.fadd(value, biases[v])
+                            if added:
+                                other = builder.uitofp(load(residual, where, "i8", mask), floats)
+                                value = builder.fadd(value, builder.fmul(factor, other))
+                            kind = "f32"
+                            if signature.args[13].dtype == types.uint8:
+                                kind = "i8"
+                                for less, bound in ((">", constant(0)), ("<", constant(255))):
+                                    value = builder.select(builder.fcmp_ordered(less, value, bound), value, bound)
+                                value = builder.fptoui(builder.call(rint, [value]), ir.VectorType(_I8, LANES))
+                            masked(f"store.v{LANES}{kind}", ir.VoidType(), value, pointer(y, where),
+                                   _constant(1, _I32), mask)
+
+            size = length_of(context, builder, signature, args, 11)
+            with builder.if_else(builder.icmp_signed(">", size, _constant(0))) as (with_residual, alone):
+                with with_residual:
+                    finish(True)
+                with alone:
+                    finish(False)
             return context.get_dummy_value()
 
-        return types.void(a, begins, types.intp, offsets, b, types.intp, start, types.intp, c), codegen
+        n = types.intp
+        return types.void(a, begins, n, offsets, b, n, start, n, scale, bias, n, residual, types.float32, y, n, n, n,
+                          n), codegen
 
     return tile
 

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, helper
-from fastnn.kernels._cpu.llvm import BYTES, broadcast
+from fastnn.kernels._cpu.llvm import BYTES, FEATURES, broadcast, data_of
 from fastnn.kernels._cpu.tuning import ACCUMULATORS, DRAFTED, ELEMENTS_AHEAD, STREAMED
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -373,4 +373,50 @@ use_widest_vectors: Any = _use_widest_python if config.DISABLE_JIT else _use_wid
 """use_widest_vectors(): have the loops of the function that calls it use the host's widest registers.
 
 LLVM prefers half of AVX-512's, as a few wide instructions among others do not pay; loops of arithmetic do.
+"""
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+_WIDE_TABLES = {"+avx512vbmi", "+avx512bw"} <= FEATURES
+_TABLE_BYTES = 64                           # of a vector, of which four hold a table
+
+
+@intrinsic
+def _lookup_compiled(typingctx: Any, x: Any, table: Any, y: Any, first: Any, last: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        x, table, y, first, last = data_of(context, builder, signature, args)
+        vector = ir.VectorType(ir.IntType(8), _TABLE_BYTES)
+
+        def at(data: Any, place: Any) -> Any:
+            return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
+
+        def load(data: Any, place: Any) -> Any:
+            value = builder.load(at(data, place))
+            value.align = 1
+            return value
+
+        entries = [load(table, _I64(_TABLE_BYTES * i)) for i in range(4)]
+        choose = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3),
+                                                "llvm.x86.avx512.vpermi2var.qi.512")
+        whole = builder.and_(builder.sub(last, first), _I64(-_TABLE_BYTES))
+        with cgutils.for_range_slice(builder, _I64(0), whole, _I64(_TABLE_BYTES), inc=True) as (i, _):
+            place = builder.add(first, i)
+            indices = load(x, place)        # of which an instruction sees seven bits, and the sign is the eighth
+            low, high = (builder.call(choose, [entries[i], indices, entries[i + 1]]) for i in (0, 2))
+            negative = builder.icmp_signed("<", indices, ir.Constant(vector, [0] * _TABLE_BYTES))
+            builder.store(builder.select(negative, high, low), at(y, place)).align = 1
+        return builder.add(first, whole)
+
+    return types.intp(x, table, y, types.intp, types.intp), codegen
+
+
+@helper
+def _lookup_python(x: Array, table: Array, y: Array, first: int, last: int) -> int:
+    return first
+
+
+lookup_vectors: Any = _lookup_compiled if _WIDE_TABLES and not config.DISABLE_JIT else _lookup_python
+"""lookup_vectors(x, table, y, first, last): write y[i] = table[x[i]] for whole vectors of bytes from `first` on, and
+return what comes behind them; where the processor has no instruction for it, that is all.
 """

@@ -1,7 +1,7 @@
 """Quantised networks: bytes that stand for numbers, their convolutions and linear maps in exact integers.
 
-A byte q stands for (q - zero_point) scale. Images of bytes are (N, H, W, C), channels last, so that the bytes of a pixel
-lie together, as products of bytes read them; images of floats are (N, C, H, W) as everywhere else.
+A byte q stands for (q - zero_point) scale. Images of bytes are (N, H, W, C), channels last, so that the bytes of a
+pixel lie together, as products of bytes read them; images of floats are (N, C, H, W) as everywhere else.
 
 Benoit Jacob and others, "Quantization and training of neural networks for efficient integer-arithmetic-only inference"
 (arXiv:1712.05877), section 2, with a scale for each filter as in Raghuraman Krishnamoorthi, "Quantizing deep
@@ -92,7 +92,7 @@ def lookup_int8(x: Array, table: Array, *, out: Array | None = None, target: str
     ----------
     x : uint8 array of any shape
         The bytes.
-    table : uint8 or float32 array of shape (256,)
+    table : array of shape (256,), uint8, float32 or float64
         What each byte becomes.
     out : array of x's shape, optional
         Where the result is written.
@@ -293,7 +293,7 @@ def _quantize_per_tensor(x: Array, zero_point: int, target: str | None) -> Plan:
 @planned
 def _lookup_int8(x: Array, table: Array, target: str | None) -> Plan:
     _check_dtype("x", x, _BYTE)
-    _check_dtype("table", table, _BYTE, _SINGLE)
+    _check_dtype("table", table, _BYTE, *FLOATS)
     check_side("table", table, "x", x)
     check_shape("table", table, (256,))
     run = bound(implementation(__name__, target, x), "lookup_int8", x, table)
@@ -368,14 +368,16 @@ def _in_single(run: Callable[..., Any], scale: Array, bias: Array | None) -> Cal
 def _check_dtype(name: str, array: Array, *dtypes: np.dtype) -> None:
     check_present(name, array)
     if array.dtype not in dtypes:
-        raise TypeError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {array.dtype}")
+        *others, last = map(str, dtypes)
+        raise TypeError(f"{name}: expected {', '.join(others)}{' or ' * bool(others)}{last}, got {array.dtype}")
 
 
 def _check_filters(x: Array, weight: Array, scale: Array, bias: Array | None) -> None:
     _check_dtype("weight", weight, _SIGNED)
     check_side("weight", weight, "x", x)
+    _check_dtype("scale", scale, *FLOATS)
     for name, array in (("scale", scale), ("bias", bias)):
-        if array is not None or name == "scale":
+        if array is not None:
             _check_dtype(name, array, *FLOATS)
             check_side(name, array, "x", x)
             check_shape(name, array, weight.shape[:1])

@@ -19,13 +19,13 @@ from fastnn.kernels._cpu.dot import LANES, byte_gather_tile, byte_tile_shape
 from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import CHUNK, INT8_PIXELS, LEAST_BLOCKS
-from fastnn.kernels._memory import empty
+from fastnn.kernels._cpu.vectors import lookup_vectors
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
 
 Pair = tuple[int, int]
 
-_NO_FLOATS, _NO_BYTES = np.empty(0, np.float32), np.empty((0, 0), np.uint8)
+_NO_BYTES = np.empty(0, np.uint8)
 
 
 @inlined_helper
@@ -67,15 +67,21 @@ def plan_quantize_per_tensor(x: Array, zero_point: int) -> Callable[..., None]:
 
 @block_kernel(writes="y")
 def _lookup(block: int, x: Array, table: Array, y: Array) -> None:
-    entries = np.empty(256, table.dtype)    # on the stack, so that no store can change it
-    entries[:] = table
     for i in range(block * CHUNK, min(x.size, block * CHUNK + CHUNK)):
-        y[i] = entries[x[i]]
+        y[i] = table[x[i]]
+
+
+@block_kernel(writes="y")
+def _lookup_bytes(block: int, x: Array, table: Array, y: Array) -> None:
+    first, last = block * CHUNK, min(x.size, block * CHUNK + CHUNK)
+    for i in range(lookup_vectors(x, table, y, first, last), last):
+        y[i] = table[x[i]]
 
 
 def plan_lookup_int8(x: Array, table: Array) -> Callable[..., None]:
     """Return a function (x, table, y)."""
-    launch = _lookup.launch(panels(x.size, CHUNK), work=x.size)
+    kernel = _lookup_bytes if table.dtype == np.uint8 else _lookup
+    launch = kernel.launch(panels(x.size, CHUNK), work=x.size)
     return lambda x, table, y: launch(x.reshape(-1), table, y.reshape(-1))
 
 
@@ -147,53 +153,31 @@ def _fill(x: Array, first: int, count: int, group: int, channels: int, top: int,
 
 
 @functools.cache
-def _convolve(rows: int, vectors: int, rounds: bool) -> BlockKernel:
-    """The kernel of all convolutions whose tile has this shape, with results of bytes or of floats."""
+def _convolve(rows: int, vectors: int, result: str) -> BlockKernel:
+    """The kernel of all convolutions whose tile has this shape, with results of this dtype."""
     tile, columns = byte_gather_tile(rows, vectors), vectors * LANES
 
-    if rounds:
-        finish = _byte
-    else:
-        @inlined_helper
-        @named("finish")
-        def finish(value: Any) -> Any:
-            return value
-
     @block_kernel(writes="y")
-    @named("convolve", f"{rows}x{vectors}", "bytes" if rounds else "floats")
+    @named("convolve", f"{rows}x{vectors}", result)
     def convolve(block: int, walk: Walk, x: Array, begins: Array, offsets: Array, packed: Array, start: Array,
                  scale: Array, bias: Array, residual: Array, residual_scale: Any, y: Array) -> None:
         rest, cut = divmod(block, walk.cuts)
         rest, group = divmod(rest, walk.groups)
         part, band = divmod(rest, walk.bands)
-        result_rows, result_columns, filters = y.shape[1], y.shape[2], y.shape[3] // walk.groups
-        first = part * walk.images
+        height, width, all_filters = y.shape[1], y.shape[2], y.shape[3]
+        filters, first = all_filters // walk.groups, part * walk.images
         images = min(walk.images, x.shape[0] - first)
-        pixels = images * min(walk.rows, result_rows - band * walk.rows) * result_columns
+        pixels = images * min(walk.rows, height - band * walk.rows) * width
         slab = np.empty(walk.images * walk.slab_rows * walk.slab_columns * walk.word_channels, np.uint8)
         _fill(x, first, images, group, x.shape[3] // walk.groups, walk.top + band * walk.step, walk, slab)
-        sums = np.empty(rows * columns, np.int32)
-        result = y.reshape(-1, y.shape[3])
-        target = (first * result_rows + band * walk.rows) * result_columns
+        top = (first * height + band * walk.rows) * width
         all_panels, panel_bytes = packed.shape[1], packed.shape[2] * columns * 4
-        flat = packed.reshape(-1)
         for panel in range(all_panels * cut // walk.cuts, all_panels * (cut + 1) // walk.cuts):
-            left = group * filters + panel * columns
-            inside = min(columns, filters - panel * columns)
-            scales, biases = scale[left : left + inside], bias[left : left + inside]
-            at = group * all_panels + panel
+            left, at = group * filters + panel * columns, group * all_panels + panel
             for p in range(0, pixels, rows):
-                tile(slab, begins, p, offsets, flat, at * panel_bytes, start, at * columns, sums)
-                for i in range(min(rows, pixels - p)):
-                    line, values = result[target + p + i, left : left + inside], sums[i * columns :]
-                    if residual.size:
-                        others = residual[target + p + i, left : left + inside]
-                        for j in range(inside):
-                            line[j] = finish(np.float32(values[j]) * scales[j] + biases[j]
-                                             + residual_scale * np.float32(others[j]))
-                    else:
-                        for j in range(inside):
-                            line[j] = finish(np.float32(values[j]) * scales[j] + biases[j])
+                tile(slab, begins, p, offsets, packed.reshape(-1), at * panel_bytes, start, at * columns, scale, bias,
+                     left, residual, residual_scale, y.reshape(-1), (top + p) * all_filters + left, all_filters,
+                     pixels - p, filters - panel * columns)
 
     return convolve
 
@@ -216,15 +200,15 @@ def plan_conv2d_int8(x: Array, weight: Array, residual: Array | None, shape: tup
     cuts = min(parts, panels(LEAST_BLOCKS, blocks))
     reach = [(size - 1) * s + (k - 1) * d + 1 for size, s, k, d in zip(
         (band, width), geometry.stride, (kh, kw), geometry.dilation)]
-    walk = Walk(images, band, bands, cuts, groups, *reach, channels, *(-p for p in geometry.padding),
-                band * geometry.stride[0], zero_point)
+    walk = Walk(images, band, bands, cuts, groups, reach[0], reach[1], channels, -geometry.padding[0],
+                -geometry.padding[1], band * geometry.stride[0], zero_point)
     line, (down, across) = reach[1] * channels, geometry.stride
     begins = ((np.arange(images) * reach[0] * line)[:, None, None] + (np.arange(band) * down * line)[:, None]
               + np.arange(width) * across * channels).ravel()
     begins = np.append(begins, np.zeros(rows, np.int64))        # of pixels that a last tile has too many
     offsets = ((np.arange(kh) * geometry.dilation[0] * line)[:, None, None]
                + (np.arange(kw) * geometry.dilation[1] * channels)[:, None] + np.arange(0, channels, 4)).ravel()
-    launch = _convolve(rows, vectors, dtype == np.uint8).launch(blocks * cuts, work=math.prod(shape) * offsets.size)
+    launch = _convolve(rows, vectors, dtype.name).launch(blocks * cuts, work=math.prod(shape) * offsets.size)
     form = "int8", groups, columns
     no_bias = np.zeros(filters, np.float32)
 
@@ -241,7 +225,7 @@ def plan_conv2d_int8(x: Array, weight: Array, residual: Array | None, shape: tup
         else:
             packed, start = pack(weight), summed(weight)
         launch(walk, x, begins, offsets, packed, start, scale, no_bias if bias is None else bias,
-               _NO_BYTES if residual is None else residual.reshape(-1, filters), np.float32(residual_scale), y)
+               _NO_BYTES if residual is None else residual.reshape(-1), np.float32(residual_scale), y)
 
     return convolve
 

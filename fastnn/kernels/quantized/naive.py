@@ -28,6 +28,7 @@ def conv2d_int8(x: Array, weight: Array, scale: Array, bias: Array | None, resid
                 residual_scale: float, kept: KeptWeight | None, y: Array, geometry: Geometry, zero_point: int,
                 dtype: np.dtype) -> None:
     height, width = x.shape[1:3]
+    weight = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
     filters, channels, rows, columns = weight.shape
     for n, i, j, o in np.ndindex(y.shape):
         first = o // (filters // geometry.groups) * channels

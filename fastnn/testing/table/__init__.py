@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.testing.table import activation, conv, distance, linear, loss, normalization, pooling, softmax, update
+from fastnn.testing.table import (
+    activation,
+    conv,
+    distance,
+    linear,
+    loss,
+    normalization,
+    pooling,
+    quantized,
+    softmax,
+    update,
+)
 from fastnn.testing.table.base import Benchmark, Call, Kernel, Refused, as_tuple
 
 __all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tuple"]
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
-    for family in (conv, linear, pooling, normalization, activation, softmax, loss, update, distance)
+    for family in (conv, linear, pooling, normalization, activation, softmax, loss, update, distance,
+                   quantized)
     for kernel in family.ROWS for row in kernel.with_gradient()}
 
 # Every kernel with each dtype that it takes.
