@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -100,7 +100,7 @@ class Compression(Recipe):
         whole, shape = source.measured, read_config(self.source)["inputs"]["shape"]
 
         def measured(model: nn.Module) -> nn.Module:
-            network = quantize(model, np.zeros((1, *shape), np.float32))        # of any images: its scales are loaded
+            network = quantize(model, source.placed(np.zeros((1, *shape), np.float32)))     # its scales are loaded
             training.load_model(weights, network)
             return whole(network)
 
@@ -127,10 +127,10 @@ class Compression(Recipe):
 
         folder = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: {type(model).__name__} of {self.source}, on {dataset.name}, at {len(self.levels)} "
-              f"sparsities, {self.epochs} epochs each")
+        print(f"{self.name}: {type(model).__name__} of {self.source}, on {dataset.name}; sparsities: {len(self.levels)}, "
+              f"epochs at each: {self.epochs}")
         print(f"run folder: {folder}", flush=True)
-        dense, pruned = (folder / _file(kind) for kind in ("float32", "pruned"))
+        dense = folder / _file("float32")
         if not dense.exists():              # by the time this is resumed, the run may have another best model
             training.save(dense, model.state_dict())
 
@@ -145,18 +145,11 @@ class Compression(Recipe):
             histories[_percent(level)] = history
             fine_tuned.append(accuracy(freeze(model)))
             if level == self.sparsity:
-                training.save(pruned, model.state_dict(), sparse=True)
+                training.save(folder / _file("pruned"), model.state_dict(), sparse=True)
 
-        few, batch = (data.to_float(images, normalize.mean, normalize.std, scale=normalize.scale)
-                      for images in (dataset.train.images[:_CALIBRATION], dataset.test.images[:_BATCH]))
-        networks: dict[str, nn.Module] = {}
-        for path, quantised in ((dense, "int8"), (pruned, "pruned and int8")):
-            training.load_model(path, model)
-            networks |= {path.stem: freeze(model), quantised: quantize(model, few)}
-            training.save(folder / _file(quantised), networks[quantised].state_dict(), sparse=path == pruned)
-        speeds = _speeds(networks, batch)
-        rows = [_Row(kind, (folder / _file(kind)).stat().st_size, accuracy(networks[kind]), speeds[kind])
-                for kind in self.headline]
+        rows = self._compare(model, accuracy, *(
+            data.to_float(images, normalize.mean, normalize.std, scale=normalize.scale)
+            for images in (dataset.train.images[:_CALIBRATION], dataset.test.images[:_BATCH])))
 
         percents = [100 * level for level in (0, *self.levels)]
         curves = {name: (percents, [100 * share for share in (rows[0].accuracy, *shares)])
@@ -182,15 +175,31 @@ class Compression(Recipe):
             print(f"{line[0]:<16}" + "".join(f"{cell:>15}" for cell in line[1:]))
         print(f"report: {report}")
 
+    def _compare(self, model: nn.Module, accuracy: Callable[[nn.Module], float], few: NDArray[Any],
+                 batch: NDArray[Any]) -> list[_Row]:
+        """Calibrate on a few images, time on a batch, and return the table's rows; the model ends as the pruned one."""
+        assert self.run_dir is not None
+        networks: dict[str, nn.Module] = {}
+        for kind, quantised in (("float32", "int8"), ("pruned", "pruned and int8")):
+            training.load_model(self.run_dir / _file(kind), model)
+            networks |= {kind: freeze(model), quantised: quantize(model, few)}
+            training.save(self.run_dir / _file(quantised), networks[quantised].state_dict(), sparse=kind == "pruned")
+        speeds = _speeds(networks, batch)
+        return [_Row(kind, (self.run_dir / _file(kind)).stat().st_size, accuracy(networks[kind]), speeds[kind])
+                for kind in self.headline]
+
     def _fine_tune(self, source: ImageClassifier, model: nn.Module, dataset: data.Dataset,
                    normalize: data.Normalize) -> Iterator[tuple[float, training.History]]:
         """Prune the model to each sparsity in turn, and say what the epochs of that were."""
         assert self.run_dir is not None
         train, validation = source.split(dataset)       # which the run's seed decides
         source.seed, source.device = self.seed, self.device
+        tensors, saved = training.load(source.checkpoint)
+        for name in source.varying:
+            setattr(source, name, saved["config"][name])
+        loss = training.checkpoint.part(tensors, "loss")
         loader = source.train_loader(train, normalize)
         steps, cosine = self.epochs * len(loader), optim.CosineLR(self.epochs)
-        loss = training.checkpoint.part(training.load(source.checkpoint)[0], "loss")
         for level, before in zip(self.levels, (0.0, *self.levels)):
             print(f"{_percent(level)} of the weights", flush=True)
             folder = self.run_dir / f"sparsity-{level}"
