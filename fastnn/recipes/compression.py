@@ -127,8 +127,8 @@ class Compression(Recipe):
 
         folder = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: {type(model).__name__} of {self.source}, on {dataset.name}; sparsities: {len(self.levels)}, "
-              f"epochs at each: {self.epochs}")
+        print(f"{self.name}: {type(model).__name__} of {self.source}, on {dataset.name}; sparsities: "
+              f"{len(self.levels)}, epochs at each: {self.epochs}")
         print(f"run folder: {folder}", flush=True)
         dense = folder / _file("float32")
         if not dense.exists():              # by the time this is resumed, the run may have another best model
