@@ -61,6 +61,9 @@ class Call(NamedTuple):
             options["training"] = True
         if self.kernel.startswith("cross_entropy"):
             arrays.append(to(np.zeros(len(arrays[-1]), np.int64)))
+        if self.kernel == "conv2d_int8":
+            arrays[1:] = [arrays[1].view(np.int8), np.full(len(arrays[1]), 1e-3, np.float32)]
+            options["kept"] = fastnn.KeptWeight(constant=True)
         if self.kernel == "max_pool2d_backward":
             y, indices = fastnn.max_pool2d(arrays[0], **options, return_indices=True)
             arrays, options = [y, indices], {"input_shape": arrays[0].shape}
@@ -80,6 +83,10 @@ class Call(NamedTuple):
 def conv(n: int, c: int, o: int, size: int, taps: int = 3, **options: Any) -> Call:
     options.setdefault("padding", taps // 2)
     return Call("conv2d", ((n, c, size, size), (o, c // options.get("groups", 1), taps, taps)), options)
+
+
+def conv_int8(n: int, c: int, o: int, size: int, taps: int = 3) -> Call:
+    return Call("conv2d_int8", ((n, size, size, c), (o, c, taps, taps)), {"padding": taps // 2}, "uint8")
 
 
 def weight_gradient(n: int, c: int, o: int, size: int, taps: int = 3, **options: Any) -> Call:
@@ -184,6 +191,7 @@ CALLS = {
         "NORM_VALUES": norm((32, 64, 28, 28), (4096, 256)),
         "NORM_FEW_RUNS": norm((8, 10), (20, 10), (4, 16, 8, 8)),
         "NORM_FEW_VALUES": norm((2, 8, 16, 16), (2, 8, 24, 24), (4, 8, 20, 20)),
+        "INT8_PIXELS": [conv_int8(32, 64, 64, 32), conv_int8(32, 256, 256, 7), conv_int8(32, 512, 512, 4)],
     },
     "cuda": {
         "THREADS": [*flat("relu", 1 << 22), *rows((4096, 1000)), *norm((32, 64, 56, 56))],

@@ -16,7 +16,7 @@ from fastnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from fastnn.nn.container import Residual, Sequential
 from fastnn.nn.freezing import FoldedLinear, Frozen, freeze, is_plain, no_backward
 from fastnn.nn.linear import Conv2d, Linear
-from fastnn.nn.module import Backward, LoadResult, Module, beside, data_of
+from fastnn.nn.module import Backward, LoadResult, Module, data_of
 from fastnn.nn.pooling import AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten
 
@@ -41,14 +41,14 @@ def quantize(model: Module, images: Array) -> Quantized:
     model : Module
         It stays as it is.
     images : array of floats, shape (N, ...)
-        What the model is calibrated on, as it takes it: some hundred images of the kind that it will see. A value
-        beyond those of the calibration counts as the nearest of them.
+        What the model is calibrated on, as it takes it: some hundred images of the kind that it will see, which may as
+        well be rows or anything else of floats. A value beyond those of the calibration counts as the nearest of them.
 
     Returns
     -------
     Quantized
-        A Module: call it as the model is called. It returns float32. `forward(x, training=True)` and backward are
-        errors.
+        A Module, on the device where the images lie: call it as the model is called. It returns float32.
+        `forward(x, training=True)` and backward are errors.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def quantize(model: Module, images: Array) -> Quantized:
     """
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
-    if not (isinstance(images, np.ndarray) or _device.is_device(images)) or images.dtype not in FLOATS:
+    if not _is_floats(images):
         raise TypeError("images: expected an array of float32 or float64, as the model takes it, got "
                         f"{getattr(images, 'dtype', type(images).__name__)}")
     check_not_empty("images", images)
@@ -88,7 +88,8 @@ def quantize(model: Module, images: Array) -> Quantized:
     found = observed(freeze(model))
     for first in range(0, len(images), _AT_ONCE):
         found(images[first : first + _AT_ONCE])
-    return Quantized(found.quantized)
+    quantized = Quantized(found.quantized)
+    return quantized.to("cuda") if _device.is_device(images) else quantized
 
 
 class Quantized(Module):
@@ -232,7 +233,8 @@ class MaxPool2dInt8(ByteLayer):
 class _Product(ByteLayer):
     """What convolutions and linear layers share: weights of bytes, and what scales the sums.
 
-    `result_scale` is None for a result of floats; `residual` is what bytes stand for that will be added.
+    `source`, `result` and `residual` say what bytes stand for that come in, come out and are added; a result without is
+    one of floats.
     """
 
     buffers = "weight", "scale", "bias", "zero_point", "residual_scale"
@@ -253,8 +255,6 @@ class _Product(ByteLayer):
         self.residual_scale = None if residual is None else np.asarray(added, np.float32)
         self.floats = result is None
         self._kept = kernels.KeptWeight(constant=True)
-        for name in ("weight", "scale", "bias"):
-            setattr(self, name, beside(layer.weight.data, getattr(self, name)))
 
 
 class Conv2dInt8(_Product):
@@ -310,13 +310,19 @@ def _inside(module: Any, kind: type[Module], change: Callable[[Any], Module]) ->
     return module
 
 
+def _is_floats(x: Any) -> bool:
+    return (isinstance(x, np.ndarray) or _device.is_device(x)) and x.dtype in FLOATS
+
+
 class _Seen:
-    """The range of an activation, and its dimensions."""
+    """The range of an activation of floats, and its dimensions."""
 
     def __init__(self) -> None:
         self.low, self.high, self.dimensions = math.inf, -math.inf, 0
 
     def note(self, x: Any) -> None:
+        if not _is_floats(x):
+            return
         low, high = float(x.min()), float(x.max())
         if not math.isfinite(low + high):
             raise ValueError("images: expected some for which all activations are finite, got one with NaN or infinity")

@@ -128,6 +128,19 @@ def test_what_it_cannot_do_in_bytes_stays_in_floats() -> None:
     assert abs(quantized(x) - model(x)).max() < 0.05
 
 
+class Pair(nn.Module):
+    """Two results."""
+
+    def forward(self, x: Any, *, training: bool = True) -> tuple[Any, nn.Backward]:
+        return (x, x), lambda grads, *, input_grad=True: None
+
+
+def test_what_is_no_array_passes() -> None:
+    x = images(5, (3,))
+    first, second = fastnn.quantize(nn.Sequential(nn.Linear(3, 2), Pair()), x)(x)
+    assert first is second
+
+
 def test_wrong_input() -> None:
     model, x = nn.Sequential(nn.Linear(3, 2)), images(5, (3,))
     with pytest.raises(TypeError, match="model: expected a Module, got function"):
@@ -161,3 +174,5 @@ def test_on_a_gpu_it_gives_the_same_bits() -> None:
     found = quantized(x)
     np.testing.assert_array_equal(fastnn.to_host(quantized.to("cuda")(fastnn.to_device(x))), found)
     np.testing.assert_array_equal(quantized.to("cpu")(x), found)
+    there = fastnn.quantize(model.to("cuda"), fastnn.to_device(x))      # whose ranges are rounded otherwise
+    np.testing.assert_allclose(fastnn.to_host(there(fastnn.to_device(x))), found, atol=0.05)

@@ -30,7 +30,7 @@ from fastnn._checks import (
     check_side,
 )
 from fastnn.kernels._outputs import result_of
-from fastnn.kernels._plans import Plan, bound, planned
+from fastnn.kernels._plans import Plan, bound, planned, why
 from fastnn.kernels._targets import implementation
 from fastnn.kernels.conv.geometry import fit
 from fastnn.kernels.kept import KeptWeight, check_kept
@@ -317,7 +317,7 @@ def _conv2d_int8(x: Array, weight: Array, scale: Array, bias: Array | None, resi
     run = bound(implementation(__name__, target, x), "conv2d_int8", x, weight, residual, (n, h, w, o),
                 geometry=geometry, zero_point=_as_byte("zero_point", zero_point), dtype=_as_result(dtype))
     return Plan(_in_single(run, scale, bias), result_of((n, h, w, o), _as_result(dtype), x),
-                operations=2 * n * h * w * weight.size)
+                operations=2 * n * h * w * weight.size, why=why(run))
 
 
 @planned

@@ -20,6 +20,7 @@ from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import CHUNK, INT8_PIXELS, LEAST_BLOCKS
 from fastnn.kernels._cpu.vectors import lookup_vectors
+from fastnn.kernels._plans import because
 from fastnn.kernels.conv.geometry import Geometry
 from fastnn.kernels.kept import KeptWeight
 
@@ -33,6 +34,11 @@ def _byte(value: Any) -> np.uint8:
     """The nearest byte; 0 for NaN."""
     positive = value if value > 0 else type(value)(0)
     return np.uint8(np.rint(positive if positive < 255 else type(value)(255)))
+
+
+@inlined_helper
+def _number(value: Any) -> Any:
+    return value
 
 
 # --- one byte for one number -----------------------------------------------------------------------------------------
@@ -121,6 +127,11 @@ def _sums(weight: Array, groups: int, columns: int) -> Array:
     return np.pad(sums, ((0, 0), (0, -sums.shape[1] % columns)))
 
 
+def _made(kept: KeptWeight | None, weight: Array, form: Any, make: Callable[[Array], Array]) -> Array:
+    """Return what `make` makes of a weight, of constant ones what is kept of it."""
+    return make(weight) if kept is None or not kept.constant else kept.made(weight, form, make)
+
+
 @helper
 def _fill(x: Array, first: int, count: int, group: int, channels: int, top: int, walk: Walk, slab: Array) -> None:
     """Copy what a block reads of some images; around them lie zero points, behind a pixel's channels anything."""
@@ -182,12 +193,71 @@ def _convolve(rows: int, vectors: int, result: str) -> BlockKernel:
     return convolve
 
 
+@functools.cache
+def _convolve_channels(result: str) -> BlockKernel:
+    """The kernel of convolutions with one filter a channel: loops over channels, which lie together."""
+    finish = _byte if result == "uint8" else _number
+
+    @block_kernel(writes="y")
+    @named("convolve_channels", result)
+    def convolve_channels(block: int, stride: Pair, padding: Pair, dilation: Pair, zero_point: Any, x: Array,
+                          weight: Array, scale: Array, bias: Array, residual: Array, residual_scale: Any,
+                          y: Array) -> None:
+        """A row of one image's result; weight is (KH, KW, C)."""
+        n, i = divmod(block, y.shape[1])
+        height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+        sums, ones = np.empty(channels, np.int32), np.empty(channels, np.float32)
+        for j in range(y.shape[2]):
+            sums[:] = 0
+            for a in range(weight.shape[0]):
+                h = i * stride[0] - padding[0] + a * dilation[0]
+                for b in range(weight.shape[1]):
+                    w = j * stride[1] - padding[1] + b * dilation[1]
+                    if 0 <= h < height and 0 <= w < width:
+                        pixel, filters = x[n, h, w], weight[a, b]
+                        for c in range(channels):
+                            sums[c] += np.int32((np.int32(pixel[c]) - zero_point) * np.int32(filters[c]))
+            for c in range(channels):
+                ones[c] = np.float32(sums[c]) * scale[c] + bias[c]
+            if residual.size:
+                others = residual[(block * y.shape[2] + j) * channels :]
+                for c in range(channels):
+                    ones[c] += residual_scale * np.float32(others[c])
+            line = y[n, i, j]
+            for c in range(channels):
+                line[c] = finish(ones[c])
+
+    return convolve_channels
+
+
+def _plan_channels(weight: Array, shape: tuple[int, ...], geometry: Geometry, zero_point: int,
+                   dtype: np.dtype) -> Callable[..., None]:
+    """Return a function (x, weight, scale, bias, residual, residual_scale, kept, y) for one filter a channel."""
+    launch = functools.partial(
+        _convolve_channels(dtype.name).launch(shape[0] * shape[1], work=math.prod(shape) * weight[0].size),
+        geometry.stride, geometry.padding, geometry.dilation, np.int32(zero_point))
+    no_bias = np.zeros(shape[3], np.float32)
+
+    def turned(weight: Array) -> Array:
+        return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+
+    def convolve(x: Array, weight: Array, scale: Array, bias: Array | None, residual: Array | None,
+                 residual_scale: float, kept: KeptWeight | None, y: Array) -> None:
+        launch(x, _made(kept, weight, "int8 channels", turned), scale, no_bias if bias is None else bias,
+               _NO_BYTES if residual is None else residual.reshape(-1), np.float32(residual_scale), y)
+
+    return convolve
+
+
 def plan_conv2d_int8(x: Array, weight: Array, residual: Array | None, shape: tuple[int, ...], geometry: Geometry,
                      zero_point: int, dtype: np.dtype) -> Callable[..., None]:
     """Return a function (x, weight, scale, bias, residual, residual_scale, kept, y)."""
     n, height, width, filters = shape
     if 0 in shape:
         return lambda *arrays: None
+    if 1 < geometry.groups == x.shape[3] == filters:
+        return because("one filter a channel, by loops over channels",
+                       _plan_channels(weight, shape, geometry, zero_point, dtype))
     groups, (kh, kw) = geometry.groups, weight.shape[2:]
     rows, vectors = byte_tile_shape(filters // groups)
     columns, channels = vectors * LANES, panels(weight.shape[1], 4) * 4
@@ -220,14 +290,11 @@ def plan_conv2d_int8(x: Array, weight: Array, residual: Array | None, shape: tup
 
     def convolve(x: Array, weight: Array, scale: Array, bias: Array | None, residual: Array | None,
                  residual_scale: float, kept: KeptWeight | None, y: Array) -> None:
-        if kept is not None and kept.constant:
-            packed, start = kept.made(weight, form, pack), kept.made(weight, (*form, zero_point), summed)
-        else:
-            packed, start = pack(weight), summed(weight)
-        launch(walk, x, begins, offsets, packed, start, scale, no_bias if bias is None else bias,
+        launch(walk, x, begins, offsets, _made(kept, weight, form, pack),
+               _made(kept, weight, (*form, zero_point), summed), scale, no_bias if bias is None else bias,
                _NO_BYTES if residual is None else residual.reshape(-1), np.float32(residual_scale), y)
 
-    return convolve
+    return because("products of bytes, whose sums are exact", convolve)
 
 
 # --- pooling ---------------------------------------------------------------------------------------------------------
