@@ -26,8 +26,8 @@ from fastnn.cli.summary import summary
 from fastnn.recipes import RECIPES
 from fastnn.training import run_folder
 
-COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "summary", "results", "bench", "gradcheck", "warmup",
-            "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "compress", "summary", "results", "bench", "gradcheck",
+            "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
 
 

@@ -13,7 +13,7 @@ from fastnn.testing import KERNELS
 
 ROOT = Path(__file__).parents[1]
 GRADIENTS = sorted((ROOT / "docs" / "gradients").glob("*.md"))
-EXPLAINED = [ROOT / "docs" / page for page in ("adversarial.md", "quantization.md", "residual_networks.md")]
+EXPLAINED = [ROOT / "docs" / f"{page}.md" for page in ("adversarial", "pruning", "quantization", "residual_networks")]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)

@@ -135,6 +135,20 @@ predict run text --top 0: top: expected at least 1, got 0
 predict run text --tops 2: Perhaps you meant: --top INT
 predict no-best text: no-best/best.safetensors
 predict own text: own: expected a run of one of fastnn's recipes
+compress: Missing from fastnn compress: PATH
+compress nowhere: nowhere: expected the folder of a run
+compress figures: figures: expected the run of a recipe that trains a classifier, got one of regression
+compress own: own: expected a run of one of fastnn's recipes, got one of /elsewhere/theirs.py:Theirs, whose code is not
+compress run --recipe mistakes_mine:Mine: but run holds one of cnn
+compress no-best: no-best/best.safetensors
+compress run --sparsity 1: sparsity: expected a number below 1, got 1.0
+compress run --sparsities 0.5 -1: sparsities: expected a number from 0
+compress run --sparsty 0.5: Perhaps you meant: --sparsity FLOAT
+compress run --epochs 0: epochs: expected at least 1
+compress run --lr-factor 0: lr_factor: expected a number above 0
+compress run --run-dir run: run_dir: run holds a run already
+compress run --run-dir run --resume: run_dir: expected a run of fastnn.recipes.compression:Compression, but run holds
+compress run --resume: resume: expected a run of compress under
 summary: Missing from fastnn summary: STR
 summary resnet19: model: expected one of cnn, allcnn,
 summary resnet19: or the folder of a run, got 'resnet19'; did you mean resnet18?

@@ -67,7 +67,8 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
 def read(path: Path) -> tuple[tuple[str, Any], tuple[str, ...]]:
     """Return the recipe of the run that left these results, or the class of one of somebody's own; its row.
 
-    With the recipe comes the data set, where that is an option. Others report theirs of the default one.
+    With the recipe comes the data set, where that is an option, or the run that was compressed. Others report theirs of
+    the default data set.
     """
     try:
         config, found = read_config(path.parent), read_json(path, "the results of a run")
@@ -78,10 +79,11 @@ def read(path: Path) -> tuple[tuple[str, Any], tuple[str, ...]]:
                    (found["command"], found["machine"], *figures.values())):
             raise TypeError
         dataset, usual = config.get("dataset"), getattr(recipe, "dataset", None)
+        subject = config.get("source", dataset)         # of a compression, the run that it is one of
         reported = recipe.reported if dataset in (None, usual) else Recipe.reported
         ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
                          for figure in headline if figure in figures)
-        return (config.get("class", name), dataset), (
+        return (config.get("class", name), subject), (
             name, reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
             found["machine"], os.fspath(path.parent))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

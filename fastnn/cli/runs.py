@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, cast
 
 import tyro
 
 from fastnn import recipes
 from fastnn.cli.ending import stopped
 from fastnn.cli.parsing import given, meant
-from fastnn.recipes import RECIPES, ImageClassifier, Recipe
-from fastnn.recipes.base import Device, called
+from fastnn.recipes import RECIPES, Compression, ImageClassifier, Recipe
+from fastnn.recipes.base import Device, called, read_config
 
 _DEFAULT = recipes.CNN()
 
@@ -79,23 +79,51 @@ def train_with(words: Sequence[str], named: Mapping[str, type[Recipe]]) -> Calla
         One of your own is called MODULE:CLASS or FILE.py:CLASS. Ctrl-C, SIGTERM or SIGHUP save the run before it stops;
         the command that is printed then goes on with it.
         """
-        chosen: Any = recipe
-        if chosen.resumes:
-            # What is not given is as the run was begun.
-            names = (given(words) | chosen.changed().keys()) & {field.name for field in fields(chosen)}
-            chosen = replace(chosen.resumed(), **{name: getattr(chosen, name) for name in names | {"resume"}})
-        try:
-            chosen.run()
-        except KeyboardInterrupt as error:
-            folder = chosen.run_dir if hasattr(chosen, "resume") else None
-            if folder is None or not any(folder.rglob("last.safetensors")):
-                raise
-            return stopped(error, shlex.join(["fastnn", "train", called(type(chosen)), "--run-dir", str(folder),
-                                              "--resume"]))
-        return 0
+        return _run(recipe, words, ["train", called(type(recipe))])
 
     train.__annotations__["recipe"] = any_of(named)
     return train
+
+
+def compress_with(words: Sequence[str]) -> Callable[..., int]:
+    """Return the command "compress"; `words` is what follows it on the command line."""
+    def compress(compression: Annotated[Compression, tyro.conf.PositionalRequiredArgs],
+                 recipe: str | None = None) -> int:
+        """Prune and quantise the best model of a run, and put size, accuracy and speed in one table.
+
+        The smallest weights become 0, more and more of them, while the others are fine-tuned as the run was trained;
+        then weights and activations are quantised to int8. The compression is a run in a folder of its own, with a
+        report and the weights of each model. Ctrl-C, SIGTERM or SIGHUP save it before it stops; the command that is
+        printed then goes on with it.
+
+        Parameters
+        ----------
+        recipe : str
+            MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
+        """
+        own = []
+        if recipe is not None:
+            recipes.load(compression.source, recipe_called(recipe))     # says where the run is one of another recipe
+            own = ["--recipe", recipe]
+        return _run(compression, words, ["compress", str(compression.source), *own])
+
+    return compress
+
+
+def _run(chosen: Any, words: Sequence[str], command: Sequence[str]) -> int:
+    """Run a recipe, or go on with its run; where it is stopped, say with which command it goes on."""
+    if chosen.resumes:
+        # What is not given is as the run was begun.
+        names = (given(words) | chosen.changed().keys()) & {field.name for field in fields(chosen)}
+        chosen = replace(chosen.resumed(), **{name: getattr(chosen, name) for name in names | {"resume"}})
+    try:
+        chosen.run()
+    except KeyboardInterrupt as error:
+        folder = chosen.run_dir if hasattr(chosen, "resume") else None
+        if folder is None or not any(folder.rglob("last.safetensors")):
+            raise
+        return stopped(error, shlex.join(["fastnn", *command, "--run-dir", str(folder), "--resume"]))
+    return 0
 
 
 def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu", recipe: str | None = None) -> None:
@@ -139,8 +167,16 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | N
 
 
 def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:
-    """Return the recipe of a run that keeps a classifier; `recipe` names one of somebody's own."""
-    found = recipes.load(run, None if recipe is None else recipe_called(recipe))
+    """Return the recipe of a run that keeps a classifier; `recipe` names one of somebody's own.
+
+    For a compression it is that of the run that was compressed, with the compressed model.
+    """
+    own = None if recipe is None else recipe_called(recipe)
+    if read_config(run).get("recipe") == Compression.name:
+        compression = recipes.load(run, Compression)
+        recipes.load(compression.source, own)
+        return cast(ImageClassifier, compression.compressed())
+    found = recipes.load(run, own)
     if not isinstance(found, ImageClassifier):
         raise ValueError(f"{run}: expected the run of a recipe that keeps a trained classifier, got one of "
                          f"{found.name}, which keeps its figures alone")

@@ -17,6 +17,7 @@ from fastnn.recipes.cifar10_speedrun import CIFAR10Speedrun
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.cnn import CNN
 from fastnn.recipes.cnn_mnist import CNNMnist
+from fastnn.recipes.compression import Compression
 from fastnn.recipes.convolutional import Convolutional, ShortOrFull
 from fastnn.recipes.depthwise_cifar10 import DepthwiseCifar10
 from fastnn.recipes.embedding_net_mnist import EmbeddingNetMnist
@@ -52,6 +53,7 @@ __all__ = [
     "AllCNNCifar10",
     "CIFAR10Speedrun",
     "CNNMnist",
+    "Compression",
     "Convolutional",
     "DepthwiseCifar10",
     "EmbeddingNetMnist",

@@ -189,7 +189,7 @@ class ImageClassifier(Recipe):
         training.load_model(self.checkpoint, model)
         trainer.loss.load_state_dict(training.checkpoint.part(training.load(self.checkpoint)[0], "loss"))
         trainer.model = self.measured(freeze(model))
-        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
+        evaluation = trainer.evaluate(in_order(dataset.test, normalize))
         pictures = {**self.pictures(model, dataset),
                     "Weights by epoch": training.plots.weights(_histograms(trainer))}
         images = dataset.test.images
@@ -231,9 +231,7 @@ class ImageClassifier(Recipe):
         dataset = self.load_dataset() if dataset is None else dataset
         model = self.model()
         self.check_dataset(dataset, model)
-        train, validation = dataset.train, None
-        if self.validation:
-            train, validation = data.split(train, self.validation, self.seed)
+        train, validation = self.split(dataset)
         origin = self.origin()
         mean, std = (self.statistics(train.images, dataset.scale) if origin is None else
                      (np.array(origin[1][name]) for name in ("mean", "std")))
@@ -241,10 +239,8 @@ class ImageClassifier(Recipe):
         inputs = {"dataset": dataset.name, "classes": dataset.classes, "shape": train.images.shape[1:],
                   "scale": dataset.scale, "mean": mean.tolist(), "std": std.tolist(),
                   "invert_above": inverted_above(train.images, dataset.scale)}
-        train_loader: training.Loader = data.DataLoader(
-            train, self.batch_size, seed=self.seed, transform=data.Compose([*self.augmentation(), normalize]),
-            drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train))
-        validation_loader: training.Loader | None = None if validation is None else _in_order(validation, normalize)
+        train_loader: training.Loader = self.train_loader(train, normalize)
+        validation_loader: training.Loader | None = None if validation is None else in_order(validation, normalize)
         self.prepare(model, train.images, normalize)
         self.begin(model, dataset.classes)
         if change is not None:
@@ -265,6 +261,16 @@ class ImageClassifier(Recipe):
             print(f"run folder: {run_dir}", flush=True)
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
+
+    def split(self, dataset: data.Dataset) -> tuple[data.Split, data.Split | None]:
+        """Return the images that are trained on, and those that are held out for validation."""
+        return data.split(dataset.train, self.validation, self.seed) if self.validation else (dataset.train, None)
+
+    def train_loader(self, train: data.Split, normalize: data.Normalize) -> data.DataLoader:
+        """Return the batches that are trained on."""
+        return data.DataLoader(train, self.batch_size, seed=self.seed,
+                               drop_last=len(train) % self.batch_size == 1 < self.batch_size < len(train),
+                               transform=data.Compose([*self.augmentation(), normalize]))
 
     def check_dataset(self, dataset: data.Dataset, model: nn.Module) -> None:
         """Raise an error where training, measuring or reporting would fail for a data set that does not fit."""
@@ -303,6 +309,15 @@ class ImageClassifier(Recipe):
 
     def evaluate(self) -> None:
         """Measure the best model of the run in run_dir on the test images, and print what it confuses."""
+        model, dataset, normalize = self.reopened()
+        trainer = self.trainer(model)
+        trainer.model = self.measured(freeze(trainer.model))
+        evaluation = trainer.evaluate(in_order(dataset.test, normalize))
+        _print_evaluation(evaluation, dataset.classes)
+        print(f"test accuracy: {percent(evaluation.accuracy)}")
+
+    def reopened(self) -> tuple[nn.Module, data.Dataset, data.Normalize]:
+        """Return the best model of the run in run_dir, its data set, and what normalises the images for it."""
         self.check_device()
         self.check_data_dir()
         model, inputs = self._best()
@@ -313,12 +328,7 @@ class ImageClassifier(Recipe):
                              f"{', '.join(inputs['classes'])}, on which the run in {self.run_dir} was trained, got "
                              f"shape {dataset.test.images.shape[1:]} and {', '.join(map(str, dataset.classes))}")
         self.check_dataset(dataset, model)
-        normalize = data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
-        trainer = self.trainer(model)
-        trainer.model = self.measured(freeze(trainer.model))
-        evaluation = trainer.evaluate(_in_order(dataset.test, normalize))
-        _print_evaluation(evaluation, dataset.classes)
-        print(f"test accuracy: {percent(evaluation.accuracy)}")
+        return model, dataset, data.Normalize(inputs["mean"], inputs["std"], inputs["scale"])
 
     def predict(self, files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], top: int = 3) -> None:
         """Print the `top` likeliest classes of an image file, or of several, by the best model of the run in run_dir.
@@ -445,7 +455,8 @@ def _histograms(trainer: training.Trainer) -> training.WeightHistograms:
     return next(callback for callback in trainer.callbacks if isinstance(callback, training.WeightHistograms))
 
 
-def _in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:
+def in_order(part: data.Split, transform: data.Transform) -> data.DataLoader:
+    """Return batches to be evaluated."""
     return data.DataLoader(part, _BATCH, shuffle=False, transform=transform)
 
 

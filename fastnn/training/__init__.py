@@ -14,7 +14,7 @@ Examples
 (3,)
 """
 
-from fastnn.training import attacks, plots
+from fastnn.training import attacks, plots, pruning
 from fastnn.training._loader import Loader
 from fastnn.training.attacks import AdversarialLoader
 from fastnn.training.averaging import ExponentialMovingAverage, Lookahead
@@ -32,6 +32,7 @@ from fastnn.training.metrics import (
     per_class,
     per_class_table,
 )
+from fastnn.training.pruning import Pruning
 from fastnn.training.report import write_report
 from fastnn.training.tracking import Track, tracker
 from fastnn.training.trainer import DivergedError, Interrupted, Trainer
@@ -50,6 +51,7 @@ __all__ = [
     "Interrupted",
     "Loader",
     "Lookahead",
+    "Pruning",
     "Track",
     "Trainer",
     "WeightHistograms",
@@ -65,6 +67,7 @@ __all__ = [
     "per_class",
     "per_class_table",
     "plots",
+    "pruning",
     "save",
     "tracker",
     "write_report",

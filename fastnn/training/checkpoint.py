@@ -20,10 +20,11 @@ from fastnn._extras import require
 from fastnn._files import as_path, one_line, open_file, parse_json
 from fastnn.nn import Module
 from fastnn.training._lock import grasp, locked
+from fastnn.training._sparse import packed, unpacked
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
-_METADATA = "fastnn"
+_METADATA, _SPARSE = "fastnn", "fastnn.sparse"
 _PART = ".part"
 _HEAD = 512             # bytes from which it is seen what a file is
 _WHOLE = 1 << 62
@@ -68,7 +69,7 @@ class CheckpointError(RuntimeError):
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
-         metadata: Mapping[str, Any] | None = None) -> None:
+         metadata: Mapping[str, Any] | None = None, *, sparse: bool = False) -> None:
     """Write arrays and metadata to a file, whole or not at all.
 
     The bytes are written to a file beside it and flushed to the disk; then that file is renamed. Whatever happens on
@@ -82,6 +83,10 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
         Arrays of any shape, real numbers or bool.
     metadata : mapping, optional
         What JSON can hold.
+    sparse : bool, default False
+        Store of an array with many zeros, NAME, a bit for each element as NAME.bitmask and those that are not 0 as
+        NAME.compressed, where that is smaller; `load` and `load_model` give the array back. Other programs see the two.
+        A zero loses its sign.
 
     Raises
     ------
@@ -113,7 +118,11 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]],
         if tensor.dtype.kind not in "biuf" or tensor.dtype.itemsize > 8:
             raise TypeError(f"tensors: expected arrays of real numbers or bool, got {tensor.dtype} for {name}")
     safetensors = require("safetensors.numpy", "saving a checkpoint")
-    replace_file(path, safetensors.save(contiguous, {_METADATA: text}))
+    texts = {_METADATA: text}
+    if sparse:
+        contiguous, shapes = packed(contiguous)
+        texts[_SPARSE] = json.dumps(shapes)
+    replace_file(path, safetensors.save(contiguous, texts))
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
@@ -150,6 +159,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     raw = _read(path)
     try:
         tensors = {name: _decoded(name, **entry) for name, entry in sorted(safetensors.deserialize(raw))}
+        tensors = unpacked(tensors, _described(raw, _SPARSE))
     except (safetensors.SafetensorError, ValueError) as error:
         raise _damaged(path, raw, error) from error
     return tensors, _metadata(path, raw)
@@ -368,13 +378,18 @@ def _header(raw: bytes) -> dict[str, Any]:
 
 def _metadata(path: Path, raw: bytes) -> dict[str, Any]:
     try:
-        texts = _header(raw).get("__metadata__", {})
-        text = texts.get(_METADATA, "{}") if isinstance(texts, dict) else texts
-        if not isinstance(text, str):
-            raise ValueError(f"its metadata are {text!r:.100}, not a text")
-        return parse_json(text, _METADATA, "metadata")
+        return _described(raw, _METADATA)
     except ValueError as error:
         raise _damaged(path, raw, error) from error
+
+
+def _described(raw: bytes, name: str) -> dict[str, Any]:
+    """Return what the header says under a name."""
+    texts = _header(raw).get("__metadata__", {})
+    text = texts.get(name, "{}") if isinstance(texts, dict) else texts
+    if not isinstance(text, str):
+        raise ValueError(f"its metadata are {text!r:.100}, not a text")
+    return parse_json(text, name, "metadata")
 
 
 def _damaged(path: Path, raw: bytes, error: Exception) -> CheckpointError:

@@ -31,6 +31,7 @@ from fastnn.training._trial import Trial, check_monitored
 from fastnn.training.averaging import check_averaging
 from fastnn.training.callback import Callback
 from fastnn.training.metrics import FIGURES, Evaluation, History, Record, as_figure, confusion_matrix
+from fastnn.training.pruning import check_pruning
 from fastnn.training.run_folder import BEST, LAST, RunFolder
 
 
@@ -347,6 +348,7 @@ class Trainer:
         if self._state.epoch < epochs:
             self._factor(0)                 # the schedule's first, which it checks
         check_averaging(self.callbacks)
+        check_pruning(self.callbacks)
         check_monitored(self.callbacks, validated=validation_loader is not None)
         Trial(self._parts, self.device, self.seed).run(train_loader, validation_loader)
 

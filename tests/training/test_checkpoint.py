@@ -51,6 +51,60 @@ def test_files_of_other_programs_are_read(tmp_path):
     np.testing.assert_array_equal(tensors["weight"], np.ones(3))
 
 
+def test_arrays_of_many_zeros_are_stored_sparsely(tmp_path):
+    from safetensors.numpy import load_file
+
+    rng, path = np.random.default_rng(0), tmp_path / "sparse"
+    many = [np.where(rng.random((30, 5, 7)) < 0.2, rng.integers(1, 9, (30, 5, 7)), 0).astype(dtype)
+            for dtype in ("f4", "f8", "i1", "?")]
+    tensors = {**{array.dtype.name: array for array in many}, "few": rng.standard_normal(999, np.float32),
+               "none": np.zeros((99, 99), np.float32), "small": np.zeros(9), "number": np.array(0),
+               "empty": np.empty((0, 3)), "taken": many[0], "taken.bitmask": np.arange(3)}
+    training.save(path, tensors, {"epoch": 2}, sparse=True)
+    loaded, metadata = training.load(path)
+    assert metadata == {"epoch": 2}
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(loaded[name], tensor, err_msg=name, strict=True)
+    stored = load_file(path)
+    assert {name for name in stored if name.endswith(".compressed")} == {
+        "float32.compressed", "float64.compressed", "int8.compressed", "bool.compressed", "none.compressed"}
+    assert stored["float32.bitmask"].nbytes == -(-many[0].size // 8)
+    np.testing.assert_array_equal(np.unpackbits(stored["none.bitmask"]), 0)
+    training.save(path, {"weight": np.eye(99, dtype=np.float32)}, sparse=True)
+    model = nn.Linear(99, 99, bias=False)
+    training.load_model(path, model)
+    np.testing.assert_array_equal(model.weight.data, np.eye(99))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"w.bitmask": None}, "of w, which holds many zeros, expected a shape, the bits of a mask and values"),
+    ({"w.compressed": None}, "of w, which holds many zeros, expected"),
+    ({"w.bitmask": np.zeros(99, np.uint8)}, "of w, which holds many zeros, expected"),
+    ({"w.bitmask": np.zeros(100, np.int8)}, "of w, which holds many zeros, expected"),
+    ({"w.bitmask": np.zeros(100, np.uint8)}, r"of w, expected 0 values, as its mask says, got shape \(40,\)"),
+    ({"w.compressed": np.ones((2, 10))}, r"of w, expected 40 values, as its mask says, got shape \(2, 10\)"),
+    ([["w"]], "fastnn.sparse: expected metadata in JSON"),
+    ({"v": [2]}, "of v, which holds many zeros, expected"),
+    ({"w": [40, -20]}, "of w, which holds many zeros, expected"),
+    ({"w": [40, 1e30]}, "of w, which holds many zeros, expected"),
+    ({"w": 800}, "of w, which holds many zeros, expected"),
+])
+def test_damage_to_what_is_stored_sparsely_is_named(tmp_path, change, message):
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "sparse"
+    training.save(path, {"w": np.arange(800.0).reshape(40, 20) * (np.arange(20) == 3)}, sparse=True)
+    tensors, shapes = load_file(path), {"w": [40, 20]}
+    if isinstance(change, dict) and next(iter(change)).startswith("w."):
+        tensors = {name: tensor for name, tensor in {**tensors, **change}.items() if tensor is not None}
+    else:
+        shapes = change
+    save_file(tensors, path, {"fastnn.sparse": json.dumps(shapes)})
+    with pytest.raises(training.CheckpointError, match=f"this file is damaged: .*{message}"):
+        training.load(path)
+
+
 def test_metadata_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
     path = tmp_path / "a.safetensors"
     training.save(path, TENSORS)
