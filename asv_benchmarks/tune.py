@@ -63,6 +63,7 @@ class Call(NamedTuple):
             arrays.append(to(np.zeros(len(arrays[-1]), np.int64)))
         if self.kernel == "conv2d_int8":
             arrays[1:] = [arrays[1].view(np.int8), np.full(len(arrays[1]), 1e-3, np.float32)]
+        if "kept" in options or self.kernel == "conv2d_int8":
             options["kept"] = fastnn.KeptWeight(constant=True)
         if self.kernel == "max_pool2d_backward":
             y, indices = fastnn.max_pool2d(arrays[0], **options, return_indices=True)
@@ -154,6 +155,8 @@ CALLS = {
         "DIRECT_SCRATCH": [conv(8, 64, 64, 56, stride=2), conv(8, 32, 64, 56, 7), conv(8, 256, 64, 56, 1)],
         "DIRECT_BLOCKS": [conv(32, 16, 32, 64, stride=2), conv(64, 64, 64, 28, 1)],
         "DIRECT_CUT": [conv(1, 64, 256, 14, stride=2), conv(1, 16, 128, 14, 1), conv(1, 64, 256, 14, 1)],
+        "DIRECT_FILLS": [conv(4, 64, 128, 32, stride=2), conv(6, 128, 256, 16, stride=2)],
+        "NARROW_PIXELS": [conv(32, 256, 512, 8, stride=2), conv(32, 128, 256, 16, stride=2)],
         "DIRECT_SUMS": [weight_gradient(8, 128, 128, 28, stride=2), weight_gradient(8, 64, 64, 56, stride=2)],
         "WINOGRAD_PRODUCTS": [conv(8, c, c, 32) for c in (16, 24, 32, 40)],
         "WINOGRAD_WEIGHT_PRODUCTS": [weight_gradient(32, c, c, 32) for c in (24, 32, 48)],
@@ -161,6 +164,7 @@ CALLS = {
                                   weight_gradient(8, 64, 64, 28, 5), weight_gradient(16, 64, 64, 28, 5)],
         "WINOGRAD_CACHED_FILTERS": [conv(1, 64, 96, 28), conv(1, 96, 128, 28)],
         "WINOGRAD_SHARERS": [conv(1, 128, 256, 14), conv(1, 256, 512, 7)],
+        "WINOGRAD_FEW": [conv(n, 512, 512, 4, kept=True) for n in (1, 2, 3, 4)],
         "WINOGRAD_FEW_TILES": [weight_gradient(4, 64, 64, 14), weight_gradient(8, 64, 64, 14)],
         "WINOGRAD_FEW_ELEMENTS": [weight_gradient(4, 512, 512, 14), weight_gradient(4, 256, 256, 14)],
         "WINOGRAD_SUMS": [weight_gradient(16, 64, 64, 32), weight_gradient(16, 256, 256, 14)],

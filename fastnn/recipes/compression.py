@@ -133,6 +133,8 @@ class Compression(Recipe):
         dense = folder / _file("float32")
         if not dense.exists():              # by the time this is resumed, the run may have another best model
             training.save(dense, model.state_dict())
+        source.prepare(model, dataset.train.images, normalize)          # what the run kept as it is, stays
+        training.freeze_layers(model, source.freeze)
 
         at_once, fine_tuned = [], []
         for level in self.levels:

@@ -74,7 +74,8 @@ def test_a_relu_leaves_all_bytes_to_what_is_left() -> None:
     quantized = fastnn.quantize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)), x)
     quantize, conv, pool, dequantize = quantized.model
     y = pool(conv(quantize(x)))
-    assert (y.min(), y.max()) == (0, 255)
+    assert y.min() == 0
+    assert y.max() >= 250                   # the largest of the calibration, but for the rounding of weights and images
     assert dequantize(y).min() == 0
 
 
