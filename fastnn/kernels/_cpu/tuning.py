@@ -106,7 +106,7 @@ WINOGRAD_WEIGHT_TILES = {3: 16, 5: 1024}
 WINOGRAD_CACHED_FILTERS = 1 << 13
 
 # Tiles of all images, so few that to transform the filters for each is faster than to read them transformed.
-WINOGRAD_FEW = 2
+WINOGRAD_FEW = 6
 
 # Blocks that may as well transform the same tiles each for itself; for more, they are transformed before.
 WINOGRAD_SHARERS = 4
