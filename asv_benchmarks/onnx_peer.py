@@ -1,4 +1,4 @@
-"""Frozen networks of fastnn in ONNX Runtime, which is held against them: the same layers with the same weights."""
+"""Frozen networks of fastnn as ONNX Runtime takes them: the same layers with the same weights."""
 
 from __future__ import annotations
 
@@ -62,6 +62,5 @@ def session(model: nn.Module, shape: tuple[int, ...], threads: int) -> Callable[
     onnx.checker.check_model(made)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     run = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"]).run
     return lambda x: run(None, {"x": x})[0]

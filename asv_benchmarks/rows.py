@@ -28,7 +28,6 @@ TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimiz
 ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: waking a thread that sleeps costs more
 SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
 TOPK = "torch.cdist and topk"
-ONNX = "ONNX Runtime"
 
 
 device = "cpu"
@@ -38,19 +37,16 @@ faiss: Any = None
 neighbors: Any = None
 pairwise: Any = None
 scipy_distance: Any = None
-onnx_peer: Any = None
 
 
 def load_peers() -> list[str]:
     """Import what is installed of the peers, and return the names of those that are missing."""
-    global torch, aten, faiss, neighbors, pairwise, scipy_distance, onnx_peer
+    global torch, aten, faiss, neighbors, pairwise, scipy_distance
     torch, faiss, neighbors = optional("torch"), optional("faiss"), optional("sklearn.neighbors")
     pairwise, scipy_distance = optional("sklearn.metrics.pairwise"), optional("scipy.spatial.distance")
-    onnx_peer = optional("onnx_peer")
     if torch is not None:
         aten = torch.ops.aten
-    return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors), (ONNX, onnx_peer))
-            if module is None]
+    return [name for name, module in ((TORCH, torch), (FAISS, faiss), (SKLEARN, neighbors)) if module is None]
 
 
 def place_on(name: str) -> None:
@@ -135,9 +131,6 @@ def groups(quick: bool = False) -> list[Group]:
                 {TORCH: (target, target)})
           for name, batch, target in [("cnn-mnist", 8 if quick else 64, 1.5), ("resnet18", 2 if quick else 32, 1.8),
                                       ("cifar10-speedrun", 2 if quick else 1000, 1.0)]],
-        *[Group(f"frozen, {name}, batch {batch}", [Row("inference", functools.partial(_frozen, name, batch))],
-                {TORCH: (1.0, 1.0), ONNX: (target, target)})
-          for name, batch, target in [("resnet18", 1, 0.8), ("resnet18", 2 if quick else 32, 1.5)]],
         Group("1x1x8x8: conv2d, batch_norm", [row for row in tiny if row.label in NOT_SLOWER],
               {ONE_THREAD: (1.0, 1.0)}),
         Group("1x1x8x8: every other kernel", [row for row in tiny if row.label not in NOT_SLOWER], most=6e-6),
@@ -429,19 +422,6 @@ def _training(name: str, n: int) -> Case:
         tensors, plain, fused = _tensors(*batch), torch_step(name), torch_step(name, fused=True)
         peers = {TORCH: lambda: plain(*tensors), FUSED: lambda: fused(*tensors)}
     return Case(lambda: step(*batch), peers, 6 * n * NETWORKS[name].products, calls=3, tolerance=1e-2)
-
-
-def _frozen(name: str, n: int) -> Case:
-    """Inference alone, of a frozen model."""
-    model, (images, _), peers = our_model(name), batch_of(name, n), {}
-    if torch is not None:
-        twin, tensors = networks.torch_model(torch, NETWORKS[name], model).eval(), _tensors(images)
-        peers[TORCH] = lambda: twin(*tensors)
-    if onnx_peer is not None:
-        session = onnx_peer.session(model, images.shape, fastnn.get_num_threads())
-        peers[ONNX] = lambda: session(images)
-    frozen = fastnn.freeze(model)
-    return Case(lambda: frozen(images), peers, 2 * n * NETWORKS[name].products)
 
 
 # --- one small image ---------------------------------------------------------------------------------------------

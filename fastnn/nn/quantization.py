@@ -21,7 +21,6 @@ from fastnn.nn.pooling import AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten
 
 _AT_ONCE = 100                              # images that calibration runs together
-_MOST_PRODUCTS = 65_793                     # of a sum of `conv2d_int8`
 _ACTIVATIONS = ReLU, LeakyReLU, Sigmoid, Tanh, GELU
 
 
@@ -57,8 +56,8 @@ def quantize(model: Module, images: Array) -> Quantized:
 
     Notes
     -----
-    Its `state_dict` is a quarter of the model's size. `load_state_dict` of another one, made of a model with the same
-    layers and of any images, loads it again; see `Quantized`.
+    Its `state_dict` is a quarter of the model's size. `load_state_dict` of another one, made of the same model and of
+    any images, loads it again; see `Quantized`.
 
     Benoit Jacob and others, "Quantization and training of neural networks for efficient integer-arithmetic-only
     inference" (arXiv:1712.05877), section 2; scales by filter as in Raghuraman Krishnamoorthi, "Quantizing deep
@@ -98,7 +97,7 @@ class Quantized(Module):
     To save one and have it again::
 
         training.save("bytes.safetensors", quantized.state_dict())
-        quantized = fastnn.quantize(model, images)          # of the same layers, and any images of the same shape
+        quantized = fastnn.quantize(model, images)          # the model with its weights, any images of that shape
         training.load_model("bytes.safetensors", quantized)
 
     Attributes
@@ -215,7 +214,7 @@ class FlattenBytes(ByteLayer):
     """Images to rows, channel by channel as those of floats."""
 
     def result(self, x: Array) -> Array:
-        return x if x.ndim == 2 else x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        return x if x.ndim == 2 else x.transpose(0, 3, 1, 2).reshape(len(x), math.prod(x.shape[1:]))
 
 
 class MaxPool2dInt8(ByteLayer):
@@ -455,7 +454,7 @@ def _multiplies(step: _Step) -> bool:
         fits = step.into.dimensions == 2
     else:
         fits = is_plain(layer, Conv2d) and step.into.dimensions == 4
-    if not fits or math.prod(layer.weight.data.shape[1:]) > _MOST_PRODUCTS:
+    if not fits or math.prod(layer.weight.data.shape[1:]) > kernels.quantized.MOST_PRODUCTS:
         return False
     return all(array is None or bool(np.isfinite(kernels.to_host(array)).all())
                for array in (layer.weight.data, data_of(layer.bias)))

@@ -177,3 +177,9 @@ def test_on_a_gpu_it_gives_the_same_bits() -> None:
     np.testing.assert_array_equal(quantized.to("cpu")(x), found)
     there = fastnn.quantize(model.to("cuda"), fastnn.to_device(x))      # whose ranges are rounded otherwise
     np.testing.assert_allclose(fastnn.to_host(there(fastnn.to_device(x))), found, atol=0.05)
+
+
+def test_a_batch_may_be_empty() -> None:
+    x = images(4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 3 * 3, 5))
+    assert fastnn.quantize(model, x)(x[:0]).shape == model(x[:0]).shape

@@ -39,7 +39,7 @@ from fastnn.kernels.pooling import fit_window
 __all__ = ["conv2d_int8", "linear_int8", "lookup_int8", "max_pool2d_int8", "quantize_per_tensor"]
 
 _BYTE, _SIGNED, _SINGLE = np.dtype(np.uint8), np.dtype(np.int8), np.dtype(np.float32)
-_MOST_PRODUCTS = (2**31 - 1) // (255 * 128)     # whose sum fits 32 bits, whatever they are
+MOST_PRODUCTS = (2**31 - 1) // (255 * 128)     # whose sum fits 32 bits, whatever they are
 
 
 def quantize_per_tensor(x: Array, scale: float, zero_point: int, *, out: Array | None = None,
@@ -385,8 +385,8 @@ def _check_filters(x: Array, weight: Array, scale: Array, bias: Array | None) ->
 
 def _check_products(weight: Array) -> None:
     products = math.prod(weight.shape[1:])
-    if products > _MOST_PRODUCTS:
-        raise ValueError(f"weight: expected at most {_MOST_PRODUCTS} products in a sum, which fits 32 bits then, got "
+    if products > MOST_PRODUCTS:
+        raise ValueError(f"weight: expected at most {MOST_PRODUCTS} products in a sum, which fits 32 bits then, got "
                          f"{products} by shape {weight.shape}")
 
 
