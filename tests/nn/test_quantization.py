@@ -180,6 +180,6 @@ def test_on_a_gpu_it_gives_the_same_bits() -> None:
 
 
 def test_a_batch_may_be_empty() -> None:
-    x = images(4)
+    x = images(4, (3, 8, 8))
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 3 * 3, 5))
     assert fastnn.quantize(model, x)(x[:0]).shape == model(x[:0]).shape
