@@ -96,11 +96,14 @@ class Compression(Recipe):
     def compressed(self) -> ImageClassifier:
         """Return the recipe of that run, which evaluates and predicts by the pruned model in int8."""
         assert self.run_dir is not None
-        source, weights = self.classifier(), self.run_dir / _file("pruned and int8")
+        source = self.classifier()
+        pruned, weights = (self.run_dir / _file(kind) for kind in ("pruned", "pruned and int8"))
         whole, shape = source.measured, read_config(self.source)["inputs"]["shape"]
 
-        def measured(model: nn.Module) -> nn.Module:
-            network = quantize(model, source.placed(np.zeros((1, *shape), np.float32)))     # its scales are loaded
+        def measured(_: nn.Module) -> nn.Module:
+            model = source.model()          # which layers freezing folds depends on the weights: on those of this run
+            training.load_model(pruned, model)
+            network = quantize(model, np.zeros((1, *shape), np.float32)).to(source.device)  # its scales are loaded
             training.load_model(weights, network)
             return whole(network)
 

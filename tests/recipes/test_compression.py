@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import data, recipes, training
+from fastnn import data, nn, recipes, training
 from fastnn.cli.results import results
 from fastnn.cli.runs import classifier_of
 from fastnn.data import Dataset, Split
@@ -104,6 +104,22 @@ def test_the_compressed_model_is_evaluated_and_predicts(runs: Path, capsys: pyte
     scores = small(data.to_float(pixels[None], inputs["mean"], inputs["std"], scale=inputs["scale"]))[0]
     expected = 100 * np.exp(scores) / np.exp(scores).sum()
     np.testing.assert_allclose([float(shares[str(digit)]) for digit in range(10)], expected, atol=0.06)
+
+
+def test_it_is_evaluated_whatever_the_source_has_learned_since(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes.CNN, "load_dataset", lambda self: FEW)
+    monkeypatch.setattr(recipes.CNN, "model", lambda self: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10)))
+    recipes.CNN(epochs=1, run_dir=tmp_path / "cnn-1").run()
+    compression(tmp_path, "compress-1", sparsities=()).run()
+    best = tmp_path / "cnn-1/best.safetensors"
+    tensors, metadata = training.load(best)
+    tensors["model.2.weight"][0] = -1           # no longer folded through max pooling
+    training.save(best, tensors, metadata)
+    classifier_of(tmp_path / "compress-1", None).evaluate()
+    figure = json.loads((tmp_path / "compress-1/results.json").read_text())["figures"]["pruned and int8"]
+    assert capsys.readouterr().out.splitlines()[-1] == f"test accuracy: {figure.partition(',')[0]}"
 
 
 class Killed(SystemExit):
