@@ -157,8 +157,8 @@ def test_one_that_was_killed_ends_with_the_same_bits(runs: Path, at_step: int, t
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"sparsity": 1}, "sparsity: expected a number below 1, got 1"),
-    ({"sparsities": (0.5, -0.1)}, "sparsities: expected a number from 0 to inf, got -0.1"),
+    ({"sparsity": 1}, "sparsity: expected a number from 0 to below 1, got 1"),
+    ({"sparsities": (0.5, -0.1)}, "sparsities: expected a number from 0 to below 1, got -0.1"),
     ({"lr_factor": 0}, "lr_factor: expected a number above 0, got 0"),
     ({"epochs": 0}, "epochs: expected at least 1, got 0"),
     ({"source": "nowhere"}, "nowhere: expected the folder of a run"),
