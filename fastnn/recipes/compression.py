@@ -45,6 +45,7 @@ class Compression(Recipe):
 
     name: ClassVar[str] = "compress"
     headline: ClassVar[tuple[str, ...]] = ("float32", "pruned", "int8", "pruned and int8")
+    changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "device")     # epochs are for each level
 
     seed: int = 0
     """What everything random in fine-tuning is drawn from: the order of the images, augmentation, dropout."""
@@ -57,7 +58,7 @@ class Compression(Recipe):
 
     resume: bool = False
     """Go on with the compression in run_dir, by default the newest one, to the same end as if it had never stopped. Its
-    options are those that it was begun with; --epochs may be another number, --device another device."""
+    options are those that it was begun with, --epochs too; --device may be another device."""
 
     sparsity: float = 0.8
     """The share of the weights that are 0 in the pruned models of the table."""
@@ -100,7 +101,7 @@ class Compression(Recipe):
         pruned, weights = (self.run_dir / _file(kind) for kind in ("pruned", "pruned and int8"))
         whole, shape = source.measured, read_config(self.source)["inputs"]["shape"]
 
-        def measured(_: nn.Module) -> nn.Module:
+        def measured(model: nn.Module) -> nn.Module:
             model = source.model()          # which layers freezing folds depends on the weights: on those of this run
             training.load_model(pruned, model)
             network = quantize(model, np.zeros((1, *shape), np.float32)).to(source.device)  # its scales are loaded

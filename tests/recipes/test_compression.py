@@ -156,6 +156,13 @@ def test_one_that_was_killed_ends_with_the_same_bits(runs: Path, at_step: int, t
             np.testing.assert_array_equal(tensor, theirs[file][name], err_msg=f"{file}: {name}", strict=True)
 
 
+def test_another_number_of_epochs_is_refused_before_anything_is_written(runs: Path) -> None:
+    before = (runs / "compress-1/config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"epochs: expected 1, with which the run in .* was begun, got 2"):
+        compression(runs, "compress-1", epochs=2, resume=True).run()
+    assert (runs / "compress-1/config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"sparsity": 1}, "sparsity: expected a number from 0 to below 1, got 1"),
     ({"sparsities": (0.5, -0.1)}, "sparsities: expected a number from 0 to below 1, got -0.1"),
