@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, nn, optim, training
 from fastnn._files import as_path
+from fastnn.nn.cost import in_bytes
 from fastnn.nn.freezing import freeze
 from fastnn.nn.quantization import quantize
 from fastnn.recipes.base import Device, Recipe, arguments, called, check_above_0, load, read_config
@@ -97,8 +98,12 @@ class Compression(Recipe):
     def compressed(self) -> ImageClassifier:
         """Return the recipe of that run, which evaluates and predicts by the pruned model in int8."""
         assert self.run_dir is not None
-        source = self.classifier()
         pruned, weights = (self.run_dir / _file(kind) for kind in ("pruned", "pruned and int8"))
+        if not weights.exists():
+            raise FileNotFoundError(f"{self.run_dir}: expected the folder of a compression that has ended, but there "
+                                    f"is no {weights.name} in it; go on with the compression by --resume, and give its "
+                                    "folder, not that of one sparsity")
+        source = self.classifier()
         whole, shape = source.measured, read_config(self.source)["inputs"]["shape"]
 
         def measured(model: nn.Module) -> nn.Module:
@@ -234,11 +239,11 @@ class _Row(NamedTuple):
 
     @property
     def figure(self) -> str:
-        return f"{percent(self.accuracy)}, {_size(self.size)}, {self.speed:,.0f} images/s"
+        return f"{percent(self.accuracy)}, {in_bytes(self.size)}, {self.speed:,.0f} images/s"
 
     def beside(self, dense: _Row) -> list[str]:
         """Return the cells of the table."""
-        return [self.kind, _size(self.size), f"{dense.size / self.size:.1f} x", percent(self.accuracy),
+        return [self.kind, in_bytes(self.size), f"{dense.size / self.size:.1f} x", percent(self.accuracy),
                 f"{100 * (self.accuracy - dense.accuracy):+.2f}", f"{self.speed:,.0f}",
                 f"{self.speed / dense.speed:.2f} x"]
 
@@ -260,7 +265,3 @@ def _file(kind: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:g} %"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.3g} MB"

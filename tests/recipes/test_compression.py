@@ -15,6 +15,7 @@ from fastnn import data, nn, recipes, training
 from fastnn.cli.results import results
 from fastnn.cli.runs import classifier_of
 from fastnn.data import Dataset, Split
+from fastnn.nn.cost import in_bytes
 from fastnn.training import pruning
 
 DIGITS = data.digits()
@@ -48,7 +49,7 @@ def test_the_table_says_what_lies_in_the_folder(runs: Path) -> None:
     found = json.loads((folder / "results.json").read_text())
     sizes = [(folder / f"{kind}.safetensors").stat().st_size for kind in KINDS]
     for kind, size in zip(KINDS, sizes, strict=True):
-        assert f" %, {size / 1e6:.3g} MB, " in found["figures"][kind.replace("-", " ")]
+        assert f" %, {in_bytes(size)}, " in found["figures"][kind.replace("-", " ")]
     float32, pruned, int8, both = sizes
     assert pruned < 0.3 * float32 > int8 > both
     model, _ = source.trained()
@@ -147,6 +148,9 @@ def test_one_that_was_killed_ends_with_the_same_bits(runs: Path, at_step: int, t
         with pytest.raises((Killed, training.Interrupted)):
             compression(runs, tmp_path).run()
     assert not (tmp_path / "results.json").exists()
+    for folder in (tmp_path, tmp_path / "sparsity-0.5"):
+        with pytest.raises(FileNotFoundError, match="expected the folder of a compression that has ended, but"):
+            classifier_of(folder, None)
     compression(runs, tmp_path, resume=True).run()
     ours, theirs = weights(tmp_path), weights(runs / "compress-1")
     assert ours.keys() == theirs.keys()
