@@ -141,8 +141,8 @@ compress figures: figures: expected the run of a recipe that trains a classifier
 compress own: own: expected a run of one of fastnn's recipes, got one of /elsewhere/theirs.py:Theirs, whose code is not
 compress run --recipe mistakes_mine:Mine: but run holds one of cnn
 compress no-best: no-best/best.safetensors
-compress run --sparsity 1: sparsity: expected a number below 1, got 1.0
-compress run --sparsities 0.5 -1: sparsities: expected a number from 0
+compress run --sparsity 1: sparsity: expected a number from 0 to below 1, got 1.0
+compress run --sparsities 0.5 -1: sparsities: expected a number from 0 to below 1, got -1.0
 compress run --sparsty 0.5: Perhaps you meant: --sparsity FLOAT
 compress run --epochs 0: epochs: expected at least 1
 compress run --lr-factor 0: lr_factor: expected a number above 0

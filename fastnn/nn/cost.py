@@ -95,13 +95,13 @@ class Summary:
 
     def __repr__(self) -> str:
         rows = [_HEADS, *((layer.name, layer.type, " x ".join(map(str, layer.output_shape)), f"{layer.parameters:,}",
-                           f"{layer.multiply_adds:,}", _size(layer.kept)) for layer in self.layers)]
-        rows.append(("total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", _size(self.kept)))
+                           f"{layer.multiply_adds:,}", in_bytes(layer.kept)) for layer in self.layers)]
+        rows.append(("total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", in_bytes(self.kept)))
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(f"{cell:<{width}}" if place < 3 else f"{cell:>{width}}"
                            for place, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
         return "\n".join([*lines, "", f"{self.trainable_parameters:,} parameters are trainable; all take "
-                          f"{_size(self.parameter_bytes)}. The other columns are for one sample."])
+                          f"{in_bytes(self.parameter_bytes)}. The other columns are for one sample."])
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> Summary:
@@ -278,7 +278,7 @@ def _owner(array: Array) -> Array:
     return array
 
 
-def _size(count: int) -> str:
+def in_bytes(count: int) -> str:
     """Return a number of bytes in the unit in which it has few digits."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= factor:

@@ -31,9 +31,6 @@ from fastnn.training.run_folder import CONFIG, check_free, hold
 RUNS = Path("runs")
 RESULTS = "results.json"
 
-# What does not decide the results of the steps that were made: a resumed run may change it.
-CHANGEABLE = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
-
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 
@@ -61,6 +58,8 @@ class Recipe(ABC):
     """What others got with the same system."""
     least_epochs: ClassVar[int] = 1
     """The fewest epochs that the option of that name may say, where there is one."""
+    changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
+    """Options that do not decide the results of the steps that were made: a resumed run may change them."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
@@ -143,7 +142,7 @@ class Recipe(ABC):
             self.run_dir = saved.run_dir
             for field in fields(self):
                 ours, theirs = getattr(self, field.name), getattr(saved, field.name)
-                if ours != theirs and field.name not in CHANGEABLE:
+                if ours != theirs and field.name not in self.changeable:
                     raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
                                      f"begun, got {ours}; leave it out, or begin a new run")
         if self.run_dir is not None:

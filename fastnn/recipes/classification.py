@@ -20,7 +20,7 @@ from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
 from fastnn._files import one_line
 from fastnn.nn.freezing import freeze
-from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, load, read_config
+from fastnn.recipes.base import Recipe, check_above_0, load, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
 from fastnn.training.checkpoint import read_metadata
 from fastnn.training.metrics import percent
@@ -177,7 +177,7 @@ class ImageClassifier(Recipe):
             raise training.CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one "
                                            "without")
         for name, value in json.loads(json.dumps(self.config())).items():
-            if name in saved and name not in (*CHANGEABLE, *self.varying) and value != saved[name]:
+            if name in saved and name not in (*self.changeable, *self.varying) and value != saved[name]:
                 raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
                                  f"{path.name} was written, got {value!r:.100}; mend it, or take the run from its copy")
         return saved

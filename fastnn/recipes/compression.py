@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, nn, optim, training
 from fastnn._files import as_path
+from fastnn.nn.cost import in_bytes
 from fastnn.nn.freezing import freeze
 from fastnn.nn.quantization import quantize
 from fastnn.recipes.base import Device, Recipe, arguments, called, check_above_0, load, read_config
@@ -45,6 +46,7 @@ class Compression(Recipe):
 
     name: ClassVar[str] = "compress"
     headline: ClassVar[tuple[str, ...]] = ("float32", "pruned", "int8", "pruned and int8")
+    changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "device")     # epochs are for each level
 
     seed: int = 0
     """What everything random in fine-tuning is drawn from: the order of the images, augmentation, dropout."""
@@ -57,7 +59,7 @@ class Compression(Recipe):
 
     resume: bool = False
     """Go on with the compression in run_dir, by default the newest one, to the same end as if it had never stopped. Its
-    options are those that it was begun with; --epochs may be another number, --device another device."""
+    options are those that it was begun with, --epochs too; --device may be another device."""
 
     sparsity: float = 0.8
     """The share of the weights that are 0 in the pruned models of the table."""
@@ -96,11 +98,18 @@ class Compression(Recipe):
     def compressed(self) -> ImageClassifier:
         """Return the recipe of that run, which evaluates and predicts by the pruned model in int8."""
         assert self.run_dir is not None
-        source, weights = self.classifier(), self.run_dir / _file("pruned and int8")
+        pruned, weights = (self.run_dir / _file(kind) for kind in ("pruned", "pruned and int8"))
+        if not weights.exists():
+            raise FileNotFoundError(f"{self.run_dir}: expected the folder of a compression that has ended, but there "
+                                    f"is no {weights.name} in it; go on with the compression by --resume, and give its "
+                                    "folder, not that of one sparsity")
+        source = self.classifier()
         whole, shape = source.measured, read_config(self.source)["inputs"]["shape"]
 
         def measured(model: nn.Module) -> nn.Module:
-            network = quantize(model, source.placed(np.zeros((1, *shape), np.float32)))     # its scales are loaded
+            model = source.model()          # which layers freezing folds depends on the weights: on those of this run
+            training.load_model(pruned, model)
+            network = quantize(model, np.zeros((1, *shape), np.float32)).to(source.device)  # its scales are loaded
             training.load_model(weights, network)
             return whole(network)
 
@@ -230,11 +239,11 @@ class _Row(NamedTuple):
 
     @property
     def figure(self) -> str:
-        return f"{percent(self.accuracy)}, {_size(self.size)}, {self.speed:,.0f} images/s"
+        return f"{percent(self.accuracy)}, {in_bytes(self.size)}, {self.speed:,.0f} images/s"
 
     def beside(self, dense: _Row) -> list[str]:
         """Return the cells of the table."""
-        return [self.kind, _size(self.size), f"{dense.size / self.size:.1f} x", percent(self.accuracy),
+        return [self.kind, in_bytes(self.size), f"{dense.size / self.size:.1f} x", percent(self.accuracy),
                 f"{100 * (self.accuracy - dense.accuracy):+.2f}", f"{self.speed:,.0f}",
                 f"{self.speed / dense.speed:.2f} x"]
 
@@ -256,7 +265,3 @@ def _file(kind: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:g} %"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.3g} MB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +41,7 @@ def prunable(model: Module) -> dict[str, Parameter]:
 
 
 def sparsity(model: Module) -> float:
-    """Return the share of the weights of a model that are 0, of those that can be pruned.
+    """Return the share of the weights of a model that are 0, of those that can be pruned; 0 where there are none.
 
     Examples
     --------
@@ -53,8 +53,8 @@ def sparsity(model: Module) -> float:
     >>> pruning.sparsity(layer)
     0.25
     """
-    weights = [kernels.to_host(parameter.data) for parameter in prunable(model).values()]
-    return float(1 - sum(map(np.count_nonzero, weights)) / max(1, sum(weight.size for weight in weights)))
+    weights = [parameter.data for parameter in prunable(model).values()]
+    return _zeros(weights) / max(1, sum(weight.size for weight in weights))
 
 
 def magnitude_masks(model: Module, sparsity: float) -> dict[str, Array]:
@@ -135,6 +135,10 @@ def _checked(masks: Mapping[str, Array], model: Module) -> dict[str, Array]:
     return {name: beside(weights[name], mask) for name, mask in given.items()}
 
 
+def _zeros(arrays: Iterable[Array]) -> int:
+    return sum(array.size - int(np.count_nonzero(kernels.to_host(array))) for array in arrays)
+
+
 def _keep(array: Array, mask: Array) -> None:
     array[...] = np.where(mask, array, 0)
 
@@ -148,9 +152,10 @@ class Pruning(Callback):
     ----------
     sparsity : float
         The share of the weights that are 0 in the end, from 0 to below 1; see `magnitude_masks`.
-    begin_step, end_step : int, default 0
-        After how many steps of the run the first weights go, and after how many the last. By default all go before the
-        first step.
+    begin_step : int, default 0
+        After how many steps of the run the first weights go.
+    end_step : int, optional
+        After how many the last ones go; by default all go at `begin_step`.
     frequency : int, default 100
         Steps from one time to the next between the two.
     initial_sparsity : float, default 0
@@ -179,6 +184,9 @@ class Pruning(Callback):
     prune" (arXiv:1710.01878), equation 1. A step costs some six passes over the weights more, one at which weights go
     some ten further ones; on a GPU it waits for a copy of them.
 
+    A run that is resumed may have other options: what is missing by then goes before its next step, and what has gone
+    does not come back.
+
     EarlyStopping with restore_best, and best.safetensors, may be of an epoch before the last weights went.
 
     Examples
@@ -194,12 +202,12 @@ class Pruning(Callback):
     (0.8, np.True_)
     """
 
-    def __init__(self, sparsity: float, *, begin_step: int = 0, end_step: int = 0, frequency: int = 100,
-                 initial_sparsity: float = 0.0) -> None:
+    def __init__(self, sparsity: float, *, begin_step: int = 0, end_step: int | None = None,
+                 frequency: int = 100, initial_sparsity: float = 0.0) -> None:
         self.sparsity = as_sparsity("sparsity", sparsity)
         self.initial_sparsity = as_sparsity("initial_sparsity", initial_sparsity)
         self.begin_step = as_int("begin_step", begin_step, 0)
-        self.end_step = as_int("end_step", end_step, self.begin_step)
+        self.end_step = self.begin_step if end_step is None else as_int("end_step", end_step, self.begin_step)
         self.frequency = as_int("frequency", frequency, 1)
         if self.initial_sparsity > self.sparsity:
             raise ValueError(f"initial_sparsity: expected at most the sparsity, {sparsity}, got {initial_sparsity}")
@@ -222,8 +230,10 @@ class Pruning(Callback):
         self._resumes = False
         if self.masks:
             self.masks = _checked(self.masks, trainer.model)
-        elif self.begin_step == 0:
-            self._prune(trainer.model)
+        since = self.steps - self.begin_step
+        if since >= 0:
+            self._prune(trainer.model, self.steps - (since % self.frequency if self.steps < self.end_step else 0))
+        self._clear(trainer.model)
 
     def on_gradients(self, trainer: _Trainer) -> None:
         for parameter, mask in self._masked(trainer.model):
@@ -235,17 +245,18 @@ class Pruning(Callback):
         since = self.steps - self.begin_step
         if self.steps == self.end_step or (0 <= since < self.end_step - self.begin_step
                                            and since % self.frequency == 0):
-            self._prune(trainer.model)
+            self._prune(trainer.model, self.steps)
         self._clear(trainer.model)                  # momentum and averages move what has no gradient
 
     def on_steps_end(self, trainer: _Trainer) -> None:
         self._clear(trainer.model)
 
-    def _prune(self, model: Module) -> None:
-        weights = prunable(model)
-        self.masks = {name: beside(weights[name].data, mask)
-                      for name, mask in magnitude_masks(model, self.sparsity_at(self.steps)).items()}
-        self._clear(model)
+    def _prune(self, model: Module, step: int) -> None:
+        """Choose what has gone after so many steps, unless as much has gone already."""
+        masks = magnitude_masks(model, self.sparsity_at(step))
+        if not self.masks or _zeros(masks.values()) > _zeros(self.masks.values()):
+            weights = prunable(model)
+            self.masks = {name: beside(weights[name].data, mask) for name, mask in masks.items()}
 
     def _clear(self, model: Module) -> None:
         for parameter, mask in self._masked(model):
@@ -274,7 +285,7 @@ def check_pruning(callbacks: Sequence[Callback]) -> None:
 
 def as_sparsity(name: str, value: float) -> float:
     """Return a share of weights that go as a float: from 0 to below 1."""
-    number = as_float(name, value, 0)
-    if number >= 1:
-        raise ValueError(f"{name}: expected a number below 1, got {value}")
+    number = as_float(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, got {value}")
     return number

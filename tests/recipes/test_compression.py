@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import data, recipes, training
+from fastnn import data, nn, recipes, training
 from fastnn.cli.results import results
 from fastnn.cli.runs import classifier_of
 from fastnn.data import Dataset, Split
+from fastnn.nn.cost import in_bytes
 from fastnn.training import pruning
 
 DIGITS = data.digits()
@@ -48,7 +49,7 @@ def test_the_table_says_what_lies_in_the_folder(runs: Path) -> None:
     found = json.loads((folder / "results.json").read_text())
     sizes = [(folder / f"{kind}.safetensors").stat().st_size for kind in KINDS]
     for kind, size in zip(KINDS, sizes, strict=True):
-        assert f" %, {size / 1e6:.3g} MB, " in found["figures"][kind.replace("-", " ")]
+        assert f" %, {in_bytes(size)}, " in found["figures"][kind.replace("-", " ")]
     float32, pruned, int8, both = sizes
     assert pruned < 0.3 * float32 > int8 > both
     model, _ = source.trained()
@@ -106,6 +107,22 @@ def test_the_compressed_model_is_evaluated_and_predicts(runs: Path, capsys: pyte
     np.testing.assert_allclose([float(shares[str(digit)]) for digit in range(10)], expected, atol=0.06)
 
 
+def test_it_is_evaluated_whatever_the_source_has_learned_since(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes.CNN, "load_dataset", lambda self: FEW)
+    monkeypatch.setattr(recipes.CNN, "model", lambda self: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10)))
+    recipes.CNN(epochs=1, run_dir=tmp_path / "cnn-1").run()
+    compression(tmp_path, "compress-1", sparsities=()).run()
+    best = tmp_path / "cnn-1/best.safetensors"
+    tensors, metadata = training.load(best)
+    tensors["model.2.weight"][0] = -1           # no longer folded through max pooling
+    training.save(best, tensors, metadata)
+    classifier_of(tmp_path / "compress-1", None).evaluate()
+    figure = json.loads((tmp_path / "compress-1/results.json").read_text())["figures"]["pruned and int8"]
+    assert capsys.readouterr().out.splitlines()[-1] == f"test accuracy: {figure.partition(',')[0]}"
+
+
 class Killed(SystemExit):
     """The end of the process."""
 
@@ -131,6 +148,9 @@ def test_one_that_was_killed_ends_with_the_same_bits(runs: Path, at_step: int, t
         with pytest.raises((Killed, training.Interrupted)):
             compression(runs, tmp_path).run()
     assert not (tmp_path / "results.json").exists()
+    for folder in (tmp_path, tmp_path / "sparsity-0.5"):
+        with pytest.raises(FileNotFoundError, match="expected the folder of a compression that has ended, but"):
+            classifier_of(folder, None)
     compression(runs, tmp_path, resume=True).run()
     ours, theirs = weights(tmp_path), weights(runs / "compress-1")
     assert ours.keys() == theirs.keys()
@@ -140,9 +160,16 @@ def test_one_that_was_killed_ends_with_the_same_bits(runs: Path, at_step: int, t
             np.testing.assert_array_equal(tensor, theirs[file][name], err_msg=f"{file}: {name}", strict=True)
 
 
+def test_another_number_of_epochs_is_refused_before_anything_is_written(runs: Path) -> None:
+    before = (runs / "compress-1/config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"epochs: expected 1, with which the run in .* was begun, got 2"):
+        compression(runs, "compress-1", epochs=2, resume=True).run()
+    assert (runs / "compress-1/config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(("options", "message"), [
-    ({"sparsity": 1}, "sparsity: expected a number below 1, got 1"),
-    ({"sparsities": (0.5, -0.1)}, "sparsities: expected a number from 0 to inf, got -0.1"),
+    ({"sparsity": 1}, "sparsity: expected a number from 0 to below 1, got 1"),
+    ({"sparsities": (0.5, -0.1)}, "sparsities: expected a number from 0 to below 1, got -0.1"),
     ({"lr_factor": 0}, "lr_factor: expected a number above 0, got 0"),
     ({"epochs": 0}, "epochs: expected at least 1, got 0"),
     ({"source": "nowhere"}, "nowhere: expected the folder of a run"),

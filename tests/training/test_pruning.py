@@ -136,6 +136,30 @@ def test_by_default_all_go_before_the_first_step():
     assert watch.shares == [0.75] * 4
 
 
+def test_without_an_end_all_go_at_the_first_time():
+    watch = Watch()
+    trainer(training.Pruning(0.75, begin_step=2), watch).fit(loader(), epochs=1)
+    assert watch.shares == [0, 0, 0.75, 0.75]
+
+
+def test_a_model_without_weights_has_no_zeros():
+    assert pruning.sparsity(nn.ReLU()) == 0.0
+
+
+@pytest.mark.parametrize(("options", "share"), [
+    ({"sparsity": 0.75, "end_step": 2}, 0.75),      # it is past
+    ({"sparsity": 0.75, "end_step": 6, "frequency": 9}, 0.5),
+    ({"sparsity": 0.25, "end_step": 5}, 0.5),       # nothing comes back
+])
+def test_a_resumed_run_may_have_other_options(tmp_path, options, share):
+    trainer(training.Pruning(0.5), run_dir=tmp_path).fit(loader(), epochs=1)
+    watch = Watch()
+    run = trainer(training.Pruning(**options), watch, run_dir=tmp_path)
+    run.fit(loader(), epochs=2, resume=True)
+    assert watch.shares[0] == share
+    assert watch.shares[-1] == max(0.5, options["sparsity"])
+
+
 def test_gradients_by_what_is_0_do_not_count():
     class Norm(training.Callback):
         def on_gradients(self, trainer):
@@ -216,14 +240,14 @@ def test_on_a_gpu(tmp_path):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: training.Pruning(1), "sparsity: expected a number below 1, got 1"),
-    (lambda: training.Pruning(-0.1), "sparsity: expected a number from 0 to inf, got -0.1"),
+    (lambda: training.Pruning(1), "sparsity: expected a number from 0 to below 1, got 1"),
+    (lambda: training.Pruning(-0.1), "sparsity: expected a number from 0 to below 1, got -0.1"),
     (lambda: training.Pruning("0.5"), "sparsity: expected a number, got '0.5'"),
     (lambda: training.Pruning(0.5, initial_sparsity=0.6), "initial_sparsity: expected at most the sparsity, 0.5, got"),
     (lambda: training.Pruning(0.5, begin_step=-1), "begin_step: expected at least 0, got -1"),
     (lambda: training.Pruning(0.5, begin_step=3, end_step=2), "end_step: expected at least 3, got 2"),
     (lambda: training.Pruning(0.5, frequency=0), "frequency: expected at least 1, got 0"),
-    (lambda: pruning.magnitude_masks(network(), 1.0), "sparsity: expected a number below 1, got 1.0"),
+    (lambda: pruning.magnitude_masks(network(), 1.0), "sparsity: expected a number from 0 to below 1, got 1.0"),
     (lambda: pruning.magnitude_masks(nn.ReLU(), 0.5), "model: expected weights to prune, .* this ReLU has none"),
     (lambda: pruning.apply_masks(network(), {"2.nobody": np.ones(2, bool)}), "unexpected: 2.nobody"),
     (lambda: pruning.apply_masks(network(), {"1.weight": np.ones((2, 2), bool)}), "mismatched: 1.weight"),
