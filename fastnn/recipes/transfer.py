@@ -142,7 +142,7 @@ class Transfer(Recipe):
     updates: int = 400
     """Steps of each training on few images, rounded up to whole passes through the largest number of them."""
 
-    trials: int = 3
+    repeats: int = 3
     """Trainings of each kind, each with other images and initial weights."""
 
     batch_size: int = 64
@@ -160,7 +160,7 @@ class Transfer(Recipe):
         images = [as_int("images", number) for number in self.images]
         if not images or images != sorted(set(images)) or images[0] < 1 or images[-1] > _MOST:
             raise ValueError(f"images: expected rising numbers from 1 to {_MOST:,}, got {self.images}")
-        for name in ("updates", "trials", "width"):
+        for name in ("updates", "repeats", "width"):
             setattr(self, name, as_int(name, getattr(self, name), 1))
         check_above_0("lr", self.lr)
         if self.init_from is not None:
@@ -203,10 +203,10 @@ class Transfer(Recipe):
             print(f"{others.name}: test accuracy {percent(_accuracy(trainer, others, normalize))}", flush=True)
             folder = source.run_dir
 
-        shares = {way: np.zeros((len(self.images), self.trials)) for way in (_TRANSFERRED, _NEW)}
+        shares = {way: np.zeros((len(self.images), self.repeats)) for way in (_TRANSFERRED, _NEW)}
         for row, images in enumerate(self.images):
             for way, found in shares.items():
-                for trial in range(self.trials):
+                for trial in range(self.repeats):
                     part = as_part(self, f"{images}-{way.replace(' ', '-')}-{trial + 1}", self.target(
                         images, trial, folder if way == _TRANSFERRED else None))
                     trainer, _, normalize = part.fit(dataset=part.few(dataset), progress=False)

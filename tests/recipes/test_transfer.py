@@ -151,7 +151,7 @@ def run_small(recipe: recipes.Transfer) -> None:
 
 
 def small(**options: Any) -> recipes.Transfer:
-    return recipes.Transfer(**{"images": (2, 4), "updates": 2, "trials": 1, "batch_size": 4, "width": 2, "epochs": 1,
+    return recipes.Transfer(**{"images": (2, 4), "updates": 2, "repeats": 1, "batch_size": 4, "width": 2, "epochs": 1,
                                **options})
 
 
