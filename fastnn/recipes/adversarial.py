@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, nn, training
 from fastnn._checks import as_int
-from fastnn.recipes.base import Recipe, check_above_0, load
+from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, load
 from fastnn.recipes.cifar10_speedrun import CIFAR10Speedrun
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import attacks, plots
@@ -65,6 +65,7 @@ class Adversarial(Recipe):
         f"{name}{after}" for after in ("", f", {_AFTER}") for name in ("clean", "1 step", "5 steps"))
     reported: ClassVar[str] = "clean about 90 %, 1 step about 45 %"
     least_epochs: ClassVar[int] = 0
+    changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
 
     init_from: Path | None = None
     """Folder of the run whose network is attacked, such as runs/allcnn-cifar10-1."""
@@ -74,7 +75,7 @@ class Adversarial(Recipe):
 
     resume: bool = False
     """Go on with the run in run_dir, by default the newest of this recipe. Its options are those that it was begun
-    with; --epochs may be another number."""
+    with."""
 
     eps: float = 8.0
     """How far an attack may move a pixel, of 255."""

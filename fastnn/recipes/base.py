@@ -63,6 +63,8 @@ class Recipe(ABC):
     """The fewest epochs that the option of that name may say, where there is one."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
+    changeable: ClassVar[tuple[str, ...]] = CHANGEABLE
+    """Options in which a resumed run may differ from the one that was begun."""
 
     _held = cast(ExitStack | None, None)    # what is let go at the end of `run`: the lock of the run's folder
 
@@ -143,7 +145,7 @@ class Recipe(ABC):
             self.run_dir = saved.run_dir
             for field in fields(self):
                 ours, theirs = getattr(self, field.name), getattr(saved, field.name)
-                if ours != theirs and field.name not in CHANGEABLE:
+                if ours != theirs and field.name not in self.changeable:
                     raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
                                      f"begun, got {ours}; leave it out, or begin a new run")
         if self.run_dir is not None:

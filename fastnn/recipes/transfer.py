@@ -13,7 +13,7 @@ from fastnn import data, models, training
 from fastnn._checks import as_int, check_choice
 from fastnn.nn.freezing import freeze
 from fastnn.random import generator
-from fastnn.recipes.base import Recipe, check_above_0
+from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import plots
 from fastnn.training.metrics import percent
@@ -116,6 +116,7 @@ class Transfer(Recipe):
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "~20 min"
     headline: ClassVar[tuple[str, ...]] = ("20 images a class", "100 images a class", "500 images a class")
+    changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
 
     dataset: Learned = "cifar10"
     """What is learned from few images: CIFAR-10's ships and trucks, after its other classes, or Fashion-MNIST, after
@@ -134,7 +135,7 @@ class Transfer(Recipe):
 
     resume: bool = False
     """Go on with the run in run_dir, by default the newest of this recipe. Its options are those that it was begun
-    with; --epochs may be another number."""
+    with."""
 
     images: tuple[int, ...] = (20, 100, 500)
     """Training images of each class."""

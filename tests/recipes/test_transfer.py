@@ -202,6 +202,17 @@ def test_a_transfer_that_was_killed_ends_as_one_that_never_was(updates: int, mon
         assert not changed(weights(Path("run", *path.parts[1:])), weights(path)), path
 
 
+@pytest.mark.parametrize("recipe", [small(epochs=2), recipes.Adversarial(epochs=2)])
+def test_a_run_in_parts_goes_on_with_its_own_number_of_epochs(recipe: Any) -> None:
+    begun = replace(recipe, epochs=1, run_dir=Path("run"))
+    begun.open_run_dir()
+    begun.write_config()
+    config = Path("run/config.json").read_bytes()
+    with pytest.raises(ValueError, match="epochs: expected 1, with which the run in run was begun, got 2; leave it"):
+        run_small(replace(recipe, run_dir=Path("run"), resume=True))
+    assert Path("run/config.json").read_bytes() == config
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize("dataset", ["cifar10", "fashion-mnist"])
 def test_the_real_images_are_there(dataset: Any, data_dir: Path) -> None:
