@@ -61,8 +61,6 @@ class Adversarial(Recipe):
     name: ClassVar[str] = "adversarial"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "~20 min"
-    headline: ClassVar[tuple[str, ...]] = tuple(
-        f"{name}{after}" for after in ("", f", {_AFTER}") for name in ("clean", "1 step", "5 steps"))
     reported: ClassVar[str] = "clean about 90 %, 1 step about 45 %"
     least_epochs: ClassVar[int] = 0
     changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
@@ -91,6 +89,10 @@ class Adversarial(Recipe):
         check_above_0("eps", self.eps)
         self.steps, self.images = as_int("steps", self.steps, 2), as_int("images", self.images, 1)
         self.network()
+
+    def headlines(self) -> tuple[str, ...]:
+        return tuple(f"{name}{after}" for after in ("", f", {_AFTER}")
+                     for name in ("clean", "1 step", f"{self.steps} steps"))
 
     def network(self) -> ImageClassifier:
         """Return the recipe of the network that is attacked; with the folder of its run, where that is given."""

@@ -56,7 +56,7 @@ class Recipe(ABC):
     needs: ClassVar[str]
     takes: ClassVar[str]
     headline: ClassVar[tuple[str, ...]] = ("test accuracy",)
-    """Those of the final figures that say how good the result is."""
+    """Those of the final figures that say how good the result is, where no option decides what they are called."""
     reported: ClassVar[str] = "-"
     """What others got with the same system."""
     least_epochs: ClassVar[int] = 1
@@ -101,13 +101,17 @@ class Recipe(ABC):
                                         "folder, as write_report does, but there is none")
             results = read_json(self.run_dir / RESULTS, "the results of a run")
             # Of a run in several parts, this one has seen the last alone.
-            results |= {"command": self.command(), "machine": machine(self.device), "headline": self.headline,
+            results |= {"command": self.command(), "machine": machine(self.device), "headline": self.headlines(),
                         "minutes": None if resumed else (time.perf_counter() - begin) / 60}
             replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
 
     @abstractmethod
     def experiment(self) -> None:
         """Do the experiment, print what it finds, and leave it in the run folder."""
+
+    def headlines(self) -> tuple[str, ...]:
+        """Return those of the final figures that say how good the result is, with these options."""
+        return self.headline
 
     def command(self) -> str:
         """Return the command line that does the experiment again."""

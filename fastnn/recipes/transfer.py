@@ -115,7 +115,6 @@ class Transfer(Recipe):
     name: ClassVar[str] = "transfer"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "~20 min"
-    headline: ClassVar[tuple[str, ...]] = ("20 images a class", "100 images a class", "500 images a class")
     changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
 
     dataset: Learned = "cifar10"
@@ -170,6 +169,9 @@ class Transfer(Recipe):
                 raise ValueError(f"epochs: expected none with init_from, whose network is trained already, got "
                                  f"{self.epochs}")
         training.freeze_layers(self.target(self.images[0]).model(), self.freeze)
+
+    def headlines(self) -> tuple[str, ...]:
+        return tuple(f"{images} images a class" for images in self.images)
 
     def source(self) -> TransferPart:
         """Return the training on other images."""

@@ -174,7 +174,7 @@ def test_what_few_images_are_and_which_classes() -> None:
 def test_transfer_is_compared_with_training_from_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run_small(small(run_dir=Path("run")))
     found = json.loads(Path("run/results.json").read_text())
-    assert list(found["figures"]) == ["2 images a class", "4 images a class"]
+    assert list(found["figures"]) == found["headline"] == ["2 images a class", "4 images a class"]
     assert found["command"].startswith("fastnn train transfer --epochs 1 --images 2 4 --updates 2 ")
     assert Path("run/test-accuracy-against-images-of-each-class.png").exists()
     assert capsys.readouterr().out.splitlines()[-1] == "test accuracy: " + "; ".join(
