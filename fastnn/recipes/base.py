@@ -116,6 +116,8 @@ class Recipe(ABC):
     def command(self) -> str:
         """Return the command line that does the experiment again."""
         options = {name: value for name, value in self.changed().items() if name != "data_dir"}
+        if options.get("init_from"):
+            options["init_from"] = from_here(options["init_from"])
         return shlex.join(["fastnn", "train", called(type(self)), *arguments(options)])
 
     def changed(self) -> dict[str, Any]:
@@ -144,6 +146,8 @@ class Recipe(ABC):
                 setattr(self, name, as_int(name, getattr(self, name), least))
         self.check_device()
         self.check_data_dir()
+        if (init_from := getattr(self, "init_from", None)) is not None:
+            self.init_from = init_from.absolute()       # the run may be resumed from elsewhere
         if self.resumes:
             saved = self.resumed()
             self.run_dir = saved.run_dir
@@ -239,6 +243,11 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as a command line says it: from the current folder, where it lies in that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def numbers(name: str) -> list[int]:
