@@ -184,14 +184,14 @@ class Adversarial(Recipe):
             if len(rows):
                 gradients = attacks.input_gradient(model, images[rows], labels[rows])
                 pictures[f"Gradients for {kind} answers"] = _rows(
-                    (normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]),
-                    (_around_gray(gradients), [f"→ {classes[label]}" for label in answers[rows]]))
+                    ("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]),
+                    ("gradient", _around_gray(gradients), [f"→ {classes[label]}" for label in answers[rows]]))
         if len(rows := np.flatnonzero(right)[:_DRAWN]):
-            drawn = [(normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
-            for found in at_eps.values():
-                drawn += [(normalize.inverse(found.images[rows]),
+            drawn = [("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
+            for name, found in at_eps.items():
+                drawn += [(name, normalize.inverse(found.images[rows]),
                            [f"→ {classes[label]}" for label in found.scores[rows].argmax(1)]),
-                          (_around_gray(found.images[rows] - images[rows]), [""] * len(rows))]
+                          ("change", _around_gray(found.images[rows] - images[rows]), [""] * len(rows))]
             pictures["Attacked images and their changes"] = _rows(*drawn)
         return _Found({name: np.array(curve) for name, curve in curves.items()}, at_eps[name].losses, pictures)
 
@@ -202,7 +202,8 @@ def _around_gray(values: NDArray[Any]) -> NDArray[Any]:
     return 0.5 + 0.5 * values / np.where(largest > 0, largest, 1)
 
 
-def _rows(*rows: tuple[NDArray[Any], Sequence[str]]) -> Figure:
-    """Draw rows of images with names."""
-    return plots.images(np.concatenate([images for images, _ in rows]).clip(0, 1),
-                        [name for _, names in rows for name in names], columns=len(rows[0][0]))
+def _rows(*rows: tuple[str, NDArray[Any], Sequence[str]]) -> Figure:
+    """Draw rows of images: what each row is called, its images, and their names."""
+    return plots.images(np.concatenate([images for _, images, _ in rows]).clip(0, 1),
+                        [name for *_, names in rows for name in names], columns=len(rows[0][1]),
+                        row_names=[row for row, *_ in rows])

@@ -222,7 +222,7 @@ class Transfer(Recipe):
                    for images, transferred, new in rows}
         pictures = {"Test accuracy against images of each class": plots.lines(
             {way: (self.images, 100 * found.mean(1), 100 * found.std(1)) for way, found in shares.items()},
-            "training images of each class", "test accuracy (%)", log_x=True)}
+            "images of each class", "test accuracy (%)", log_x=True)}
         report = training.write_report(
             run_dir, title=f"{self.name}: to {dataset.name}", figures=figures, pictures=pictures,
             tables={"Test accuracy": [["images of each class", *shares], *rows]})

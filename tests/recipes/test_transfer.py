@@ -86,7 +86,7 @@ def test_a_run_goes_on_without_the_one_that_it_began_with(source: Path) -> None:
         assert not changed(weights(Path("stopped", name)), weights(Path("whole", name)))
     recipes.load("stopped").evaluate()
     assert "--init-from source " in json.loads(Path("stopped/results.json").read_text())["command"]
-    with pytest.raises(ValueError, match="init_from: expected .*source, with which the run in stopped was begun, got"):
+    with pytest.raises(ValueError, match=r"init_from: expected .*source, with which the run in stopped was begun"):
         recipes.CNN(**{**options, "init_from": Path("other")}, run_dir=Path("stopped"), resume=True).run()
 
 
