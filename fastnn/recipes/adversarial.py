@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, nn, training
 from fastnn._checks import as_int
-from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0, load
+from fastnn.recipes.base import CHANGEABLE, NotImportedError, Recipe, check_above_0, load, read_config
 from fastnn.recipes.cifar10_speedrun import CIFAR10Speedrun
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import attacks, plots
@@ -99,7 +99,13 @@ class Adversarial(Recipe):
         if self.init_from is None:
             return CIFAR10Speedrun(seed=self.seed, data_dir=self.data_dir, device=self.device)
         trained_in(self.init_from)
-        found = load(self.init_from)
+        try:
+            found = load(self.init_from)
+        except NotImportedError as error:
+            raise ValueError(f"init_from: expected a run of one of fastnn's recipes, got one of "
+                             f"{read_config(self.init_from)['class']} in {self.init_from}, whose code is not imported "
+                             "unasked; if you trust it, import it in Python and run recipes.Adversarial there"
+                             ) from error
         if not isinstance(found, ImageClassifier):
             raise ValueError(f"init_from: expected a run of a recipe that keeps a trained classifier of images, got "
                              f"one of {found.name} in {self.init_from}")

@@ -294,6 +294,10 @@ def _imported(place: str, name: str) -> type[Recipe] | None:
     return None
 
 
+class NotImportedError(ValueError):
+    """A run is of a recipe of somebody's own, whose code is not imported."""
+
+
 def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) -> Any:
     """Return the recipe of a run, with the options that it was begun with.
 
@@ -331,9 +335,9 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
         elif name != recipe.name or (name in RECIPES and own is None) != (RECIPES.get(name) is recipe):
             raise ValueError(f"run_dir: expected a run of {called(recipe)}, but {run_dir} holds one of {own or name}")
         if recipe is None:
-            raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is "
-                             f"not imported unasked; if you trust it, add --recipe {shlex.quote(str(own))}, or in "
-                             "Python give load the class")
+            raise NotImportedError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose "
+                                   f"code is not imported unasked; if you trust it, add --recipe "
+                                   f"{shlex.quote(str(own))}, or in Python give load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         check_types(recipe, options, path)
         hints = get_type_hints(recipe)
