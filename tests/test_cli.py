@@ -64,6 +64,13 @@ def test_every_option_is_explained(command: str, tmp_path: Path) -> None:
             assert re.search("[a-z]{2,} [a-z(]", line + " " + " ".join(frame[at + 1 : at + 2])), line
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_option_of_a_recipe_is_one_of_the_sweep(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli._run(["sweep", recipe, "--help"])
+    assert (end.value.code, capsys.readouterr().out.count("--trials INT")) == (0, 1)
+
+
 def test_list_has_a_line_a_recipe(tmp_path: Path) -> None:
     done = fastnn_command("list", cwd=tmp_path)
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["recipe", *RECIPES]
@@ -290,7 +297,7 @@ def test_sigterm_ends_a_recipe_that_keeps_no_checkpoints(tmp_path: Path) -> None
     code = ("import os, signal, threading; from fastnn.training import plots; "
             "plots.png = lambda *a: os.kill(os.getpid(), signal.SIGTERM) or threading.Event().wait(60); "
             "from fastnn.cli import main; main()")
-    options = ("--points", "2", "--trials", "1", "--updates", "1", "--run-dir", "run")
+    options = ("--points", "2", "--repeats", "1", "--updates", "1", "--run-dir", "run")
     done = subprocess.run([sys.executable, "-c", code, "train", "regression", *options], capture_output=True, text=True,
                           cwd=tmp_path, check=False)
     assert done.returncode == 143

@@ -106,6 +106,7 @@ train folder/mistakes_mine.py:Mine: mistakes_mine is another module's name
 train mistakes_mine:Mine --width 0: width: expected at least 1, got 0
 train mistakes_mine:Mine --widht 4: Perhaps you meant: --width INT
 train mistakes_mine:Idle: experiment: expected that of idle to leave a results.json
+train adversarial --init-from own: whose code is not imported unasked; if you trust it, import it in Python and run
 sweep: Expected one of cnn, cnn-mnist
 sweep cnm --trials 3: did you mean cnn?
 sweep cnn --trails 3: Perhaps you meant: --trials INT

@@ -17,7 +17,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     recipes.CNN(epochs=1, run_dir=folder / "cnn-1").run()
     recipes.CNN(epochs=2, seed=3, run_dir=folder / "cnn-2").run()
-    recipes.Regression(points=2, trials=1, updates=20, run_dir=folder / "regression-1").run()
+    recipes.Regression(points=2, repeats=1, updates=20, run_dir=folder / "regression-1").run()
     (folder / "mine-1").mkdir()
     (folder / "mine-1/config.json").write_text('{"recipe": "mine", "class": "mine.py:Mine"}')
     (folder / "mine-1/results.json").write_text(json.dumps({

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, nn, training
 from fastnn._checks import as_int
-from fastnn.recipes.base import Recipe, check_above_0, load
+from fastnn.recipes.base import CHANGEABLE, NotImportedError, Recipe, check_above_0, load, read_config
 from fastnn.recipes.cifar10_speedrun import CIFAR10Speedrun
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import attacks, plots
@@ -61,10 +61,9 @@ class Adversarial(Recipe):
     name: ClassVar[str] = "adversarial"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "~20 min"
-    headline: ClassVar[tuple[str, ...]] = tuple(
-        f"{name}{after}" for after in ("", f", {_AFTER}") for name in ("clean", "1 step", "5 steps"))
     reported: ClassVar[str] = "clean about 90 %, 1 step about 45 %"
     least_epochs: ClassVar[int] = 0
+    changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
 
     init_from: Path | None = None
     """Folder of the run whose network is attacked, such as runs/allcnn-cifar10-1."""
@@ -74,7 +73,7 @@ class Adversarial(Recipe):
 
     resume: bool = False
     """Go on with the run in run_dir, by default the newest of this recipe. Its options are those that it was begun
-    with; --epochs may be another number."""
+    with."""
 
     eps: float = 8.0
     """How far an attack may move a pixel, of 255."""
@@ -91,12 +90,22 @@ class Adversarial(Recipe):
         self.steps, self.images = as_int("steps", self.steps, 2), as_int("images", self.images, 1)
         self.network()
 
+    def headlines(self) -> tuple[str, ...]:
+        return tuple(f"{name}{after}" for after in ("", f", {_AFTER}")
+                     for name in ("clean", "1 step", f"{self.steps} steps"))
+
     def network(self) -> ImageClassifier:
         """Return the recipe of the network that is attacked; with the folder of its run, where that is given."""
         if self.init_from is None:
             return CIFAR10Speedrun(seed=self.seed, data_dir=self.data_dir, device=self.device)
         trained_in(self.init_from)
-        found = load(self.init_from)
+        try:
+            found = load(self.init_from)
+        except NotImportedError as error:
+            raise ValueError(f"init_from: expected a run of one of fastnn's recipes, got one of "
+                             f"{read_config(self.init_from)['class']} in {self.init_from}, whose code is not imported "
+                             "unasked; if you trust it, import it in Python and run recipes.Adversarial there"
+                             ) from error
         if not isinstance(found, ImageClassifier):
             raise ValueError(f"init_from: expected a run of a recipe that keeps a trained classifier of images, got "
                              f"one of {found.name} in {self.init_from}")
@@ -181,14 +190,14 @@ class Adversarial(Recipe):
             if len(rows):
                 gradients = attacks.input_gradient(model, images[rows], labels[rows])
                 pictures[f"Gradients for {kind} answers"] = _rows(
-                    (normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]),
-                    (_around_gray(gradients), [f"→ {classes[label]}" for label in answers[rows]]))
+                    ("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]),
+                    ("gradient", _around_gray(gradients), [f"→ {classes[label]}" for label in answers[rows]]))
         if len(rows := np.flatnonzero(right)[:_DRAWN]):
-            drawn = [(normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
-            for found in at_eps.values():
-                drawn += [(normalize.inverse(found.images[rows]),
+            drawn = [("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
+            for name, found in at_eps.items():
+                drawn += [(name, normalize.inverse(found.images[rows]),
                            [f"→ {classes[label]}" for label in found.scores[rows].argmax(1)]),
-                          (_around_gray(found.images[rows] - images[rows]), [""] * len(rows))]
+                          ("change", _around_gray(found.images[rows] - images[rows]), [""] * len(rows))]
             pictures["Attacked images and their changes"] = _rows(*drawn)
         return _Found({name: np.array(curve) for name, curve in curves.items()}, at_eps[name].losses, pictures)
 
@@ -199,7 +208,8 @@ def _around_gray(values: NDArray[Any]) -> NDArray[Any]:
     return 0.5 + 0.5 * values / np.where(largest > 0, largest, 1)
 
 
-def _rows(*rows: tuple[NDArray[Any], Sequence[str]]) -> Figure:
-    """Draw rows of images with names."""
-    return plots.images(np.concatenate([images for images, _ in rows]).clip(0, 1),
-                        [name for _, names in rows for name in names], columns=len(rows[0][0]))
+def _rows(*rows: tuple[str, NDArray[Any], Sequence[str]]) -> Figure:
+    """Draw rows of images: what each row is called, its images, and their names."""
+    return plots.images(np.concatenate([images for _, images, _ in rows]).clip(0, 1),
+                        [name for *_, names in rows for name in names], columns=len(rows[0][1]),
+                        row_names=[row for row, *_ in rows])

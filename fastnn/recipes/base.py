@@ -53,7 +53,7 @@ class Recipe(ABC):
     needs: ClassVar[str]
     takes: ClassVar[str]
     headline: ClassVar[tuple[str, ...]] = ("test accuracy",)
-    """Those of the final figures that say how good the result is."""
+    """Those of the final figures that say how good the result is, where no option decides what they are called."""
     reported: ClassVar[str] = "-"
     """What others got with the same system."""
     least_epochs: ClassVar[int] = 1
@@ -62,6 +62,8 @@ class Recipe(ABC):
     """Options that do not decide the results of the steps that were made: a resumed run may change them."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
+    changeable: ClassVar[tuple[str, ...]] = CHANGEABLE
+    """Options in which a resumed run may differ from the one that was begun."""
 
     _held = cast(ExitStack | None, None)    # what is let go at the end of `run`: the lock of the run's folder
 
@@ -98,7 +100,7 @@ class Recipe(ABC):
                                         "folder, as write_report does, but there is none")
             results = read_json(self.run_dir / RESULTS, "the results of a run")
             # Of a run in several parts, this one has seen the last alone.
-            results |= {"command": self.command(), "machine": machine(self.device), "headline": self.headline,
+            results |= {"command": self.command(), "machine": machine(self.device), "headline": self.headlines(),
                         "minutes": None if resumed else (time.perf_counter() - begin) / 60}
             replace_file(self.run_dir / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
 
@@ -106,9 +108,15 @@ class Recipe(ABC):
     def experiment(self) -> None:
         """Do the experiment, print what it finds, and leave it in the run folder."""
 
+    def headlines(self) -> tuple[str, ...]:
+        """Return those of the final figures that say how good the result is, with these options."""
+        return self.headline
+
     def command(self) -> str:
         """Return the command line that does the experiment again."""
         options = {name: value for name, value in self.changed().items() if name != "data_dir"}
+        if options.get("init_from"):
+            options["init_from"] = from_here(options["init_from"])
         return shlex.join(["fastnn", "train", called(type(self)), *arguments(options)])
 
     def changed(self) -> dict[str, Any]:
@@ -137,6 +145,8 @@ class Recipe(ABC):
                 setattr(self, name, as_int(name, getattr(self, name), least))
         self.check_device()
         self.check_data_dir()
+        if (init_from := getattr(self, "init_from", None)) is not None:
+            self.init_from = init_from.absolute()       # the run may be resumed from elsewhere
         if self.resumes:
             saved = self.resumed()
             self.run_dir = saved.run_dir
@@ -234,6 +244,11 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def from_here(path: Path) -> Path:
+    """Return a path as a command line says it: from the current folder, where it lies in that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def numbers(name: str) -> list[int]:
     """Return the numbers of the folders NAME-N under runs/."""
     names = (re.fullmatch(rf"{re.escape(name)}-(\d+)", folder.name) for folder in RUNS.glob("*") if folder.is_dir())
@@ -278,6 +293,10 @@ def _imported(place: str, name: str) -> type[Recipe] | None:
     return None
 
 
+class NotImportedError(ValueError):
+    """A run is of a recipe of somebody's own, whose code is not imported."""
+
+
 def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) -> Any:
     """Return the recipe of a run, with the options that it was begun with.
 
@@ -315,9 +334,9 @@ def load(run_dir: str | os.PathLike[str], recipe: type[Recipe] | None = None) ->
         elif name != recipe.name or (name in RECIPES and own is None) != (RECIPES.get(name) is recipe):
             raise ValueError(f"run_dir: expected a run of {called(recipe)}, but {run_dir} holds one of {own or name}")
         if recipe is None:
-            raise ValueError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose code is "
-                             f"not imported unasked; if you trust it, add --recipe {shlex.quote(str(own))}, or in "
-                             "Python give load the class")
+            raise NotImportedError(f"{run_dir}: expected a run of one of fastnn's recipes, got one of {own}, whose "
+                                   f"code is not imported unasked; if you trust it, add --recipe "
+                                   f"{shlex.quote(str(own))}, or in Python give load the class")
         options = {field.name: config[field.name] for field in fields(recipe) if field.name in config}
         check_types(recipe, options, path)
         hints = get_type_hints(recipe)

@@ -428,12 +428,12 @@ def trained_in(folder: Path) -> tuple[Path, Any]:
 def as_part(whole: Recipe, name: str, part: _Classifier) -> _Classifier:
     """Return a recipe that is run in a subfolder of another one's run; it goes on from what lies there, if that does.
 
-    It may have been begun under another path, so that it is as it was, but for the number of epochs.
+    It may have been begun under another path, so that it is as it was.
     """
     assert whole.run_dir is not None
     folder = whole.run_dir / name
     if whole.resumes and (folder / CONFIG).exists():
-        part = replace(load(folder, type(part)), resume=True, epochs=part.epochs)
+        part = replace(load(folder, type(part)), resume=True)
     return replace(part, run_dir=folder, data_dir=whole.data_dir or part.data_dir, device=whole.device)
 
 

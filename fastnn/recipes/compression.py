@@ -18,7 +18,7 @@ from fastnn._files import as_path
 from fastnn.nn.cost import in_bytes
 from fastnn.nn.freezing import freeze
 from fastnn.nn.quantization import quantize
-from fastnn.recipes.base import Device, Recipe, arguments, called, check_above_0, load, read_config
+from fastnn.recipes.base import Device, Recipe, arguments, called, check_above_0, from_here, load, read_config
 from fastnn.recipes.classification import ImageClassifier, in_order
 from fastnn.training import pruning
 from fastnn.training.metrics import percent
@@ -119,9 +119,7 @@ class Compression(Recipe):
     def command(self) -> str:
         options = {name: value for name, value in self.changed().items() if name not in ("source", "data_dir")}
         recipe = called(type(self.classifier()))
-        here = self.source.is_relative_to(Path.cwd())
-        source = self.source.relative_to(Path.cwd()) if here else self.source
-        return shlex.join(["fastnn", "compress", str(source), *arguments(options),
+        return shlex.join(["fastnn", "compress", str(from_here(self.source)), *arguments(options),
                            *(["--recipe", recipe] if ":" in recipe else [])])
 
     def experiment(self) -> None:

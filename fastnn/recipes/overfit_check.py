@@ -30,7 +30,6 @@ class OverfitCheck(CIFAR):
 
     name: ClassVar[str] = "overfit-check"
     takes: ClassVar[str] = "20 s"
-    headline: ClassVar[tuple[str, ...]] = ("learning rate 0.01", "learning rate 0.1")
     reported: ClassVar[str] = "loss 2.29 to 2.03 at rate 0.01; 0.0225 at 0.1"
 
     epochs: int = 20
@@ -52,6 +51,9 @@ class OverfitCheck(CIFAR):
             raise ValueError(f"lrs: expected learning rates above 0, each once, got {self.lrs}")
         if not 1 <= self.images < 50_000:
             raise ValueError(f"images: expected from 1 to 49,999, got {self.images}")
+
+    def headlines(self) -> tuple[str, ...]:
+        return tuple(f"learning rate {lr}" for lr in self.lrs)
 
     def experiment(self) -> None:
         self.check()

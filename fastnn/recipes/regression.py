@@ -59,7 +59,7 @@ class Regression(Recipe):
     points: int = 20
     """How many numbers of samples, from 10 to 1,000 in equal ratios."""
 
-    trials: int = 5
+    repeats: int = 5
     """Trainings for each number, each on samples and from weights of its own."""
 
     updates: int = 1000
@@ -70,7 +70,7 @@ class Regression(Recipe):
 
     def check(self) -> None:
         super().check()
-        for name, least in (("points", 2), ("trials", 1), ("updates", 1)):
+        for name, least in (("points", 2), ("repeats", 1), ("updates", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
@@ -88,17 +88,17 @@ class Regression(Recipe):
         self.check()
         run_dir = self.open_run_dir()
         self.write_config()
-        print(f"{self.name}: sin(10 pi x^4) from {self.points} numbers of samples, {self.trials} trials of "
+        print(f"{self.name}: sin(10 pi x^4) from {self.points} numbers of samples, {self.repeats} trials of "
               f"{self.updates:,} updates with {self.batch_size} samples each")
         print(f"run folder: {run_dir}", flush=True)
         names = ("momentum", "cured")
-        errors = np.empty((len(names), self.points, self.trials, 2))
+        errors = np.empty((len(names), self.points, self.repeats, 2))
         rows = [["n", "momentum: on [0, 1]", "on [0, 1.5]", "cured: on [0, 1]", "on [0, 1.5]"]]
         line = "{:>5} {:>20} {:>16} {:>18} {:>16}".format
         print(line(*rows[0]))
         for i, n in enumerate(self.numbers()):
             for j, _ in enumerate(names):
-                for trial in range(self.trials):
+                for trial in range(self.repeats):
                     predict = self.learn(n, trial, cured=bool(j))
                     errors[j, i, trial] = [np.abs(predict(x) - target(x)).max() for x in (_INSIDE, _BEYOND)]
             each = [trials for part in errors[:, i] for trials in part.T]

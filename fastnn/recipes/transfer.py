@@ -13,7 +13,7 @@ from fastnn import data, models, training
 from fastnn._checks import as_int, check_choice
 from fastnn.nn.freezing import freeze
 from fastnn.random import generator
-from fastnn.recipes.base import Recipe, check_above_0
+from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import plots
 from fastnn.training.metrics import percent
@@ -115,7 +115,7 @@ class Transfer(Recipe):
     name: ClassVar[str] = "transfer"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "~20 min"
-    headline: ClassVar[tuple[str, ...]] = ("20 images a class", "100 images a class", "500 images a class")
+    changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
 
     dataset: Learned = "cifar10"
     """What is learned from few images: CIFAR-10's ships and trucks, after its other classes, or Fashion-MNIST, after
@@ -134,7 +134,7 @@ class Transfer(Recipe):
 
     resume: bool = False
     """Go on with the run in run_dir, by default the newest of this recipe. Its options are those that it was begun
-    with; --epochs may be another number."""
+    with."""
 
     images: tuple[int, ...] = (20, 100, 500)
     """Training images of each class."""
@@ -142,7 +142,7 @@ class Transfer(Recipe):
     updates: int = 400
     """Steps of each training on few images, rounded up to whole passes through the largest number of them."""
 
-    trials: int = 3
+    repeats: int = 3
     """Trainings of each kind, each with other images and initial weights."""
 
     batch_size: int = 64
@@ -160,7 +160,7 @@ class Transfer(Recipe):
         images = [as_int("images", number) for number in self.images]
         if not images or images != sorted(set(images)) or images[0] < 1 or images[-1] > _MOST:
             raise ValueError(f"images: expected rising numbers from 1 to {_MOST:,}, got {self.images}")
-        for name in ("updates", "trials", "width"):
+        for name in ("updates", "repeats", "width"):
             setattr(self, name, as_int(name, getattr(self, name), 1))
         check_above_0("lr", self.lr)
         if self.init_from is not None:
@@ -169,6 +169,9 @@ class Transfer(Recipe):
                 raise ValueError(f"epochs: expected none with init_from, whose network is trained already, got "
                                  f"{self.epochs}")
         training.freeze_layers(self.target(self.images[0]).model(), self.freeze)
+
+    def headlines(self) -> tuple[str, ...]:
+        return tuple(f"{images} images a class" for images in self.images)
 
     def source(self) -> TransferPart:
         """Return the training on other images."""
@@ -203,10 +206,10 @@ class Transfer(Recipe):
             print(f"{others.name}: test accuracy {percent(_accuracy(trainer, others, normalize))}", flush=True)
             folder = source.run_dir
 
-        shares = {way: np.zeros((len(self.images), self.trials)) for way in (_TRANSFERRED, _NEW)}
+        shares = {way: np.zeros((len(self.images), self.repeats)) for way in (_TRANSFERRED, _NEW)}
         for row, images in enumerate(self.images):
             for way, found in shares.items():
-                for trial in range(self.trials):
+                for trial in range(self.repeats):
                     part = as_part(self, f"{images}-{way.replace(' ', '-')}-{trial + 1}", self.target(
                         images, trial, folder if way == _TRANSFERRED else None))
                     trainer, _, normalize = part.fit(dataset=part.few(dataset), progress=False)
@@ -219,7 +222,7 @@ class Transfer(Recipe):
                    for images, transferred, new in rows}
         pictures = {"Test accuracy against images of each class": plots.lines(
             {way: (self.images, 100 * found.mean(1), 100 * found.std(1)) for way, found in shares.items()},
-            "training images of each class", "test accuracy (%)", log_x=True)}
+            "images of each class", "test accuracy (%)", log_x=True)}
         report = training.write_report(
             run_dir, title=f"{self.name}: to {dataset.name}", figures=figures, pictures=pictures,
             tables={"Test accuracy": [["images of each class", *shares], *rows]})

@@ -156,7 +156,7 @@ def optimization_history(numbers: Sequence[int], values: Sequence[float], comple
     if not whole.all():
         keys["given up early"] = axes.scatter(x[~whole], y[~whole], s=26, color=_ORANGE, marker="x")
     _style(axes, "trial", label, keys)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
+    _whole_numbers(axes.xaxis)
     return figure
 
 
@@ -401,7 +401,8 @@ def filters(weight: NDArray[Any], names: Sequence[str] | None = None, *, columns
     return images(stretched, names, columns=columns or (min(len(weight), 5) if names else None))
 
 
-def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns: int | None = None) -> Figure:
+def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns: int | None = None,
+           row_names: Sequence[str] | None = None) -> Figure:
     """Draw images side by side.
 
     Parameters
@@ -412,6 +413,8 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
         What stands above each.
     columns : int, optional
         How many stand in a row; as many as rows where not given.
+    row_names : sequence of str, optional
+        What stands beside each row.
 
     Returns
     -------
@@ -433,6 +436,9 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
         axes.set_axis_off()
         if names:
             axes.set_title(_name(names[place], 15), fontsize=8, color=_INK, **_LITERAL)
+        if row_names and place % columns == 0:
+            axes.text(-0.1, 0.5, _name(row_names[place // columns], 15), transform=axes.transAxes, rotation=90,
+                      ha="right", va="center", fontsize=8, color=_INK, **_LITERAL)
     return figure
 
 
@@ -530,6 +536,8 @@ def lines(series: Mapping[str, Sequence[ArrayLike]], x_label: str, y_label: str,
     if log_x:
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
+    elif all(np.asarray(x).dtype.kind == "i" for x, *_ in series.values()):
+        _whole_numbers(axes.xaxis)
     if log_y and any(np.any(np.asarray(y) > 0) for _, y, *_ in series.values()):
         axes.set_yscale("log")
         _plain_numbers(axes.yaxis)
@@ -594,8 +602,12 @@ def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any], color: str, style: str =
 
 
 def _epochs(axes: Axes, label: str, keys: Mapping[str, Artist]) -> None:
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
+    _whole_numbers(axes.xaxis)
     _style(axes, "epoch", label, keys)
+
+
+def _whole_numbers(axis: Axis) -> None:
+    axis.set_major_locator(require("matplotlib.ticker", "drawing").MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _plain_numbers(axis: Axis) -> None:

@@ -15,7 +15,7 @@ def freeze_layers(model: Module, patterns: str | Sequence[str]) -> list[str]:
     """Let parameters stay as they are in training, by patterns of their names or of their layers' names.
 
     Batch normalization whose parameters are all frozen is in training as in inference: it uses its running statistics,
-    and these stay too.
+    and these stay too. One without parameters is frozen by its own name or that of a layer around it.
 
     Parameters
     ----------
@@ -47,23 +47,27 @@ def freeze_layers(model: Module, patterns: str | Sequence[str]) -> list[str]:
     if not is_sequence(patterns) or not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"freeze: expected patterns of names, got {patterns!r:.100}")
     parameters = dict(model.named_parameters())
-    names = [[name for name in parameters if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
-             for pattern in patterns]
-    for pattern, fitting in zip(patterns, names):
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, BatchNorm1d | BatchNorm2d)}
+    bare = [name for name, norm in norms.items() if not list(norm.parameters())]
+    names = [*parameters, *bare]
+    fits = [[name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
+            for pattern in patterns]
+    for pattern, fitting in zip(patterns, fits):
         if not fitting:
-            some = ", ".join(list(parameters)[:_SHOWN]) + ", ..." * (len(parameters) > _SHOWN)
+            some = ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
             raise ValueError(f"freeze: expected patterns of names of parameters or layers, which this "
                              f"{type(model).__name__} calls {some}; got {pattern!r}, which fits none")
-    frozen = [name for name in parameters if any(name in fitting for fitting in names)]
-    if not any(parameter.requires_grad for name, parameter in parameters.items() if name not in frozen):
+    chosen = {name for fitting in fits for name in fitting}
+    frozen = [name for name in parameters if name in chosen]
+    if fits and not any(parameter.requires_grad for name, parameter in parameters.items() if name not in chosen):
         raise ValueError(f"freeze: expected patterns that leave something to be learned, got {', '.join(patterns)}, "
                          f"which fit all parameters of this {type(model).__name__}")
     for name in frozen:
         parameters[name].requires_grad = False
-    layers = {name.rpartition(".")[0] for name in frozen}
-    for name, module in model.named_modules():
-        if isinstance(module, BatchNorm1d | BatchNorm2d) and name in layers:
-            module.frozen = not any(parameter.requires_grad for parameter in module.parameters())
+    layers = chosen.intersection(bare) | {name.rpartition(".")[0] for name in frozen}
+    for name, norm in norms.items():
+        if name in layers:
+            norm.frozen = not any(parameter.requires_grad for parameter in norm.parameters())
     return frozen
 
 

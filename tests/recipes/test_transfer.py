@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,7 +85,8 @@ def test_a_run_goes_on_without_the_one_that_it_began_with(source: Path) -> None:
     for name in ("last.safetensors", "best.safetensors"):
         assert not changed(weights(Path("stopped", name)), weights(Path("whole", name)))
     recipes.load("stopped").evaluate()
-    with pytest.raises(ValueError, match="init_from: expected source, with which the run in stopped was begun, got"):
+    assert "--init-from source " in json.loads(Path("stopped/results.json").read_text())["command"]
+    with pytest.raises(ValueError, match=r"init_from: expected .*source, with which the run in stopped was begun"):
         recipes.CNN(**{**options, "init_from": Path("other")}, run_dir=Path("stopped"), resume=True).run()
 
 
@@ -102,7 +104,7 @@ class Stop(training.Callback):
 
 @pytest.mark.parametrize(("recipe", "error", "message"), [
     (recipes.CNN(init_from=Path("nowhere")), FileNotFoundError,
-     "init_from: expected the folder of a trained run, such as runs/cnn-1, but there is no config.json in nowhere"),
+     "init_from: expected the folder of a trained run, such as runs/cnn-1, but there is no config.json in .*nowhere"),
     (recipes.CNN(freeze=("conv9",)), ValueError, "which this CNN calls 0.weight, .*; got 'conv9', which fits none"),
     (recipes.CNN(freeze=("*",)), ValueError, "freeze: expected patterns that leave something to be learned"),
     (recipes.Transfer(freeze=("layer9",)), ValueError, "ResNet18 calls conv1.weight, .*; got 'layer9', which fits"),
@@ -151,7 +153,7 @@ def run_small(recipe: recipes.Transfer) -> None:
 
 
 def small(**options: Any) -> recipes.Transfer:
-    return recipes.Transfer(**{"images": (2, 4), "updates": 2, "trials": 1, "batch_size": 4, "width": 2, "epochs": 1,
+    return recipes.Transfer(**{"images": (2, 4), "updates": 2, "repeats": 1, "batch_size": 4, "width": 2, "epochs": 1,
                                **options})
 
 
@@ -174,7 +176,7 @@ def test_what_few_images_are_and_which_classes() -> None:
 def test_transfer_is_compared_with_training_from_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run_small(small(run_dir=Path("run")))
     found = json.loads(Path("run/results.json").read_text())
-    assert list(found["figures"]) == ["2 images a class", "4 images a class"]
+    assert list(found["figures"]) == found["headline"] == ["2 images a class", "4 images a class"]
     assert found["command"].startswith("fastnn train transfer --epochs 1 --images 2 4 --updates 2 ")
     assert Path("run/test-accuracy-against-images-of-each-class.png").exists()
     assert capsys.readouterr().out.splitlines()[-1] == "test accuracy: " + "; ".join(
@@ -200,6 +202,30 @@ def test_a_transfer_that_was_killed_ends_as_one_that_never_was(updates: int, mon
     run_small(small(run_dir=Path("run"), resume=True))
     for path in Path("whole").rglob("last.safetensors"):
         assert not changed(weights(Path("run", *path.parts[1:])), weights(path)), path
+
+
+def test_a_run_goes_on_from_another_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(source, "source")
+    recipe = recipes.Adversarial(init_from=Path("source"), images=10, run_dir=Path("run"))
+    monkeypatch.setattr(recipe, "attack", lambda *args: sys.exit())
+    with pytest.raises(SystemExit):
+        recipe.run()
+    assert recipe.command() == "fastnn train adversarial --init-from source --images 10"
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    replace(recipes.load("../run"), resume=True).check()
+    assert recipe.command() == f"fastnn train adversarial --init-from {Path('../source').resolve()} --images 10"
+
+
+@pytest.mark.parametrize("recipe", [small(epochs=2), recipes.Adversarial(epochs=2)])
+def test_a_run_in_parts_goes_on_with_its_own_number_of_epochs(recipe: Any) -> None:
+    begun = replace(recipe, epochs=1, run_dir=Path("run"))
+    begun.open_run_dir()
+    begun.write_config()
+    config = Path("run/config.json").read_bytes()
+    with pytest.raises(ValueError, match="epochs: expected 1, with which the run in run was begun, got 2; leave it"):
+        run_small(replace(recipe, run_dir=Path("run"), resume=True))
+    assert Path("run/config.json").read_bytes() == config
 
 
 @pytest.mark.real_data

@@ -226,3 +226,17 @@ before = training.plots.png(training.plots.curves(training.History([{"epoch": 1,
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_rows_of_images_have_names():
+    figure = plots.images(data.digits().test.images[:6] * 15, ["digit"] * 6, columns=3, row_names=["before", "after"])
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [["before"], [], [], ["after"], [], []]
+    pixels(figure)
+    box = figure.axes[0].texts[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 < figure.axes[0].get_window_extent().x0
+
+
+def test_whole_numbers_have_whole_ticks():
+    (axes,) = plots.lines({"loss": (range(4), [1, 2, 3, 4])}, "step", "loss").axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())

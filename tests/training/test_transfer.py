@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from fastnn import data, models, nn, optim, training
 
 
-def network() -> nn.Sequential:
-    return nn.Sequential({"conv1": nn.Conv2d(1, 4, 3, padding=1), "bn1": nn.BatchNorm2d(4), "relu": nn.ReLU(),
-                          "layer1": nn.Sequential(nn.Conv2d(4, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU()),
+def network(*, affine: bool = True) -> nn.Sequential:
+    norm = functools.partial(nn.BatchNorm2d, 4, affine=affine)
+    return nn.Sequential({"conv1": nn.Conv2d(1, 4, 3, padding=1), "bn1": norm(), "relu": nn.ReLU(),
+                          "layer1": nn.Sequential(nn.Conv2d(4, 4, 3, stride=2), norm(), nn.ReLU()),
                           "flatten": nn.Flatten(), "fc": nn.Linear(36, 10)})
 
 
@@ -28,6 +30,19 @@ def test_patterns_freeze_parameters_and_layers(patterns: Any, frozen: list[str])
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == frozen
     assert not model.bn1.frozen             # only one of its parameters is
     assert model.layer1[1].frozen == ("layer1.1.weight" in frozen)
+
+
+@pytest.mark.parametrize(("patterns", "frozen"), [
+    ("layer1", ["layer1.0.weight", "layer1.0.bias"]), ("layer1.1", []), (["conv1", "layer1.?"], [
+        "conv1.weight", "conv1.bias", "layer1.0.weight", "layer1.0.bias"])])
+def test_batch_normalization_without_parameters_is_frozen_by_its_name(patterns: Any, frozen: list[str]) -> None:
+    model = network(affine=False)
+    assert training.freeze_layers(model, patterns) == frozen
+    assert (model.bn1.frozen, model.layer1[1].frozen) == (False, True)
+
+
+def test_nothing_is_frozen_where_there_are_no_patterns() -> None:
+    assert training.freeze_layers(nn.Sequential(nn.Flatten()), ()) == []
 
 
 def test_what_is_frozen_keeps_its_bits_in_training() -> None:
