@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnn import data, nn, training
 from fastnn._checks import as_int
-from fastnn.recipes.base import CHANGEABLE, NotImportedError, Recipe, check_above_0, load, read_config
+from fastnn.recipes.base import NotImportedError, Recipe, check_above_0, load, read_config
 from fastnn.recipes.cifar10_speedrun import CIFAR10Speedrun
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import attacks, plots
@@ -63,7 +63,7 @@ class Adversarial(Recipe):
     takes: ClassVar[str] = "~20 min"
     reported: ClassVar[str] = "clean about 90 %, 1 step about 45 %"
     least_epochs: ClassVar[int] = 0
-    changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
+    changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "device")     # epochs are for each part
 
     init_from: Path | None = None
     """Folder of the run whose network is attacked, such as runs/allcnn-cifar10-1."""

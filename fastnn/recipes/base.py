@@ -62,8 +62,6 @@ class Recipe(ABC):
     """Options that do not decide the results of the steps that were made: a resumed run may change them."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
-    changeable: ClassVar[tuple[str, ...]] = CHANGEABLE
-    """Options in which a resumed run may differ from the one that was begun."""
 
     _held = cast(ExitStack | None, None)    # what is let go at the end of `run`: the lock of the run's folder
 

@@ -13,7 +13,7 @@ from fastnn import data, models, training
 from fastnn._checks import as_int, check_choice
 from fastnn.nn.freezing import freeze
 from fastnn.random import generator
-from fastnn.recipes.base import CHANGEABLE, Recipe, check_above_0
+from fastnn.recipes.base import Recipe, check_above_0
 from fastnn.recipes.classification import ImageClassifier, as_part, trained_in
 from fastnn.training import plots
 from fastnn.training.metrics import percent
@@ -115,7 +115,7 @@ class Transfer(Recipe):
     name: ClassVar[str] = "transfer"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
     takes: ClassVar[str] = "~20 min"
-    changeable: ClassVar[tuple[str, ...]] = tuple(name for name in CHANGEABLE if name != "epochs")
+    changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "device")     # epochs are for each part
 
     dataset: Learned = "cifar10"
     """What is learned from few images: CIFAR-10's ships and trucks, after its other classes, or Fashion-MNIST, after
