@@ -123,13 +123,15 @@ def transformed_products(g: Matrix, line: int) -> Any:
         vector = lanes(c)
         filters = a[a_begin : a_begin + len(offsets) * taps * taps * vector].reshape(len(offsets), taps, taps, vector)
         transform = np.array(g, c.dtype)
+        total = np.zeros((side * side, vector), c.dtype)
         with np.errstate(all="ignore"):
-            transformed = np.einsum("it,jv,ntvf->nijf", transform, transform, filters).reshape(len(offsets), -1, vector)
-            pixels = b[begin + offsets[:, None] + np.arange(side * side) * (line * vector)]
-            total = (transformed * pixels[..., None]).sum(0, c.dtype)
-        for k, value in enumerate(total):
-            at = c_begin + k * c_line
-            c[at : at + vector] = value if first else c[at : at + vector] + value
+            for weights, offset in zip(filters, offsets):
+                half = np.tensordot(transform, weights, (1, 0))
+                transformed = np.tensordot(transform, half, (1, 1)).swapaxes(0, 1).reshape(-1, vector)
+                total += b[begin + offset + np.arange(side * side) * (line * vector)][:, None] * transformed
+            for k, value in enumerate(total):
+                at = c_begin + k * c_line
+                c[at : at + vector] = value if first else c[at : at + vector] + value
 
     if config.DISABLE_JIT:
         return python

@@ -93,7 +93,9 @@ def plan(source: Array, y: Array, groups: int, filters: int, taps: tuple[Axis, A
     begins = np.append(begins, np.repeat(begins[-1:], -len(begins) % parts))
     walk = Walk(scratch, int(shared), images, cuts, together * cuts, *first, *step, height, width, run, int(relu))
     return Convolution(
-        pack, vectors * vector, layout, begins, (samples * groups if shared else blocks * images, size), walk,
+        pack, vectors * vector, layout, begins,
+        # The last job's last tile reads of images that it does not have.
+        (panels(samples, images) * images * groups if shared else blocks * images, size), walk,
         fill_parts.launch(samples * groups * scratch.parts, work=samples * groups * size) if shared else None,
         _convolve(parts, count, vectors).launch(blocks, work=y.size * len(layout[0])))
 
