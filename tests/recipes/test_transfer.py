@@ -30,14 +30,6 @@ class Others(recipes.CNN):
                        train=Split(digits.train.images[dark], digits.train.labels[dark]))
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the recipe cnn, of one epoch."""
-    folder = tmp_path_factory.mktemp("source") / "cnn"
-    recipes.CNN(epochs=1, run_dir=folder).fit(progress=False)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
