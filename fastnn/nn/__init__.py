@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from fastnn.nn import init
 from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
+from fastnn.nn.attention import KeyValueCache, MultiheadAttention, TransformerBlock
+from fastnn.nn.container import Checkpointed, Composed, ModuleList, Residual, Sequential
 from fastnn.nn.dropout import Dropout
+from fastnn.nn.embedding import Embedding, SinusoidalEmbedding, SinusoidalPositions
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once, repeats
-from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
+from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten, Identity
 
@@ -30,9 +32,13 @@ __all__ = [
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "GroupNorm",
     "HingeLoss",
     "Identity",
+    "KeyValueCache",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LoadResult",
@@ -40,13 +46,18 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleList",
+    "MultiheadAttention",
     "Parameter",
     "ReLU",
     "Residual",
     "Sequential",
     "Sigmoid",
+    "SinusoidalEmbedding",
+    "SinusoidalPositions",
     "Softmax",
     "Tanh",
+    "TransformerBlock",
     "init",
     "once",
     "repeats",

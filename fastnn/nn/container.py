@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, zip_longest
-from typing import Any
+from typing import Any, Self
 
 from fastnn import kernels, random
 from fastnn._checks import Array
@@ -100,6 +100,47 @@ class Sequential(Module):
 
 def _pass_on(grad: Array, *, input_grad: bool = True) -> Array:
     return grad
+
+
+class ModuleList(Module):
+    """Modules in a list, with the names "0", "1" and so on; what they do together, the module that has it says.
+
+    A plain list as an attribute does the same; this one has torch's name, and can be a model by itself.
+
+    Parameters
+    ----------
+    modules : iterable of Modules
+        The modules, in order.
+
+    Examples
+    --------
+    >>> from fastnn import nn
+    >>> class Blocks(nn.Module):
+    ...     def __init__(self):
+    ...         self.blocks = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(2))
+    >>> [name for name, _ in Blocks().named_parameters()]
+    ['blocks.0.weight', 'blocks.1.weight']
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        if not isinstance(module, Module):
+            raise TypeError(f"module: expected a Module, got {type(module).__name__}")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
 
 
 class Residual(Module):

@@ -75,6 +75,15 @@ def test_known_models(model: nn.Module, shape: tuple[int, ...], parameters: int,
     assert costs.trainable_parameters == sum(p.data.size for p in model.parameters() if p.requires_grad)
 
 
+def test_tokens_are_integers() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.MultiheadAttention(4, 2))
+    costs = fastnn.summary(model, (5,), np.int64)
+    assert [layer.multiply_adds for layer in costs.layers] == [0, 5 * 4 * 4, 5 * 3 * 4 * 4 + 2 * 5 * 5 * 4]
+    assert costs.parameters == 7 * 4 + 4 * (4 * 4 + 4)
+    with pytest.raises(TypeError, match="input: expected integers"):
+        fastnn.summary(model, (5,))
+
+
 def test_a_block_has_a_line_for_what_it_keeps_itself() -> None:
     costs = lines(models.ResNet18(10, small_images=True, width=4), 3, 8, 8)
     assert costs["layer1.0"] == ("BasicBlock", (4, 8, 8), 0, 0, 4 * 256)       # the sum after ReLU
