@@ -14,6 +14,7 @@ Examples
 from fastnn.models.all_cnn import AllCNN
 from fastnn.models.cnn import CNN
 from fastnn.models.cnn_mnist import CNNMnist
+from fastnn.models.decoder_transformer import DecoderTransformer, DecoderTransformerConfig, sampling_probabilities
 from fastnn.models.embedding_net import EmbeddingNet
 from fastnn.models.fully_connected_net import FullyConnectedNet
 from fastnn.models.gabor import GaborBank
@@ -31,6 +32,8 @@ __all__ = [
     "CNN",
     "AllCNN",
     "CNNMnist",
+    "DecoderTransformer",
+    "DecoderTransformerConfig",
     "EmbeddingNet",
     "FullyConnectedNet",
     "GaborBank",
@@ -45,4 +48,5 @@ __all__ = [
     "SpeedrunNet",
     "ThreeLayerConvNet",
     "TwoLayerNet",
+    "sampling_probabilities",
 ]
