@@ -100,22 +100,30 @@ def check_side(name: str, array: Any, first: str, other: Any) -> None:
                         f"move one of them with fastnn.to_device or fastnn.to_host")
 
 
-def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
-    """Return class labels as int64 of shape (size,), each in [0, classes).
+def as_labels(name: str, value: Any, shape: tuple[int, ...], classes: int, ignored: int | None = None) -> Array:
+    """Return class labels as int64 of this shape, each in [0, classes) or `ignored`.
 
     On a GPU, where a look at them would wait for it, kernels answer one out of range with NaN.
     """
     given = as_array(name, value)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer class labels, got {given.dtype}")
-    check_shape(name, given, (size,))
-    labels = given if given.dtype is _INT64 else given.astype(np.int64)
+    check_shape(name, given, shape)
+    labels = int64_of(given)
     if _device.is_device(labels):
         return labels
-    if size and np.maximum.reduce(labels.view(np.uint64)) >= classes:       # where negative ones are large
-        bad = given[(given < 0) | (given >= classes)][0]
-        raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad}")
+    if labels.size and labels.view(np.uint64).max() >= classes:             # where negative ones are large
+        bad = given[((labels < 0) | (labels >= classes)) & (labels != ignored)]
+        if bad.size:
+            raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad[0]}")
     return labels
+
+
+def int64_of(labels: Array) -> Array:
+    """Return integers as int64, and those beyond it as its largest."""
+    if labels.dtype is _INT64:
+        return labels
+    return (labels.clip(0, (1 << 63) - 1) if labels.dtype == np.uint64 else labels).astype(np.int64, copy=False)
 
 
 def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:

@@ -94,6 +94,7 @@ from fastnn.kernels.loss import *  # noqa: F403
 from fastnn.kernels.normalization import *  # noqa: F403
 from fastnn.kernels.pooling import *  # noqa: F403
 from fastnn.kernels.quantized import *  # noqa: F403
+from fastnn.kernels.resampling import *  # noqa: F403
 from fastnn.kernels.softmax import *  # noqa: F403
 from fastnn.kernels.update import *  # noqa: F403
 

@@ -17,7 +17,7 @@ from fastnn.kernels._gpu import launch as gpu_launch
 from fastnn.kernels._plans import watched
 
 FAMILIES = ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "quantized",
-            "softmax", "update")
+            "resampling", "softmax", "update")
 
 
 @dataclass(frozen=True)

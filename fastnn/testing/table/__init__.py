@@ -17,6 +17,7 @@ from fastnn.testing.table import (
     normalization,
     pooling,
     quantized,
+    resampling,
     softmax,
     update,
 )
@@ -26,7 +27,7 @@ __all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tup
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
-    for family in (conv, linear, pooling, normalization, activation, softmax, loss, update, distance,
+    for family in (conv, linear, pooling, resampling, normalization, activation, softmax, loss, update, distance,
                    quantized)
     for kernel in family.ROWS for row in kernel.with_gradient()}
 
