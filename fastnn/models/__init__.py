@@ -27,9 +27,11 @@ from fastnn.models.softmax_classifier import SoftmaxClassifier
 from fastnn.models.speedrun_net import SpeedrunNet
 from fastnn.models.three_layer_convnet import ThreeLayerConvNet
 from fastnn.models.two_layer_net import TwoLayerNet
+from fastnn.models.vae import VAE
 
 __all__ = [
     "CNN",
+    "VAE",
     "AllCNN",
     "CNNMnist",
     "DecoderTransformer",

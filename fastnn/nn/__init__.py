@@ -18,8 +18,10 @@ from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once, repe
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten, Identity
+from fastnn.nn.variational import ELBOLoss, GaussianKLLoss, Reparameterization, Variational
 
 __all__ = [
+    "ELBOLoss",
     "GELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
@@ -34,6 +36,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GaussianKLLoss",
     "GroupNorm",
     "HingeLoss",
     "Identity",
@@ -50,6 +53,7 @@ __all__ = [
     "MultiheadAttention",
     "Parameter",
     "ReLU",
+    "Reparameterization",
     "Residual",
     "Sequential",
     "Sigmoid",
@@ -58,6 +62,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "TransformerBlock",
+    "Variational",
     "init",
     "once",
     "repeats",

@@ -196,9 +196,10 @@ class Module:
     A subclass defines `forward(self, x, *, training=True)`, which returns the result and a function
     `backward(grad_y, *, input_grad=True)`. `backward` adds to the gradients of the parameters and returns the gradient
     by x, or one gradient for each input if there are several: None for inputs of integers, and None for all inputs with
-    `input_grad=False`. It never writes to `grad_y`, and is called at most once; until then the inputs must not change.
-    `training` says how dropout and batch normalization behave; no mode is stored. `module(x)` is inference: it returns
-    the result of `forward(x, training=False)` alone and keeps nothing.
+    `input_grad=False`. Where the result is a tuple of arrays, so is grad_y. It never writes to `grad_y`, and is called
+    at most once; until then the inputs must not change. `training` says how dropout and batch normalization behave; no
+    mode is stored. `module(x)` is inference: it returns the result of `forward(x, training=False)` alone and keeps
+    nothing.
 
     Attributes that are parameters or modules, or lists of them, are found automatically.
 

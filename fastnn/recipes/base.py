@@ -25,7 +25,7 @@ from fastnn._checks import as_int
 from fastnn._files import as_path, read_json
 from fastnn.recipes.space import Space
 from fastnn.training._interrupts import Interrupts
-from fastnn.training.checkpoint import replace_file
+from fastnn.training.checkpoint import CheckpointError, replace_file
 from fastnn.training.run_folder import CONFIG, check_free, hold
 
 RUNS = Path("runs")
@@ -60,6 +60,8 @@ class Recipe(ABC):
     """The fewest epochs that the option of that name may say, where there is one."""
     changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
     """Options that do not decide the results of the steps that were made: a resumed run may change them."""
+    varying: ClassVar[tuple[str, ...]] = ()
+    """Options in which the best checkpoint may differ from the run's."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
@@ -121,6 +123,21 @@ class Recipe(ABC):
         """Return the options that are not the default, but for those of a single run."""
         return {option.name: getattr(self, option.name) for option in fields(self)
                 if option.name not in ("run_dir", "resume", "track") and getattr(self, option.name) != option.default}
+
+    def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:
+        """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
+
+        That is seen before the model is made, which has no other size than its weights.
+        """
+        saved = metadata.get("config")
+        if not isinstance(saved, dict):
+            raise CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one "
+                                           "without")
+        for name, value in json.loads(json.dumps(self.config())).items():
+            if name in saved and name not in (*self.changeable, *self.varying) and value != saved[name]:
+                raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
+                                 f"{path.name} was written, got {value!r:.100}; mend it, or take the run from its copy")
+        return saved
 
     @property
     def resumes(self) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -89,8 +88,6 @@ class ImageClassifier(Recipe):
     validation: ClassVar[float] = 0.1
     """The share of the training images that are held out; with 0, none is, and nothing is validated."""
     label_smoothing: ClassVar[float] = 0.1
-    varying: ClassVar[tuple[str, ...]] = ()
-    """Options in which the best checkpoint may differ from the run's."""
 
     @abstractmethod
     def load_dataset(self) -> data.Dataset:
@@ -166,21 +163,6 @@ class ImageClassifier(Recipe):
             path, inputs = origin
             training.load_model(path, model, skip=() if inputs["classes"] == list(classes) else training.head(model))
         training.freeze_layers(model, self.freeze)
-
-    def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:
-        """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
-
-        That is seen before the model is made, which has no other size than its weights.
-        """
-        saved = metadata.get("config")
-        if not isinstance(saved, dict):
-            raise training.CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one "
-                                           "without")
-        for name, value in json.loads(json.dumps(self.config())).items():
-            if name in saved and name not in (*self.changeable, *self.varying) and value != saved[name]:
-                raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
-                                 f"{path.name} was written, got {value!r:.100}; mend it, or take the run from its copy")
-        return saved
 
     def experiment(self) -> None:
         trainer, dataset, normalize = self.fit()

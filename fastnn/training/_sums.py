@@ -70,9 +70,9 @@ def double(loss: Any) -> Any:
     return loss.astype(np.float64) if _device.is_device(loss) else float(loss)
 
 
-def is_classification(scores: NDArray[Any], targets: NDArray[Any]) -> bool:
+def is_classification(scores: Any, targets: NDArray[Any]) -> bool:
     """Whether targets are classes, one a sample, and scores are theirs."""
-    return scores.ndim == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
+    return getattr(scores, "ndim", None) == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
 def first_not_finite(arrays: Iterable[tuple[str, Any]]) -> str | None:

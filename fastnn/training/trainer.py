@@ -471,9 +471,10 @@ class Trainer:
         sums = Sums()
         labels, predictions, classes = [], [], 0
         with closing(in_order(loader).epoch(0)) as batches:
-            for batch in batches:
+            for step, batch in enumerate(batches):
                 *inputs, targets = placed(batch, self.device)
-                scores = self.model(*inputs)
+                with random.at_step(self.seed, step):       # a model that draws in inference, draws the same each time
+                    scores = self.model(*inputs)
                 sums.add(double(self.loss(scores, targets)), len(targets))
                 if is_classification(scores, targets):
                     labels.append(batch[-1])
