@@ -104,6 +104,13 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
         ]
     for name, module, shape in cases:
         yield name, module.to(np.float64), (rng.standard_normal(shape),)
+    tokens = rng.integers(0, 7, (2, 5))
+    for tied in (False, True):
+        config = models.DecoderTransformerConfig(7, 5, embed_dim=6, head_dim=2, num_layers=2, hidden=5, tied=tied)
+        yield ("DecoderTransformer" + ": tied" * tied, models.DecoderTransformer(config, seed=seed).to(np.float64),
+               (tokens,))
+    yield "TokenCrossEntropyLoss", nn.TokenCrossEntropyLoss(), (rng.standard_normal((2, 5, 7)),
+                                                                np.where(tokens == 0, -100, tokens))
     scores = rng.standard_normal(rows)
     yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
     yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)

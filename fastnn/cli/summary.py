@@ -7,6 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import fastnn
 from fastnn import models, nn
 from fastnn._checks import as_int
@@ -17,7 +19,7 @@ from fastnn.training.run_folder import CONFIG
 # What each takes of those that have no size of their own.
 _SHAPES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("ResNet18", "ResNet34", "ResNet50", "MobileNet"), (3, 224, 224)),
-    **dict.fromkeys(("CNNMnist", "EmbeddingNet"), (1, 28, 28)), "CNN": (1, 8, 8), "GaborBank": (1, 14, 14)}
+    **dict.fromkeys(("CNNMnist", "EmbeddingNet"), (1, 28, 28)), "CNN": (1, 8, 8), "GaborBank": (1, 14, 14), "DecoderTransformer": (128,)}
 _PHOTOGRAPH = (3, 32, 32)
 _SMALL = 64                                 # rows: networks that have a form for small images take it below
 
@@ -51,13 +53,13 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     else:
         raise ValueError(f"model: expected one of {', '.join(known)}, or the folder of a run, got {model!r}"
                          f"{meant(model, known)}")
-    costs = fastnn.summary(found, shape)
+    costs = fastnn.summary(found, shape, np.int64 if isinstance(found, models.DecoderTransformer) else None)
     print(f"{type(found).__name__}, samples of shape {' x '.join(map(str, shape))}\n\n{costs}")
 
 
 def _is_network(model: type) -> bool:
     """Whether this is a network, not one around another."""
-    return issubclass(model, nn.Module) and "model" not in inspect.signature(model).parameters
+    return isinstance(model, type) and issubclass(model, nn.Module) and "model" not in inspect.signature(model).parameters
 
 
 def _options(model: type, shape: tuple[int, ...]) -> dict[str, Any]:

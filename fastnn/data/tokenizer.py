@@ -153,13 +153,32 @@ class Tokenizer:
         """Return the tokens of each of many texts, which are encoded at once."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError(f"text: expected str, got {texts!r:.100}")
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:     # what Python makes of bytes on a command line that are not UTF-8
+                raise ValueError(f"text: expected what UTF-8 can hold, got {text[error.start]!r} as character "
+                                 f"{error.start + 1:,}") from error
         return [np.array(encoded.ids, np.int64) for encoded in self._tokenizer.encode_batch(list(texts))]
 
     def unknown(self, text: str) -> str:
         """Return the characters of a text that the tokenizer does not know, each once: `encode` makes them UNK."""
+        self.encode(text)                   # says what is wrong with it
         encoded = self._tokenizer.encode(text)
         return "".join(sorted({text[start:end] for token, (start, end) in zip(encoded.ids, encoded.offsets)
                                if token == self.UNK}))
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """Return what each token is by itself: its letters, after a space where it begins a word, or its name.
+
+        Examples
+        --------
+        >>> from fastnn import data
+        >>> tokenizer = data.Tokenizer.train(["The cat sat on the mat."], vocab_size=32)
+        >>> tokenizer.pieces([tokenizer.CLS, *tokenizer.encode("a cat")])
+        ['[CLS]', ' ', 'a', ' ', 'c', 'at']
+        """
+        return [self._pieces[token].replace(_SPACE, " ") for token in tokens]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens: that of `words`, put together."""

@@ -274,9 +274,9 @@ class DecoderTransformer(Module):
         for block in self.layers:
             attention = block.self_attn
             rows = block.norm1(x).reshape(n * t, -1)
-            projected = kernels.to_host(kernels.linear(rows, attention.in_proj_weight.data, attention.in_proj_bias.data))
+            projected = kernels.linear(rows, attention.in_proj_weight.data, attention.in_proj_bias.data)
             # (N T, 3 H D) -> (3, N, H, T, D)
-            query, key, _ = projected.reshape(n, t, 3, heads, size).transpose(2, 0, 3, 1, 4)
+            query, key, _ = kernels.to_host(projected).reshape(n, t, 3, heads, size).transpose(2, 0, 3, 1, 4)
             # (N, H, T, D) x (N, H, D, T) -> (N, H, T, T)
             products = np.einsum("nhqd,nhkd->nhqk", query, key) / math.sqrt(size)
             products[..., ~np.tri(t, dtype=bool)] = -np.inf

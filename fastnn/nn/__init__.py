@@ -13,7 +13,7 @@ from fastnn.nn.container import Checkpointed, Composed, ModuleList, Residual, Se
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.embedding import Embedding, SinusoidalEmbedding, SinusoidalPositions
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
-from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss
+from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss, TokenCrossEntropyLoss
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once, repeats
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
@@ -61,6 +61,7 @@ __all__ = [
     "SinusoidalPositions",
     "Softmax",
     "Tanh",
+    "TokenCrossEntropyLoss",
     "TransformerBlock",
     "Variational",
     "init",

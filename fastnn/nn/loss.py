@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import _device, kernels
-from fastnn._checks import Array, as_float, as_floats, check_not_empty, check_rank, check_shape
+from fastnn._checks import Array, as_array, as_float, as_floats, as_int, check_not_empty, check_rank, check_shape
 from fastnn.nn.module import Backward, Module, once
 
 
@@ -131,3 +131,52 @@ class MSELoss(Module):
             return kernels.mse_loss_backward(grad, predictions, truth)
 
         return kernels.mse_loss(predictions, truth), backward
+
+
+class TokenCrossEntropyLoss(Module):
+    """Mean negative log-likelihood of tokens (N, T) under the softmax of scores (N, T, V), as a language model has it.
+
+    See `fastnn.kernels.cross_entropy`. The mean is over all tokens of the batch that count, whichever sequence they are
+    in; the trainer weights batches by their number.
+
+    Parameters
+    ----------
+    ignore_index : int
+        The token that does not count, such as what fills up short sequences.
+    label_smoothing : float
+        The share of the truth, from 0 to 1, that is spread evenly over the vocabulary.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> loss, backward = nn.TokenCrossEntropyLoss().forward(np.zeros((1, 2, 2)), np.array([[1, -100]]))
+    >>> loss.round(4)
+    np.float64(0.6931)
+    >>> backward()
+    array([[[ 0.5, -0.5],
+            [ 0. ,  0. ]]])
+    """
+
+    def __init__(self, ignore_index: int = -100, label_smoothing: float = 0.0) -> None:
+        self.ignore_index = as_int("ignore_index", ignore_index)
+        self.label_smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
+
+    def forward(self, scores: Array, tokens: Array, *, training: bool = True) -> tuple[Any, Backward]:
+        scores, tokens = as_array("scores", scores), as_array("tokens", tokens)
+        check_rank("scores", scores, 3, layout="(N, T, V)")
+        check_shape("tokens", tokens, scores.shape[:2])
+        # (N, T, V) -> (N T, V), and (N, T) -> (N T,)
+        rows, labels, shape = scores.reshape(-1, scores.shape[2]), tokens.reshape(-1), scores.shape
+        options: dict[str, Any] = {"ignore_index": self.ignore_index, "label_smoothing": self.label_smoothing}
+
+        @once
+        def backward(grad: float = 1.0) -> Array:
+            return kernels.cross_entropy_backward(grad, rows, labels, **options).reshape(shape)
+
+        return kernels.cross_entropy(rows, labels, **options), backward
+
+    def tokens(self, tokens: Array) -> Any:
+        """Return how many tokens count; an array of no dimensions on a GPU, for which nothing waits."""
+        count = (tokens != self.ignore_index).sum()
+        return count if _device.is_device(count) else int(count)

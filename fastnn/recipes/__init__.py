@@ -38,12 +38,13 @@ from fastnn.recipes.space import Range
 from fastnn.recipes.svm_cifar10 import SVMCifar10
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
 from fastnn.recipes.transfer import Transfer
+from fastnn.recipes.transformer_lm import TransformerLM
 from fastnn.recipes.two_layer_net import TwoLayerNet
 
 RECIPES.update({recipe.name: recipe for recipe in (
     CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
     FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression, ResNetCifar10, AllCNNCifar10,
-    DepthwiseCifar10, CIFAR10Speedrun, Adversarial, Transfer)})
+    DepthwiseCifar10, CIFAR10Speedrun, Adversarial, Transfer, TransformerLM)})
 
 __all__ = [
     "CIFAR",
@@ -76,6 +77,7 @@ __all__ = [
     "SoftmaxCifar10",
     "ThreeLayerConvNet",
     "Transfer",
+    "TransformerLM",
     "TwoLayerNet",
     "load",
     "read_image",

@@ -115,8 +115,7 @@ class Recipe(ABC):
     def command(self) -> str:
         """Return the command line that does the experiment again."""
         options = {name: value for name, value in self.changed().items() if name != "data_dir"}
-        if options.get("init_from"):
-            options["init_from"] = from_here(options["init_from"])
+        options = {name: from_here(value) for name, value in options.items()}
         return shlex.join(["fastnn", "train", called(type(self)), *arguments(options)])
 
     def changed(self) -> dict[str, Any]:
@@ -146,8 +145,7 @@ class Recipe(ABC):
 
     def config(self) -> dict[str, Any]:
         """Return what config.json holds of the recipe, and `load` reads."""
-        options = {name: os.fspath(value) if isinstance(value, Path) else value
-                   for name, value in asdict(self).items() if name not in ("run_dir", "resume")}
+        options = {name: _as_text(value) for name, value in asdict(self).items() if name not in ("run_dir", "resume")}
         own = {"class": called(type(self))} if called(type(self)) != self.name else {}
         return {"recipe": self.name, **own, **options}
 
@@ -259,9 +257,18 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def from_here(path: Path) -> Path:
-    """Return a path as a command line says it: from the current folder, where it lies in that."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def from_here(value: Any) -> Any:
+    """Return a path, or several, as a command line says it: from the current folder, where it lies in that."""
+    if isinstance(value, tuple):
+        return tuple(map(from_here, value))
+    return value.relative_to(Path.cwd()) if isinstance(value, Path) and value.is_relative_to(Path.cwd()) else value
+
+
+def _as_text(value: Any) -> Any:
+    """Return a path, or several, as text, and what is none as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_as_text, value))
+    return os.fspath(value) if isinstance(value, Path) else value
 
 
 def numbers(name: str) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels
-from fastnn.data import DataLoader
+from fastnn.data import DataLoader, SequenceLoader
 
 
 class Loader(Protocol):
@@ -39,7 +39,7 @@ def check_loader(name: str, loader: Any) -> None:
 
 def in_order(loader: Loader) -> Loader:
     """Return a loader that gives all samples in their order, where it is known how to make one of this."""
-    return loader.in_order() if isinstance(loader, DataLoader) else loader
+    return loader.in_order() if isinstance(loader, DataLoader | SequenceLoader) else loader
 
 
 def placed(batch: Any, device: str) -> Sequence[Any]:

@@ -297,7 +297,8 @@ class History:
     ----------
     records : list of dict
         As in metrics.jsonl: epoch (from 1), step (updates so far), lr, train_loss, train_accuracy, val_loss,
-        val_accuracy, seconds, images_per_second. None stands for what was not measured, NaN in arrays.
+        val_accuracy, seconds, images_per_second, or tokens_per_second where the loss is one of tokens. None stands for
+        what was not measured, NaN in arrays.
 
     Examples
     --------

@@ -587,6 +587,42 @@ def table(rows: Sequence[str], columns: Sequence[str], shares: NDArray[Any], row
     return figure
 
 
+def attention(weights: Sequence[NDArray[Any]], tokens: Sequence[str]) -> Figure:
+    """Draw how each token attends to others, the stronger the darker: a row of maps a layer, a map a head.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray, shape (heads, T, T)
+        Of each layer, what share of each head's result for a token, a row, comes from each token, a column.
+    tokens : sequence of str
+        What the T tokens are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> figure = training.plots.attention([np.eye(3)[None].repeat(2, 0)], ["the", " cat", " sat"])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['layer 1, head 1', 'layer 1, head 2']
+    """
+    heads, size = len(weights[0]), max(2.4, 0.16 * len(tokens))
+    figure, all_axes = _figure((size + 0.7) * heads, (size + 0.8) * len(weights), heads, len(weights))
+    for place, axes in enumerate(all_axes):
+        layer, head = divmod(place, heads)
+        axes.imshow(1 - np.sqrt(weights[layer][head])[..., None] * (1 - _rgb(_BLUE)))   # most shares are a few per cent
+        axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9, color=_INK)
+        for axis in (axes.xaxis, axes.yaxis):
+            _ticks(axis, tokens)
+        axes.tick_params(length=0, labelsize=6)
+        axes.tick_params(axis="x", rotation=90)
+        axes.spines[:].set_color(_FAINT)
+    return figure
+
+
 def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = require("matplotlib.figure", "drawing").Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)

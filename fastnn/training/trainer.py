@@ -93,7 +93,8 @@ class Trainer:
         What is trained.
     loss : Module
         ``loss.forward(scores, targets)`` gives the mean loss of a batch and its gradient, as `nn.CrossEntropyLoss`. It
-        may have parameters and buffers of its own, which are trained and saved with the model's.
+        may have parameters and buffers of its own, which are trained and saved with the model's. Losses of batches
+        count by their samples or, where the loss has a method ``tokens(targets)``, by how many tokens that says.
     optimizer : Optimizer
         Of parameters of the model and of the loss. Those that it does not hold stay as they are, and `fit` says so.
     schedule : callable, optional
@@ -401,7 +402,7 @@ class Trainer:
             scores, backward = self.model.forward(*inputs, training=True)
             loss, loss_backward = self.loss.forward(scores, targets)
             loss = double(loss)
-            if not state.sums.add(loss, len(targets)):
+            if not state.sums.add(loss, len(targets), parts.tokens(targets)):
                 raise self._diverged(f"the loss is {loss}", self._fault(state.step))
             backward(loss_backward(), input_grad=False)
         for name, parameter in parts.learned():
@@ -475,7 +476,7 @@ class Trainer:
                 *inputs, targets = placed(batch, self.device)
                 with random.at_step(self.seed, step):       # a model that draws in inference, draws the same each time
                     scores = self.model(*inputs)
-                sums.add(double(self.loss(scores, targets)), len(targets))
+                sums.add(double(self.loss(scores, targets)), len(targets), self._parts.tokens(targets))
                 if is_classification(scores, targets):
                     labels.append(batch[-1])
                     predictions.append(scores.argmax(1))
@@ -483,7 +484,7 @@ class Trainer:
                 after_batch()
         if not sums.samples:
             raise ValueError("loader: expected at least one sample, got an empty loader")
-        loss = float(sums.loss_sum) / sums.samples
+        loss = sums.mean
         if not classes:
             return Evaluation(loss)
         all_labels = kernels.to_host(np.concatenate(labels)).astype(np.int64)
@@ -495,17 +496,20 @@ class Trainer:
 
     def _end_epoch(self, evaluation: Evaluation | None, progress: Progress) -> None:
         state, sums = self._state, self._state.sums
+        of_tokens = self._parts.of_tokens
         record: Record = {
             "epoch": state.epoch + 1,
             "step": state.updates,
             "lr": self._learning_rate(state.step - 1),
-            "train_loss": sums.loss_sum / sums.samples,
+            "train_loss": sums.mean,
             "train_accuracy": None if sums.correct is None else sums.correct / sums.samples,
             "val_loss": evaluation and evaluation.loss,
             "val_accuracy": evaluation and evaluation.accuracy,
             "seconds": state.seconds,
-            "images_per_second": sums.samples / state.seconds,
+            "images_per_second": None if of_tokens else sums.samples / state.seconds,
         }
+        if of_tokens:
+            record["tokens_per_second"] = sums.tokens / state.seconds
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
             gave = f"{type(callback).__name__} gave the record of epoch {state.epoch + 1}"

@@ -1,0 +1,360 @@
+"""A language model: a transformer that learns books token by token, and goes on with what somebody wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastnn import data, models, nn, optim, training
+from fastnn._checks import as_float, as_int
+from fastnn._files import as_path
+from fastnn.data import Tokenizer
+from fastnn.recipes.base import Recipe, check_above_0, read_config
+from fastnn.training.checkpoint import read_metadata, replace_file
+from fastnn.training.run_folder import BEST, CONFIG, LAST
+
+_TOKENIZER = "tokenizer.json"
+_HELD_OUT = 0.05            # the share at the end of each text that is validated on
+_LEAST = 10                 # contexts that a text must have to be trained on
+_SHOWN = 24                 # tokens whose attention is drawn
+
+
+@dataclass
+class TransformerLM(Recipe):
+    """A transformer that tells each token of three books from those before it.
+
+    The Hound of the Baskervilles, plays of Shakespeare and War and Peace, or texts of your own, are cut into tokens by
+    a byte-pair encoding that is learned from them first. Paragraphs are put together to passages of up to a context,
+    passages of one length to batches. The last twentieth of each text is held out for validation; the model that
+    writes is that with the lowest loss on it. "fastnn generate RUN" goes on with a text.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> recipes.TransformerLM(layers=2).config()["context"]
+    128
+    """
+
+    name: ClassVar[str] = "transformer-lm"
+    needs: ClassVar[str] = "three books (5 MB)"
+    takes: ClassVar[str] = "~25 min"
+    headline: ClassVar[tuple[str, ...]] = ("validation loss", "validation perplexity")
+    reported: ClassVar[str] = "samples in fragments of words"
+    changeable: ClassVar[tuple[str, ...]] = (*Recipe.changeable, "updates")
+
+    updates: int = 1500
+    """Steps, each on a batch."""
+
+    every: int = 100
+    """Updates between two validations, each followed by a checkpoint: what is called an epoch here."""
+
+    resume: bool = False
+    """Go on with the run in run_dir, by default the newest of this recipe, to the same end as if it had never
+    stopped. Its options are those that it was begun with; --updates may be another number, --device another device."""
+
+    text: tuple[Path, ...] = ()
+    """Text files in UTF-8 that are learned in the place of the books."""
+
+    vocab_size: int = 2048
+    """Tokens that there are at most; a short text gives fewer."""
+
+    context: int = 128
+    """The most tokens that are seen at once."""
+
+    layers: int = 4
+    """Blocks of attention and two linear layers."""
+
+    embed_dim: int = 256
+    """Elements that a token is made to."""
+
+    heads: int = 2
+    """Heads of the attention of a block."""
+
+    head_dim: int = 32
+    """Elements of a query, a key and a value in a head."""
+
+    hidden: int = 512
+    """Elements between the two linear layers of a block."""
+
+    dropout: float = 0.0
+    """The share of the embeddings, and of what each branch adds, that is dropped in training."""
+
+    tied: bool = False
+    """Score tokens by the table of their embeddings, instead of a weight of its own."""
+
+    batch_size: int = 64
+    """Passages in an update."""
+
+    lr: float = 3e-4
+    """Learning rate."""
+
+    weight_decay: float = 0.01
+    """How strongly weights are drawn to 0."""
+
+    clip_norm: float = 1.0
+    """The largest norm that all gradients together may have."""
+
+    track: training.Track | None = None
+    """Hand the configuration and the figures of each validation to Weights & Biases or TensorBoard too. Without a login
+    to Weights & Biases, what would be sent is kept in the run's folder."""
+
+    def check(self) -> None:
+        super().check()
+        paths = (self.text,) if isinstance(self.text, str | os.PathLike) else self.text
+        self.text = tuple(as_path("text", path).expanduser().absolute() for path in paths)  # resumed from elsewhere
+        if self.text and self.data_dir is not None:
+            raise ValueError(f"data_dir: expected none with texts of your own, got {self.data_dir}; leave one out")
+        for name, least in (("vocab_size", 32), ("context", 2), ("layers", 1), ("every", 1)):
+            as_int(name, getattr(self, name), least)
+        if as_int("updates", self.updates, 1) % self.every:
+            raise ValueError(f"updates: expected a multiple of every = {self.every}, got {self.updates}")
+        check_above_0("lr", self.lr)
+        check_above_0("clip_norm", self.clip_norm)
+        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
+            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay!r}")
+        if not as_float("dropout", self.dropout) < 1:
+            raise ValueError(f"dropout: expected from 0 to below 1, got {self.dropout}")
+        self.model_config(self.vocab_size)          # says what is wrong with the sizes
+        if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
+            self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
+        if self.track:
+            training.tracker(self.track)            # says what is not installed
+
+    def model_config(self, vocab_size: int) -> models.DecoderTransformerConfig:
+        """Return the sizes of the model."""
+        return models.DecoderTransformerConfig(
+            vocab_size, self.context, self.embed_dim, self.heads, self.head_dim, self.layers, self.hidden, self.dropout,
+            self.tied, Tokenizer.PAD)
+
+    def load_texts(self) -> dict[str, str]:
+        """Return the texts by name."""
+        if not self.text:
+            return data.books(self.data_dir)
+        return {str(path): data.read_text(path) for path in self.text}
+
+    def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        """Return what makes the updates."""
+        return optim.AdamW(optim.parameter_groups(model, self.weight_decay), self.lr, betas=(0.9, 0.95))
+
+    def loaders(self, texts: Mapping[str, str], tokenizer: Tokenizer) -> tuple[data.SequenceLoader,
+                                                                              data.SequenceLoader]:
+        """Return the batches that are trained on, and those that validate."""
+        parts = []
+        for part in zip(*(_divided(name, text) for name, text in texts.items())):
+            paragraphs = tokenizer.encode_all([paragraph for text in part for paragraph in data.paragraphs(text)])
+            parts.append(data.passages(paragraphs, self.context + 1, begin=tokenizer.CLS, end=tokenizer.SEP))
+        train, validation = (
+            data.SequenceLoader(passages, self.batch_size, padding=tokenizer.PAD, shuffle=not i, seed=self.seed)
+            for i, passages in enumerate(parts))
+        if train.tokens < _LEAST * self.context:
+            raise ValueError(f"text: expected at least {_LEAST * self.context:,} tokens to train on, {_LEAST} times "
+                             f"the context, got {train.tokens:,}; give longer texts, or a smaller context")
+        return train, validation
+
+    def experiment(self) -> None:
+        trainer, tokenizer, validation = self.fit()
+        assert self.run_dir is not None
+        model = trainer.model
+        training.load_model(self.run_dir / BEST, model)
+        evaluation = trainer.evaluate(validation)
+        history = trainer.history
+        perplexity = {part: (history["step"].astype(int), history[f"{name}_perplexity"])
+                      for part, name in (("training", "train"), ("validation", "val"))}
+        rows = [[beginning, "".join(self._drawn(model, tokenizer, beginning, 100, seed=self.seed))]
+                for beginning in ("", *(_beginning(text) for text in self.load_texts().values()))]
+        report = training.write_report(
+            self.run_dir, evaluation, title=f"{self.name}: {self.layers} layers, {self.updates:,} updates",
+            evaluated="validation",
+            figures={"validation perplexity": f"{math.exp(evaluation.loss):.2f}",
+                     "tokens a second": f"{np.median(history['tokens_per_second']):,.0f}"},
+            pictures={"Perplexity against updates": training.plots.lines(perplexity, "updates", "perplexity",
+                                                                         log_y=True),
+                      "Attention: how each token, a row, looks at those before it": self._attention(
+                          model, tokenizer, validation)},
+            tables={"Samples": [["given", "what the model goes on with"], *rows]})
+        print(f"report: {report}")
+        print(f"validation loss: {evaluation.loss:.4f}, perplexity {math.exp(evaluation.loss):.2f}")
+
+    def fit(self, *, progress: bool = True) -> tuple[training.Trainer, Tokenizer, data.SequenceLoader]:
+        """Train in the run folder.
+
+        Parameters
+        ----------
+        progress : bool, default True
+            Print what is trained, and how it goes.
+
+        Returns
+        -------
+        trainer : Trainer
+            Its model has the weights of the last update.
+        tokenizer : Tokenizer
+        validation : SequenceLoader
+            The held out batches.
+        """
+        self.check()
+        texts = self.load_texts()
+        digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+        if self.resumes:
+            tokenizer, saved = self._tokenizer()
+            if saved["texts"] != digests:
+                raise ValueError(f"text: expected the texts with which the run in {self.run_dir} was begun, got others "
+                                 f"under the names {', '.join(digests)}")
+        else:
+            tokenizer = Tokenizer.train((paragraph for name, text in texts.items()
+                                         for paragraph in data.paragraphs(_divided(name, text)[0])), self.vocab_size)
+        train, validation = self.loaders(texts, tokenizer)
+        model = models.DecoderTransformer(self.model_config(len(tokenizer)), seed=self.seed)
+        run_dir = self.open_run_dir()
+        if not self.resumes:
+            replace_file(run_dir / _TOKENIZER, tokenizer.json.encode())
+        inputs = {"texts": digests, "tokenizer": tokenizer.sha256}
+        trainer = training.Trainer(
+            model, nn.TokenCrossEntropyLoss(), self.make_optimizer(model), run_dir=run_dir, seed=self.seed,
+            device=self.device, clip_norm=self.clip_norm, config={**self.config(), "inputs": inputs}, progress=progress,
+            callbacks=[Perplexity(), *([training.tracker(self.track)] if self.track else [])])
+        if progress:
+            parameters = sum(parameter.data.size for parameter in model.parameters())
+            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {train.tokens:,} tokens of "
+                  f"{len(tokenizer):,}, in {len(train.sequences):,} passages of {len(texts)} texts; "
+                  f"{validation.tokens:,} for validation")
+            print(f"run folder: {run_dir}", flush=True)
+        trainer.fit(data.Rounds(train, self.every), validation, epochs=self.updates // self.every, resume=self.resume)
+        return trainer, tokenizer, validation
+
+    # --- the trained model ---
+
+    def trained(self) -> tuple[models.DecoderTransformer, Tokenizer]:
+        """Return the best model of the run in run_dir, on the recipe's device, and its tokenizer."""
+        self.check_device()
+        assert self.run_dir is not None
+        path = self.run_dir / BEST
+        saved = self.check_saved(read_metadata(path), path)
+        tokenizer, inputs = self._tokenizer()
+        if saved.get("inputs") != inputs:
+            raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs what {path.name} was trained with, "
+                             f"{saved.get('inputs')!r:.200}, got {inputs!r:.200}")
+        model = models.DecoderTransformer(self.model_config(len(tokenizer)))
+        training.load_model(path, model)
+        return model.to(self.device), tokenizer
+
+    def evaluate(self) -> None:
+        """Measure the best model of the run in run_dir on the held out texts, and print loss and perplexity."""
+        model, tokenizer = self.trained()
+        trainer = training.Trainer(model, nn.TokenCrossEntropyLoss(), self.make_optimizer(model), device=self.device)
+        _, validation = self.loaders(self.load_texts(), tokenizer)
+        loss = trainer.evaluate(validation).loss
+        print(f"validation loss: {loss:.4f}, perplexity {math.exp(loss):.2f}, on {validation.tokens:,} tokens")
+
+    def generate(self, prompt: str = "", length: int = 200, *, temperature: float = 0.9, top_k: int | None = 40,
+                 top_p: float | None = None, seed: int = 0) -> Iterator[str]:
+        """Go on with a text, by the best model of the run in run_dir.
+
+        Parameters
+        ----------
+        prompt : str, default ""
+            The text; without one, the model begins. It is said on stderr which of its characters the tokenizer does not
+            know, and how much of it the model sees, where it has more tokens than the context.
+        length : int, default 200
+            How many tokens are drawn.
+        temperature, top_k, top_p
+            How they are drawn; see `fastnn.models.sampling_probabilities`.
+        seed : int, default 0
+            What they are drawn from.
+
+        Returns
+        -------
+        iterator of str
+            Words, each with the space before it, as soon as the next one begins.
+
+        Examples
+        --------
+        >>> from fastnn import recipes
+        >>> recipe = recipes.load("runs/transformer-lm-1")  # doctest: +SKIP
+        >>> print("".join(recipe.generate("Well, Holmes")))  # doctest: +SKIP
+        """
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        as_int("length", length, 0)
+        models.sampling_probabilities(np.zeros(1), temperature=temperature, top_k=top_k, top_p=top_p)   # checks them
+        as_int("seed", seed, 0)
+        model, tokenizer = self.trained()
+        if unknown := tokenizer.unknown(prompt):
+            print(f"the tokenizer does not know {' '.join(unknown)}, which no text had in training: the model sees "
+                  f"[UNK] there", file=sys.stderr, flush=True)
+        seen = len(_tokens(tokenizer, prompt))
+        if seen > model.config.context:
+            print(f"the prompt has {seen:,} tokens, the context is {model.config.context}: the model sees the last "
+                  f"{model.config.context}", file=sys.stderr, flush=True)
+        return self._drawn(model, tokenizer, prompt, length, **options)
+
+    def _drawn(self, model: Any, tokenizer: Tokenizer, prompt: str, length: int, *, temperature: float = 0.9,
+               top_k: int | None = 40, top_p: float | None = None, seed: int = 0) -> Iterator[str]:
+        tokens = model.generate(
+            _tokens(tokenizer, prompt), length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+            never=(tokenizer.PAD, tokenizer.UNK, tokenizer.CLS, tokenizer.MASK))
+        return tokenizer.words(tokens, begins=not prompt.strip())
+
+    def _tokenizer(self) -> tuple[Tokenizer, dict[str, Any]]:
+        """Return the tokenizer of the run in run_dir, and what config.json says of its inputs."""
+        assert self.run_dir is not None
+        inputs, path = read_config(self.run_dir).get("inputs"), self.run_dir / _TOKENIZER
+        if not (isinstance(inputs, dict) and isinstance(inputs.get("texts"), dict)
+                and isinstance(inputs.get("tokenizer"), str)):
+            raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs the texts and the tokenizer that the run "
+                             f"was begun with, got {inputs!r:.200}")
+        tokenizer = Tokenizer.load(path)
+        if tokenizer.sha256 != inputs["tokenizer"]:
+            raise ValueError(f"{path}: expected the tokenizer that the run was begun with, whose SHA-256 is "
+                             f"{inputs['tokenizer']:.64}, got another one, {tokenizer.sha256}; take it from a copy of "
+                             "the run")
+        return tokenizer, inputs
+
+    def _attention(self, model: Any, tokenizer: Tokenizer, validation: data.SequenceLoader) -> Any:
+        passage = max(validation.sequences, key=len)[:_SHOWN]
+        return training.plots.attention([weights[0] for weights in model.attention_weights(passage[None])],
+                                        tokenizer.pieces(passage))
+
+
+class Perplexity(training.Callback):
+    """Adds to each record what the losses of training and validation are as perplexities: their exponentials.
+
+    A model that is as unsure as among k equally likely tokens has perplexity k.
+    """
+
+    def on_epoch_end(self, trainer: training.Trainer, record: training.metrics.Record) -> None:
+        for part in ("train", "val"):
+            loss = record[f"{part}_loss"]
+            record[f"{part}_perplexity"] = None if loss is None else math.exp(min(loss, 700.0))
+
+
+def _divided(name: str, text: str) -> tuple[str, str]:
+    """Return what is trained on and what is held out: the end of a text, from a paragraph on where there are some."""
+    begin = round((1 - _HELD_OUT) * len(text))
+    for gap in (r"\n\s*\n", r"\s+"):
+        match = re.compile(gap).search(text, begin)
+        if match and text[: match.start()].strip() and text[match.end() :].strip():
+            return text[: match.start()], text[match.end() :]
+    raise ValueError(f"{name}: expected a text of which a twentieth can be held out, got one of {len(text)} "
+                     "characters; give a longer one")
+
+
+def _beginning(text: str) -> str:
+    """Return the first words of the held out part of a text."""
+    return " ".join(_divided("text", text)[1].split()[:6])
+
+
+def _tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Return the tokens of a prompt, as passages are made of them, but that its last paragraph goes on."""
+    tokens = [tokenizer.CLS]
+    for i, paragraph in enumerate(data.paragraphs(prompt)):
+        tokens += [tokenizer.SEP] * (i > 0) + tokenizer.encode(paragraph).tolist()
+    return tokens
