@@ -211,7 +211,7 @@ def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:
 
 
 def trained_of(run: Path, recipe: str | None, kind: Any, what: str) -> Any:
-    """Return the recipe of a run, which is of some kind and keeps a trained model; `recipe` names one of somebody's own.
+    """Return the recipe of a run, of some kind that keeps a trained model; `recipe` names one of somebody's own.
 
     For a compression it is that of the run that was compressed, with the compressed model.
     """

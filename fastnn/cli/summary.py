@@ -19,7 +19,8 @@ from fastnn.training.run_folder import CONFIG
 # What each takes of those that have no size of their own.
 _SHAPES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("ResNet18", "ResNet34", "ResNet50", "MobileNet"), (3, 224, 224)),
-    **dict.fromkeys(("CNNMnist", "EmbeddingNet"), (1, 28, 28)), "CNN": (1, 8, 8), "GaborBank": (1, 14, 14), "DecoderTransformer": (128,)}
+    **dict.fromkeys(("CNNMnist", "EmbeddingNet"), (1, 28, 28)), "CNN": (1, 8, 8), "GaborBank": (1, 14, 14),
+    "DecoderTransformer": (128,)}
 _PHOTOGRAPH = (3, 32, 32)
 _SMALL = 64                                 # rows: networks that have a form for small images take it below
 
@@ -57,9 +58,10 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     print(f"{type(found).__name__}, samples of shape {' x '.join(map(str, shape))}\n\n{costs}")
 
 
-def _is_network(model: type) -> bool:
+def _is_network(model: Any) -> bool:
     """Whether this is a network, not one around another."""
-    return isinstance(model, type) and issubclass(model, nn.Module) and "model" not in inspect.signature(model).parameters
+    return (isinstance(model, type) and issubclass(model, nn.Module)
+            and "model" not in inspect.signature(model).parameters)
 
 
 def _options(model: type, shape: tuple[int, ...]) -> dict[str, Any]:

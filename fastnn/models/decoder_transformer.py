@@ -108,7 +108,7 @@ class DecoderTransformer(Module):
     >>> from fastnn import models
     >>> model = models.DecoderTransformer()
     >>> sum(parameter.data.size for parameter in model.parameters())
-    2369792
+    2368768
     >>> model(np.array([[2, 40, 41]])).shape
     (1, 3, 2048)
     """
@@ -224,7 +224,7 @@ class DecoderTransformer(Module):
         True
         """
         size, context = self.config.vocab_size, self.config.context
-        given = as_array("tokens", np.array(tokens, np.int64) if isinstance(tokens, list | tuple) else tokens)
+        given = as_array("tokens", np.array(tokens) if isinstance(tokens, list | tuple) else tokens)
         check_rank("tokens", given, 1, layout="(T,)")
         if not given.size or given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= size:
             raise ValueError(f"tokens: expected integers from 0 to {size - 1}, at least one, got {tokens!r:.100}")
