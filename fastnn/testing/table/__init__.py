@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.testing.table import (
     activation,
+    attention,
     conv,
     distance,
     linear,
@@ -26,7 +27,7 @@ __all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tup
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
-    for family in (conv, linear, pooling, normalization, activation, softmax, loss, update, distance,
+    for family in (conv, linear, attention, pooling, normalization, activation, softmax, loss, update, distance,
                    quantized)
     for kernel in family.ROWS for row in kernel.with_gradient()}
 
