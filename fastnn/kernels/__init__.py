@@ -87,6 +87,7 @@ from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import *  # noqa: F403 # each family says which of its names are public
 from fastnn.kernels.conv import *  # noqa: F403
 from fastnn.kernels.distance import *  # noqa: F403
+from fastnn.kernels.embedding import *  # noqa: F403
 from fastnn.kernels.explanation import FAMILIES, explain
 from fastnn.kernels.kept import KeptWeight
 from fastnn.kernels.linear import *  # noqa: F403

@@ -16,7 +16,7 @@ from fastnn.kernels._cpu import launch as cpu_launch
 from fastnn.kernels._gpu import launch as gpu_launch
 from fastnn.kernels._plans import watched
 
-FAMILIES = ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "quantized",
+FAMILIES = ("activation", "conv", "distance", "embedding", "linear", "loss", "normalization", "pooling", "quantized",
             "resampling", "softmax", "update")
 
 

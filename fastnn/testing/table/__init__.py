@@ -12,6 +12,7 @@ from fastnn.testing.table import (
     activation,
     conv,
     distance,
+    embedding,
     linear,
     loss,
     normalization,
@@ -27,8 +28,8 @@ __all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tup
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
-    for family in (conv, linear, pooling, resampling, normalization, activation, softmax, loss, update, distance,
-                   quantized)
+    for family in (conv, linear, pooling, resampling, normalization, embedding, activation, softmax, loss, update,
+                   distance, quantized)
     for kernel in family.ROWS for row in kernel.with_gradient()}
 
 # Every kernel with each dtype that it takes.
