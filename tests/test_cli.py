@@ -367,7 +367,7 @@ def test_gradcheck_knows_every_layer_loss_and_model() -> None:
     assert checked == layers | (set(models.__all__) - {"KNearestNeighbors"})       # which has no gradients
 
 
-@pytest.mark.parametrize("name", sorted(set(models.__all__) - {"KNearestNeighbors", "MultiCrop"}))
+@pytest.mark.parametrize("name", sorted(set(models.__all__) - {"DDPM", "KNearestNeighbors", "MultiCrop"}))
 def test_summary_knows_every_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     summary(name.lower())
     assert re.search(r"^total ", capsys.readouterr().out, re.MULTILINE)

@@ -83,6 +83,7 @@ def _run(arguments: Sequence[str]) -> int:
         list_recipes,
         named_recipes,
         predict,
+        sample,
         train_with,
     )
     from fastnn.cli.summary import summary
@@ -92,8 +93,8 @@ def _run(arguments: Sequence[str]) -> int:
     name, *words = arguments or ["--help"]
     recipes = named_recipes({"train": words[:1], "sweep": words}.get(name, []))
     commands: dict[str, Any] = {command.__name__: command for command in (
-        train_with(words, recipes), sweep_with(words, recipes), evaluate, predict, generate, compress_with(words),
-        summary, results, bench, gradcheck, warmup, doctor)}
+        train_with(words, recipes), sweep_with(words, recipes), evaluate, predict, generate, sample,
+        compress_with(words), summary, results, bench, gradcheck, warmup, doctor)}
     commands = {"list": list_recipes, **commands}
     app = tyro.extras.SubcommandApp()
     for called, command in commands.items():

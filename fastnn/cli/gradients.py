@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -48,6 +48,16 @@ def gradcheck(module: Annotated[str, tyro.conf.arg(aliases=["-k"])] = "", seed: 
     return int(failed > 0)
 
 
+class _ELBO(nn.Module):
+    """The loss of a variational autoencoder as a function of the arrays that this returns."""
+
+    def __init__(self, targets: np.ndarray) -> None:
+        self.targets = targets
+
+    def forward(self, *arrays: np.ndarray, training: bool = True) -> tuple[Any, nn.Backward]:
+        return nn.ELBOLoss().forward(nn.Variational(*arrays), self.targets, training=training)
+
+
 def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]:
     """Every layer, loss and model in float64, and what to call it with."""
     rng = random.generator(seed, "gradcheck")
@@ -75,8 +85,11 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Tanh", nn.Tanh(), rows),
             ("GELU", nn.GELU(), rows),
             ("GELU: by tanh", nn.GELU("tanh"), rows),
+            ("SiLU", nn.SiLU(), rows),
             ("Softmax", nn.Softmax(), rows),
             ("LogSoftmax", nn.LogSoftmax(), rows),
+            ("Upsample", nn.Upsample(scale_factor=2), images),
+            ("Upsample: bilinear", nn.Upsample((7, 9), mode="bilinear"), images),
             ("Flatten", nn.Flatten(), images),
             ("Identity", nn.Identity(), rows),
             ("Sequential", nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), rows),
@@ -101,6 +114,7 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
              (8, 3, 2, 2)),
             ("EmbeddingNet", models.EmbeddingNet(20, seed=seed), (2, 1, 28, 28)),
             ("GaborBank", models.GaborBank(4), (2, 1, 14, 14)),
+            ("VAE", models.VAE(12, 7, 3, samples=2, seed=seed), (4, 3, 2, 2)),
         ]
     for name, module, shape in cases:
         yield name, module.to(np.float64), (rng.standard_normal(shape),)
@@ -111,6 +125,15 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
                (tokens,))
     yield "TokenCrossEntropyLoss", nn.TokenCrossEntropyLoss(), (rng.standard_normal((2, 5, 7)),
                                                                 np.where(tokens == 0, -100, tokens))
+    for name, around in (("UNet", lambda unet: unet), ("DDPM", models.DDPM)):
+        unet = models.UNet(width=4, multipliers=(1, 2), groups=2, seed=seed).to(np.float64)
+        for parameter in unet.parameters():     # some start at 0, with which what is before them would not be checked
+            parameter.data += 0.2 * rng.standard_normal(parameter.data.shape)
+        yield name, around(unet), (rng.standard_normal((2, 1, 4, 4)), np.array([3, 90]))
+    moments = rng.standard_normal((2, *rows))
+    yield "Reparameterization", nn.Reparameterization(2), tuple(moments)
+    yield "GaussianKLLoss", nn.GaussianKLLoss(), tuple(moments)
+    yield "ELBOLoss", _ELBO(rng.random((4, 3))), (rng.standard_normal((2, 4, 3)), *moments)
     scores = rng.standard_normal(rows)
     yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
     yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)

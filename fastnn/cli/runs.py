@@ -18,7 +18,7 @@ import tyro
 from fastnn import recipes
 from fastnn.cli.ending import stopped
 from fastnn.cli.parsing import given, meant
-from fastnn.recipes import RECIPES, Compression, ImageClassifier, Recipe, TransformerLM
+from fastnn.recipes import RECIPES, Compression, ImageClassifier, ImageGenerator, Recipe, TransformerLM
 from fastnn.recipes.base import Device, called, read_config
 
 _DEFAULT = recipes.CNN()
@@ -203,6 +203,50 @@ def generate(run: Path, /, prompt: str = "", length: int = 200, temperature: flo
     for word in words:
         print(word, end="", flush=True)
     print()
+
+
+def sample(run: Path, /, n: int = 64, seed: int = 0, output: Path | None = None, steps: int | None = None,
+           classifier: Path | None = None, interpolate: bool = False, latent_map: bool = False,
+           data_dir: Path | None = None, device: Device = "cpu", recipe: str | None = None) -> None:
+    """Draw images by the best model of a run, and write them side by side to a PNG file.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run, such as runs/ddpm-mnist-1.
+    n : int
+        How many.
+    seed : int
+        What they are drawn from: the i-th image depends on the seed and on i alone.
+    output : Path
+        The file; by default one in the run's folder that is named after what it shows.
+    steps : int
+        Of a diffusion model, the time steps that are visited; by default all. Some 50 are enough for images nearly as
+        good.
+    classifier : Path
+        Of a diffusion model, the folder of a trained classifier, such as runs/cnn-mnist-1: a table says what it reads.
+    interpolate : bool
+        Of an autoencoder, instead of samples, what lies between pairs of test images: lines of eight.
+    latent_map : bool
+        Of an autoencoder with two latent variables, instead of samples, a map of them; n is a square number.
+    data_dir : Path
+        Folder in which the data sets lie, if it is not the one that the run was begun with.
+    device : {"cpu", "cuda"}
+        Where to compute, whatever the model was trained on.
+    recipe : str
+        MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
+    """
+    found = recipes.load(run, None if recipe is None else recipe_called(recipe))
+    if not isinstance(found, ImageGenerator):
+        raise ValueError(f"{run}: expected the run of a recipe that trains a model which draws images, got one of "
+                         f"{found.name}")
+    wanted = {name: value for name, value in (("steps", steps), ("classifier", classifier),
+                                              ("interpolate", interpolate), ("latent_map", latent_map))
+              if value is not None and value is not False}
+    for name in wanted.keys() - inspect.signature(found.sample).parameters.keys():
+        raise ValueError(f"{name}: expected none for a run of {found.name}, which has no such option; leave it out")
+    found.data_dir, found.device = data_dir or found.data_dir, device
+    found.sample(n, seed=seed, output=output, **wanted)
 
 
 def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:

@@ -19,8 +19,9 @@ from fastnn.training.run_folder import CONFIG
 # What each takes of those that have no size of their own.
 _SHAPES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("ResNet18", "ResNet34", "ResNet50", "MobileNet"), (3, 224, 224)),
-    **dict.fromkeys(("CNNMnist", "EmbeddingNet"), (1, 28, 28)), "CNN": (1, 8, 8), "GaborBank": (1, 14, 14),
-    "DecoderTransformer": (128,)}
+    **dict.fromkeys(("CNNMnist", "EmbeddingNet", "UNet"), (1, 28, 28)),
+    **dict.fromkeys(("GaborBank", "VAE"), (1, 14, 14)),
+    "CNN": (1, 8, 8), "DecoderTransformer": (128,)}
 _PHOTOGRAPH = (3, 32, 32)
 _SMALL = 64                                 # rows: networks that have a form for small images take it below
 

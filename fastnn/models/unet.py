@@ -27,9 +27,9 @@ from fastnn.nn.module import beside
 
 
 class TimedBlock(Module):
-    """shortcut(x) + two 3x3 convolutions of x, each after group normalization and SiLU; the time shifts channels between.
+    """shortcut(x) + two 3x3 convolutions of x, each after group normalization and SiLU.
 
-    The second convolution starts at 0, so that the block starts as its shortcut.
+    Between them the time shifts each channel. The second one starts at 0, so that the block starts as its shortcut.
     """
 
     def __init__(self, in_channels: int, channels: int, time_features: int, groups: int) -> None:

@@ -7,7 +7,7 @@ layer but parameters, their gradients and running statistics. Names are torch's,
 from __future__ import annotations
 
 from fastnn.nn import init
-from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from fastnn.nn.attention import KeyValueCache, MultiheadAttention, TransformerBlock
 from fastnn.nn.container import Checkpointed, Composed, ModuleList, Residual, Sequential
 from fastnn.nn.dropout import Dropout
@@ -17,11 +17,11 @@ from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss, TokenCrossEntro
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once, repeats
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.resampling import Upsample
 from fastnn.nn.shape import Flatten, Identity
 from fastnn.nn.variational import ELBOLoss, GaussianKLLoss, Reparameterization, Variational
 
 __all__ = [
-    "ELBOLoss",
     "GELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
@@ -34,6 +34,7 @@ __all__ = [
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "ELBOLoss",
     "Embedding",
     "Flatten",
     "GaussianKLLoss",
@@ -56,6 +57,7 @@ __all__ = [
     "Reparameterization",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "SinusoidalEmbedding",
     "SinusoidalPositions",
@@ -63,6 +65,7 @@ __all__ = [
     "Tanh",
     "TokenCrossEntropyLoss",
     "TransformerBlock",
+    "Upsample",
     "Variational",
     "init",
     "once",

@@ -130,6 +130,27 @@ class GELU(Module):
         return kernels.gelu(x, approximate), backward
 
 
+class SiLU(Module):
+    """x times the sigmoid of x; see `fastnn.kernels.silu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.SiLU()(np.array([-1000.0, 0.0, 1.0])).round(4) + 0.0
+    array([0.    , 0.    , 0.7311])
+    """
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        y = kernels.silu(x)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.silu_backward(grad_y, x) if input_grad else None
+
+        return y, backward
+
+
 class Softmax(Module):
     """exp(x) over the sum of exp(x) along one axis.
 

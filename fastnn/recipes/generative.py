@@ -84,6 +84,10 @@ class ImageGenerator(Recipe):
     def results(self, trainer: training.Trainer, dataset: data.Dataset) -> Results:
         """Return what the report shows, once the trainer has the best model."""
 
+    @abstractmethod
+    def sample(self, n: int = 64, *, seed: int = 0, output: str | os.PathLike[str] | None = None) -> None:
+        """Draw images by the best model of the run in run_dir, and write them side by side to a PNG file."""
+
     def load_dataset(self) -> data.Dataset:
         """Return the data set."""
         return data.mnist(self.data_dir)
@@ -158,7 +162,8 @@ class ImageGenerator(Recipe):
         training.load_model(path, model)
         return model.to(self.device)
 
-    def write(self, images: NDArray[Any], columns: int | None, output: str | os.PathLike[str] | None, name: str) -> None:
+    def write(self, images: NDArray[Any], columns: int | None, output: str | os.PathLike[str] | None,
+              name: str) -> None:
         """Write images side by side to a PNG file, in the run's folder unless it is said where."""
         assert self.run_dir is not None
         path = self.run_dir / f"{name}.png" if output is None else as_path("output", output)

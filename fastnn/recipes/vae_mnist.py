@@ -100,8 +100,8 @@ class VAEMnist(ImageGenerator):
                 {"reconstruction error": (updates, terms[:, 0]), "KL divergence": (updates, terms[:, 1])}, "update",
                 "nats"),
             "Validation by update": plots.lines(
-                {"log-likelihood": (validated, history["val_log_likelihood"]), "ELBO": (validated, -history["val_loss"])},
-                "update", "nats"),
+                {"log-likelihood": (validated, history["val_log_likelihood"]),
+                 "ELBO": (validated, -history["val_loss"])}, "update", "nats"),
             "Reconstructions": plots.images(np.concatenate([as_pixels(shown), restored]), columns=_SHOWN,
                                             row_names=("digit", "reconstruction")),
             "Samples from the prior": plots.grid(self._images(model.sample(64, seed=self.seed))),
@@ -162,7 +162,7 @@ class VAEMnist(ImageGenerator):
 
 
 def binarized(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return digits (N, 1, 28, 28) at half their size, with 1 where the mean of four pixels is 128 or lighter, else 0."""
+    """Return digits (N, 1, 28, 28) at half their size: 1 where the mean of four pixels is at least 128, elsewhere 0."""
     n, c, height, width = images.shape
     means = images.reshape(n, c, height // 2, 2, width // 2, 2).mean((3, 5))
     return (means >= _THRESHOLD).astype(np.float32)

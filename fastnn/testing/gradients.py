@@ -49,10 +49,11 @@ def relative_error(analytic: Array, numeric: Array) -> float:
 def check_gradients(module: Module, *inputs: Array, seed: int = 0, whole: bool | None = None) -> list[GradientCheck]:
     """Hold a module's gradients, by its parameters and its inputs, against central differences in float64.
 
-    The module's output, an array or a tuple of them, is reduced to one number by random weights. Dropout draws one mask throughout, running
-    statistics are put back. A step that crosses a kink (of a ReLU or a maximum) shows by slopes that change with its
-    length: such an element is left out, such a direction drawn again, and both are counted. Where more than 2 elements
-    and a tenth of an array, or all of it, are left out, or 20 directions, the check says nothing and is an error.
+    The module's output, an array or a tuple of them, is reduced to one number by random weights. Dropout draws one mask
+    throughout, running statistics are put back. A step that crosses a kink (of a ReLU or a maximum) shows by slopes
+    that change with its length: such an element is left out, such a direction drawn again, and both are counted. Where
+    more than 2 elements and a tenth of an array, or all of it, are left out, or 20 directions, the check says nothing
+    and is an error.
 
     Parameters
     ----------

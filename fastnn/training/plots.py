@@ -442,6 +442,70 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
     return figure
 
 
+def tile(pixels: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
+    """Return images side by side as one, with gray lines between them.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (N, 1 or 3, H, W)
+        uint8, or floats from 0 to 1.
+    columns : int, optional
+        How many stand in a row; as many as rows where not given.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows (H + 1) - 1, columns (W + 1) - 1), or that and 3 of images in colour
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> training.plots.tile(np.ones((3, 1, 1, 1)))
+    array([[255, 128, 255],
+           [128, 128, 128],
+           [255, 128, 128]], dtype=uint8)
+    """
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    n, channels, height, width = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = -(-n // columns)
+    cells = np.full((rows * columns, channels, height + 1, width + 1), 128, np.uint8)
+    cells[:n, :, :height, :width] = pixels
+    whole = cells.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
+    whole = whole.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    return whole[..., 0] if channels == 1 else whole
+
+
+def grid(pixels: NDArray[Any], columns: int | None = None) -> Figure:
+    """Draw many images side by side, without a word; see `tile`, and `images` for few with names.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (N, 1 or 3, H, W)
+        uint8, or floats from 0 to 1.
+    columns : int, optional
+        How many stand in a row; as many as rows where not given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import data, training
+    >>> training.plots.grid(data.digits().test.images[:100] * 15).axes[0].images[0].get_size()
+    (89, 89)
+    """
+    whole = tile(pixels, columns)
+    height, width = (side / 60 for side in whole.shape[:2])
+    scale = min(max(1.0, 4 / width), 8 / width)             # from 4 to 8 inches wide
+    figure, (axes,) = _figure(scale * width, scale * height, 1)
+    axes.imshow(whole, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    return figure
+
+
 class _Histograms(Protocol):
     """The weights of layers in intervals, time after time, as the callback `WeightHistograms` counts them."""
 

@@ -1,0 +1,199 @@
+"""A diffusion model of digits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import data, kernels, models, nn, optim, random, training
+from fastnn._checks import as_float, as_int
+from fastnn._files import as_path
+from fastnn.nn.freezing import freeze
+from fastnn.recipes.base import load, read_config
+from fastnn.recipes.classification import ImageClassifier
+from fastnn.recipes.generative import ImageGenerator, Results, as_pixels
+from fastnn.training.metrics import percent
+
+_SHAPE = (1, 28, 28)
+_HELD_OUT = 2000                            # images that validate
+_BATCH = 500                                # of them, and of images that are read, at once
+_FEW = 50                                   # steps of the fast way to draw
+_SURE = 0.9                                 # the probability from which on a digit counts as read
+_SHOWN, _MOMENTS = 4, 8                     # images of a picture of noise, and its columns
+
+
+@dataclass
+class DDPMMnist(ImageGenerator):
+    """A diffusion model of digits: a UNet finds the noise in images, and draws images from noise.
+
+    AdamW, one cycle of the learning rate; what draws is the moving average of the weights. The report shows how images
+    become noise and noise images, and samples by all steps and by 50. With --classifier it says how many of them a
+    classifier of digits reads with a probability of 0.9 or more.
+
+    Examples
+    --------
+    >>> from fastnn import recipes
+    >>> recipe = recipes.DDPMMnist(timesteps=200, schedule="cosine", epochs=2)
+    >>> recipe.model().times(5)
+    [199, 149, 100, 50, 0]
+    """
+
+    name: ClassVar[str] = "ddpm-mnist"
+    takes: ClassVar[str] = "40 min"
+    headline: ClassVar[tuple[str, ...]] = ("validation noise error", "read, all steps", f"read, {_FEW} steps")
+    changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
+
+    epochs: int = 8
+    batch_size: int = 128
+
+    timesteps: int = 500
+    """Steps from an image to noise."""
+
+    schedule: models.ddpm.Schedule = "linear"
+    """How the noise grows: its share in a step along a line, or so that the image fades along a cosine."""
+
+    width: int = 32
+    """Channels of the network at full size, a multiple of 8; there are twice as many at 14x14 and 7x7."""
+
+    weight_decay: float = 0.01
+    """How strongly weights are drawn to 0."""
+
+    ema: float = 0.999
+    """How much of the average of the weights each update keeps."""
+
+    samples: int = 64
+    """Images that are drawn for the report, by all steps and by 50 each."""
+
+    classifier: Path | None = None
+    """Folder of a trained run of cnn-mnist, or another classifier of MNIST, that reads the samples."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, as_path(name, value) if name == "classifier" and value is not None else value)
+
+    def check(self) -> None:
+        self.timesteps, self.samples = as_int("timesteps", self.timesteps, _FEW), as_int("samples", self.samples, 1)
+        self.weight_decay = as_float("weight_decay", self.weight_decay, 0)
+        training.ExponentialMovingAverage(self.ema)
+        if self.classifier is not None:
+            self.classifier = self.classifier.absolute()    # the run may be resumed from elsewhere
+            _reader(self.classifier)
+        super().check()
+
+    def model(self) -> models.DDPM:
+        return models.DDPM(models.UNet(width=self.width, seed=self.seed), self.timesteps, self.schedule)
+
+    def make_loss(self) -> nn.Module:
+        return nn.MSELoss()
+
+    def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        return optim.AdamW(optim.parameter_groups(model, self.weight_decay), self.lr)
+
+    def make_schedule(self) -> Callable[[float], float]:
+        return optim.OneCycleLR(self.epochs, peak_at=0.1)
+
+    def callbacks(self, validation: data.DataLoader) -> Sequence[training.Callback]:
+        return [training.ExponentialMovingAverage(self.ema)]
+
+    def loaders(self, dataset: data.Dataset, model: Any) -> tuple[data.DataLoader, data.DataLoader]:
+        train, validation = data.split(dataset.train, min(_HELD_OUT, len(dataset.train) // 10), self.seed)
+        options: dict[str, Any] = {"seed": self.seed, "transform": data.Normalize(0.5, 0.5, dataset.scale),
+                                   "batch_transform": model.noised}
+        return (data.DataLoader((train.images,), self.batch_size, **options),
+                data.DataLoader((validation.images,), _BATCH, shuffle=False, **options))
+
+    def results(self, trainer: training.Trainer, dataset: data.Dataset) -> Results:
+        model = trainer.model
+        assert isinstance(model, models.DDPM)
+        figures = {"validation noise error": f"{trainer.history['val_loss'].min():.4f}"}
+        shown = data.to_float(dataset.test.images[:_SHOWN], 0.5, 0.5, scale=dataset.scale)
+        pictures = {"Images become noise": self._noising(model, shown), "Noise becomes images": self._walk(model)}
+        tables = {}
+        for name, steps in (("all steps", None), (f"{_FEW} steps", _FEW)):
+            images = as_pixels(model.sample(self.samples, _SHAPE, steps=steps, seed=self.seed), -1)
+            pictures[f"Samples by {name}"] = training.plots.grid(images[:100])
+            if self.classifier is not None:
+                rows, share = _read(self.classifier, images)
+                tables[f"Samples by {name} as they are read"] = rows
+                figures[f"read, {name}"] = percent(share)
+        return Results(figures, pictures, tables)
+
+    def sample(self, n: int = 64, *, seed: int = 0, output: str | os.PathLike[str] | None = None,
+               steps: int | None = None, classifier: str | os.PathLike[str] | None = None) -> None:
+        """Draw images by the best model of the run in run_dir, and write them side by side to a PNG file.
+
+        Parameters
+        ----------
+        n : int, default 64
+            How many.
+        seed : int, default 0
+            What the noise is drawn from: the i-th image depends on the seed and on i alone.
+        output : str or path-like, optional
+            The file; in the run's folder where it is not given.
+        steps : int, optional
+            Time steps that are visited; all where not given. Some 50 are enough for images nearly as good.
+        classifier : str or path-like, optional
+            Folder of a trained run of cnn-mnist, or another classifier of MNIST: a table says what it reads.
+        """
+        n, seed = as_int("n", n, 1), as_int("seed", seed, 0)
+        self.check_output(output)
+        if classifier is not None:
+            _reader(as_path("classifier", classifier))
+        model = self.trained()
+        images = as_pixels(model.sample(n, _SHAPE, steps=steps, seed=seed), -1)
+        self.write(images, None, output, f"samples-seed-{seed}" + (f"-steps-{steps}" if steps else ""))
+        if classifier is not None:
+            rows, share = _read(as_path("classifier", classifier), images)
+            for row in rows:
+                print(f"{row[0]:>5} {row[1]:>8} {row[2]:>10} {row[3]:>10}")
+            print(f"read with a probability of {_SURE} or more: {percent(share)}")
+
+    def _noising(self, model: models.DDPM, images: NDArray[np.float32]) -> Any:
+        times = np.linspace(0, model.timesteps - 1, _MOMENTS).round().astype(int)
+        noise = random.generator(self.seed, "picture").standard_normal(images.shape).astype(np.float32)
+        rows = np.stack([model.add_noise(images, np.full(len(images), t), noise) for t in times], axis=1)
+        names = [f"t = {time}" for time in times] * len(images)
+        return training.plots.images(as_pixels(rows.reshape(-1, *_SHAPE), -1), names, columns=_MOMENTS)
+
+    def _walk(self, model: models.DDPM) -> Any:
+        moments = np.linspace(model.timesteps - 1, 0, _MOMENTS).round().astype(int) - 1
+        walks = {walk.time: kernels.to_host(walk.images)
+                 for walk in model.denoise(range(_SHOWN), _SHAPE, seed=self.seed) if walk.time in moments}
+        rows = np.stack(list(walks.values()), axis=1)
+        names = ["image" if time < 0 else f"t = {time}" for time in walks]
+        return training.plots.images(as_pixels(rows.reshape(-1, *_SHAPE), -1), names * _SHOWN, columns=len(walks))
+
+
+def _reader(folder: Path) -> ImageClassifier:
+    """Return the recipe of a run that keeps a classifier of such images, or raise an error that says what there is."""
+    found = load(folder)
+    if not isinstance(found, ImageClassifier):
+        raise ValueError("classifier: expected the run of a classifier of digits, such as runs/cnn-mnist-1, got one of "
+                         f"{found.name} in {folder}")
+    inputs = read_config(folder).get("inputs")
+    if not isinstance(inputs, dict) or inputs.get("shape") != list(_SHAPE) or not found.checkpoint.exists():
+        raise ValueError(f"classifier: expected the run of a trained classifier of images of shape {_SHAPE}, such as "
+                         f"runs/cnn-mnist-1, but there is none in {folder}")
+    return found
+
+
+def _read(folder: Path, images: NDArray[np.uint8]) -> tuple[list[list[str]], float]:
+    """Return a table of what a classifier reads in images, and the share of those that it reads surely."""
+    reader = _reader(folder)
+    model, inputs = reader.trained()
+    frozen = reader.measured(freeze(model))
+    parts = [frozen(data.to_float(images[i : i + _BATCH], inputs["mean"], inputs["std"], scale=inputs["scale"]))
+             for i in range(0, len(images), _BATCH)]
+    likeliest = kernels.softmax(np.concatenate(parts))
+    labels, sure = likeliest.argmax(1), likeliest.max(1) >= _SURE
+    rows = [["digit", "images", "share", "surely"]]
+    for label, name in enumerate(inputs["classes"]):
+        count = int((labels == label).sum())
+        rows.append([name, f"{count:,}", percent(count / len(images)),
+                     percent(float(sure[labels == label].mean()) if count else None)])
+    return rows, float(sure.mean())
