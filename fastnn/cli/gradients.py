@@ -118,13 +118,15 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
         ]
     for name, module, shape in cases:
         yield name, module.to(np.float64), (rng.standard_normal(shape),)
-    tokens = rng.integers(0, 7, (2, 5))
-    for tied in (False, True):
+    tokens = rng.integers(1, 7, (2, 5))     # 0 is padding, whose embedding never learns
+    for name, tied in (("DecoderTransformer", False), ("DecoderTransformer: tied", True)):
         config = models.DecoderTransformerConfig(7, 5, embed_dim=6, head_dim=2, num_layers=2, hidden=5, tied=tied)
-        yield ("DecoderTransformer" + ": tied" * tied, models.DecoderTransformer(config, seed=seed).to(np.float64),
-               (tokens,))
+        decoder = models.DecoderTransformer(config, seed=seed).to(np.float64)
+        for parameter in decoder.parameters():  # which are small at first, and so are the gradients
+            parameter.data += 0.2 * rng.standard_normal(parameter.data.shape)
+        yield name, decoder, (tokens,)
     yield "TokenCrossEntropyLoss", nn.TokenCrossEntropyLoss(), (rng.standard_normal((2, 5, 7)),
-                                                                np.where(tokens == 0, -100, tokens))
+                                                                np.where(tokens == 1, -100, tokens))
     for name, around in (("UNet", lambda unet: unet), ("DDPM", models.DDPM)):
         unet = models.UNet(width=4, multipliers=(1, 2), groups=2, seed=seed).to(np.float64)
         for parameter in unet.parameters():     # some start at 0, with which what is before them would not be checked
