@@ -201,11 +201,13 @@ def as_int(name: str, value: Any, minimum: int = -_LARGEST) -> int:
     return number
 
 
-def check_needs(needs: Sequence[bool]) -> None:
-    """Raise ValueError unless `needs` says of three gradients whether they are needed."""
-    if not isinstance(needs, tuple | list) or len(needs) != 3 or not all(
+def check_needs(needs: Sequence[bool], names: Sequence[str] = ("x", "weight", "bias")) -> None:
+    """Raise ValueError unless `needs` says of the gradients by some arguments whether they are needed."""
+    if not isinstance(needs, tuple | list) or len(needs) != len(names) or not all(
             [isinstance(need, bool | int | np.bool_) for need in needs]):
-        raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r:.100}")
+        count = {2: "two", 3: "three"}[len(names)]
+        raise ValueError(f"needs: expected {count} bools, for {', '.join(names[:-1])} and {names[-1]}, got "
+                         f"{needs!r:.100}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

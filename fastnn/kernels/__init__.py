@@ -59,6 +59,8 @@ panel
     Rows or columns as many as a tile has, packed into the order in which it reads them.
 chunk
     A block's part of an array that is seen flat.
+head
+    One matrix of queries, with its keys and values: all leading dimensions of attention's arrays count heads.
 tap
     One place of a filter or window, which meets one pixel for each result.
 phase
@@ -85,6 +87,7 @@ from fastnn.kernels._cpu.threads import get_num_threads, set_num_threads
 from fastnn.kernels._memory import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import *  # noqa: F403 # each family says which of its names are public
+from fastnn.kernels.attention import *  # noqa: F403
 from fastnn.kernels.conv import *  # noqa: F403
 from fastnn.kernels.distance import *  # noqa: F403
 from fastnn.kernels.embedding import *  # noqa: F403

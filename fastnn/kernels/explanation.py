@@ -16,8 +16,8 @@ from fastnn.kernels._cpu import launch as cpu_launch
 from fastnn.kernels._gpu import launch as gpu_launch
 from fastnn.kernels._plans import watched
 
-FAMILIES = ("activation", "conv", "distance", "embedding", "linear", "loss", "normalization", "pooling", "quantized",
-            "resampling", "softmax", "update")
+FAMILIES = ("activation", "attention", "conv", "distance", "embedding", "linear", "loss", "normalization", "pooling",
+            "quantized", "resampling", "softmax", "update")
 
 
 @dataclass(frozen=True)

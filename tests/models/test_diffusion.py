@@ -110,12 +110,12 @@ def test_a_perfect_network_finds_the_image() -> None:
 
 
 def test_it_learns_from_a_loader_of_noisy_images() -> None:
-    model = models.DDPM(models.UNet(width=8, multipliers=(1, 1)), 50)
-    loader = data.DataLoader((data.digits().train.images[:32],), 16, transform=data.Normalize(0.5, 0.5, 16),
-                             batch_transform=model.noised)
-    trainer = training.Trainer(model, nn.MSELoss(), optim.AdamW(model.parameters(), 3e-3), progress=False)
-    history = trainer.fit(loader, loader, epochs=8)
-    assert history["val_loss"][-1] < 0.8 * history["val_loss"][0]
+    model = models.DDPM(models.UNet(width=4, multipliers=(1,), groups=2, attention=False), 50)
+    images = data.digits().train.images[:16, :, 2:6, 2:6]
+    loader = data.DataLoader((images,), 8, transform=data.Normalize(0.5, 0.5, 16), batch_transform=model.noised)
+    trainer = training.Trainer(model, nn.MSELoss(), optim.AdamW(model.parameters(), 0.02), progress=False)
+    history = trainer.fit(loader, loader, epochs=10)
+    assert history["val_loss"][-1] < 0.8        # without a network it is 1
 
 
 @pytest.mark.peers

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.testing.table import (
     activation,
+    attention,
     conv,
     distance,
     embedding,
@@ -28,8 +29,8 @@ __all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tup
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
-    for family in (conv, linear, pooling, resampling, normalization, embedding, activation, softmax, loss, update,
-                   distance, quantized)
+    for family in (conv, linear, pooling, resampling, normalization, embedding, activation, attention, softmax, loss,
+                   update, distance, quantized)
     for kernel in family.ROWS for row in kernel.with_gradient()}
 
 # Every kernel with each dtype that it takes.
