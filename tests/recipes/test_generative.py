@@ -63,7 +63,7 @@ def vae(**options: Any) -> VAEMnist:
 def test_a_vae_from_training_to_samples(capsys: pytest.CaptureFixture[str]) -> None:
     vae(run_dir=Path("whole")).run()
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == ("vae-mnist: VAE with 52,888 parameters, on 200 images of mnist (1 x 14 x 14); 100 for validation")
+    assert out[0] == "vae-mnist: VAE with 51,400 parameters, on 200 images of mnist (1 x 14 x 14); 100 for validation"
     assert out[-1].startswith("test ELBO: -")
     assert {path.name for path in Path("whole").iterdir()} == {
         "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "results.json", "report.html",
