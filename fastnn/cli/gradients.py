@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from fastnn import kernels, models, nn, random, testing
+from fastnn.nn.module import beside
 
 _LIMIT = 1e-7
 
@@ -55,7 +56,7 @@ class _ELBO(nn.Module):
         self.targets = targets
 
     def forward(self, *arrays: np.ndarray, training: bool = True) -> tuple[Any, nn.Backward]:
-        return nn.ELBOLoss().forward(nn.Variational(*arrays), self.targets, training=training)
+        return nn.ELBOLoss().forward(nn.Variational(*arrays), beside(arrays[0], self.targets), training=training)
 
 
 def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]:
