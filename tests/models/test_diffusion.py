@@ -37,7 +37,9 @@ def test_the_time_decides_and_images_do_not_meet() -> None:
     together, apart = model(IMAGES, TIMES), [model(IMAGES[[i]], TIMES[[i]])[0] for i in range(2)]
     np.testing.assert_array_equal(together, apart)
     assert (model(IMAGES, TIMES[::-1].copy()) != together).all()
-    assert (models.UNet(width=8)(np.ones((1, 1, 4, 4), np.float32)) == 0).all()         # as the last layer starts
+    whole = models.UNet()
+    assert (whole(np.ones((1, 1, 4, 4), np.float32)) == 0).all()            # as the last layer starts
+    assert sum(parameter.data.size for parameter in whole.parameters()) == 715_777
 
 
 @pytest.mark.parametrize(("call", "message"), [
