@@ -26,8 +26,8 @@ from fastnn.cli.summary import summary
 from fastnn.recipes import RECIPES
 from fastnn.training import run_folder
 
-COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "compress", "summary", "results", "bench", "gradcheck",
-            "warmup", "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "sample", "compress", "summary", "results", "bench",
+            "gradcheck", "warmup", "doctor")
 PYTHON = (sys.executable, "-m", "fastnn")
 
 
@@ -99,7 +99,7 @@ def test_version(tmp_path: Path) -> None:
     ("predict nothing x.png", "nothing: expected the folder of a run, but there is no config.json in it"),
     ("train fc-net --hidden 0", "hidden: expected at least 1 unit a layer, got (0,)"),
     ("train knn-cifar10 --ks 5 1", "ks: expected rising numbers from 1 to 10,000, got (5, 1)"),
-    ("summary resnet19", "model: expected one of cnn, allcnn, "),
+    ("summary resnet19", "model: expected one of cnn, vae, allcnn, "),
     ("summary cnn --input-shape 3", "input_shape: samples of shape (3,) do not fit this CNN: x: expected 4 dimensions"),
     ("results nowhere", "nowhere: expected finished runs in it, folders with a results.json, but there is none; "),
     ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),

@@ -136,6 +136,10 @@ predict run text --top 0: top: expected at least 1, got 0
 predict run text --tops 2: Perhaps you meant: --top INT
 predict no-best text: no-best/best.safetensors
 predict own text: own: expected a run of one of fastnn's recipes
+sample: Missing from fastnn sample: PATH
+sample nowhere: nowhere: expected the folder of a run
+sample run: run: expected the run of a recipe that trains a model which draws images, got one of cnn
+sample run --n many: Error parsing --n
 compress: Missing from fastnn compress: PATH
 compress nowhere: nowhere: expected the folder of a run
 compress figures: figures: expected the run of a recipe that trains a classifier, got one of regression

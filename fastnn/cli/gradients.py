@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from fastnn import kernels, models, nn, random, testing
+from fastnn.nn.module import beside
 
 _LIMIT = 1e-7
 
@@ -55,7 +56,7 @@ class _ELBO(nn.Module):
         self.targets = targets
 
     def forward(self, *arrays: np.ndarray, training: bool = True) -> tuple[Any, nn.Backward]:
-        return nn.ELBOLoss().forward(nn.Variational(*arrays), self.targets, training=training)
+        return nn.ELBOLoss().forward(nn.Variational(*arrays), beside(arrays[0], self.targets), training=training)
 
 
 def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]:
@@ -76,6 +77,9 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("AvgPool2d: overlapping",
              nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), images),
             ("AdaptiveAvgPool2d", nn.AdaptiveAvgPool2d((2, 3)), images),
+            ("AdaptiveMaxPool2d", nn.AdaptiveMaxPool2d((4, 3)), images),
+            ("Upsample", nn.Upsample(scale_factor=2), images),
+            ("Upsample: bilinear", nn.Upsample(scale_factor=(2, 1.5), mode="bilinear"), images),
             ("BatchNorm1d", nn.BatchNorm1d(6), rows),
             ("BatchNorm2d", nn.BatchNorm2d(4), images),
             ("Dropout", nn.Dropout(0.4), rows),
@@ -86,10 +90,9 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("GELU", nn.GELU(), rows),
             ("GELU: by tanh", nn.GELU("tanh"), rows),
             ("SiLU", nn.SiLU(), rows),
+            ("Softplus", nn.Softplus(), rows),
             ("Softmax", nn.Softmax(), rows),
             ("LogSoftmax", nn.LogSoftmax(), rows),
-            ("Upsample", nn.Upsample(scale_factor=2), images),
-            ("Upsample: bilinear", nn.Upsample((7, 9), mode="bilinear"), images),
             ("Flatten", nn.Flatten(), images),
             ("Identity", nn.Identity(), rows),
             ("Sequential", nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), rows),
@@ -140,5 +143,8 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
     yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
     yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)
     yield "CrossEntropyLoss: soft", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, kernels.softmax(-scores))
+    yield "CrossEntropyLoss: weighted, some ignored, of places", nn.CrossEntropyLoss(
+        weight=np.array([1.0, 0.5, 2.0, 1.0, 1.5, 0.25]), ignore_index=labels[0]), (scores[..., None], labels[:, None])
+    yield "BCEWithLogitsLoss", nn.BCEWithLogitsLoss(pos_weight=np.full(6, 2.0)), (scores, rng.random(rows))
     yield "HingeLoss", nn.HingeLoss(), (scores, labels)
     yield "MSELoss", nn.MSELoss(), (scores, rng.standard_normal(rows))

@@ -97,7 +97,7 @@ class DDPM(Module):
         array([1.   , 0.006])
         """
         signal = self.signal[time].reshape(-1, 1, 1, 1)
-        return (np.sqrt(signal).astype(images.dtype) * images + np.sqrt(1 - signal).astype(images.dtype) * noise)
+        return np.sqrt(signal).astype(images.dtype) * images + np.sqrt(1 - signal).astype(images.dtype) * noise
 
     def noised(self, batch: tuple[NDArray[np.floating], ...],
                rng: np.random.Generator) -> tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.floating]]:

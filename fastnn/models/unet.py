@@ -57,11 +57,11 @@ class TimedBlock(Module):
 
 
 class PixelAttention(Module):
-    """x + attention of all pixels of x to each other, after group normalization."""
+    """x + attention of all pixels of x to each other, after group normalization; heads have 32 channels if they can."""
 
-    def __init__(self, channels: int, num_heads: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         self.norm = GroupNorm(groups, channels)
-        self.attention = MultiheadAttention(channels, num_heads)
+        self.attention = MultiheadAttention(channels, channels // 32 if channels % 32 == 0 else 1)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         n, c, height, width = x.shape
@@ -85,7 +85,7 @@ class UNet(Module):
     Ronneberger, Fischer and Brox, "U-Net" (arXiv:1505.04597), with the blocks and the embedding of the time step of Ho,
     Jain and Abbeel, "Denoising diffusion probabilistic models" (arXiv:2006.11239), appendix B. The time step, as sines
     and cosines through two linear layers, reaches every block at every size. Images are halved by strided convolutions
-    and doubled by repeating pixels.
+    and doubled by a 1x1 convolution and repeating pixels.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class UNet(Module):
     -----
     `forward(x, time)` takes images (N, in_channels, H, W), whose sides are multiples of 2 to the power of the halvings,
     and numbers (N,), the time steps; 0 for all where they are not given. It returns an array of x's shape. The last
-    convolution starts at 0. With the defaults 0.10 G multiply-adds and 0.55 M parameters for 28 x 28 pixels.
+    convolution starts at 0. With the defaults there are 0.72 M parameters and, for 28 x 28 pixels, 95 M multiply-adds.
 
     Examples
     --------
@@ -136,13 +136,12 @@ class UNet(Module):
             self.halve = [Conv2d(count, count, 3, stride=2, padding=1) for count in channels[:-1]]
             lowest = channels[-1]
             self.middle1 = TimedBlock(lowest, lowest, features, groups)
-            self.attention = PixelAttention(lowest, max(1, lowest // 32), groups) if attention else Identity()
+            self.attention = PixelAttention(lowest, groups) if attention else Identity()
             self.middle2 = TimedBlock(lowest, lowest, features, groups)
-            # From the smallest size up, each after what came across is put beside what comes from below.
-            belows = [lowest, *channels[:0:-1]]
-            self.up = [TimedBlock(below + across, across, features, groups)
-                       for below, across in zip(belows, reversed(channels))]
-            self.double = Upsample(scale_factor=2)
+            # From the smallest size up; what comes across is put beside what comes from below, of as many channels.
+            self.up = [TimedBlock(2 * count, count, features, groups) for count in reversed(channels)]
+            self.double = [Sequential({"conv": Conv2d(below, count, 1), "upsample": Upsample(scale_factor=2)})
+                           for below, count in zip(channels[:0:-1], channels[-2::-1])]
             self.out = Sequential({"norm": GroupNorm(groups, width * multipliers[0]), "act": SiLU(), "conv": Conv2d(
                 width * multipliers[0], in_channels, 3, padding=1, init=zeros)})
 
@@ -171,12 +170,10 @@ class UNet(Module):
         h, middle1_backward = self.middle1.forward(h, embedded, training=training)
         h, attention_backward = self.attention.forward(h, training=training)
         h, middle2_backward = self.middle2.forward(h, embedded, training=training)
-        cuts = []
         for size, block in enumerate(self.up):
             if size:
-                h, back = self.double.forward(h, training=training)
+                h, back = self.double[size - 1].forward(h, training=training)
                 doubles.append(back)
-            cuts.append(h.shape[1])
             h = np.concatenate([h, across.pop()], axis=1)
             h, back = block.forward(h, embedded, training=training)
             ups.append(back)
@@ -193,7 +190,7 @@ class UNet(Module):
 
             while ups:
                 through(ups.pop())
-                cut = cuts.pop()
+                cut = grad.shape[1] // 2
                 grads_across.append(grad[:, cut:])
                 grad = as_array("grad_y", grad[:, :cut])
                 if doubles:

@@ -7,16 +7,16 @@ layer but parameters, their gradients and running statistics. Names are torch's,
 from __future__ import annotations
 
 from fastnn.nn import init
-from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from fastnn.nn.attention import KeyValueCache, MultiheadAttention, TransformerBlock
 from fastnn.nn.container import Checkpointed, Composed, ModuleList, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.embedding import Embedding, SinusoidalEmbedding, SinusoidalPositions
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
-from fastnn.nn.loss import CrossEntropyLoss, HingeLoss, MSELoss, TokenCrossEntropyLoss
+from fastnn.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, MSELoss, TokenCrossEntropyLoss
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, once, repeats
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
-from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from fastnn.nn.resampling import Upsample
 from fastnn.nn.shape import Flatten, Identity
 from fastnn.nn.variational import ELBOLoss, GaussianKLLoss, Reparameterization, Variational
@@ -24,7 +24,9 @@ from fastnn.nn.variational import ELBOLoss, GaussianKLLoss, Reparameterization, 
 __all__ = [
     "GELU",
     "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "Backward",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -62,6 +64,7 @@ __all__ = [
     "SinusoidalEmbedding",
     "SinusoidalPositions",
     "Softmax",
+    "Softplus",
     "Tanh",
     "TokenCrossEntropyLoss",
     "TransformerBlock",

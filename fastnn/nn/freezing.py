@@ -12,13 +12,14 @@ from numpy.typing import DTypeLike
 from fastnn import _device, kernels
 from fastnn._checks import Array, as_floats
 from fastnn.kernels.binding import bind, signature
-from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, beside, data_of
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
-from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.resampling import Upsample
 from fastnn.nn.shape import Flatten, Identity
 
 Run: TypeAlias = Callable[[Array], Array]
@@ -168,8 +169,8 @@ class FoldedLinear(Linear):
 # --- other layers that do the same -----------------------------------------------------------------------------------
 
 _WEIGHTED = Conv2d, ConvTranspose2d, Linear, FoldedLinear
-_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, ReLU, LeakyReLU,
-           Sigmoid, Tanh, GELU, Softmax, LogSoftmax)
+_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Upsample,
+           Flatten, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, SiLU, Softplus, Softmax, LogSoftmax)
 _CONTAINERS = Sequential, Residual, Composed, Checkpointed, Frozen
 
 

@@ -1,25 +1,26 @@
-"""Images of another size."""
+"""Resampling of images (N, C, H, W)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fastnn import kernels
-from fastnn._checks import Array, IntPair
+from fastnn._checks import Array, IntPair, as_pair
+from fastnn.kernels.resampling import as_factors, check_mode, check_one_given
 from fastnn.nn.module import Backward, Module, once
 
 
 class Upsample(Module):
-    """Make images (N, C, H, W) larger, or smaller; see `fastnn.kernels.interpolate`.
+    """Images of another size, larger or smaller; see `fastnn.kernels.interpolate`.
 
     Parameters
     ----------
     size : int or pair of ints, optional
         Rows and columns of the result.
     scale_factor : float or pair of floats, optional
-        Instead of size: how many times as many.
+        Instead of size: by how much they grow.
     mode : {"nearest", "bilinear"}
-        Whether a pixel is the nearest one, or lies between its four neighbours.
+        How pixels are made.
     align_corners : bool
         Whether the pixels in the corners stay what they are; for "bilinear" alone.
 
@@ -34,14 +35,20 @@ class Upsample(Module):
 
     def __init__(self, size: IntPair | None = None, scale_factor: float | Sequence[float] | None = None,
                  mode: str = "nearest", align_corners: bool = False) -> None:
-        self.size, self.scale_factor, self.mode, self.align_corners = size, scale_factor, mode, align_corners
+        check_one_given(size, scale_factor)
+        check_mode(mode, align_corners)
+        self.size = None if size is None else as_pair("size", size, 1)
+        self.scale_factor = as_factors(scale_factor)
+        self.mode, self.align_corners = mode, align_corners
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        options = {"scale_factor": self.scale_factor, "mode": self.mode, "align_corners": self.align_corners}
-        y, shape = kernels.interpolate(x, self.size, **options), x.shape
+        scale_factor, mode, align_corners = self.scale_factor, self.mode, self.align_corners
+        y = kernels.interpolate(x, self.size, scale_factor=scale_factor, mode=mode, align_corners=align_corners)
+        shape = x.shape
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            return kernels.interpolate_backward(grad_y, shape, **options) if input_grad else None
+            return kernels.interpolate_backward(grad_y, shape, scale_factor=scale_factor, mode=mode,
+                                                align_corners=align_corners) if input_grad else None
 
         return y, backward

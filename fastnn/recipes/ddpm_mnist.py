@@ -49,7 +49,7 @@ class DDPMMnist(ImageGenerator):
     headline: ClassVar[tuple[str, ...]] = ("validation noise error", "read, all steps", f"read, {_FEW} steps")
     changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
 
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 128
 
     timesteps: int = 500

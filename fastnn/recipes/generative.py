@@ -155,6 +155,7 @@ class ImageGenerator(Recipe):
     def trained(self) -> Any:
         """Return the best model of the run in run_dir, on the recipe's device."""
         self.check_device()
+        self.check_data_dir()
         assert self.run_dir is not None
         path = self.run_dir / BEST
         self.check_saved(read_metadata(path), path)

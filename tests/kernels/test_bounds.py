@@ -224,24 +224,81 @@ def labelled(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array]:
     return x, rng.integers(0, x.shape[1], len(x))
 
 
+def weighted(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array, Array, Wide]:
+    """Scores, labels, the weights of classes and the largest of these."""
+    x, labels = labelled(rng, dtype)
+    weight = (10 ** rng.uniform(-3, 3, x.shape[1])).astype(dtype)
+    return x, labels, weight, weight.max().astype(Wide)
+
+
 @case
 def cross_entropy(rng, dtype, e):
-    (x, labels), smoothing = labelled(rng, dtype), float(rng.choice([0, 0.1, 1]))
+    """Of rows; with weights, and as two places of one row, too."""
+    (x, labels, weight, most), smoothing = weighted(rng, dtype), float(rng.choice([0, 0.1, 1]))
     logarithms, classes = log_probabilities(x), x.shape[1]
     losses = (Wide(smoothing) - 1) * logarithms[np.arange(2), labels] - smoothing * logarithms.mean(-1)
     bounds = e * (losses + 2 + np.log(classes)) + U * classes * (losses + 1)
     reduction, truth, bound = reduced(rng, losses, bounds, 2 * U + e / 2)
-    return (x, labels), {"label_smoothing": smoothing, "reduction": reduction}, [(truth, bound)]
+    options = {"label_smoothing": smoothing, "reduction": reduction}
+    yield (x, labels), options, [(truth, bound)]
+    places = np.ascontiguousarray(x.T)[None], labels[None]
+    yield places, options, [(truth[None] if reduction == "none" else truth, bound)]
+    losses = (Wide(smoothing) - 1) * weight[labels] * logarithms[np.arange(2), labels] - smoothing * (
+        weight * logarithms).mean(-1)
+    for arrays, truths in (((x, labels), losses), (places, losses[None])):
+        yield (*arrays, weight), {"label_smoothing": smoothing, "reduction": "none"}, [(truths, most * bounds)]
+    yield ((x, labels, weight), {"label_smoothing": smoothing}, [
+        (losses.sum() / weight[labels].astype(Wide).sum(),
+         (most * bounds.sum() + (2 * U + e / 2) * losses.sum()) / weight[labels].astype(Wide).sum())])
 
 
 @case
 def cross_entropy_backward(rng, dtype, e):
-    (x, labels), smoothing, g = labelled(rng, dtype), float(rng.choice([0, 0.1, 1])), draw(rng, 2, dtype)
-    truth = np.exp(log_probabilities(x)) - Wide(smoothing) / x.shape[1]
-    truth[np.arange(2), labels] -= 1 - Wide(smoothing)
-    size = abs(g.astype(Wide))[:, None]
-    return ((g, x, labels), {"label_smoothing": smoothing, "reduction": "none"},
-            [(g[:, None] * truth, (4 * e + U * x.shape[1]) * size)])
+    (x, labels, weight, most), smoothing = weighted(rng, dtype), float(rng.choice([0, 0.1, 1]))
+    g = draw(rng, 2, dtype, 0.9)
+    probabilities, hot = np.exp(log_probabilities(x)), np.arange(x.shape[1]) == labels[:, None]
+    options = {"label_smoothing": smoothing, "reduction": "none"}
+    bound = (4 * e + U * x.shape[1]) * abs(g.astype(Wide))[:, None]
+    for w in (np.ones(x.shape[1], Wide), weight.astype(Wide)):
+        truth = g[:, None] * ((1 - Wide(smoothing)) * w[labels][:, None] * (probabilities - hot)
+                              + Wide(smoothing) / x.shape[1] * (probabilities * w.sum() - w))
+        given = () if w[0] == 1 else (weight,)
+        size = bound * (most if given else 1)
+        yield (g, x, labels, *given), options, [(truth, size)]
+        places = g[None], np.ascontiguousarray(x.T)[None], labels[None]
+        yield (*places, *given), options, [(truth.T[None], size.T[None] + 0 * truth.T[None])]
+
+
+def decisions(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array, Array, Array]:
+    """Scores, truths, and weights of both kinds."""
+    x, truth = draw(rng, (5, 10), dtype, rng.choice([0.04, 0.5])), rng.random((5, 10)).astype(dtype)
+    truth[rng.random(truth.shape) < 0.3] = rng.integers(0, 2)
+    return x, truth, *((10 ** rng.uniform(-3, 3, shape)).astype(dtype) for shape in ((5, 1), (10,)))
+
+
+@case
+def binary_cross_entropy_with_logits(rng, dtype, e):
+    x, t, weight, pos_weight = decisions(rng, dtype)
+    v = x.astype(Wide)
+    rest = np.log1p(np.exp(-abs(v)))
+    losses = t * (np.maximum(-v, 0) + rest) + (1 - t.astype(Wide)) * (np.maximum(v, 0) + rest)
+    reduction, truth, bound = reduced(rng, losses, 4 * e * losses, (losses.size + 2) * U + e / 2)
+    yield (x, t), {"reduction": reduction}, [(truth, bound)]
+    losses = weight * (t * pos_weight.astype(Wide) * (np.maximum(-v, 0) + rest)
+                       + (1 - t.astype(Wide)) * (np.maximum(v, 0) + rest))
+    yield ((x, t, weight), {"pos_weight": pos_weight, "reduction": "none"}, [(losses, 4 * e * losses)])
+
+
+@case
+def binary_cross_entropy_with_logits_backward(rng, dtype, e):
+    (x, t, weight, pos_weight), g = decisions(rng, dtype), draw(rng, (5, 10), dtype, 0.9)
+    small = np.exp(-abs(x.astype(Wide)))
+    yes, no = np.where(x < 0, small, 1) / (1 + small), np.where(x > 0, small, 1) / (1 + small)
+    factor, tiny = g.astype(Wide) * weight, np.finfo(dtype).tiny.astype(Wide)
+    parts = (1 - t.astype(Wide)) * yes, t * pos_weight.astype(Wide) * no
+    bound = 4 * e * (parts[0] + parts[1]) + tiny * (1 - t + t * pos_weight.astype(Wide))
+    return ((g, x, t, weight), {"pos_weight": pos_weight, "reduction": "none"},
+            [(factor * (parts[0] - parts[1]), abs(factor) * bound)])
 
 
 def excesses(x: Array, labels: Array, margin: float) -> list[list[Fraction]]:
@@ -299,6 +356,47 @@ def mse_loss_backward(rng, dtype, e):
     yield (g, x, y), {"reduction": "none"}, [(truth, 2 * e * abs(truth))]
     truth = 2 * Wide(float(g[0])) * (x.astype(Wide) - y) / x.size
     yield (float(g[0]), x, y), {}, [(truth, 2 * e * abs(truth))]
+
+
+def shares(count: int, size: int, mode: str, align_corners: bool) -> Array:
+    """The share of each of `size` pixels in each of `count` ones."""
+    i = np.arange(count).astype(Wide)
+    step = Wide(size) / count
+    if mode == "nearest":
+        return (np.arange(count)[:, None] * size // count == np.arange(size)).astype(Wide)
+    place = i * (Wide(size - 1) / max(1, count - 1)) if align_corners else np.maximum(0, (i + Wide(0.5)) * step - 0.5)
+    return np.maximum(0, 1 - abs(np.minimum(place, size - 1)[:, None] - np.arange(size)))
+
+
+def resampled(rng: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int], dict[str, Any], Array, Array]:
+    """Sizes before and after, options, and shares of rows and columns."""
+    sizes, counts = ((int(rng.integers(1, 12)), int(rng.integers(1, 30))) for _ in range(2))
+    options = [{}, {"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}][rng.integers(3)]
+    of_rows, of_columns = (shares(count, size, options.get("mode", "nearest"), "align_corners" in options)
+                           for count, size in zip(counts, sizes))
+    return sizes, counts, options, of_rows, of_columns
+
+
+@case
+def interpolate(rng, dtype, e):
+    sizes, counts, options, of_rows, of_columns = resampled(rng)
+    x = draw(rng, (1, 2, *sizes), dtype, 0.9)
+    near = [np.maximum(part, np.roll(part, 1, -1)) + np.roll(part, -1, -1) > 0 for part in (of_rows, of_columns)]
+    largest = np.where(near[0][:, None, :, None] & near[1][:, None], abs(x)[:, :, None, None], 0).max((-1, -2))
+    bound = (4 * e + Wide(7e-16) * sum(sizes)) * largest if options else 0 * largest
+    return (x, counts), options, [(of_rows @ x.astype(Wide) @ of_columns.T, bound)]
+
+
+@case
+def interpolate_backward(rng, dtype, e):
+    sizes, counts, options, of_rows, of_columns = resampled(rng)
+    g = draw(rng, (1, 2, *counts), dtype, 0.9)
+    near = [(np.maximum(part, np.roll(part, 1, -1)) + np.roll(part, -1, -1) > 0).astype(Wide)
+            for part in (of_rows, of_columns)]
+    number = (of_rows > 0).sum(0)[:, None] * (of_columns > 0).sum(0)
+    bound = (number + 4) * e * (of_rows.T @ abs(g.astype(Wide)) @ of_columns)
+    bound += Wide(7e-16) * sum(sizes) * (near[0].T @ abs(g.astype(Wide)) @ near[1]) if options else 0
+    return (g, (1, 2, *sizes)), options, [(of_rows.T @ g.astype(Wide) @ of_columns, bound)]
 
 
 def channels(rng: np.random.Generator, dtype: Any) -> tuple[Array, Array, Array, Array]:
@@ -531,6 +629,15 @@ REACHED: list[tuple[str, Any, Callable[..., Any], Any]] = [
     ("one loss beyond the largest", 64, of("cross_entropy", [[-1e308, 1e308], [0, 0]], (0, 0)), 1e308),
     ("one loss beyond the largest", 32, of("cross_entropy", [[-3e38, 3e38], [0, 0]], (0, 0)), 3e38),
     ("losses whose sum is", 64, of("cross_entropy", [[-9e307, 0]] * 4, (0,) * 4), 9e307),
+    ("equal scores of places", 64, of("cross_entropy", [[[1e308]] * 3], ((0,),), label_smoothing=0.5), LN3),
+    ("a range beyond the largest of places", 32, of("cross_entropy", [[[-3e38, 1], [3e38, 1]]], ((1, 0),),
+                                                    label_smoothing=0.5, reduction="none"), [[1.5e38, np.log(2)]]),
+    ("losses of places whose sum is", 64, of("cross_entropy", [[[-9e307] * 2, [0] * 2]] * 2, ((0, 0),) * 2), 9e307),
+    ("decisions whose sum is", 64, of("binary_cross_entropy_with_logits", [-9e307] * 4, [1.0] * 4), 9e307),
+    ("decisions whose sum is", 32, of("binary_cross_entropy_with_logits", [-3e38] * 4, [1.0] * 4), 3e38),
+    ("softplus", 32, of("softplus", [3e38, 1e30], 1e10), [3e38, 1e30]),
+    ("softplus", 64, of("softplus", [1e308, -1e308], 10.0, np.inf), [1e308, 0]),
+    ("the slope of silu", 32, of("silu_backward", [1.0, 1], [3e38, -3e38]), [1, 0]),
     ("hinges whose sum is", 64, of("hinge_loss", [[-9e307, 0]] * 4, (0,) * 4), 9e307),
     ("a hinge beyond the largest", 64, of("hinge_loss", [[-1e308, 1e308], [2, 0]], (0, 0)), 1e308),
     ("a hinge beside large scores", 64, of("hinge_loss", [[1e17, 1e17]], (0,), margin=0.5), 0.5),

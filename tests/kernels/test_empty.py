@@ -46,6 +46,10 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
     ("avg_pool2d", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: Call((draw(n, c, h, w), 2), {"padding": 1})),
     ("adaptive_avg_pool2d", {"n": 2, "c": 3, "h": 5, "w": 6, "oh": 4, "ow": 7},
      lambda n, c, h, w, oh, ow: Call((draw(n, c, h, w), (oh, ow)))),
+    ("adaptive_max_pool2d", {"n": 2, "c": 3, "h": 5, "w": 6, "oh": 4, "ow": 7},
+     lambda n, c, h, w, oh, ow: Call((draw(n, c, h, w), (oh, ow)), {"return_indices": True})),
+    *(("interpolate", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w, mode=mode: Call(
+        (draw(n, c, h, w), (4, 7)), {"mode": mode})) for mode in ("nearest", "bilinear")),
     ("batch_norm", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: normalized((n, c, h, w), training=True)),
     ("batch_norm", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: normalized((n, c, h, w), training=False)),
     ("batch_norm", {"n": 5, "c": 3}, lambda n, c: normalized((n, c), training=True)),
@@ -59,6 +63,11 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
     *((name, {"n": 5, "c": 3}, lambda n, c, reduction=reduction: Call((draw(n, c), labels(n, c)),
                                                                       {"reduction": reduction}))
       for name in ("cross_entropy", "hinge_loss") for reduction in ("mean", "sum", "none")),
+    ("cross_entropy", {"n": 2, "c": 3, "p": 5},
+     lambda n, c, p: Call((draw(n, c, p), labels(n * p, c).reshape(n, p), np.ones(c)), {"ignore_index": 1})),
+    *(("binary_cross_entropy_with_logits", {"a": 2, "b": 3}, lambda a, b, reduction=reduction: Call(
+        (draw(a, b), abs(draw(a, b)), np.ones((a, 1))), {"pos_weight": np.ones(b), "reduction": reduction}))
+      for reduction in ("mean", "none")),
     *(("mse_loss", {"a": 2, "b": 3}, lambda a, b, reduction=reduction: Call((draw(a, b), draw(a, b)),
                                                                            {"reduction": reduction}))
       for reduction in ("mean", "sum", "none")),

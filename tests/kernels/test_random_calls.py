@@ -30,7 +30,7 @@ from fastnn.testing.table import as_tuple
 Array = np.ndarray
 Judge = Callable[[Call, Any], list[tuple[Any, Any]]]
 Truth = tuple[Any, Any]                                 # a result in float64, and how far from it is allowed
-SUMS = {"conv2d", "conv_transpose2d", "linear"}
+SUMS = {"conv2d", "conv_transpose2d", "linear", "interpolate"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
@@ -57,6 +57,7 @@ DIFFERENCES: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("conv2d", lambda a: a.get("padding") == "same", "torch allows 'same' for stride 1 alone (docstring)"),
     ("pool2d", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
     ("adaptive", lambda a: 0 in images_of(a)[2:], "no pixels have no mean; for 1 x 1 alone torch gives NaN"),
+    ("interpolate", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
     ("avg_pool2d", lambda a: (a.get("divisor_override") or 1) < 0, "a divisor is at least 1 (docstring)"),
     ("max_pool2d", misses_the_image, "a window without a cell has no maximum (docstring); torch takes -inf"),
     ("batch_norm", lambda a: 0 in a["x"].shape, "no samples are refused in training, no channels taken (design)"),
@@ -442,12 +443,12 @@ def draw_pool(draw: Draw, of_max: bool, backward: bool = False) -> None:
     draw.out(*result)
 
 
-def judge_max_pool2d(call: Call, eps: Any) -> list[Truth]:
+def judge_max_pool2d(call: Call, eps: Any, name: str = "max_pool2d") -> list[Truth]:
     options = {name: value for name, value in call.kwargs.items() if name != "out"}
-    result = reference("max_pool2d", Call(call.args, options))
+    result = reference(name, Call(call.args, options))
     parts = as_tuple(result)
     if len(parts) == 2 and np.isnan(parts[0]).any():    # torch takes the last NaN, the contract says the first
-        parts = KERNELS["max_pool2d"](Call(call.args, options), target="naive")
+        parts = KERNELS[name](Call(call.args, options), target="naive")
     return [(part, 0.0) for part in parts]
 
 
@@ -522,6 +523,86 @@ FAMILIES["adaptive_avg_pool2d"] = Family(
 FAMILIES["adaptive_avg_pool2d_backward"] = Family(
     lambda draw: draw_adaptive_avg_pool2d(draw, True),
     lambda call, eps: judge_avg_pool2d_backward(call, eps, "adaptive_avg_pool2d"))
+
+
+def judge_adaptive_max_pool2d(call: Call, eps: Any) -> list[Truth]:
+    return judge_max_pool2d(call, eps, "adaptive_max_pool2d")
+
+
+def draw_adaptive_max_pool2d(draw: Draw) -> None:
+    draw_adaptive_avg_pool2d(draw)
+    draw.option("return_indices", (True, False), 0.6)
+
+
+FAMILIES["adaptive_max_pool2d"] = Family(draw_adaptive_max_pool2d, judge_adaptive_max_pool2d)
+FAMILIES["adaptive_max_pool2d_backward"] = Family(draw_max_pool2d_backward, judge_max_pool2d_backward)
+
+
+# --- resampling ------------------------------------------------------------------------------------------------------
+
+
+def draw_interpolate(draw: Draw, backward: bool = False) -> None:
+    image = [draw.random.choice((1, 2, 0)), draw.size(1, 3, 9), draw.size(1, 9, 60), draw.size(1, 11, 60)]
+    if draw.chance(0.03):
+        image[draw.random.randrange(1, 4)] = 0
+    size = draw.size(1, 15, 70), draw.size(1, 20, 70)
+    factors = None
+    if draw.chance(0.5):
+        factors = tuple(draw.random.choice((0.5, 1.0, 1.5, 2, 2, 3, 0.7, round(draw.random.uniform(0.1, 3), 2)))
+                        for _ in range(2))
+        factors = factors[:1] * 2 if draw.chance(0.5) else factors
+        size = tuple(math.floor(n * factor) for n, factor in zip(image[2:], factors))
+        draw.kwargs["scale_factor"] = repr(factors[0] if factors[0] == factors[1] and draw.chance(0.5) else factors)
+    if draw.option("mode", ("nearest", "bilinear", "bilinear")) == "bilinear":
+        draw.option("align_corners", (True, False))
+    if backward:
+        draw.args = [draw.floats(*image[:2], *size), repr(tuple(image))]
+        return
+    draw.args = [draw.floats(*image)] + ([] if factors else [repr(size[0] if size[0] == size[1] else size)])
+    draw.out(*image[:2], *size)
+
+
+def shares_of(count: int, size: int, factor: float | None, mode: str, align_corners: bool) -> Array:
+    """The share of each of `size` pixels in each of `count` ones."""
+    step = 1.0 if count == size else 1 / factor if factor and not align_corners else size / count
+    i, pixels = np.arange(count), np.arange(size)
+    if mode == "nearest":
+        first = np.minimum(np.floor((i * step).astype(np.float32)), size - 1)
+        return (first[:, None] == pixels).astype(float)
+    place = i * ((size - 1) / max(1, count - 1)) if align_corners else np.maximum(0, (i + 0.5) * step - 0.5)
+    first = np.minimum(np.floor(place), size - 1)
+    share = (place - first)[:, None]
+    return ((first[:, None] == pixels) * (1 - share)
+            + (np.minimum(first + 1, size - 1)[:, None] == pixels) * share)
+
+
+def judge_interpolate(call: Call, eps: Any) -> list[Truth]:
+    options = {name: value for name, value in call.kwargs.items() if name != "out"}
+    truth = reference("interpolate", Call(call.args, options))
+    if options.get("mode", "nearest") == "nearest":
+        return [(truth, 0.0)]
+    largest = np.abs(call.args[0]).max(initial=0)
+    return [within(truth, np.full(truth.shape, largest), 8 + 20 * sum(call.args[0].shape[2:]) * (eps.eps < 1e-10), eps)]
+
+
+def judge_interpolate_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, shape = call.args
+    mode, corners = call.kwargs.get("mode", "nearest"), call.kwargs.get("align_corners", False)
+    factors = call.kwargs.get("scale_factor")
+    expected = grad.shape[2:] if factors is None else tuple(
+        math.floor(size * factor) for size, factor in zip(shape[2:], both(factors)))
+    if 0 in (*shape[2:], *grad.shape[2:]) or grad.shape != (*shape[:2], *expected):
+        raise ValueError("shape")
+    of_rows, of_columns = (shares_of(count, size, factor, mode, corners) for count, size, factor in zip(
+        grad.shape[2:], shape[2:], both(factors) if factors else (None, None)))
+    if not finite(call):
+        return [(KERNELS["interpolate_backward"](call, target="naive"), np.inf)]
+    parts = [of_rows.T @ g @ of_columns for g in (grad, np.abs(grad))]
+    return [within(*parts, 2 * (grad.shape[2] * grad.shape[3] + 4), eps)]
+
+
+FAMILIES["interpolate"] = Family(draw_interpolate, judge_interpolate)
+FAMILIES["interpolate_backward"] = Family(lambda draw: draw_interpolate(draw, True), judge_interpolate_backward)
 
 
 # --- batch normalization ---------------------------------------------------------------------------------------------
@@ -712,15 +793,19 @@ def gelu_slope(x: Array, approximate: str = "none") -> Array:
 
 
 TRUTHS: dict[str, Callable[..., Array]] = {            # where it is not the naive version's
-    **{name: torch_function(name) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu")},
+    **{name: torch_function(name) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus")},
     "relu_backward": lambda g, y: np.where(y <= 0, 0, g),
     "leaky_relu_backward": lambda g, x, **o: g * slope_of(x, **o),
     "sigmoid_backward": lambda g, y: g * y * (1 - y),
     "tanh_backward": lambda g, y: g * (1 - y * y),
     "gelu_backward": lambda g, x, **o: g * gelu_slope(x, **o),
+    "silu_backward": lambda g, x: g * (1 / (1 + np.exp(-x)) * (1 + x / (1 + np.exp(x)))),
+    "softplus_backward": lambda g, x, beta=1.0, threshold=20.0: g * np.where(
+        beta * x > threshold, 1, 1 / (1 + np.exp(-beta * x))),
 }
 EXACT = {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "sigmoid_backward", "tanh_backward"}
-OPTIONS = {"negative_slope": (0.2, 0.0, 1.5, -0.5), "approximate": ("none", "tanh")}
+OPTIONS = {"negative_slope": (0.2, 0.0, 1.5, -0.5), "approximate": ("none", "tanh"), "beta": (0.5, 3.0, -2.0),
+           "threshold": (4.7, 30.0, 1e9)}
 
 
 def naive_truth(name: str) -> Callable[..., Array]:
@@ -839,29 +924,66 @@ def draw_reduction(draw: Draw, backward: bool, *shape: int) -> None:
                          repr(round(draw.random.uniform(-2, 2), 3)))
 
 
-def reduced(losses: Array, bound: Array, reduction: str, eps: Any) -> list[Truth]:
-    """Losses of rows and how far each may be off, as they are returned."""
+def reduced(losses: Array, bound: Array, reduction: str, eps: Any, weight: Any = None) -> list[Truth]:
+    """Losses of rows and how far each may be off, as they are returned; a mean is over `weight`, or their number."""
     if reduction == "none":
         return [(losses, np.where(np.abs(losses) > 0.99 * eps.max, np.inf, bound))]
-    count = losses.size if reduction == "mean" else 1
+    count = (losses.size if weight is None else weight) if reduction == "mean" else 1
     total = losses.sum() / count
     size = bound.sum() / count + eps.eps * abs(total) + 2.0**-50 * (losses.size + 4) * np.abs(losses).sum() / count
     return [(total, np.where(abs(total) > 0.99 * eps.max, np.inf, size))]
 
 
+def draw_cross_entropy(draw: Draw, backward: bool) -> None:
+    n, classes = draw.size(1, 6, 300), draw.size(1, 9, 300)
+    places: tuple[int, ...] = ()
+    if draw.chance(0.5):
+        n, places = draw.size(1, 3, 6), tuple(draw.size(1, 4, 12) for _ in range(draw.random.choice((1, 2))))
+    if draw.chance(0.03):
+        n, classes = draw.random.choice(((0, classes), (n, 0)))
+    high = max(1, min(classes + draw.chance(0.02), 256))
+    labels = draw.integers(-draw.chance(0.02), high, n + draw.chance(0.02), *places)
+    ignored = draw.option("ignore_index", (-100, -1, 0, 300), 0.4)
+    if ignored is not None:
+        labels = f"np.where({draw.rng()}.random({(n, *places)}) < 0.3, {ignored}, ({labels}).astype('i8'))"
+    draw.args = [draw.floats(n, classes, *places), labels]
+    if draw.chance(0.4):
+        draw.args.append(f"np.abs({draw.floats(classes, reach=2)})")
+    draw.option("label_smoothing", (0.1, 0.5, 1.0, 0.0))
+    draw_reduction(draw, backward, n, *places)
+
+
+def rows_of_scores(x: Array, labels: Array, weight: Array | None = None, ignore_index: int = -100, **options: Any,
+                   ) -> tuple[Array, ...]:
+    """Scores and labels by rows, whether each counts, the weights of classes, and those of the labels."""
+    if not x.size or labels.shape != (len(x), *x.shape[2:]) or (weight is not None and weight.shape != x.shape[1:2]):
+        raise ValueError("shapes")
+    rows, labels = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1]), labels.reshape(-1).astype(np.int64)
+    counts = labels != ignore_index
+    if ((labels < 0) | (labels >= x.shape[1]))[counts].any():
+        raise ValueError("labels")
+    weight = np.ones(x.shape[1]) if weight is None else weight
+    labels = np.where(counts, labels, 0)
+    return rows, labels, counts, weight, np.where(counts, weight[labels], 0)
+
+
 def judge_cross_entropy(call: Call, eps: Any) -> list[Truth]:
     """The formula, the largest score of a row taken off first; PyTorch's errs by more where scores are large."""
-    x, labels = call.args
+    rows, labels, counts, weight, weights = rows_of_scores(*call.args, **call.kwargs)
     smoothing, reduction = call.kwargs.get("label_smoothing", 0.0), call.kwargs.get("reduction", "mean")
-    right_scores(x, labels)
-    behind = x.max(1, keepdims=True) - x
-    losses = (np.log(np.exp(-behind).sum(1)) + (1 - smoothing) * right_scores(behind, labels)[:, 0]
-              + smoothing * behind.mean(1))
-    peer = reference("cross_entropy", Call((x, labels), {**call.kwargs, "reduction": "none"}))
-    far = np.abs(peer - losses) > 1e-9 * (np.abs(losses) + np.abs(x).max(1) + 1)
-    assert not (far & np.isfinite(peer) & np.isfinite(losses)).any(), "PyTorch differs from the formula"
-    losses = np.where(np.isfinite(losses), losses, peer)
-    return reduced(losses, 2 * eps.eps * (np.abs(losses) + 2 + math.log(x.shape[1])), reduction, eps)
+    behind = rows.max(1, keepdims=True) - rows
+    terms = np.log(np.exp(-behind).sum(1, keepdims=True)) + behind
+    losses, sizes = ((1 - smoothing) * by[labels] * terms[np.arange(len(rows)), labels]
+                     + smoothing * (by * terms).mean(1) for by in (weight, np.ones_like(weight)))
+    peer = reference("cross_entropy", Call(call.args, {**call.kwargs, "reduction": "none"})).reshape(-1)
+    most = weight.max()
+    far = np.abs(peer - losses) > 1e-9 * most * (np.abs(sizes) + np.abs(rows).max(1) + 1)
+    assert not (counts & far & np.isfinite(peer) & np.isfinite(losses)).any(), "PyTorch differs from the formula"
+    losses = np.where(counts, np.where(np.isfinite(losses), losses, peer), 0)
+    bound = np.where(counts, 2 * eps.eps * most * (np.abs(sizes) + 2 + math.log(rows.shape[1])), 0)
+    if reduction == "none":
+        losses, bound = losses.reshape(call.args[1].shape), bound.reshape(call.args[1].shape)
+    return reduced(losses, bound, reduction, eps, weights.sum())
 
 
 def judge_hinge_loss(call: Call, eps: Any) -> list[Truth]:
@@ -898,14 +1020,57 @@ def by_rows(grad: Any, count: int, reduction: str, shape: tuple[int, ...]) -> Ar
 
 
 def judge_cross_entropy_backward(call: Call, eps: Any) -> list[Truth]:
-    grad, x, labels = call.args
+    grad, x, labels, *given = call.args
+    rows, right, counts, weight, weights = rows_of_scores(x, labels, *given, **call.kwargs)
     smoothing, reduction = call.kwargs.get("label_smoothing", 0.0), call.kwargs.get("reduction", "mean")
-    right_scores(x, labels)
-    g = by_rows(grad, len(x), reduction, (len(x),))[:, None]
-    shifted = np.exp(x - x.max(1, keepdims=True))
-    truth = shifted / shifted.sum(1, keepdims=True) - smoothing / x.shape[1]
-    truth[np.arange(len(x)), labels] -= 1 - smoothing
-    return [(g * truth, 2 * (4 * eps.eps * np.abs(g) + eps.smallest_normal) + np.zeros(x.shape))]
+    g = by_rows(grad, weights.sum(), reduction, labels.shape).reshape(-1, 1)
+    shifted = np.exp(rows - rows.max(1, keepdims=True))
+    p = shifted / shifted.sum(1, keepdims=True)
+    truth = g * (1 - smoothing) * weights[:, None] * (p - (np.arange(len(weight)) == right[:, None]))
+    if smoothing > 0:
+        truth = truth + g * smoothing / len(weight) * (p * weight.sum() - weight)
+    size = 2 * (4 * eps.eps * np.abs(g) * weight.max() + eps.smallest_normal) + np.zeros(rows.shape)
+    return [tuple(np.moveaxis(np.where(counts[:, None], part, 0).reshape(*labels.shape, -1), -1, 1)
+                  for part in (truth, size))]
+
+
+def draw_binary_cross_entropy(draw: Draw, backward: bool) -> None:
+    shape = draw_shape(draw)
+    targets = f"{draw.rng()}.random({(*shape, 2) if draw.chance(0.02) else shape}, {draw.dtype!r})"
+    draw.args = [draw.floats(*shape, reach=30), f"np.array({targets})"]
+
+    def factor() -> str:
+        part = [draw.random.choice((1, size)) for size in shape][draw.random.randint(0, len(shape)):]
+        return f"np.abs({draw.floats(*part, reach=2)})"
+
+    if draw.chance(0.4):
+        draw.args.append(factor())
+    if draw.chance(0.4):
+        draw.kwargs["pos_weight"] = factor()
+    draw_reduction(draw, backward, *shape)
+
+
+def parts_of_decisions(yes: Array, no: Array, x: Array, targets: Array, weight: Any = 1.0, pos_weight: Any = 1.0,
+                       **options: Any) -> tuple[Array, Array]:
+    if x.shape != targets.shape or not x.size:
+        raise ValueError("targets")
+    return weight * targets * pos_weight * yes, weight * (1 - targets) * no
+
+
+def judge_binary_cross_entropy(call: Call, eps: Any) -> list[Truth]:
+    x = call.args[0]
+    yes, no = parts_of_decisions(np.logaddexp(0, -x), np.logaddexp(0, x), *call.args, **call.kwargs)
+    return reduced(yes + no, 2 * 4 * eps.eps * (yes + no) + eps.smallest_subnormal,
+                   call.kwargs.get("reduction", "mean"), eps)
+
+
+def judge_binary_cross_entropy_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, x = call.args[:2]
+    yes, no = parts_of_decisions(1 / (1 + np.exp(x)), 1 / (1 + np.exp(-x)), *call.args[1:], **call.kwargs)
+    ones = parts_of_decisions(np.ones_like(x), np.ones_like(x), *call.args[1:], **call.kwargs)
+    g = by_rows(grad, x.size, call.kwargs.get("reduction", "mean"), x.shape)
+    return [(g * (no - yes), np.abs(g) * (2 * 4 * eps.eps * (yes + no) + eps.smallest_normal * sum(ones))
+             + eps.smallest_normal)]
 
 
 def judge_hinge_loss_backward(call: Call, eps: Any) -> list[Truth]:
@@ -940,10 +1105,13 @@ def draw_mse_loss(draw: Draw, backward: bool = False) -> None:
     draw_reduction(draw, backward, *shape)
 
 
-SMOOTHING, MARGIN = {"label_smoothing": (0.1, 0.5, 1.0, 0.0)}, {"margin": (0.5, 2.0, 0.0)}
-FAMILIES["cross_entropy"] = Family(lambda draw: draw_scores(draw, False, **SMOOTHING), judge_cross_entropy)
-FAMILIES["cross_entropy_backward"] = Family(
-    lambda draw: draw_scores(draw, True, **SMOOTHING), judge_cross_entropy_backward)
+MARGIN = {"margin": (0.5, 2.0, 0.0)}
+FAMILIES["cross_entropy"] = Family(lambda draw: draw_cross_entropy(draw, False), judge_cross_entropy)
+FAMILIES["cross_entropy_backward"] = Family(lambda draw: draw_cross_entropy(draw, True), judge_cross_entropy_backward)
+FAMILIES["binary_cross_entropy_with_logits"] = Family(
+    lambda draw: draw_binary_cross_entropy(draw, False), judge_binary_cross_entropy)
+FAMILIES["binary_cross_entropy_with_logits_backward"] = Family(
+    lambda draw: draw_binary_cross_entropy(draw, True), judge_binary_cross_entropy_backward)
 FAMILIES["hinge_loss"] = Family(lambda draw: draw_scores(draw, False, **MARGIN), judge_hinge_loss)
 FAMILIES["hinge_loss_backward"] = Family(
     lambda draw: draw_scores(draw, True, **MARGIN), judge_hinge_loss_backward)

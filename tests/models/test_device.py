@@ -19,9 +19,16 @@ def passed(model: nn.Module, *inputs: Any) -> list[Any]:
     """The result of a model in training and inference, the gradient by its input, and those by its parameters."""
     with random.at_step(0):
         y, backward = model.forward(*inputs, training=True)
-    grad = backward() if y.ndim == 0 else backward(y)
-    return [fastnn.to_host(array) for array in (y, grad, *(p.grad for p in model.parameters() if p.requires_grad),
-                                              model(*inputs))]
+    grad = backward() if not isinstance(y, tuple) and y.ndim == 0 else backward(y)
+    with random.at_step(1):
+        in_inference = model(*inputs)
+    return [fastnn.to_host(array) for array in flat(
+        (y, grad, *(p.grad for p in model.parameters() if p.requires_grad), in_inference)) if array is not None]
+
+
+def flat(value: Any) -> list[Any]:
+    """The arrays of a tuple, of the tuples in it, and so on."""
+    return [array for part in value for array in flat(part)] if isinstance(value, tuple) else [value]
 
 
 def assert_same_there(name: str, model: nn.Module, *inputs: np.ndarray) -> None:

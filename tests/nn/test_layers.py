@@ -35,6 +35,11 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "avg-pool-divisor": (lambda nn: nn.AvgPool2d((3, 2), divisor_override=5), IMAGES),
     "adaptive": (lambda nn: nn.AdaptiveAvgPool2d((3, None)), IMAGES),
     "global": (lambda nn: nn.AdaptiveAvgPool2d(1), IMAGES),
+    "adaptive-max": (lambda nn: nn.AdaptiveMaxPool2d((4, None)), IMAGES),
+    "upsample": (lambda nn: nn.Upsample(scale_factor=2), IMAGES),
+    "upsample-size": (lambda nn: nn.Upsample((9, 4)), IMAGES),
+    "upsample-bilinear": (lambda nn: nn.Upsample(None, (2, 0.7), "bilinear"), IMAGES),
+    "upsample-corners": (lambda nn: nn.Upsample(7, mode="bilinear", align_corners=True), IMAGES),
     "batch-norm-1d": (lambda nn: nn.BatchNorm1d(4), (6, 4)),
     "batch-norm-1d-length": (lambda nn: nn.BatchNorm1d(4, eps=1e-3), (3, 4, 5)),
     "batch-norm-2d": (lambda nn: nn.BatchNorm2d(4), IMAGES),
@@ -51,6 +56,9 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "tanh": (lambda nn: nn.Tanh(), IMAGES),
     "gelu": (lambda nn: nn.GELU(), IMAGES),
     "gelu-tanh": (lambda nn: nn.GELU("tanh"), IMAGES),
+    "silu": (lambda nn: nn.SiLU(), IMAGES),
+    "softplus": (lambda nn: nn.Softplus(), IMAGES),
+    "softplus-options": (lambda nn: nn.Softplus(2.0, 3.0), IMAGES),
     "softmax": (lambda nn: nn.Softmax(-1), (3, 5)),
     "softmax-channels": (lambda nn: nn.Softmax(dim=1), IMAGES),
     "log-softmax": (lambda nn: nn.LogSoftmax(dim=1), IMAGES),
@@ -217,7 +225,8 @@ def test_max_pool_makes_indices_for_backward_alone(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["linear", "linear-3d", "conv", "transpose", "max-pool", "avg-pool", "adaptive",
-                                  "relu", "softmax", "flatten", "sequential"])
+                                  "adaptive-max", "upsample", "upsample-bilinear", "relu", "silu", "softmax", "flatten",
+                                  "sequential"])
 def test_empty_batch(name: str) -> None:
     make, shape = LAYERS[name]
     layer = make(nn)
@@ -248,6 +257,13 @@ def test_options_may_be_sequences_of_one() -> None:
     (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), "output_size: expected an integer or a pair"),
     (lambda: nn.AdaptiveAvgPool2d((None, -1)), "output_size: expected at least 0"),
     (lambda: nn.GELU("erf"), "approximate: expected 'none' or 'tanh', got 'erf'"),
+    (lambda: nn.Softplus(0), "beta: expected a finite number other than 0, got 0.0"),
+    (lambda: nn.AdaptiveMaxPool2d("3"), "output_size: expected an integer"),
+    (lambda: nn.Upsample(), "size: expected either size or scale_factor, got neither"),
+    (lambda: nn.Upsample(2, 2), "size: expected either size or scale_factor, got both"),
+    (lambda: nn.Upsample(scale_factor=-1), "scale_factor: expected finite numbers above 0, got -1"),
+    (lambda: nn.Upsample(2, mode="linear"), "mode: expected one of 'nearest', 'bilinear', got 'linear'"),
+    (lambda: nn.Upsample(2, align_corners=True), "align_corners: expected False for mode 'nearest'"),
     (lambda: nn.Dropout(1.5), "p: expected a number from 0 to 1, got 1.5"),
     (lambda: nn.Linear(4, 5)(np.ones((2, 3), np.float32)), r"x: expected 4 features along the last axis, got shape"),
     (lambda: nn.BatchNorm2d(3)(np.ones((2, 4, 5, 5), np.float32)), r"x: expected 3 channels, got shape \(2, .* 5\)$"),

@@ -31,13 +31,14 @@ def test_a_step_decides_what_is_drawn() -> None:
 
 
 def test_the_divergence_from_the_prior() -> None:
-    divergence, backward = nn.GaussianKLLoss().forward(MEAN, LOG_VARIANCE)
+    divergence = nn.GaussianKLLoss()(MEAN, LOG_VARIANCE)
     formula = 0.5 * (MEAN**2 + np.exp(LOG_VARIANCE) - 1 - LOG_VARIANCE).sum(1).mean()
     np.testing.assert_allclose(divergence, formula, rtol=1e-12)
     zeros = np.zeros((2, 3), np.float32)
     assert nn.GaussianKLLoss()(zeros, zeros) == 0
     tiny = np.full((1, 1), 1e-12)
-    assert nn.GaussianKLLoss().forward(0 * tiny, tiny)[1]()[1] == 0.5e-12       # 1 - exp would leave four digits
+    by_log_variance = nn.GaussianKLLoss().forward(0 * tiny, tiny)[1]()[1]
+    np.testing.assert_allclose(by_log_variance, 0.5e-12, rtol=1e-9)             # 1 - exp would leave four digits
     assert np.isinf(nn.GaussianKLLoss()(zeros, zeros + 1e3))
 
 
@@ -48,15 +49,16 @@ def test_the_bound_is_the_sum_of_its_terms() -> None:
     loss, backward = criterion.forward(nn.Variational(logits, MEAN, LOG_VARIANCE), targets)
     likely = 1 / (1 + np.exp(-logits * (2 * targets.reshape(5, 4) - 1)))
     assert criterion.terms is not None
-    np.testing.assert_allclose(criterion.terms, [-np.log(likely).sum(2).mean(), nn.GaussianKLLoss()(MEAN, LOG_VARIANCE)])
+    divergence = nn.GaussianKLLoss()(MEAN, LOG_VARIANCE)
+    np.testing.assert_allclose(criterion.terms, [-np.log(likely).sum(2).mean(), divergence])
     np.testing.assert_allclose(loss, criterion.terms[0] + 3 * criterion.terms[1])
     assert [grad.shape for grad in backward()] == [logits.shape, MEAN.shape, MEAN.shape]
 
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: nn.Reparameterization(0), "samples: expected at least 1, got 0"),
-    (lambda: nn.ELBOLoss(-1), "beta: expected at least 0, got -1"),
-    (lambda: nn.Reparameterization()(MEAN, LOG_VARIANCE[:, :1]), r"log_variance: expected shape \(5, 3\), got \(5, 1\)"),
+    (lambda: nn.ELBOLoss(-1), "beta: expected a number from 0 .*got -1"),
+    (lambda: nn.Reparameterization()(MEAN, LOG_VARIANCE[:, :1]), r"log_variance: expected shape \(5, 3\)"),
     (lambda: nn.GaussianKLLoss()(MEAN[0], LOG_VARIANCE[0]), r"mean: expected .*\(N, D\)"),
     (lambda: nn.GaussianKLLoss()(MEAN[:0], LOG_VARIANCE[:0]), "mean: expected at least one"),
     (lambda: nn.ELBOLoss()(nn.Variational(np.ones((2, 5, 4)), MEAN, LOG_VARIANCE), np.ones((5, 3))),

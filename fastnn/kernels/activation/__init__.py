@@ -259,7 +259,7 @@ def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array
     >>> kernels.softplus(np.array([-1000.0, 0.0, 1000.0])).round(4)
     array([   0.    ,    0.6931, 1000.    ])
     """
-    return _softplus((x,), (), target, out, (_beta_and_threshold(beta, threshold),))
+    return _softplus((x,), (), target, out, (as_beta_and_threshold(beta, threshold),))
 
 
 @documented()
@@ -273,7 +273,7 @@ def softplus_backward(grad_output: Array, x: Array, beta: float = 1.0, threshold
     >>> kernels.softplus_backward(np.array([3.0, 4.0]), np.array([0.0, 1000.0]))
     array([1.5, 4. ])
     """
-    return _softplus_backward((grad_output, x), (), target, None, (_beta_and_threshold(beta, threshold),))
+    return _softplus_backward((grad_output, x), (), target, None, (as_beta_and_threshold(beta, threshold),))
 
 
 @documented(y="Another, of x's dtype; nothing is broadcast.")
@@ -337,7 +337,8 @@ def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
     return mask
 
 
-def _beta_and_threshold(beta: float, threshold: float) -> tuple[float, float]:
+def as_beta_and_threshold(beta: float, threshold: float) -> tuple[float, float]:
+    """Return the options of softplus as floats, once they are known to fit."""
     beta = as_float("beta", beta)
     if beta == 0 or math.isinf(beta):
         raise ValueError(f"beta: expected a finite number other than 0, got {beta}")

@@ -523,7 +523,7 @@ def _binary_cross_entropy_backward(grad_output: Array | None, x: Array, targets:
                                    pos_weight: Array | None, reduction: str, target: str | None) -> Plan:
     _check_pair(x, "targets", targets)
     factors = _plan_factors(x, weight=weight, pos_weight=pos_weight)
-    grads = _plan_grads(grad_output, reduction, x.shape, x.size, x, np.dtype(np.float64))
+    grads = _plan_grads(grad_output, reduction, x.shape, x.size, x, x.dtype)
     run = bound(implementation(__name__, target, x), "binary_cross_entropy_backward", x)
 
     def backward(grad_output: Array | None, x: Array, targets: Array, weight: Array | None, pos_weight: Array | None,

@@ -68,8 +68,8 @@ def interpolate(x: Array, size: IntPair | None = None, *, scale_factor: float | 
     Notes
     -----
     "nearest" is exact, and i step is rounded to float32 before it is cut, as in torch for float64 images. For
-    "bilinear" |error| <= 4 eps times the largest |x| of the four pixels. A pixel that is not finite makes results NaN
-    that it has no share in, as in torch. Some 6 operations a result; x is read and the result written once (4 bytes a
+    "bilinear" |error| <= 4 eps + 7e-16 (H + W) times the largest |x| of the four pixels. One that is not finite makes a
+    result NaN that it has no share in. Some 6 operations a result; x is read and the result written once (4 bytes a
     value in float32).
 
     Examples
@@ -82,7 +82,7 @@ def interpolate(x: Array, size: IntPair | None = None, *, scale_factor: float | 
     >>> kernels.interpolate(np.array([[[[1.0, 2.0]]]]), (1, 4), mode="bilinear")
     array([[[[1.  , 1.25, 1.75, 2.  ]]]])
     """
-    return _interpolate((x,), (size, _as_factors(scale_factor), mode, align_corners), target, out)
+    return _interpolate((x,), (size, as_factors(scale_factor), mode, align_corners), target, out)
 
 
 def interpolate_backward(grad_output: Array, input_shape: Sequence[int], *,
@@ -115,8 +115,8 @@ def interpolate_backward(grad_output: Array, input_shape: Sequence[int], *,
     Notes
     -----
     The order of a pixel's sum is free: |error| <= (m + 4) eps times the sum of the |share grad_output| that meet in it,
-    m their number. A sum that leaves the dtype's range on the way does so for good. grad_output is read and the result
-    written once.
+    m their number, and for "bilinear" 7e-16 (H + W) times that of the |grad_output|. A sum that leaves the dtype's
+    range on the way does so for good. grad_output is read and the result written once.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def interpolate_backward(grad_output: Array, input_shape: Sequence[int], *,
     >>> kernels.interpolate_backward(np.array([[[[1.0, 2.0, 3.0, 4.0]]]]), (1, 1, 1, 2))
     array([[[[3., 7.]]]])
     """
-    return _interpolate_backward((grad_output,), (input_shape, _as_factors(scale_factor), mode, align_corners), target)
+    return _interpolate_backward((grad_output,), (input_shape, as_factors(scale_factor), mode, align_corners), target)
 
 
 @planned
@@ -134,8 +134,7 @@ def _interpolate(x: Array, size: IntPair | None, factors: tuple[float, ...] | No
     check_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
     _check_pixels("x", x.shape)
-    if (size is None) == (factors is None):
-        raise ValueError(f"size: expected either size or scale_factor, got {'neither' if size is None else 'both'}")
+    check_one_given(size, factors)
     counts = _counts(x.shape, factors) if size is None else as_pair("size", size, 1)
     shape = *x.shape[:2], *counts
     check_size(shape, **{"scale_factor" if size is None else "size": 1})
@@ -164,7 +163,22 @@ def _interpolate_backward(grad_output: Array, input_shape: Sequence[int], factor
     return Plan(run, grad_x, operations=6 * grad_output.size)
 
 
-def _as_factors(value: float | Sequence[float] | None) -> tuple[float, ...] | None:
+def check_one_given(size: Any, scale_factor: Any) -> None:
+    """Raise ValueError unless one of these says how large a result is."""
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"size: expected either size or scale_factor, got {'neither' if size is None else 'both'}")
+
+
+def check_mode(mode: str, align_corners: bool) -> None:
+    """Raise TypeError or ValueError unless these fit together."""
+    check_choice("mode", mode, _MODES)
+    if not isinstance(align_corners, bool):
+        raise TypeError(f"align_corners: expected a bool, got {align_corners!r:.100}")
+    if align_corners and mode == "nearest":
+        raise ValueError("align_corners: expected False for mode 'nearest', got True")
+
+
+def as_factors(value: float | Sequence[float] | None) -> tuple[float, ...] | None:
     """Return scale factors for rows and columns."""
     if value is None:
         return None
@@ -191,11 +205,7 @@ def _counts(shape: tuple[int, ...], factors: tuple[float, ...] | None) -> tuple[
 def _options(shape: tuple[int, ...], counts: tuple[int, ...], factors: tuple[float, ...] | None, mode: str,
              align_corners: bool) -> dict[str, Any]:
     """Return what implementations need to know: the steps from a row, or column, of a result to the next."""
-    check_choice("mode", mode, _MODES)
-    if not isinstance(align_corners, bool):
-        raise TypeError(f"align_corners: expected a bool, got {align_corners!r:.100}")
-    if align_corners and mode == "nearest":
-        raise ValueError("align_corners: expected False for mode 'nearest', got True")
+    check_mode(mode, align_corners)
     steps = []
     for axis, (size, count) in enumerate(zip(shape[2:], counts)):
         if size == count:

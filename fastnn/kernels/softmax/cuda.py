@@ -24,10 +24,10 @@ def _softmax(real: Any, group: int) -> Any:
     def softmax(x: Array, y: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        largest, total = largest_and_sum(parts, x, n, 0, lane, columns)
         scale = real(1 / total) if columns else real(0)
         for c in range(lane, columns, group):
-            y[n, c] = real(math.exp(x[n, c] - largest)) * scale
+            y[n, c] = real(math.exp(x[n, c, 0] - largest)) * scale
 
     return softmax
 
@@ -61,10 +61,10 @@ def _log_softmax(real: Any, group: int) -> Any:
     def log_softmax(x: Array, y: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
         n, lane, columns = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        largest, total = largest_and_sum(parts, x, n, 0, lane, columns)
         logarithm = math.log(total) if columns else 0.0
         for c in range(lane, columns, group):
-            y[n, c] = real(np.float64(x[n, c]) - np.float64(largest) - logarithm)
+            y[n, c] = real(np.float64(x[n, c, 0]) - np.float64(largest) - logarithm)
 
     return log_softmax
 
@@ -89,7 +89,7 @@ def _log_softmax_backward(real: Any, group: int) -> Any:
 
 
 def softmax(x: Array, y: Array) -> None:
-    run_rows(_softmax, x, x, y)
+    run_rows(_softmax, x, x.reshape(*x.shape, 1), y)
 
 
 def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
@@ -97,7 +97,7 @@ def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def log_softmax(x: Array, y: Array) -> None:
-    run_rows(_log_softmax, x, x, y)
+    run_rows(_log_softmax, x, x.reshape(*x.shape, 1), y)
 
 
 def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
