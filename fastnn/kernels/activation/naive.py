@@ -94,7 +94,7 @@ def softplus(x: Any, beta: float, threshold: float) -> Any:
     z = float(x) * beta
     if z > threshold:
         return x
-    return max(0.0, z) / beta + math.log1p(math.exp(-abs(z))) / beta
+    return (x if z > 0 else 0) + math.log1p(math.exp(-abs(z))) / beta
 
 
 def softplus_backward(grad_output: Any, x: Any, beta: float, threshold: float) -> Any:

@@ -11,8 +11,8 @@ from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import inlined_helper
 from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
 from fastnn.kernels._cpu.tuning import DRAFTED
-from fastnn.kernels._cpu.vectors import CACHED, draft, finish, use_widest_vectors
-from fastnn.kernels._outputs import Result
+from fastnn.kernels._cpu.vectors import draft, exceeds_caches, finish, use_widest_vectors
+from fastnn.kernels._outputs import Result, shaped
 from fastnn.kernels.resampling.naive import Steps
 
 _Run = Callable[[Array, Array], None]
@@ -52,8 +52,8 @@ def _plan_gradient(grad_output: Array, grad_x: Result, axes: list[tuple[Array, .
 def _plan_rows(kernel: BlockKernel, result: Result, width: int, *tables: object) -> _Run:
     """Return a function whose blocks make as many rows, of all images, as a draft has room for."""
     rows, count = result.shape[0] * result.shape[1] * result.shape[2], max(1, DRAFTED // width)
-    streamed = rows * result.shape[3] * result.dtype.itemsize >= CACHED
-    return functools.partial(kernel.launch(-(-rows // count), work=rows * width // 2), *tables, count, streamed)
+    return functools.partial(kernel.launch(-(-rows // count), work=rows * width // 2), *tables, count,
+                             exceeds_caches(shaped(*result[:2])))
 
 
 # --- where rows of results lie, and columns likewise -------------------------------------------------------
