@@ -154,7 +154,7 @@ FILTER_USEFUL = 8
 # Points whose mean is subtracted, so that bounds are tight; more would not make it a better one.
 FILTER_SAMPLE = 64
 
-# --- pooling, batch norm -----------------------------------------------------------------------------------
+# --- pooling, normalization -----------------------------------------------------------------------------------
 
 # Cells of the input, about, that make a block of pooling: they stay in the first cache.
 POOL_CELLS = 4096
@@ -174,8 +174,23 @@ NORM_COLUMNS, NORM_SLABS = 512, 64
 # Values of a block, at least.
 NORM_VALUES = 8192
 
+# Values of rows whose gradients are formed at once: they, and float64 scratch twice as large, fit the first cache.
+NORM_STRIP = 1024
+
+# Blocks of rows at most, and rows of one at least, that have sums of their own for weight and bias: adding up more of
+# these takes longer.
+NORM_ROW_SLABS, NORM_SLAB_ROWS = 32, 8
+
 # Runs and values at most, where launches count more than work.
 NORM_FEW_RUNS, NORM_FEW_VALUES = 128, 8192
+
+# --- embedding ---------------------------------------------------------------------------------------------
+
+# Columns of a slice of a row, whose sums stay in the first cache; a row that is met very often is done by slices.
+EMBEDDING_SLICE = 128
+
+# Elements, of gradients and of the table, of a block.
+EMBEDDING_VALUES = 1 << 14
 
 # --- quantised networks ------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""Channels whose sums or factors leave the range of their dtype, or whose mean hides their deviation.
+"""Channels and rows whose sums or factors leave the range of their dtype, or whose mean hides their deviation.
 
 They are rare, and done slowly: one number after the other in float64, scaled by powers of two. The same functions serve
-the CPU and the GPU. They see arrays flat, of (samples, channels, length).
+the CPU and the GPU. They see arrays flat, of (samples, channels, length), or of (rows, channels, places); a row is a
+channel of one sample.
 """
 
 from __future__ import annotations
@@ -109,5 +110,49 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
                     grad_x[i] = g * left_back * right * large
         return product / small, total / small
 
+    @jit
+    def is_ordinary(largest: float) -> bool:
+        """Whether products of such numbers with each other stay in the range, but for ones that do not matter."""
+        return largest == 0 or 2.0**-400 < largest < 2.0**400
+
+    @jit
+    def row_gradient(grad_output: Array, x: Array, weight: Array, r: int, groups: int, channels: int, places: int,
+                     mean: float, invstd: float, grad_x: Array, begin: int) -> None:
+        """Write the gradient of row r from `begin` on."""
+        length = channels * places
+        first, of_group = r * length, r % groups * channels
+        largest, heaviest, total, product = 0.0, 0.0, 0.0, 0.0
+        for i in range(length):
+            largest = max(largest, abs(np.float64(grad_output[first + i])))
+            heaviest = max(heaviest, abs(np.float64(weight[of_group + i // places])))
+        small, light = unit(largest), unit(heaviest)
+        for i in range(length):
+            term = small * np.float64(grad_output[first + i]) * (light * np.float64(weight[of_group + i // places]))
+            total += term
+            product += term * value(x[first + i], mean, invstd, 1.0, 0.0)
+        left, middle = factors(invstd, 1 / small)
+        left, right = factors(left, 1 / light)
+        for i in range(length):
+            term = small * np.float64(grad_output[first + i]) * (light * np.float64(weight[of_group + i // places]))
+            term -= total / length + value(x[first + i], mean, invstd, 1.0, 0.0) * (product / length)
+            grad_x[begin + i] = term * left * middle * right
+
+    @jit
+    def channel_gradients(grad_output: Array, x: Array, mean: Array, invstd: Array, groups: int, channels: int,
+                          places: int, c: int) -> tuple[float, float]:
+        """Return the gradients by the weight and the bias of channel c of all groups."""
+        largest, total, product = 0.0, 0.0, 0.0
+        for r in range(c // channels, mean.size, groups):
+            for i in range((r * channels + c % channels) * places, (r * channels + c % channels + 1) * places):
+                largest = max(largest, abs(np.float64(grad_output[i])))
+        small = unit(largest)
+        for r in range(c // channels, mean.size, groups):
+            for i in range((r * channels + c % channels) * places, (r * channels + c % channels + 1) * places):
+                g = small * np.float64(grad_output[i])
+                total += g
+                product += g * value(x[i], mean[r], invstd[r], 1.0, 0.0)
+        return product / small, total / small
+
     return SimpleNamespace(factors=factors, value=value, is_odd=is_odd, has_odd_sums=has_odd_sums,
-                           statistics=statistics, gradients=gradients)
+                           statistics=statistics, gradients=gradients, is_ordinary=is_ordinary,
+                           row_gradient=row_gradient, channel_gradients=channel_gradients)
