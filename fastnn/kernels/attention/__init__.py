@@ -65,8 +65,9 @@ def scaled_dot_product_attention(
     the largest product so far and the sums that it leaves [2]_, [3]_, so that memory grows with L + S.
 
     What is hidden, and what has a product of -inf, takes no part, whatever it holds: a NaN or inf in a key or value
-    reaches only the queries that see it. A product of NaN or inf makes all of the query's results NaN. Products that leave the dtype's range do so for
-    good; their size alone does no harm, as the largest one is subtracted. Weights that would be denormal count as 0.
+    reaches only the queries that see it. A product of NaN or inf makes all of the query's results NaN. Products that
+    leave the dtype's range do so for good; their size alone does no harm, as the largest one is subtracted. Weights
+    that would be denormal count as 0.
 
     With a_ij = |scale| sum_e |q_ie k_je| + |mask_ij| and A_i, its largest for those j that take part, on "cpu" and
     "cuda" |error of s_ij| <= (E + 4) eps a_ij, |error of lse_i| <= ((E + 5) A_i + 8 + log(S)) eps, and
