@@ -101,7 +101,8 @@ def _pack_keys(block: int, key: Array, value: Array, packed: Array, values: Arra
         row[outputs] = 1
         for e in range(outputs + 1, row.size):
             row[e] = 0
-        infinite |= not is_finite(row)
+        if not is_finite(row):
+            infinite = True
     odd[n, part] = infinite
 
 

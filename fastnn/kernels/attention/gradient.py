@@ -87,7 +87,8 @@ def _pack_queries(block: int, grad_output: Array, query: Array, y: Array, logsum
             grad_row[e] = grad_output[n, i, e]
         for e in range(outputs, grad_row.size):
             grad_row[e] = 0
-        infinite |= not (is_finite(query_row) and is_finite(grad_row))
+        if not (is_finite(query_row) and is_finite(grad_row)):
+            infinite = True
     odd[n, part] = infinite
     flat_query, flat_grad = query.reshape(query.size), grad_output.reshape(grad_output.size)
     flat_query_tiles, flat_grad_tiles = query_tiles.reshape(query_tiles.size), grad_tiles.reshape(grad_tiles.size)
@@ -172,7 +173,8 @@ def _differentiate(query_rows_of_tile: int, grad_rows_of_tile: int, boolean: boo
                 value_columns[g, outputs] = 1
                 infinite[g] = False
                 for c in range(inside):
-                    infinite[g] |= not is_finite(key[n, first + c])
+                    if not is_finite(key[n, first + c]):
+                        infinite[g] = True
                     for e in range(wide * width):
                         key_rows[g, e // width, c, e % width] = key[n, first + c, e] if e < features else zero
 
