@@ -91,7 +91,7 @@ def bmm_backward(grad_output: Array, input: Array, mat2: Array,
         if rows:
             product(_ALONG_NONE, input, grad_output, None, grad_mat2, (columns, rows, depth, columns, 1),
                     (depth, columns, rows),
-                    Layout(1, rows * depth, rows * columns, columns, depth * columns), groups=batch, free=True)
+                    Layout(1, rows * depth, rows * columns, columns, depth * columns), groups=batch)
         else:
             grad_mat2[...] = 0
     return grad_input, grad_mat2
