@@ -5,7 +5,6 @@ A matrix of scores has a row for what a pass walks along, and `VECTORS` vectors 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -135,59 +134,42 @@ column_max: Any = _column_max_python if config.DISABLE_JIT else _column_max_comp
 """column_max(c, count, d): write the largest elements of columns to d, of the rows before `count`; NaN do not count."""
 
 
-@inlined_helper
-def _masked_by_bool(score: float, mask: bool) -> float:
-    return score if mask else -np.inf
+# --- masks -----------------------------------------------------------------------------------------------------------
+# They come as two arrays, of bools and of floats, of which one or both are empty: so one kernel does for all of them.
+
+
+def masks_of(mask: Array | None, dtype: np.dtype) -> tuple[Array, Array]:
+    """Return masks as kernels take them."""
+    bools, floats = np.empty((0, 0, 0), bool), np.empty((0, 0, 0), dtype)
+    return (bools, floats) if mask is None else (mask, floats) if mask.dtype == bool else (bools, mask)
 
 
 @inlined_helper
-def _masked_by_float(score: float, mask: float) -> float:
-    return -np.inf if mask == -np.inf else score + mask
+def masked(score: float, bools: Array, floats: Array, m: int, i: int, j: int) -> float:
+    """Return the score of query i and key j with mask m, which has one row or column where all would be the same."""
+    if bools.size:
+        return score if bools[m, i if bools.shape[1] > 1 else 0, j if bools.shape[2] > 1 else 0] else -np.inf
+    if floats.size:
+        mask = floats[m, i if floats.shape[1] > 1 else 0, j if floats.shape[2] > 1 else 0]
+        return -np.inf if mask == -np.inf else score + mask
+    return score
 
 
-@functools.cache
-def masked(boolean: bool) -> Any:
-    """Return the function (score, mask) for masks of bools, or of floats."""
-    return _masked_by_bool if boolean else _masked_by_float
-
-
-@functools.cache
-def mask_of_columns(boolean: bool) -> Any:
-    """Return the function (mask, scores, key, count, query, inside) that masks scores whose columns are queries."""
-    mask_score = masked(boolean)
-
-    @helper
-    def mask_columns(mask: Array, scores: Array, key: int, count: int, query: int, inside: int) -> None:
-        of_keys, of_queries = mask.shape[1] > 1, mask.shape[0] > 1
-        if of_queries:
+@helper
+def mask_columns(bools: Array, floats: Array, m: int, scores: Array, key: int, count: int, query: int,
+                 inside: int) -> None:
+    """Mask scores whose rows are keys, and whose columns are queries."""
+    if bools.size or floats.size:
+        for k in range(count):
             for c in range(inside):
-                row = mask[query + c]
-                for k in range(count):
-                    scores[k, c] = mask_score(scores[k, c], row[key + k if of_keys else 0])
-        else:
-            for k in range(count):
-                value = mask[0, key + k if of_keys else 0]
-                for c in range(scores.shape[1]):
-                    scores[k, c] = mask_score(scores[k, c], value)
-
-    return mask_columns
+                scores[k, c] = masked(scores[k, c], bools, floats, m, query + c, key + k)
 
 
-@functools.cache
-def mask_of_rows(boolean: bool) -> Any:
-    """Return the function (mask, scores, query, first, last, key, inside) that masks scores whose rows are queries."""
-    mask_score = masked(boolean)
-
-    @helper
-    def mask_rows(mask: Array, scores: Array, query: int, first: int, last: int, key: int, inside: int) -> None:
-        of_keys, of_queries = mask.shape[1] > 1, mask.shape[0] > 1
+@helper
+def mask_rows(bools: Array, floats: Array, m: int, scores: Array, query: int, first: int, last: int, key: int,
+              inside: int) -> None:
+    """Mask scores whose rows, from `first` to `last`, are queries, and whose columns are keys."""
+    if bools.size or floats.size:
         for r in range(first, last):
-            row = mask[query + r if of_queries else 0]
-            if of_keys:
-                for c in range(inside):
-                    scores[r, c] = mask_score(scores[r, c], row[key + c])
-            else:
-                for c in range(inside):
-                    scores[r, c] = mask_score(scores[r, c], row[0])
-
-    return mask_rows
+            for c in range(inside):
+                scores[r, c] = masked(scores[r, c], bools, floats, m, query + r, key + c)

@@ -34,8 +34,9 @@ from fastnn.kernels.attention._panels import (
     add_seen_rows,
     add_to_columns,
     column_max,
-    mask_of_columns,
+    mask_columns,
     masked,
+    masks_of,
     multiply_columns,
     pack_panel,
     rows_for,
@@ -53,14 +54,13 @@ def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, ma
                                       is_causal: bool) -> Callable[..., None]:
     """Return a function (query, key, value, mask, scale, y, logsumexp)."""
     (heads, queries, features), keys, outputs = query.shape, key.shape[1], value.shape[2]
-    boolean, none = mask is not None and mask.dtype == bool, np.empty((0, 0, 0), query.dtype)
-    work = heads * queries * keys * (features + outputs)
+    dtype, work = query.dtype, heads * queries * keys * (features + outputs)
     if queries <= ATTENTION_FEW_QUERIES:
-        of_few = _attend_few(boolean).launch(heads, work=work)
+        of_few = _attend_few.launch(heads, work=work)
 
         def few(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
                 logsumexp: Array) -> None:
-            of_few(query, key, value, none if mask is None else mask, which, is_causal, scale, y, logsumexp)
+            of_few(query, key, value, *masks_of(mask, dtype), which, is_causal, scale, y, logsumexp)
 
         return because(f"one by one: {queries} quer{'y' if queries == 1 else 'ies'}", few)
     width, rows = VECTORS * lanes(query), rows_for(outputs + 1)
@@ -69,15 +69,14 @@ def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, ma
     of_keys = heads, panels(keys, ROWS), features + 1, ROWS
     of_values = heads, keys, panels(outputs + 1, rows) * rows
     pack = _pack_keys.launch(heads * parts, work=heads * keys * (features + outputs))
-    attend = _attend(rows, boolean).launch(heads * panels(all_groups, groups), work=work)
+    attend = _attend(rows).launch(heads * panels(all_groups, groups), work=work)
 
     def attention(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
                   logsumexp: Array) -> None:
-        packed, values = empty(of_keys, query.dtype), empty(of_values, query.dtype)
+        packed, values = empty(of_keys, dtype), empty(of_values, dtype)
         odd = np.empty((heads, parts), bool)
         pack(key, value, packed, values, odd)
-        attend(query, none if mask is None else mask, which, is_causal, groups, scale, packed, values, odd, y,
-               logsumexp)
+        attend(query, *masks_of(mask, dtype), which, is_causal, groups, scale, packed, values, odd, y, logsumexp)
 
     return because(f"tiles of {ROWS} keys and {width} queries, {groups} of these in a block", attention)
 
@@ -107,15 +106,14 @@ def _pack_keys(block: int, key: Array, value: Array, packed: Array, values: Arra
 
 
 @functools.cache
-def _attend(rows: int, boolean: bool) -> BlockKernel:
-    """The forward pass, for values in tiles of so many rows and masks of bools or of floats."""
+def _attend(rows: int) -> BlockKernel:
+    """The forward pass, for values in tiles of so many rows."""
     score_tile, value_tile = walk_tile(1, ROWS, VECTORS), walk_tile(1, rows, VECTORS)
-    mask_columns = mask_of_columns(boolean)
 
     @block_kernel(writes="y logsumexp")
-    @named("attend", rows, "bool" if boolean else "float")
-    def attend(block: int, query: Array, mask: Array, which: Array, is_causal: bool, groups: int, scale: float,
-               packed: Array, values: Array, odd: Array, y: Array, logsumexp: Array) -> None:
+    @named("attend", rows)
+    def attend(block: int, query: Array, bools: Array, floats: Array, which: Array, is_causal: bool, groups: int,
+               scale: float, packed: Array, values: Array, odd: Array, y: Array, logsumexp: Array) -> None:
         """Some groups of queries of one head, which go along the keys together."""
         use_widest_vectors()
         queries, features = query.shape[1:]
@@ -154,8 +152,8 @@ def _attend(rows: int, boolean: bool) -> BlockKernel:
                 for t in range(panels(count, ROWS)):
                     begins[0] = (n * packed.shape[1] + begin // ROWS + t) * (features + 1) * ROWS
                     score_tile(flat_packed, begins, along_features, columns[g], 1, scores[t * ROWS : (t + 1) * ROWS])
-                if mask.size:
-                    mask_columns(mask[which[n]], scores, begin, count, query_first, min(width, queries - query_first))
+                mask_columns(bools, floats, which[n], scores, begin, count, query_first,
+                             min(width, queries - query_first))
                 if is_causal:
                     for k in range(max(0, query_first + 1 - begin), count):
                         scores[k, : begin + k - query_first] = lowest
@@ -212,48 +210,38 @@ def _dot(a: Array, b: Array) -> float:
     return total
 
 
-@functools.cache
-def _attend_few(boolean: bool) -> BlockKernel:
-    """The forward pass of few queries, of which keys and values are read in place: they are what takes time."""
-    mask_score = masked(boolean)
-
-    @block_kernel(writes="y logsumexp")
-    @named("attend_few", "bool" if boolean else "float")
-    def attend_few(block: int, query: Array, key: Array, value: Array, mask: Array, which: Array, is_causal: bool,
-                   scale: float, y: Array, logsumexp: Array) -> None:
-        """One head."""
-        use_widest_vectors()
-        keys, outputs = value.shape[1:]
-        scores, scaled, part = np.empty(keys, y.dtype), np.empty(query.shape[2], y.dtype), np.empty(outputs, y.dtype)
-        for i in range(query.shape[1]):
-            seen = min(keys, i + 1) if is_causal else keys
-            for e in range(scaled.size):
-                scaled[e] = query[block, i, e] * y.dtype.type(scale)
+@block_kernel(writes="y logsumexp")
+def _attend_few(block: int, query: Array, key: Array, value: Array, bools: Array, floats: Array, which: Array,
+                is_causal: bool, scale: float, y: Array, logsumexp: Array) -> None:
+    """One head's few queries, for which keys and values are read in place: that is what takes time."""
+    use_widest_vectors()
+    keys, outputs = value.shape[1:]
+    scores, scaled, part = np.empty(keys, y.dtype), np.empty(query.shape[2], y.dtype), np.empty(outputs, y.dtype)
+    for i in range(query.shape[1]):
+        seen = min(keys, i + 1) if is_causal else keys
+        for e in range(scaled.size):
+            scaled[e] = query[block, i, e] * y.dtype.type(scale)
+        for j in range(seen):
+            scores[j] = _dot(scaled, key[block, j])
+        if bools.size or floats.size:
             for j in range(seen):
-                scores[j] = _dot(scaled, key[block, j])
-            if mask.size:
-                masks = mask[which[block]]
-                row = masks[i if masks.shape[0] > 1 else 0]
-                for j in range(seen):
-                    scores[j] = mask_score(scores[j], row[j if row.size > 1 else 0])
-            largest = row_max(scores[:seen])
-            shift = largest if largest > -np.inf else y.dtype.type(0)
-            for j in range(seen):
-                scores[j] = exp(scores[j] - shift)
-            total, result = row_sum(scores[:seen]), y[block, i]
-            inverse = y.dtype.type(1 if total == 0 else 1 / total)
-            logsumexp[block, i] = -np.inf if total == 0 else shift + log(total)
-            result[:] = 0
-            for begin in range(0, seen, _FEW_KEYS):
-                part[:] = 0
-                for j in range(begin, min(seen, begin + _FEW_KEYS)):
-                    if scores[j] != 0:      # else it may be hidden, and hold anything
-                        weight, row_of_value = scores[j], value[block, j]
-                        for e in range(outputs):
-                            part[e] += weight * row_of_value[e]
-                for e in range(outputs):
-                    result[e] += part[e]
+                scores[j] = masked(scores[j], bools, floats, which[block], i, j)
+        largest = row_max(scores[:seen])
+        shift = largest if largest > -np.inf else y.dtype.type(0)
+        for j in range(seen):
+            scores[j] = exp(scores[j] - shift)
+        total, result = row_sum(scores[:seen]), y[block, i]
+        inverse = y.dtype.type(1 if total == 0 else 1 / total)
+        logsumexp[block, i] = -np.inf if total == 0 else shift + log(total)
+        result[:] = 0
+        for begin in range(0, seen, _FEW_KEYS):
+            part[:] = 0
+            for j in range(begin, min(seen, begin + _FEW_KEYS)):
+                if scores[j] != 0:      # else it may be hidden, and hold anything
+                    weight, row_of_value = scores[j], value[block, j]
+                    for e in range(outputs):
+                        part[e] += weight * row_of_value[e]
             for e in range(outputs):
-                result[e] *= inverse
-
-    return attend_few
+                result[e] += part[e]
+        for e in range(outputs):
+            result[e] *= inverse

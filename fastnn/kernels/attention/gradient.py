@@ -24,7 +24,14 @@ from fastnn.kernels._cpu.tuning import ATTENTION_CHUNK, ATTENTION_CHUNKS, ATTENT
 from fastnn.kernels._cpu.vectors import is_finite, row_products, use_widest_vectors
 from fastnn.kernels._memory import empty
 from fastnn.kernels._plans import Gradients, Needs, because
-from fastnn.kernels.attention._panels import add_seen_rows, mask_of_rows, pack_panel, rows_for, unpack_panel
+from fastnn.kernels.attention._panels import (
+    add_seen_rows,
+    mask_rows,
+    masks_of,
+    pack_panel,
+    rows_for,
+    unpack_panel,
+)
 
 _QUERIES = ATTENTION_QUERIES * ROWS         # of a panel
 
@@ -34,7 +41,6 @@ def plan_scaled_dot_product_attention_backward(
         which: Array, is_causal: bool, needs: Needs) -> Callable[..., Gradients]:
     """Return a function (grad_output, query, key, value, y, logsumexp, mask, scale)."""
     (heads, queries, features), keys, outputs, dtype = query.shape, key.shape[1], value.shape[2], query.dtype
-    boolean, none = mask is not None and mask.dtype == bool, np.empty((0, 0, 0), dtype)
     width, rows = VECTORS * lanes(query), (rows_for(features), rows_for(outputs))
     parts, tiles = panels(queries, _QUERIES), panels(queries, ROWS)
     chunks = max(1, min(ATTENTION_CHUNKS, keys // ATTENTION_CHUNK))
@@ -44,7 +50,7 @@ def plan_scaled_dot_product_attention_backward(
     of_sums = (chunks, heads, panels(features, width), tiles * ROWS, width) if needs[0] else (0,) * 5
     pairs = heads * queries * keys
     pack = _pack_queries.launch(heads * parts, work=heads * queries * (features + outputs))
-    differentiate = _differentiate(*rows, boolean).launch(heads * chunks, work=pairs * (3 * features + 2 * outputs))
+    differentiate = _differentiate(*rows).launch(heads * chunks, work=pairs * (3 * features + 2 * outputs))
     add = _add_sums.launch(heads * panels(queries, _QUERIES), work=chunks * query.size)
     nothing = np.empty((0, 0, 0), dtype)
 
@@ -57,7 +63,7 @@ def plan_scaled_dot_product_attention_backward(
                                             for array, need in zip((query, key, value), needs))
         sums = empty(of_sums, dtype)
         if any(needs):
-            differentiate(key, value, none if mask is None else mask, which, is_causal, chunks, query_tiles, grad_tiles,
+            differentiate(key, value, *masks_of(mask, dtype), which, is_causal, chunks, query_tiles, grad_tiles,
                           query_rows, grad_rows, odd, sums, nothing if grad_key is None else grad_key,
                           nothing if grad_value is None else grad_value)
         if grad_query is not None:
@@ -75,8 +81,8 @@ def _pack_queries(block: int, grad_output: Array, query: Array, y: Array, logsum
     That is minus the logarithm, and minus the sum of gradients times results; both are added to what tiles multiply.
     """
     n, part = block // odd.shape[1], block % odd.shape[1]
-    (queries, features), outputs, tiles = query.shape[1:], y.shape[2], query_tiles.shape[1]
-    factor, infinite = y.dtype.type(scale), False
+    queries, features = query.shape[1:]
+    outputs, tiles, factor, infinite = y.shape[2], query_tiles.shape[1], y.dtype.type(scale), False
     for i in range(part * _QUERIES, min(queries, (part + 1) * _QUERIES)):
         query_row, grad_row = query_rows[n, i], grad_rows[n, i]
         for e in range(features):
@@ -111,18 +117,17 @@ def _pack_queries(block: int, grad_output: Array, query: Array, y: Array, logsum
 
 
 @functools.cache
-def _differentiate(query_rows_of_tile: int, grad_rows_of_tile: int, boolean: bool) -> BlockKernel:
-    """The gradients, for queries and results in tiles of so many rows and masks of bools or of floats."""
-    rows_q, rows_g = query_rows_of_tile, grad_rows_of_tile
-    score_tile, mask_rows = walk_tile(1, ROWS, VECTORS), mask_of_rows(boolean)
+def _differentiate(rows_q: int, rows_g: int) -> BlockKernel:
+    """The gradients, for queries and results in tiles of so many rows."""
+    score_tile = walk_tile(1, ROWS, VECTORS)
     query_tile, grad_tile = walk_tile(1, rows_q, VECTORS), walk_tile(1, rows_g, VECTORS)
     sum_tile = walk_tile(1, ROWS, VECTORS, apart=VECTORS)
 
     @block_kernel(writes="sums grad_key grad_value")
-    @named("differentiate", rows_q, rows_g, "bool" if boolean else "float")
-    def differentiate(block: int, key: Array, value: Array, mask: Array, which: Array, is_causal: bool, chunks: int,
-                      query_tiles: Array, grad_tiles: Array, query_rows: Array, grad_rows: Array, odd: Array,
-                      sums: Array, grad_key: Array, grad_value: Array) -> None:
+    @named("differentiate", rows_q, rows_g)
+    def differentiate(block: int, key: Array, value: Array, bools: Array, floats: Array, which: Array,
+                      is_causal: bool, chunks: int, query_tiles: Array, grad_tiles: Array, query_rows: Array,
+                      grad_rows: Array, odd: Array, sums: Array, grad_key: Array, grad_value: Array) -> None:
         """One chunk of the keys of one head, some groups at a time, which go along the queries together.
 
         The gradients by keys and values are its own; that by queries is added up in sums of its own.
@@ -190,8 +195,7 @@ def _differentiate(query_rows_of_tile: int, grad_rows_of_tile: int, boolean: boo
                     for r in range(top, count, ROWS):
                         begins[0] = (n * query_tiles.shape[1] + (begin + r) // ROWS) * (features + 1) * ROWS
                         score_tile(flat_query_tiles, begins, along_features, key_columns[g], 1, scores[r : r + ROWS])
-                    if mask.size:
-                        mask_rows(mask[which[n]], scores, begin, top, count, first, inside)
+                    mask_rows(bools, floats, which[n], scores, begin, top, count, first, inside)
                     if is_causal:
                         for r in range(top, min(count, first + width - 1 - begin)):
                             scores[r, max(0, begin + r - first + 1) :] = lowest
