@@ -101,6 +101,17 @@ def linear(n: int, i: int, o: int) -> Call:
     return Call("linear", ((n, i), (o, i)))
 
 
+def attention(heads: int, queries: int, keys: int, features: int = 64, **options: Any) -> Call:
+    return Call("scaled_dot_product_attention",
+                ((heads, queries, features), (heads, keys, features), (heads, keys, features)), options)
+
+
+def attention_gradient(heads: int, queries: int, keys: int, features: int = 64, **options: Any) -> Call:
+    call = attention(heads, queries, keys, features, **options)
+    return call._replace(kernel=f"{call.kernel}_backward", shapes=(
+        call.shapes[0], *call.shapes, call.shapes[0], call.shapes[0][:2]))
+
+
 def knn(queries: int, points: int, dimensions: int, dtype: str = "float32") -> Call:
     return Call("knn", ((queries, dimensions), (points, dimensions)), {"k": 5}, dtype)
 
@@ -148,6 +159,14 @@ CALLS = {
         "MOST_PANELS": [linear(1024, 1024, 1024), linear(4096, 256, 256)],
         "LINEAR_FEW_WEIGHTS": [linear(64, 10, 10), linear(64, 20, 10), linear(2000, 20, 10)],
         "LINEAR_ROWS": [linear(2000, 10, 10), linear(100, 10, 10)],
+        "ATTENTION_KEYS": [attention(8, 1024, 1024), attention(128, 128, 128, 32),
+                           attention(8, 1024, 1024, is_causal=True)],
+        "ATTENTION_QUERIES": [attention_gradient(8, 1024, 1024), attention_gradient(128, 128, 128, 32)],
+        "ATTENTION_GROUPS": [attention(8, 4096, 4096), attention_gradient(8, 4096, 4096)],
+        "ATTENTION_FEW_QUERIES": [attention(8, n, 1024) for n in (4, 8, 12)],
+        "ATTENTION_SLACK": [attention(8, 1024, 1024)],
+        "ATTENTION_CHUNK": [attention_gradient(2, 1024, 1024), attention_gradient(16, 1024, 1024)],
+        "ATTENTION_CHUNKS": [attention_gradient(2, 4096, 4096), attention_gradient(16, 4096, 4096)],
         "SMALL_PRODUCTS": [conv(1, 2, 4, 5), conv(16, 2, 4, 6), conv(16, 2, 4, 8)],
         "SMALL_BATCH_PRODUCTS": [weight_gradient(n, 2, 4, 5) for n in (4, 8, 16)],
         "PADDED_ELEMENTS": [conv(8, 1, 8, 8, padding=150), conv(8, 1, 8, 8, padding=200)],
@@ -213,6 +232,8 @@ CALLS = {
         "GEMM_READ": [linear(512, 512, 512), linear(2048, 512, 512), conv(8, 64, 64, 56)],
         "GEMM_LAUNCH": [linear(128, 4096, 128), weight_gradient(8, 64, 64, 28)],
         "GEMM_SCRATCH": [linear(512, 4096, 512), weight_gradient(8, 256, 256, 14)],
+        "ATTENTION_SIDE": [attention(64, 1024, 1024), attention_gradient(64, 1024, 1024)],
+        "ATTENTION_COLUMNS": [attention(64, 1024, 1024), attention_gradient(64, 1024, 1024)],
         "DEPTHWISE_BAND": [conv(32, 64, 64, 112, groups=64), conv(32, 64, 64, 28, 5, groups=64)],
         "DEPTHWISE_TAPS": [conv(32, 64, 64, 56, 9, groups=64), conv(32, 64, 64, 56, 13, groups=64)],
         "DEPTHWISE_MULTIPLE": [conv(32, 32, 32 * m, 56, groups=32) for m in (2, 4, 8)],

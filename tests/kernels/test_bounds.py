@@ -496,6 +496,39 @@ def linear(rng, dtype, e):
     return (x, weight, bias), {}, [(products.sum(-1) + bias, bound)]
 
 
+@case
+def bmm(rng, dtype, e):
+    depth = int(rng.choice([1, 5, 130, 1500]))
+    a, b = draw(rng, (2, 3, depth), dtype, 0.45), draw(rng, (2, depth, 9), dtype, 0.45)
+    products = a[..., None].astype(Wide) * b[:, None]
+    return (a, b), {}, [(products.sum(2), (min(depth, 512) + depth / 512 + 1) * e * abs(products).sum(2))]
+
+
+@case
+def scaled_dot_product_attention(rng, dtype, e):
+    queries, keys, features = (int(rng.choice(sizes)) for sizes in ([2, 9], [1, 10, 300], [1, 5, 20]))
+    query, key = draw(rng, (queries, features), dtype, 0.05), draw(rng, (keys, features), dtype, 0.05)
+    value = draw(rng, (keys, 3), dtype, 0.8)
+    mask = (rng.random((queries, keys)) < rng.choice([0.5, 2])) if rng.random() < 0.7 else draw(
+        rng, (queries, keys), dtype, 0.05)
+    products = query[:, None].astype(Wide) * key / np.sqrt(Wide(features))
+    seen, added = (mask, 0) if mask.dtype == bool else (np.ones_like(mask, bool), mask.astype(Wide))
+    scores = np.where(seen, products.sum(2) + added, -np.inf)
+    top = np.where(seen.any(1), scores.max(1), 0)[:, None]
+    weights = np.exp(scores - top)
+    total = weights.sum(1, keepdims=True)
+    weights, log = weights / np.where(total, total, 1), (top + np.log(total))[:, 0]
+    largest = np.where(seen, abs(products).sum(2) + abs(added), 0).max(1, keepdims=True)
+    terms = min(keys, 256) + keys / 16
+    bound = (2 * (features + 6) * largest + 2 * terms + 16) * e * (weights @ abs(value.astype(Wide)))
+    bound += keys * np.finfo(dtype).tiny * abs(value.astype(Wide)).max()        # denormal weights count as 0
+    # The bound is of first order: where it is near 1, it says nothing.
+    small = (2 * (features + 6) * largest + 2 * terms + 16) * e < 0.05
+    return (query, key, value, mask), {"return_lse": True}, [
+        (weights @ value.astype(Wide), np.where(small, 1.05 * bound, np.inf)),
+        (log, np.where(np.isinf(log), 0, ((features + 6) * largest[:, 0] + terms + 8) * e))]
+
+
 def by_table(row: Kernel) -> Callable[..., Case]:
     """The case of an activation that needs none of its own: its truth is the formula in float64."""
     def found(rng: np.random.Generator, dtype: Any, e: Wide) -> Case:

@@ -41,6 +41,11 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
     ("conv_transpose2d", {"n": 2, "c": 2, "h": 3, "w": 4, "o": 3, "kh": 2, "kw": 3},
      lambda n, c, h, w, o, kh, kw: Call((draw(n, c, h, w), draw(c, o, kh, kw), draw(o)))),
     ("linear", {"n": 2, "i": 3, "o": 4}, lambda n, i, o: Call((draw(n, i), draw(o, i), draw(o)))),
+    ("bmm", {"b": 2, "n": 3, "m": 4, "p": 5}, lambda b, n, m, p: Call((draw(b, n, m), draw(b, m, p)))),
+    *(("scaled_dot_product_attention", {"n": 2, "h": 3, "l": queries, "s": 5, "e": 4, "v": 6},
+       lambda n, h, l, s, e, v, causal=causal: Call(                                                    # noqa: E741
+           (draw(n, h, l, e), draw(n, h, s, e), draw(n, h, s, v), draw(n, 1, l, s) > -1),
+           {"is_causal": causal, "return_lse": True})) for queries, causal in ((2, False), (9, True))),
     ("max_pool2d", {"n": 2, "c": 3, "h": 5, "w": 6},
      lambda n, c, h, w: Call((draw(n, c, h, w), 2), {"padding": 1, "return_indices": True})),
     ("avg_pool2d", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: Call((draw(n, c, h, w), 2), {"padding": 1})),

@@ -405,6 +405,127 @@ FAMILIES["linear"] = Family(draw_linear, judge_linear)
 FAMILIES["linear_backward"] = Family(lambda draw: draw_linear(draw, True), judge_linear_backward)
 
 
+def draw_bmm(draw: Draw, backward: bool = False) -> None:
+    b, n, m, p = draw.size(0, 3, 12), draw.size(0, 5, 90), draw.size(0, 9, 600), draw.size(0, 9, 90)
+    arrays = [(b, n, m), (b + draw.chance(0.03), m + draw.chance(0.03), p)]
+    if backward:
+        arrays.insert(0, (b, n, p + draw.chance(0.03)))
+        draw.option("needs", lambda: (draw.chance(0.5), draw.chance(0.5)), 0.3)
+    draw.args = [draw.floats(*shape, reach=18) for shape in arrays]
+    if not backward:
+        draw.out(b, n, p)
+
+
+def judge_bmm(call: Call, eps: Any) -> list[Truth]:
+    (a, b), (a_size, b_size) = call.args, absolute(call).args
+    if len(a) != len(b):
+        raise ValueError("a batch is not broadcast")
+    return [of_sums(a @ b, a_size @ b_size, a.shape[2] + 1, eps)]
+
+
+def judge_bmm_backward(call: Call, eps: Any) -> list[Truth]:
+    def products(grad: Array, a: Array, b: Array) -> tuple[Array, ...]:
+        if grad.shape != (*a.shape[:2], b.shape[2]) or b.shape[:2] != (len(a), a.shape[2]):
+            raise ValueError("shapes")
+        return grad @ b.swapaxes(1, 2), a.swapaxes(1, 2) @ grad
+
+    grad = call.args[0]
+    return [of_sums(t, m, n + 1, eps) for t, m, n in zip(products(*call.args), products(*absolute(call).args),
+                                                         grad.shape[:0:-1])]
+
+
+FAMILIES["bmm"] = Family(draw_bmm, judge_bmm)
+FAMILIES["bmm_backward"] = Family(lambda draw: draw_bmm(draw, True), judge_bmm_backward)
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def draw_attention(draw: Draw, backward: bool = False) -> None:
+    """NaN and inf are left to tests of their own."""
+    draw.wild = draw.planted = False
+    leading = [draw.random.randint(0 if draw.chance(0.1) else 1, 3) for _ in range(draw.random.randint(0, 2))]
+    queries, keys = draw.size(0, 9, 150), draw.size(0, 9, 300)
+    features, outputs = draw.size(1, 6, 40), draw.size(1, 6, 40)
+    arrays = [(*leading, queries, features), (*leading, keys + draw.chance(0.02), features + draw.chance(0.02)),
+              (*leading, keys, outputs)]
+    if backward:
+        arrays = [(*leading, queries, outputs), *arrays, (*leading, queries, outputs), (*leading, queries)]
+    draw.args = [draw.floats(*shape) for shape in arrays]
+    if draw.chance(0.5):
+        shape = tuple(1 if draw.chance(0.3) else size for size in (*leading, queries, keys))[draw.random.randint(
+            0, len(leading)) :]
+        draw.args.append(f"{draw.rng()}.random({shape}) < 0.7" if draw.chance(0.5) else draw.floats(*shape))
+    draw.option("is_causal", (True, False))
+    draw.option("scale", (0.3, -0.1, 0.0), 0.2)
+    if backward:
+        draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+    else:
+        draw.option("return_lse", (True, False))
+        draw.out(*leading, queries, outputs)
+
+
+def scores_of(query: Array, key: Array, mask: Any, is_causal: bool, scale: Any) -> tuple[Array, Array, Array]:
+    """Scores, -inf where a key is hidden, whether it is not, and for each query the A of the docstring."""
+    if query.ndim != key.ndim or query.shape[:-2] != key.shape[:-2]:
+        raise ValueError("leading dimensions")
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores, size = scale * (query @ key.swapaxes(-1, -2)), abs(scale) * (abs(query) @ abs(key).swapaxes(-1, -2))
+    seen = np.tri(*scores.shape[-2:], dtype=bool) if is_causal else np.ones(scores.shape[-2:], bool)
+    seen = np.broadcast_to(seen, scores.shape)
+    if mask is not None and mask.dtype == bool:
+        seen = seen & np.broadcast_to(mask, scores.shape)
+    elif mask is not None:
+        scores, size = scores + np.broadcast_to(mask, scores.shape), size + abs(mask)
+    return np.where(seen, scores, -np.inf), seen, np.where(seen, size, 0).max(-1, initial=0.0)[..., None]
+
+
+def terms(size: int) -> float:
+    return min(size, 256) + size / 16
+
+
+def judge_attention(call: Call, eps: Any) -> list[Truth]:
+    query, key, value, *mask = call.args
+    if value.shape[:-1] != key.shape[:-1]:
+        raise ValueError("values")
+    scores, seen, largest = scores_of(query, key, mask[0] if mask else None, call.kwargs.get("is_causal", False),
+                                      call.kwargs.get("scale"))
+    top = np.where(seen.any(-1), scores.max(-1, initial=-np.inf), 0)[..., None]
+    weights = np.exp(scores - top)
+    total = weights.sum(-1, keepdims=True)
+    weights, log = weights / np.where(total == 0, 1, total), (top + np.log(total))[..., 0]
+    one = 2 * (query.shape[-1] + 6) * largest + 2 * terms(key.shape[-2]) + 16
+    bound = np.exp(one * eps.eps) * one * (weights @ abs(value)) + eps.smallest_normal
+    found = [within(weights @ value, bound, 1, eps), (log, np.nan_to_num(eps.eps * one[..., 0]))]
+    return found if call.kwargs.get("return_lse") else found[:1]
+
+
+def judge_attention_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, query, key, value, y, log, *mask = call.args
+    if value.shape[:-1] != key.shape[:-1] or y.shape != grad.shape or log.shape != query.shape[:-1]:
+        raise ValueError("shapes")
+    scale = call.kwargs.get("scale")
+    scores, _, largest = scores_of(query, key, mask[0] if mask else None, call.kwargs.get("is_causal", False), scale)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    weights = np.exp(scores - log[..., None])
+    products, means = grad @ value.swapaxes(-1, -2), (grad * y).sum(-1, keepdims=True)
+    inner, size = weights * (products - means), weights * (abs(grad) @ abs(value).swapaxes(-1, -2) + abs(grad * y).sum(
+        -1, keepdims=True))
+    one = 2 * (query.shape[-1] + 6) * (largest + abs(log[..., None])) + 16
+    one = np.exp(one * eps.eps) * one
+    more, queries, keys = value.shape[-1] + 8, terms(query.shape[-2]), terms(key.shape[-2])
+    turned = weights.swapaxes(-1, -2)
+    return [within(scale * (inner @ key), abs(scale) * (size * (one + more + keys)) @ abs(key), 1, eps),
+            within(scale * (inner.swapaxes(-1, -2) @ query),
+                   abs(scale) * (size * (one + more + queries)).swapaxes(-1, -2) @ abs(query), 1, eps),
+            within(turned @ grad, (weights * (one + queries)).swapaxes(-1, -2) @ abs(grad), 1, eps)]
+
+
+FAMILIES["scaled_dot_product_attention"] = Family(draw_attention, judge_attention)
+FAMILIES["scaled_dot_product_attention_backward"] = Family(
+    lambda draw: draw_attention(draw, True), judge_attention_backward)
+
+
 # --- pooling ---------------------------------------------------------------------------------------------------------
 
 

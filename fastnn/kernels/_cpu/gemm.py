@@ -80,36 +80,44 @@ def pack_columns(matrices: Array, width: int) -> Array:
 
 
 class Product(NamedTuple):
-    """How matrices of certain shapes are multiplied: calling it writes y = a b + bias."""
+    """How matrices of certain shapes are multiplied: calling it writes y = a b + bias, of each group where there are.
+
+    Then a, b and y have one more dimension, and a bias has one row for all.
+    """
 
     a_by_rows: bool                         # whether a comes as (rows, depth); else as (depth, rows)
     b_by_rows: bool                         # whether b comes as (columns, depth); else as (depth, columns)
     tall: int                               # rows of a tile
     width: int                              # columns of a tile
     offsets: Array                          # of each step of the depth in a panel of b
-    cuts: int                               # parts of a's panels, each for a block of every panel of b
+    cuts: int                               # parts of a's panels, each for a block of every panel of b of its group
     launch: Launch
 
     def __call__(self, a: Array, b: Array, bias: Array, y: Array, packed_b: Array | None = None) -> None:
-        a = (pack_rows if self.a_by_rows else pack_columns)(a[None], self.tall)
+        a = (pack_rows if self.a_by_rows else pack_columns)(_groups(a), self.tall)
         b = self.pack_b(b) if packed_b is None else packed_b
-        self.launch(a[0], b.reshape(-1), self.offsets, bias, self.cuts, y, y.reshape(-1))
+        self.launch(a, b.reshape(-1), self.offsets, bias, self.cuts, _groups(y), y.reshape(-1))
 
     def pack_b(self, b: Array) -> Array:
         """Return b as panels."""
-        return (pack_rows if self.b_by_rows else pack_columns)(b[None], self.width)
+        return (pack_rows if self.b_by_rows else pack_columns)(_groups(b), self.width)
+
+
+def _groups(matrices: Array) -> Array:
+    return matrices if matrices.ndim == 3 else matrices[None]
 
 
 def plan_product(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Product:
     """Return how to multiply matrices like these; by rows: a is (rows, depth), b is (columns, depth)."""
-    rows, depth = a.shape if a_by_rows else a.shape[::-1]
-    columns = b.shape[0 if b_by_rows else 1]
+    groups = len(a) if a.ndim == 3 else 1
+    rows, depth = a.shape[-2:] if a_by_rows else a.shape[:-3:-1]
+    columns = b.shape[-2 if b_by_rows else -1]
     tall, wide = tile_shape(rows, panels(columns, lanes(a)))
     width = wide * lanes(a)
     a_panels, b_panels = panels(rows, tall), panels(columns, width)
-    cuts = min(a_panels, max(panels(LEAST_BLOCKS, b_panels), panels(a_panels, MOST_PANELS)))
+    cuts = min(a_panels, max(panels(LEAST_BLOCKS, groups * b_panels), panels(a_panels, MOST_PANELS)))
     return Product(a_by_rows, b_by_rows, tall, width, np.arange(depth) * width, cuts,
-                   _multiply(tall, wide).launch(b_panels * cuts, work=rows * columns * depth))
+                   _multiply(tall, wide).launch(groups * b_panels * cuts, work=groups * rows * columns * depth))
 
 
 @functools.cache
@@ -122,33 +130,34 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
     def multiply(block: int, a: Array, b: Array, offsets: Array, bias: Array, cuts: int, y: Array,
                  result: Array) -> None:
         """Some panels of rows of one panel of columns: all of their totals grow by DEPTH products at a time."""
-        depth, columns = a.shape[1], vectors * lanes(y)
-        panel, cut = block // cuts, block % cuts
-        first, last = cut * a.shape[0] // cuts, (cut + 1) * a.shape[0] // cuts
-        left = panel * columns
-        inside = min(columns, y.shape[1] - left)
+        depth, columns, rest = a.shape[2], vectors * lanes(y), block // cuts
+        all_rows, line = y.shape[1:]
+        group, cut = rest // panels(line, columns), block % cuts
+        first, last = cut * a.shape[1] // cuts, (cut + 1) * a.shape[1] // cuts
+        left = rest % panels(line, columns) * columns
+        inside = min(columns, line - left)
         totals = np.zeros((last - first, rows, columns), y.dtype)
         if bias.size:
             for i in range(last - first):
                 for r in range(rows):
                     for j in range(inside):
                         totals[i, r, j] = bias[left + j]
-        begins = panel * depth * columns + np.arange(vectors) * lanes(y)
+        begins = rest * depth * columns + np.arange(vectors) * lanes(y)
         total_at = np.arange(vectors) * lanes(y)
         for k in range(0, depth, DEPTH):
             end = min(k + DEPTH, depth)
             for i in range(first, last):
                 total = totals[i - first]
                 if end == depth and inside == columns:
-                    target = result[i * rows * y.shape[1] + left :]
-                    target_line, count = y.shape[1], y.shape[0] - i * rows
+                    target = result[(group * all_rows + i * rows) * line + left :]
+                    target_line, count = line, all_rows - i * rows
                 else:
                     target = total.reshape(-1)
                     target_line, count = columns, rows
-                tile(a[i, k:end], b, begins, offsets[k:end], total, 0, target, total_at, target_line, count)
+                tile(a[group, i, k:end], b, begins, offsets[k:end], total, 0, target, total_at, target_line, count)
         if inside < columns:
-            for i in range(first * rows, min(y.shape[0], last * rows)):
+            for i in range(first * rows, min(all_rows, last * rows)):
                 for j in range(inside):
-                    y[i, left + j] = totals[i // rows - first, i % rows, j]
+                    y[group, i, left + j] = totals[i // rows - first, i % rows, j]
 
     return multiply

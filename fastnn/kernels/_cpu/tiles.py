@@ -213,15 +213,15 @@ def gather_tile(rows: int, vectors: int) -> Any:
 
 
 @functools.cache
-def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> Any:
+def walk_tile(parts: int, run: int, vectors: int, apart: int = 0) -> Any:
     """Return the tile(a, begins, offsets, b, first, c) of parts x run rows and so many vectors.
 
     c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j], or = with `first`: a is flat and read where
     it lies, its rows in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is
-    (rows, columns). With `interleaved` the rows of a part lie `lanes` elements from each other instead of one.
+    (rows, columns). With `apart` the rows of a part lie so many vectors from each other instead of one element.
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, first: int, c: Array) -> None:
-        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if interleaved else 1)).ravel()
+        rows = (begins[:parts, None] + np.arange(run) * (apart * lanes(a) or 1)).ravel()
         total = np.zeros_like(c)
         with np.errstate(all="ignore"):
             for k, offset in enumerate(offsets):
@@ -245,7 +245,7 @@ def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> 
                 b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
                 for v in range(vectors):
                     vector.prefetch(b, builder.add(top, index(v * vector.lanes + ROWS_AHEAD * columns)))
-                between = vector.lanes if interleaved else 1
+                between = apart * vector.lanes or 1
                 a_row = (vector.load_broadcast(part, builder.add(offset, index(r * between)))
                          for part in a_parts for r in range(run))
                 return (product(builder, x, y) for x in a_row for y in b_row)

@@ -65,6 +65,24 @@ LINEAR_FEW_WEIGHTS = 128
 # Rows of a block of theirs.
 LINEAR_ROWS = 64
 
+# --- attention ---------------------------------------------------------------------------------------------
+
+# Tiles of keys whose scores are in the first cache together with the queries; of queries, in the gradient.
+ATTENTION_KEYS, ATTENTION_QUERIES = 12, 8
+
+# Groups of queries, or of keys in the gradient, as many as a tile has columns, that share the way of a panel from the
+# last cache; there are fewer where that makes too few blocks.
+ATTENTION_GROUPS = 4
+
+# Queries at most that are done one by one, as most of a tile would be empty.
+ATTENTION_FEW_QUERIES = 6
+
+# How far the largest score may exceed the one that is subtracted, so that sums are seldom multiplied anew.
+ATTENTION_SLACK = 4.0
+
+# Keys worth a block of their own in the gradient, and such blocks of a head at most: each has sums for all queries.
+ATTENTION_CHUNK, ATTENTION_CHUNKS = 512, 4
+
 # --- convolutions ------------------------------------------------------------------------------------------
 
 # Products of the filters with one image and its result, at most, of convolutions that are loops in one launch.

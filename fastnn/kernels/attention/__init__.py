@@ -64,14 +64,16 @@ def scaled_dot_product_attention(
     with `is_causal`. The L x S matrix of weights is never in memory: a few queries at a time go along the keys with
     the largest product so far and the sums that it leaves [2]_, [3]_, so that memory grows with L + S.
 
-    What is hidden takes no part, whatever it holds: a NaN or inf in a key or value reaches only the queries that see
-    it. A product of NaN or inf makes all of the query's results NaN. Products that leave the dtype's range do so for
-    good; their size alone does no harm, as the largest one is subtracted. Weights that would be denormal count as 0.
+    What is hidden, and what has a product of -inf, takes no part, whatever it holds: a NaN or inf in a key or value
+    reaches only the queries that see it. A product of NaN or inf makes all of the query's results NaN. Products that
+    leave the dtype's range do so for good; their size alone does no harm, as the largest one is subtracted. Weights
+    that would be denormal count as 0.
 
-    With a_ij = |scale| sum_e |q_ie k_je| + |mask_ij| and A_i, its largest for those j that take part, on "cpu" and
-    "cuda" |error of s_ij| <= (E + 4) eps a_ij, |error of lse_i| <= ((E + 5) A_i + 8 + log(S)) eps, and
-    |error of y_i| <= (2 (E + 6) A_i + min(S, 256) + S / 64 + 16) eps sum_j p_ij |v_j|. A query's bits do not depend on
-    the other queries, nor a head's on the other heads.
+    Let A_i be the largest |scale| sum_e |q_ie k_je| + |mask_ij| of the keys that query i sees, and T(n) = min(n, 256) +
+    n / 16. On "cpu" and "cuda" scores are off by at most (E + 4) eps A_i, logarithms by ((E + 6) A_i + T(S) + 8) eps,
+    and for y |error| <= (2 (E + 6) A_i + 2 T(S) + 16) eps sum_j p_ij |v_j|. On "cpu" and "cuda" sums of S values must
+    not leave the range, nor on "cpu" such sums times 55. A query's bits depend neither on other heads nor on other
+    queries, but for whether there are more than a few.
 
     References
     ----------
@@ -132,10 +134,12 @@ def scaled_dot_product_attention_backward(
 
     A query whose keys are all hidden gets gradient 0 and gives none. P is computed again from logsumexp, some queries
     and keys at a time: no L x S matrix is in memory here either. 2 L S (3 E + 2 Ev) operations for each of the leading
-    dimensions; on "cpu", where these are few, 2 L S (4 E + 3 Ev), as keys and queries then have blocks of their own.
+    dimensions, about half of them with `is_causal`; on "cuda" more, as each gradient computes P for itself.
 
-    Errors are those of the weights, (2 (E + 6) A_i + 20) eps with A_i as in the forward pass, in each term of the sums
-    above, and those of sums of up to max(L, S, Ev) terms.
+    For the given y and logsumexp, and with A_i and T as in the forward pass, weights are off by
+    (2 (E + 6) (A_i + |lse_i|) + 8) eps, relative to them. So is each term in the sums over i or j above, whose own
+    errors add T(L) or T(S) eps; where it has a factor R_ij, they are relative to p_ij (sum_e |G_ie v_je| + |d_i|), and
+    Ev + 8 more.
 
     Examples
     --------

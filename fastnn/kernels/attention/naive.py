@@ -15,7 +15,7 @@ from fastnn.kernels._plans import Gradients, Needs
 
 def _scores(query: Array, key: Array, mask: Array | None, scale: float, which: Array,
             is_causal: bool) -> Iterator[tuple[int, int, Array, Array]]:
-    """Iterate over heads and queries: the keys that take part, and scores of these."""
+    """Iterate over heads and queries: the keys that take part, and scores of these, none of them -inf."""
     for n in range(len(query)):
         for i in range(query.shape[1]):
             seen = np.ones(key.shape[1], bool)
@@ -27,7 +27,8 @@ def _scores(query: Array, key: Array, mask: Array | None, scale: float, which: A
             if is_causal:
                 seen[i + 1 :] = False
             keys = np.flatnonzero(seen)
-            yield n, i, keys, scale * (key[n, keys] * query[n, i]).sum(1) + added[keys]
+            scores = scale * (key[n, keys] * query[n, i]).sum(1) + added[keys]
+            yield n, i, keys[scores != -np.inf], scores[scores != -np.inf]
 
 
 def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
@@ -35,7 +36,7 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
     query, key, value = (array.astype(np.longdouble) for array in (query, key, value))
     for n, i, keys, scores in _scores(query, key, mask, scale, which, is_causal):
         y[n, i], logsumexp[n, i] = 0, -np.inf
-        if (scores > -np.inf).any() or np.isnan(scores).any():
+        if len(keys):
             largest = scores.max()
             weights = np.exp(scores - largest)
             total = weights.sum()

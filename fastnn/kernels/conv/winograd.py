@@ -263,7 +263,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     a, g, _ = matrices(taps)
     out, load, pack_panel = results_of(taps), tile_loader(taps), _panel_packer(taps)
     transform_sums = transform_tile(a, a)
-    multiply, multiply_taps = walk_tile(1, tile_rows, VECTORS, interleaved=True), transformed_products(g, tile_rows)
+    multiply, multiply_taps = walk_tile(1, tile_rows, VECTORS, apart=1), transformed_products(g, tile_rows)
 
     @block_kernel(writes="packed packed_flat staging transformed totals y result finite")
     @named("convolve", taps, tile_rows)

@@ -1,4 +1,7 @@
-"""Linear maps as products of packed panels, see `fastnn.kernels._cpu.gemm`; those of few weights as in the formula."""
+"""Linear maps, and products of matrices in batches, as products of packed panels: see `fastnn.kernels._cpu.gemm`.
+
+Linear maps of few weights are loops as in the formula.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +88,39 @@ def plan_linear_backward(grad_output: Array, x: Array, weight: Array, needs: Nee
         return grad_x, grad_weight, grad_bias
 
     return linear_backward
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def plan_bmm(input: Array, mat2: Array) -> Callable[..., None]:
+    """Return a function (input, mat2, y)."""
+    multiply = _plan_batch(input, True, mat2, False)
+    return lambda input, mat2, y: multiply(input, mat2, EMPTY[y.dtype], y)
+
+
+def plan_bmm_backward(grad_output: Array, input: Array, mat2: Array, needs: tuple[bool, bool],
+                      ) -> Callable[..., tuple[Array | None, Array | None]]:
+    """Return a function (grad_output, input, mat2) that returns the gradients."""
+    none, dtype = EMPTY[input.dtype], input.dtype
+    by_input, by_mat2 = _plan_batch(grad_output, True, mat2, True), _plan_batch(input, False, grad_output, False)
+
+    def bmm_backward(grad_output: Array, input: Array, mat2: Array) -> tuple[Array | None, Array | None]:
+        grad_input = grad_mat2 = None
+        if needs[0]:
+            grad_input = empty(input.shape, dtype)
+            by_input(grad_output, mat2, none, grad_input)
+        if needs[1]:
+            grad_mat2 = empty(mat2.shape, dtype)
+            by_mat2(input, grad_output, none, grad_mat2)
+        return grad_input, grad_mat2
+
+    return bmm_backward
+
+
+def _plan_batch(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Callable[..., None]:
+    """Return a function (a, b, bias, y); see `plan_product`. Where there is nothing to sum up, results are 0."""
+    return plan_product(a, a_by_rows, b, b_by_rows) if a.size and b.size else lambda a, b, bias, y: y.fill(0)
 
 
 # --- few weights -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,247 @@
+"""Attention by tiles: scores of some keys and queries at a time, which never leave the caches.
+
+A block owns some queries of a head. They are columns, whose vectors go through all of it: a panel of keys gives rows of
+scores, in which a query's largest one and its exponentials are found without looking across a vector, and which are
+then the right side of the product with the values, as they lie. What is subtracted from the scores is one more feature
+of each query, and so costs nothing; and a column of ones among the values gives the sums.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from fastnn._checks import Array
+from fastnn.kernels._cpu.compiler import named, sums_helper
+from fastnn.kernels._cpu.gemm import panels
+from fastnn.kernels._cpu.launch import BlockKernel, block_kernel
+from fastnn.kernels._cpu.llvm import ROWS, VECTORS, lanes
+from fastnn.kernels._cpu.math import exp, log
+from fastnn.kernels._cpu.tiles import walk_tile
+from fastnn.kernels._cpu.tuning import (
+    ATTENTION_FEW_QUERIES,
+    ATTENTION_GROUPS,
+    ATTENTION_KEYS,
+    ATTENTION_SLACK,
+    LEAST_BLOCKS,
+)
+from fastnn.kernels._cpu.vectors import is_finite, row_max, row_sum, use_widest_vectors
+from fastnn.kernels._memory import empty
+from fastnn.kernels._plans import because
+from fastnn.kernels.attention._panels import (
+    add_seen_rows,
+    add_to_columns,
+    column_max,
+    mask_columns,
+    masked,
+    masks_of,
+    multiply_columns,
+    pack_panel,
+    rows_for,
+    unpack_panel,
+)
+from fastnn.kernels.attention.gradient import (
+    plan_scaled_dot_product_attention_backward as plan_scaled_dot_product_attention_backward,
+)
+
+_KEYS = ATTENTION_KEYS * ROWS               # of a panel
+_FEW_KEYS = 256                             # of one running sum, for few queries
+
+
+def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: Array | None, which: Array,
+                                      is_causal: bool) -> Callable[..., None]:
+    """Return a function (query, key, value, mask, scale, y, logsumexp)."""
+    (heads, queries, features), keys, outputs = query.shape, key.shape[1], value.shape[2]
+    dtype, work = query.dtype, heads * queries * keys * (features + outputs)
+    if queries <= ATTENTION_FEW_QUERIES:
+        of_few = _attend_few.launch(heads, work=work)
+
+        def few(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
+                logsumexp: Array) -> None:
+            of_few(query, key, value, *masks_of(mask, dtype), which, is_causal, scale, y, logsumexp)
+
+        return because(f"one by one: {queries} quer{'y' if queries == 1 else 'ies'}", few)
+    width, rows = VECTORS * lanes(query), rows_for(outputs + 1)
+    all_groups, parts = panels(queries, width), panels(keys, _KEYS)
+    groups = max(1, min(ATTENTION_GROUPS, heads * all_groups // LEAST_BLOCKS))
+    of_keys = heads, panels(keys, ROWS), features + 1, ROWS
+    of_values = heads, keys, panels(outputs + 1, rows) * rows
+    pack = _pack_keys.launch(heads * parts, work=heads * keys * (features + outputs))
+    attend = _attend(rows).launch(heads * panels(all_groups, groups), work=work)
+
+    def attention(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
+                  logsumexp: Array) -> None:
+        packed, values = empty(of_keys, dtype), empty(of_values, dtype)
+        odd = np.empty((heads, parts), bool)
+        pack(key, value, packed, values, odd)
+        attend(query, *masks_of(mask, dtype), which, is_causal, groups, scale, packed, values, odd, y, logsumexp)
+
+    return because(f"tiles of {ROWS} keys and {width} queries, {groups} of these in a block", attention)
+
+
+@block_kernel(writes="packed values odd")
+def _pack_keys(block: int, key: Array, value: Array, packed: Array, values: Array, odd: Array) -> None:
+    """Keys as rows of tiles and values as rows, both with a column of ones; whether one of the values is not finite."""
+    n, part = block // odd.shape[1], block % odd.shape[1]
+    keys, features = key.shape[1:]
+    flat_key, flat, outputs = key.reshape(key.size), packed.reshape(packed.size), value.shape[2]
+    for t in range(part * ATTENTION_KEYS, min(packed.shape[1], (part + 1) * ATTENTION_KEYS)):
+        inside, at = min(ROWS, keys - t * ROWS), (n * packed.shape[1] + t) * (features + 1) * ROWS
+        pack_panel(flat_key, (n * keys + t * ROWS) * features, inside, features, flat, at, ROWS)
+        for i in range(ROWS):
+            packed[n, t, features, i] = 1
+    infinite = False
+    for j in range(part * _KEYS, min(keys, (part + 1) * _KEYS)):
+        row = values[n, j]
+        for e in range(outputs):
+            row[e] = value[n, j, e]
+        row[outputs] = 1
+        for e in range(outputs + 1, row.size):
+            row[e] = 0
+        if not is_finite(row):
+            infinite = True
+    odd[n, part] = infinite
+
+
+@functools.cache
+def _attend(rows: int) -> BlockKernel:
+    """The forward pass, for values in tiles of so many rows."""
+    score_tile, value_tile = walk_tile(1, ROWS, VECTORS), walk_tile(1, rows, VECTORS)
+
+    @block_kernel(writes="y logsumexp")
+    @named("attend", rows)
+    def attend(block: int, query: Array, bools: Array, floats: Array, which: Array, is_causal: bool, groups: int,
+               scale: float, packed: Array, values: Array, odd: Array, y: Array, logsumexp: Array) -> None:
+        """Some groups of queries of one head, which go along the keys together."""
+        use_widest_vectors()
+        queries, features = query.shape[1:]
+        keys, padded, outputs, width = values.shape[1], values.shape[2], y.shape[2], VECTORS * lanes(y)
+        blocks = panels(panels(queries, width), groups)
+        n, first = block // blocks, block % blocks * groups * width
+        here = min(groups, panels(queries - first, width))
+        columns = np.empty((here, features + 1, width), y.dtype)        # the queries, and minus what is subtracted
+        totals = np.zeros((here, padded, width), y.dtype)               # of weights times values, and of weights
+        shifts = np.zeros((here, width), y.dtype)                       # what is subtracted from scores
+        scores = np.empty((_KEYS, width), y.dtype)
+        largest, steps, factors = np.empty(width, y.dtype), np.empty(width, y.dtype), np.empty(width, y.dtype)
+        flat_columns, flat_totals = columns.reshape(columns.size), totals.reshape(totals.size)
+        flat_packed, flat_values = packed.reshape(packed.size), values.reshape(values.size)
+        flat_query, flat_scores, flat_y = query.reshape(query.size), scores.reshape(scores.size), y.reshape(y.size)
+        zero, one, lowest = y.dtype.type(0), y.dtype.type(1), y.dtype.type(-np.inf)
+        slack, factor = y.dtype.type(ATTENTION_SLACK), y.dtype.type(scale)
+        along_features, along_keys = np.arange(features + 1) * ROWS, np.arange(_KEYS) * padded
+        begins = np.zeros(1, np.int64)
+
+        for g in range(here):
+            at, query_first = g * (features + 1) * width, first + g * width
+            pack_panel(flat_query, (n * queries + query_first) * features, min(width, queries - query_first), features,
+                       flat_columns, at, width)
+            for i in range(at, at + features * width):
+                flat_columns[i] *= factor
+            for i in range(width):
+                columns[g, features, i] = 0
+
+        for begin in range(0, min(keys, first + here * width) if is_causal else keys, _KEYS):
+            for g in range(here):
+                query_first = first + g * width
+                count = min(_KEYS, (min(keys, query_first + width) if is_causal else keys) - begin)
+                if count <= 0:
+                    continue
+                for t in range(panels(count, ROWS)):
+                    begins[0] = (n * packed.shape[1] + begin // ROWS + t) * (features + 1) * ROWS
+                    score_tile(flat_packed, begins, along_features, columns[g], 1, scores[t * ROWS : (t + 1) * ROWS])
+                mask_columns(bools, floats, which[n], scores, begin, count, query_first,
+                             min(width, queries - query_first))
+                if is_causal:
+                    for k in range(max(0, query_first + 1 - begin), count):
+                        scores[k, : begin + k - query_first] = lowest
+
+                column_max(scores, count, largest)
+                moved = False
+                for c in range(width):
+                    top, seen = largest[c], totals[g, outputs, c] != zero
+                    steps[c], factors[c] = -zero, one
+                    if top > (slack if seen else lowest):
+                        moved = True
+                        shift = shifts[g, c] + top
+                        step = shifts[g, c] - shift
+                        shifts[g, c], columns[g, features, c], steps[c] = shift, -shift, step
+                        if seen:
+                            factors[c] = exp(step)
+                if moved:
+                    add_to_columns(scores, count, steps)
+                    multiply_columns(totals[g], padded, factors)
+                for i in range(count * width):
+                    flat_scores[i] = exp(flat_scores[i])
+
+                if odd[n, begin // _KEYS]:
+                    add_seen_rows(values[n], begin, scores, 0, count, totals[g])
+                else:
+                    for e in range(0, padded, rows):
+                        begins[0] = (n * keys + begin) * padded + e
+                        value_tile(flat_values, begins, along_keys[:count], scores, 0, totals[g, e : e + rows])
+
+        for g in range(here):
+            query_first = first + g * width
+            inside = min(width, queries - query_first)
+            for c in range(width):
+                total = totals[g, outputs, c]
+                factors[c] = one if total == zero else one / total
+                if c < inside:
+                    logarithm = np.float64(shifts[g, c]) + log(np.float64(total))
+                    logsumexp[n, query_first + c] = lowest if total == zero else logarithm
+            multiply_columns(totals[g], outputs, factors)
+            unpack_panel(flat_totals, g * padded * width, width, inside, outputs, flat_y,
+                         (n * queries + query_first) * outputs)
+
+    return attend
+
+
+# --- few queries -----------------------------------------------------------------------------------------------------
+
+
+@sums_helper
+def _dot(a: Array, b: Array) -> float:
+    total = a.dtype.type(0)
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+@block_kernel(writes="y logsumexp")
+def _attend_few(block: int, query: Array, key: Array, value: Array, bools: Array, floats: Array, which: Array,
+                is_causal: bool, scale: float, y: Array, logsumexp: Array) -> None:
+    """One head's few queries, for which keys and values are read in place: that is what takes time."""
+    use_widest_vectors()
+    keys, outputs = value.shape[1:]
+    scores, scaled, part = np.empty(keys, y.dtype), np.empty(query.shape[2], y.dtype), np.empty(outputs, y.dtype)
+    for i in range(query.shape[1]):
+        seen = min(keys, i + 1) if is_causal else keys
+        for e in range(scaled.size):
+            scaled[e] = query[block, i, e] * y.dtype.type(scale)
+        for j in range(seen):
+            scores[j] = _dot(scaled, key[block, j])
+        if bools.size or floats.size:
+            for j in range(seen):
+                scores[j] = masked(scores[j], bools, floats, which[block], i, j)
+        largest = row_max(scores[:seen])
+        shift = largest if largest > -np.inf else y.dtype.type(0)
+        for j in range(seen):
+            scores[j] = exp(scores[j] - shift)
+        total, result = row_sum(scores[:seen]), y[block, i]
+        inverse = y.dtype.type(1 if total == 0 else 1 / total)
+        logsumexp[block, i] = -np.inf if total == 0 else shift + log(total)
+        result[:] = 0
+        for begin in range(0, seen, _FEW_KEYS):
+            part[:] = 0
+            for j in range(begin, min(seen, begin + _FEW_KEYS)):
+                if scores[j] != 0:      # else it may be hidden, and hold anything
+                    weight, row_of_value = scores[j], value[block, j]
+                    for e in range(outputs):
+                        part[e] += weight * row_of_value[e]
+            for e in range(outputs):
+                result[e] += part[e]
+        for e in range(outputs):
+            result[e] *= inverse

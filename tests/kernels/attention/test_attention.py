@@ -1,0 +1,141 @@
+"""What the table cannot say of attention: many tiles and panels, bits, what is hidden, large scores, memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import config
+
+from fastnn import kernels
+from fastnn.testing import assert_close
+
+# Several tiles, panels of keys and of queries, and chunks.
+SIZES = [(20, 180), (120, 20), (3, 20)] if config.DISABLE_JIT else [(75, 400), (40, 1100), (300, 70), (3, 600)]
+attend, differentiate = kernels.scaled_dot_product_attention, kernels.scaled_dot_product_attention_backward
+
+
+def drawn(*shape: int, seed: int = 0, dtype: Any = np.float64) -> Any:
+    rng = np.random.default_rng(seed)
+    heads, queries, keys, features, outputs = shape
+    return [rng.standard_normal(size).astype(dtype) for size in (
+        (heads, queries, features), (heads, keys, features), (heads, keys, outputs), (heads, queries, outputs))]
+
+
+def by_matrices(query: Any, key: Any, value: Any, grad: Any, seen: Any) -> Any:
+    """The result and gradients by the whole matrix of weights."""
+    scores = np.where(seen, query @ key.swapaxes(1, 2) / np.sqrt(query.shape[2]), -np.inf)
+    weights = np.exp(scores - scores.max(2, keepdims=True))
+    weights /= weights.sum(2, keepdims=True)
+    y = weights @ value
+    inner = weights * (grad @ value.swapaxes(1, 2) - (grad * y).sum(2, keepdims=True)) / np.sqrt(query.shape[2])
+    return y, (inner @ key, inner.swapaxes(1, 2) @ query, weights.swapaxes(1, 2) @ grad)
+
+
+@pytest.mark.parametrize(("queries", "keys"), SIZES)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_tiles_panels_and_chunks(queries: int, keys: int, is_causal: bool) -> None:
+    for dtype in (np.float32, np.float64):
+        query, key, value, grad = drawn(2, queries, keys, 10, 21, dtype=dtype)
+        seen = np.tri(queries, keys, dtype=bool) if is_causal else np.ones((queries, keys), bool)
+        truth, gradients = by_matrices(*[array.astype(np.float64) for array in (query, key, value, grad)], seen)
+        y, logsumexp = attend(query, key, value, is_causal=is_causal, return_lse=True)
+        assert_close(y, truth)
+        found = differentiate(grad, query, key, value, y, logsumexp, is_causal=is_causal)
+        assert_close(found, gradients, gradient=True)
+        for i in range(0 if config.DISABLE_JIT else 3):
+            alone = differentiate(grad, query, key, value, y, logsumexp, is_causal=is_causal,
+                                  needs=tuple(j == i for j in range(3)))
+            assert alone[i].tobytes() == found[i].tobytes()
+            assert [array is None for array in alone] == [j != i for j in range(3)]
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="takes long")
+def test_bits_depend_on_no_other_head_or_query() -> None:
+    query, key, value, grad = drawn(40, 75, 400, 10, 21, dtype=np.float32)
+    y, logsumexp = attend(query, key, value, return_lse=True)
+    grads = differentiate(grad, query, key, value, y, logsumexp)
+    for n in (0, 39):
+        one = slice(n, n + 1)
+        assert attend(query[one], key[one], value[one]).tobytes() == y[one].tobytes()
+        alone = differentiate(grad[one], query[one], key[one], value[one], y[one], logsumexp[one])
+        assert all(a.tobytes() == b[one].tobytes() for a, b in zip(alone, grads))
+    assert attend(query[:, 30:40], key, value).tobytes() == y[:, 30:40].tobytes()
+    assert attend(query[:, 30:31], key, value).tobytes() == attend(query[:, 29:33], key, value)[:, 1:2].tobytes()
+
+
+@pytest.mark.parametrize("queries", [4, 40])
+@pytest.mark.parametrize("boolean", [False, True])
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_what_is_hidden_takes_no_part(queries: int, boolean: bool, target: str) -> None:
+    """NaN and inf reach those who see them, and nobody else, forward and backward."""
+    query, key, value, grad = drawn(1, queries, 30, 3, 4)
+    seen = np.random.default_rng(1).random((queries, 30)) < 0.8
+    seen[1] = False
+    mask = seen if boolean else np.where(seen, 0.5, -np.inf)
+
+    def run() -> Any:
+        y, logsumexp = attend(query, key, value, mask, return_lse=True, target=target)
+        return y, logsumexp, *differentiate(grad, query, key, value, y, logsumexp, mask, target=target)
+
+    with np.errstate(all="ignore"):
+        clean = run()
+        assert not clean[0][0, 1].any()
+        assert clean[1][0, 1] == -np.inf
+        assert not clean[2][0, 1].any()
+        key[0, 7], value[0, 8, 2], query[0, 1, 0], grad[0, 1] = np.nan, np.inf, np.inf, np.nan
+        y, logsumexp, grad_query, grad_key, grad_value = run()
+    by_key, by_value = seen[:, 7], seen[:, 8]
+    np.testing.assert_array_equal(np.isnan(y[0]).all(1), by_key)
+    np.testing.assert_array_equal(np.isinf(y[0, :, 2]), by_value & ~by_key)
+    np.testing.assert_array_equal(np.isnan(logsumexp[0]), by_key)
+    np.testing.assert_array_equal(np.isfinite(grad_query[0]).all(1), ~by_key & ~by_value)
+    untouched = ~by_key & ~by_value
+    assert_close((y[0, untouched], grad_query[0, untouched]), (clean[0][0, untouched], clean[2][0, untouched]))
+    reached = seen[by_key].any(0)                                   # keys that a query sees that sees the NaN
+    np.testing.assert_array_equal(np.isnan(grad_value[0]).any(1), reached)
+    assert np.isfinite(grad_key[0, ~reached & ~seen[by_value].any(0)]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("queries", [2, 20])
+def test_large_scores(dtype: Any, queries: int) -> None:
+    """Scores near 10,000 that rise or fall along the keys: the largest so far changes in each panel, or never."""
+    keys = 200
+    for sign in (-1, 1):
+        value = np.linspace(0, 1, keys, dtype=dtype).reshape(1, keys, 1)
+        key = (1e4 + sign * 16 * np.arange(keys)).astype(dtype).reshape(1, keys, 1)
+        for offset in (1.0, -1.0):
+            query = np.full((1, queries, 1), offset, dtype)
+            y, logsumexp = attend(query, key, value, scale=1.0, return_lse=True)
+            last = value[0, -1 if sign * offset > 0 else 0, 0]
+            np.testing.assert_allclose(y, np.full_like(y, last), atol=1e-5)
+            np.testing.assert_allclose(logsumexp, np.full_like(logsumexp, (offset * key).max()), rtol=1e-6)
+
+
+def test_a_mask_that_was_broadcast_is_read_as_it_was() -> None:
+    query, key, value, _ = drawn(6, 40, 50, 3, 4)
+    query, key, value = (array.reshape(2, 3, *array.shape[1:]) for array in (query, key, value))
+    mask = np.random.default_rng(0).random((2, 1, 1, 50)) < 0.5
+    expected = attend(query, key, value, np.array(np.broadcast_to(mask, (2, 3, 40, 50))))
+    for given in (mask, np.broadcast_to(mask, (2, 3, 40, 50)), np.broadcast_to(mask, (2, 1, 40, 50))):
+        assert attend(query, key, value, given).tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match=r"attn_mask: expected a shape that broadcasts to \(2, 3, 40, 50\)"):
+        attend(query, key, value, np.broadcast_to(mask, (2, 1, 39, 50)))
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="takes long")
+def test_memory_grows_with_the_length_alone() -> None:
+    kernels.clear_pool()
+    most = []
+    for length in (1000, 4000):
+        arrays = drawn(1, length, length, 10, 21, dtype=np.float32)
+        tracemalloc.start()
+        y, logsumexp = attend(*arrays[:3], is_causal=True, return_lse=True)
+        differentiate(arrays[3], *arrays[:3], y, logsumexp, is_causal=True)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[1] < 8 * most[0]
+    assert most[1] < 4000**2                                        # a byte for each pair
