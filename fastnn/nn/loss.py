@@ -208,18 +208,11 @@ class MSELoss(Module):
         return kernels.mse_loss(predictions, truth), backward
 
 
-class TokenCrossEntropyLoss(Module):
+class TokenCrossEntropyLoss(CrossEntropyLoss):
     """Mean negative log-likelihood of tokens (N, T) under the softmax of scores (N, T, V), as a language model has it.
 
-    See `fastnn.kernels.cross_entropy`. The mean is over all tokens of the batch that count, whichever sequence they are
-    in; the trainer weights batches by their number.
-
-    Parameters
-    ----------
-    ignore_index : int
-        The token that does not count, such as what fills up short sequences.
-    label_smoothing : float
-        The share of the truth, from 0 to 1, that is spread evenly over the vocabulary.
+    The mean is over all tokens of the batch that count, whichever sequence they are in; the trainer weights batches by
+    their number. Parameters are those of `CrossEntropyLoss`: `ignore_index` is what fills up short sequences.
 
     Examples
     --------
@@ -233,23 +226,19 @@ class TokenCrossEntropyLoss(Module):
             [ 0. ,  0. ]]])
     """
 
-    def __init__(self, ignore_index: int = -100, label_smoothing: float = 0.0) -> None:
-        self.ignore_index = as_int("ignore_index", ignore_index)
-        self.label_smoothing = as_float("label_smoothing", label_smoothing, 0, 1)
-
     def forward(self, scores: Array, tokens: Array, *, training: bool = True) -> tuple[Any, Backward]:
         scores, tokens = as_array("scores", scores), as_array("tokens", tokens)
         check_rank("scores", scores, 3, layout="(N, T, V)")
         check_shape("tokens", tokens, scores.shape[:2])
+        shape = scores.shape
         # (N, T, V) -> (N T, V), and (N, T) -> (N T,)
-        rows, labels, shape = scores.reshape(-1, scores.shape[2]), tokens.reshape(-1), scores.shape
-        options: dict[str, Any] = {"ignore_index": self.ignore_index, "label_smoothing": self.label_smoothing}
+        loss, rows_backward = super().forward(scores.reshape(-1, shape[2]), tokens.reshape(-1), training=training)
 
         @once
         def backward(grad: float = 1.0) -> Array:
-            return kernels.cross_entropy_backward(grad, rows, labels, **options).reshape(shape)
+            return rows_backward(grad).reshape(shape)
 
-        return kernels.cross_entropy(rows, labels, **options), backward
+        return loss, backward
 
     def tokens(self, tokens: Array) -> Any:
         """Return how many tokens count; an array of no dimensions on a GPU, for which nothing waits."""
