@@ -96,6 +96,10 @@ train gabor-svm-mnist --frequencies nan: frequencies: expected numbers above 0
 train embedding-net-mnist --updates 10 --every 3: updates: expected a multiple of every
 train regression --points 1: points: expected at least 2
 train regression --data-dir folder: data_dir: expected none, since regression reads no data set
+train transformer-lm --text nowhere: nowhere: expected a text, but there is no such file
+train transformer-lm --text folder: folder: expected a text, but it is a folder
+train transformer-lm --text text --data-dir folder: data_dir: expected none with texts of your own
+train transformer-lm --text text --updates 150: updates: expected a multiple of every = 100, got 150
 train nowhere:Mine: recipe: nowhere:Mine cannot be imported: ModuleNotFoundError
 train folder/nowhere.py:Mine: recipe: folder/nowhere.py:Mine cannot be imported
 train mistakes_broken.py:Mine: recipe: mistakes_broken.py:Mine cannot be imported: ZeroDivisionError
@@ -118,7 +122,7 @@ evaluate folder: folder: expected the folder of a run
 evaluate run extra: Unrecognized options: extra
 evaluate no-best: no-best/best.safetensors
 evaluate junk-best: junk-best/best.safetensors
-evaluate figures: figures: expected the run of a recipe that keeps a trained classifier, got one of regression
+evaluate figures: figures: expected the run of a recipe that keeps a trained classifier or language model, got one of
 evaluate own: own: expected a run of one of fastnn's recipes, got one of /elsewhere/theirs.py:Theirs, whose code is not
 evaluate own --recipe cnn: run_dir: expected a run of cnn, but own holds one of /elsewhere/theirs.py:Theirs
 evaluate own --recipe thiers: recipe: expected one of cnn, cnn-mnist,
@@ -136,6 +140,11 @@ predict run text --top 0: top: expected at least 1, got 0
 predict run text --tops 2: Perhaps you meant: --top INT
 predict no-best text: no-best/best.safetensors
 predict own text: own: expected a run of one of fastnn's recipes
+generate: Missing from fastnn generate: PATH
+generate nowhere: nowhere: expected the folder of a run
+generate run: run: expected the run of a recipe that keeps a language model, got one of cnn
+generate run --promt x: Perhaps you meant: --prompt STR
+generate run --length many: Error parsing --length
 sample: Missing from fastnn sample: PATH
 sample nowhere: nowhere: expected the folder of a run
 sample run: run: expected the run of a recipe that trains a model which draws images, got one of cnn

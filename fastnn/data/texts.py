@@ -48,7 +48,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     ...     data.read_text(path)
     'All is well.\\n'
     """
-    raw = read_bytes(path, _LIMIT)
+    raw = read_bytes(path, _LIMIT, "a text")
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
