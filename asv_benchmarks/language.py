@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="+", default=[])
     options = parser.parse_args()
     torch.set_num_threads(fastnn.get_num_threads())
-    recipe = recipes.TransformerLM(layers=options.layers, text=tuple(options.text))
+    recipe = recipes.TransformerLM(num_layers=options.layers, text=tuple(options.text))
     recipe.check()
     texts = recipe.load_texts()
     tokenizer = data.Tokenizer.train(paragraph for text in texts.values() for paragraph in data.paragraphs(text))

@@ -25,6 +25,7 @@ from fastnn.nn import (
     TransformerBlock,
     once,
 )
+from fastnn.nn.freezing import freeze
 from fastnn.nn.init import normal
 from fastnn.nn.module import beside
 
@@ -76,6 +77,9 @@ class DecoderTransformerConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "embed_dim", "num_heads", "head_dim", "num_layers", "hidden"):
             as_int(name, getattr(self, name), 1)
+        if self.embed_dim % 2:
+            raise ValueError("embed_dim: expected an even number, a sine and a cosine of a position a frequency, got "
+                             f"{self.embed_dim}")
         as_float("dropout", self.dropout, 0, 1)
 
 
@@ -210,8 +214,9 @@ class DecoderTransformer(Module):
 
         Notes
         -----
-        The keys and values of earlier tokens are kept, so that a token costs as much whatever its place. When the
-        context is full, the older half of it is forgotten, and the other half read anew, from position 0 on.
+        The weights are those of the model when this is called. The keys and values of earlier tokens are kept, so that
+        a token costs as much whatever its place. When the context is full, the older half of it is forgotten, and the
+        other half read anew, from position 0 on.
 
         Examples
         --------
@@ -234,6 +239,8 @@ class DecoderTransformer(Module):
         length, seed = as_int("length", length, 0), as_int("seed", seed, 0)
         sampling_probabilities(np.zeros(size), temperature=temperature, top_k=top_k, top_p=top_p)      # checks them
 
+        model: Any = freeze(self).model     # which does not pack its weights again for each token
+
         def drawn() -> Iterator[int]:
             seen, fresh, caches = given[-context:].tolist(), given[-context:].tolist(), self._caches()
             for place in range(length):
@@ -241,7 +248,7 @@ class DecoderTransformer(Module):
                     seen = fresh = seen[-max(1, context // 2) :]
                     caches = self._caches()
                 # (1, T) -> (1, T, V), of which the last row counts
-                scores = kernels.to_host(self(self._beside(np.array([fresh])), caches))[0, -1].astype(np.float64)
+                scores = kernels.to_host(model(self._beside(np.array([fresh])), caches))[0, -1].astype(np.float64)
                 scores[hidden] = -np.inf
                 shares = sampling_probabilities(scores, temperature=temperature, top_k=top_k, top_p=top_p)
                 until = shares.cumsum()

@@ -41,7 +41,7 @@ class TransformerLM(Recipe):
     Examples
     --------
     >>> from fastnn import recipes
-    >>> recipes.TransformerLM(layers=2).config()["context"]
+    >>> recipes.TransformerLM(num_layers=2).config()["context"]
     128
     """
 
@@ -71,13 +71,13 @@ class TransformerLM(Recipe):
     context: int = 128
     """The most tokens that are seen at once."""
 
-    layers: int = 4
+    num_layers: int = 4
     """Blocks of attention and two linear layers."""
 
     embed_dim: int = 256
     """Elements that a token is made to."""
 
-    heads: int = 2
+    num_heads: int = 2
     """Heads of the attention of a block."""
 
     head_dim: int = 32
@@ -114,7 +114,7 @@ class TransformerLM(Recipe):
         self.text = tuple(as_path("text", path).expanduser().absolute() for path in paths)  # resumed from elsewhere
         if self.text and self.data_dir is not None:
             raise ValueError(f"data_dir: expected none with texts of your own, got {self.data_dir}; leave one out")
-        for name, least in (("vocab_size", 32), ("context", 2), ("layers", 1), ("every", 1)):
+        for name, least in (("vocab_size", 32), ("context", 2), ("every", 1)):
             as_int(name, getattr(self, name), least)
         if as_int("updates", self.updates, 1) % self.every:
             raise ValueError(f"updates: expected a multiple of every = {self.every}, got {self.updates}")
@@ -133,8 +133,8 @@ class TransformerLM(Recipe):
     def model_config(self, vocab_size: int) -> models.DecoderTransformerConfig:
         """Return the sizes of the model."""
         return models.DecoderTransformerConfig(
-            vocab_size, self.context, self.embed_dim, self.heads, self.head_dim, self.layers, self.hidden, self.dropout,
-            self.tied, Tokenizer.PAD)
+            vocab_size, self.context, self.embed_dim, self.num_heads, self.head_dim, self.num_layers, self.hidden,
+            self.dropout, self.tied, Tokenizer.PAD)
 
     def load_texts(self) -> dict[str, str]:
         """Return the texts by name."""
@@ -173,7 +173,7 @@ class TransformerLM(Recipe):
         rows = [[beginning, "".join(self._drawn(model, tokenizer, beginning, 100, seed=self.seed))]
                 for beginning in ("", *(_beginning(text) for text in self.load_texts().values()))]
         report = training.write_report(
-            self.run_dir, evaluation, title=f"{self.name}: {self.layers} layers, {self.updates:,} updates",
+            self.run_dir, evaluation, title=f"{self.name}: {self.updates:,} updates",
             evaluated="validation",
             figures={"validation perplexity": f"{math.exp(evaluation.loss):.2f}",
                      "tokens a second": f"{np.median(history['tokens_per_second']):,.0f}"},

@@ -137,6 +137,8 @@ def test_sequences_that_do_not_fit() -> None:
         model()(np.ones(3, int))
     with pytest.raises(ValueError, match="context: expected at least 1, got 0"):
         models.DecoderTransformerConfig(context=0)
+    with pytest.raises(ValueError, match=r"embed_dim: expected an even number, .* got 5"):
+        models.DecoderTransformerConfig(embed_dim=5)
 
 
 @pytest.mark.peers

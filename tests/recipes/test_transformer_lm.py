@@ -17,7 +17,7 @@ from fastnn.cli import runs
 
 pytest.importorskip("tokenizers")
 
-SMALL: dict[str, Any] = {"updates": 6, "every": 3, "layers": 1, "embed_dim": 16, "head_dim": 8, "hidden": 16,
+SMALL: dict[str, Any] = {"updates": 6, "every": 3, "num_layers": 1, "embed_dim": 16, "head_dim": 8, "hidden": 16,
                          "context": 16, "vocab_size": 80, "batch_size": 8, "lr": 0.01}
 FILES = {"config.json", "tokenizer.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "results.json",
          "report.html", "curves.png", "perplexity-against-updates.png", "attention.png"}
@@ -134,7 +134,7 @@ def test_evaluating_a_run_gives_its_results_again(run_dir: Path, capsys: pytest.
     ("tokenizer.json", lambda text: "{", r"tokenizer\.json: expected a tokenizer that fastnn trained"),
     ("tokenizer.json", lambda text: text + "\n", "expected the tokenizer that the run was begun with, whose SHA-256"),
     ("config.json", lambda text: text.replace('"tokenizer"', '"token"'), "expected under inputs the texts and the"),
-    ("config.json", lambda text: text.replace('"layers": 1', '"layers": 2'), "expected layers 1, with which best"),
+    ("config.json", lambda text: text.replace('"num_layers": 1', '"num_layers": 2'), "expected num_layers 1, with which best"),
 ])
 def test_a_run_that_was_changed_is_refused(run_dir: Path, tmp_path: Path, file: str, change: Any, message: str) -> None:
     shutil.copytree(run_dir, tmp_path / "lm")
@@ -152,9 +152,9 @@ def test_the_run_of_a_classifier_writes_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"updates": 150}, "updates: expected a multiple of every = 100, got 150"),
     ({"vocab_size": 8}, "vocab_size: expected at least 32, got 8"),
-    ({"embed_dim": 15}, "embedding_dim: expected an even number"),
+    ({"embed_dim": 15}, "embed_dim: expected an even number"),
     ({"dropout": 1.0}, "dropout: expected from 0 to below 1, got 1.0"),
-    ({"heads": 0}, "num_heads: expected at least 1, got 0"),
+    ({"num_heads": 0}, "num_heads: expected at least 1, got 0"),
     ({"clip_norm": 0.0}, "clip_norm: expected a number above 0, got 0.0"),
     ({"text": ("short.txt",), "data_dir": Path()}, "data_dir: expected none with texts of your own"),
     ({"text": "short.txt"}, "text: expected at least 1,280 tokens to train on, 10 times the context, got"),
