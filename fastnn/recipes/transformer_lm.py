@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from fastnn.training.checkpoint import read_metadata, replace_file
 from fastnn.training.run_folder import BEST, CONFIG, LAST
 
 _TOKENIZER = "tokenizer.json"
-_HELD_OUT = 0.05            # the share at the end of each text that is validated on
-_LEAST = 10                 # contexts that a text must have to be trained on
+_SHARES = 20                # parts of a text, of which one is held out and validated on
+_IN_A_ROW = 20              # paragraphs that are held out together
+_LEAST = 10                 # contexts that all texts together must have
+_GIVEN = 6                  # held out words of each text that are gone on with in the report
 _SHOWN = 24                 # tokens whose attention is drawn
 
 
@@ -35,8 +36,8 @@ class TransformerLM(Recipe):
 
     The Hound of the Baskervilles, plays of Shakespeare and War and Peace, or texts of your own, are cut into tokens by
     a byte-pair encoding that is learned from them first. Paragraphs are put together to passages of up to a context,
-    passages of one length to batches. The last twentieth of each text is held out for validation; the model that
-    writes is that with the lowest loss on it. "fastnn generate RUN" goes on with a text.
+    passages of one length to batches. A twentieth of each text is held out for validation; the model that writes is
+    that with the lowest loss on it. "fastnn generate RUN" goes on with a text.
 
     Examples
     --------
@@ -151,7 +152,7 @@ class TransformerLM(Recipe):
         """Return the batches that are trained on, and those that validate."""
         parts = []
         for part in zip(*(_divided(name, text) for name, text in texts.items())):
-            paragraphs = tokenizer.encode_all([paragraph for text in part for paragraph in data.paragraphs(text)])
+            paragraphs = tokenizer.encode_all([paragraph for paragraphs in part for paragraph in paragraphs])
             parts.append(data.passages(paragraphs, self.context + 1, begin=tokenizer.CLS, end=tokenizer.SEP))
         train, validation = (
             data.SequenceLoader(passages, self.batch_size, padding=tokenizer.PAD, shuffle=not i, seed=self.seed)
@@ -171,7 +172,8 @@ class TransformerLM(Recipe):
         perplexity = {part: (history["step"].astype(int), history[f"{name}_perplexity"])
                       for part, name in (("training", "train"), ("validation", "val"))}
         rows = [[beginning, "".join(self._drawn(model, tokenizer, beginning, 100, seed=self.seed))]
-                for beginning in ("", *(_beginning(text) for text in self.load_texts().values()))]
+                for beginning in ("", *(" ".join(_divided(name, text)[1][0].split()[:_GIVEN])
+                                        for name, text in self.load_texts().items()))]
         report = training.write_report(
             self.run_dir, evaluation, title=f"{self.name}: {self.updates:,} updates",
             evaluated="validation",
@@ -211,7 +213,7 @@ class TransformerLM(Recipe):
                                  f"under the names {', '.join(digests)}")
         else:
             tokenizer = Tokenizer.train((paragraph for name, text in texts.items()
-                                         for paragraph in data.paragraphs(_divided(name, text)[0])), self.vocab_size)
+                                         for paragraph in _divided(name, text)[0]), self.vocab_size)
         train, validation = self.loaders(texts, tokenizer)
         model = models.DecoderTransformer(self.model_config(len(tokenizer)), seed=self.seed)
         run_dir = self.open_run_dir()
@@ -282,11 +284,9 @@ class TransformerLM(Recipe):
         >>> recipe = recipes.load("runs/transformer-lm-1")  # doctest: +SKIP
         >>> print("".join(recipe.generate("Well, Holmes")))  # doctest: +SKIP
         """
-        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        as_int("length", length, 0)
-        models.sampling_probabilities(np.zeros(1), temperature=temperature, top_k=top_k, top_p=top_p)   # checks them
-        as_int("seed", seed, 0)
         model, tokenizer = self.trained()
+        words = self._drawn(model, tokenizer, prompt, length, temperature=temperature, top_k=top_k, top_p=top_p,
+                            seed=seed)
         if unknown := tokenizer.unknown(prompt):
             print(f"the tokenizer does not know {' '.join(unknown)}, which no text had in training: the model sees "
                   f"[UNK] there", file=sys.stderr, flush=True)
@@ -294,7 +294,7 @@ class TransformerLM(Recipe):
         if seen > model.config.context:
             print(f"the prompt has {seen:,} tokens, the context is {model.config.context}: the model sees the last "
                   f"{model.config.context}", file=sys.stderr, flush=True)
-        return self._drawn(model, tokenizer, prompt, length, **options)
+        return words
 
     def _drawn(self, model: Any, tokenizer: Tokenizer, prompt: str, length: int, *, temperature: float = 0.9,
                top_k: int | None = 40, top_p: float | None = None, seed: int = 0) -> Iterator[str]:
@@ -336,20 +336,25 @@ class Perplexity(training.Callback):
             record[f"{part}_perplexity"] = None if loss is None else math.exp(min(loss, 700.0))
 
 
-def _divided(name: str, text: str) -> tuple[str, str]:
-    """Return what is trained on and what is held out: the end of a text, from a paragraph on where there are some."""
-    begin = round((1 - _HELD_OUT) * len(text))
-    for gap in (r"\n\s*\n", r"\s+"):
-        match = re.compile(gap).search(text, begin)
-        if match and text[: match.start()].strip() and text[match.end() :].strip():
-            return text[: match.start()], text[match.end() :]
-    raise ValueError(f"{name}: expected a text of which a twentieth can be held out, got one of {len(text)} "
-                     "characters; give a longer one")
+def _divided(name: str, text: str) -> tuple[list[str], list[str]]:
+    """Return the paragraphs that are trained on, and those that are held out, which come from all parts of the text.
 
-
-def _beginning(text: str) -> str:
-    """Return the first words of the held out part of a text."""
-    return " ".join(_divided("text", text)[1].split()[:6])
+    Some in a row are held out, so that they make passages of a context.
+    """
+    parts = data.paragraphs(text)
+    if len(parts) < _SHARES:
+        parts = [line for line in text.splitlines() if line.strip()]
+    if len(parts) < _SHARES:
+        words = text.split()
+        size = len(words) // _SHARES
+        if not size:
+            raise ValueError(f"{name}: expected a text of {_SHARES} words or more, a part of which can be held out, "
+                             f"got {len(words)}; give a longer one")
+        parts = [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
+    row = min(_IN_A_ROW, len(parts) // _SHARES)
+    held_out = [i // row % _SHARES == _SHARES // 2 for i in range(len(parts))]
+    return ([part for part, held in zip(parts, held_out) if not held],
+            [part for part, held in zip(parts, held_out) if held])
 
 
 def _tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -14,6 +14,7 @@ import pytest
 
 from fastnn import recipes, training
 from fastnn.cli import runs
+from fastnn.recipes.transformer_lm import _divided
 
 pytest.importorskip("tokenizers")
 
@@ -149,6 +150,15 @@ def test_the_run_of_a_classifier_writes_no_text(tmp_path: Path) -> None:
         runs.generate(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["\n\n".join(f"p{i}" for i in range(1000)), "\n".join(f"p{i}" for i in range(30)),
+                                  " ".join(f"p{i}" for i in range(65))])
+def test_a_twentieth_of_a_text_is_held_out(text: str) -> None:
+    trained, held_out = _divided("text", text)
+    assert sorted(" ".join(trained + held_out).split()) == sorted(text.split())
+    assert 0.01 < len(" ".join(held_out)) / len(text) < 0.08
+    assert "p0" in trained[0].split()
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"updates": 150}, "updates: expected a multiple of every = 100, got 150"),
     ({"vocab_size": 8}, "vocab_size: expected at least 32, got 8"),
@@ -158,12 +168,12 @@ def test_the_run_of_a_classifier_writes_no_text(tmp_path: Path) -> None:
     ({"clip_norm": 0.0}, "clip_norm: expected a number above 0, got 0.0"),
     ({"text": ("short.txt",), "data_dir": Path()}, "data_dir: expected none with texts of your own"),
     ({"text": "short.txt"}, "text: expected at least 1,280 tokens to train on, 10 times the context, got"),
-    ({"text": ("word.txt",)}, r"word\.txt: expected a text of which a twentieth can be held out, got one of 4 char"),
+    ({"text": ("word.txt",)}, r"word\.txt: expected a text of 20 words or more, a part of which .* got 1"),
     ({"text": ("latin.txt",)}, r"latin\.txt: expected a text in UTF-8, but byte 4, in line 1, is 0xe9"),
     ({"text": ("empty.txt",)}, r"empty\.txt: expected a text, got a file of 0 bytes without one"),
 ])
 def test_options_and_texts_that_cannot_be_obeyed(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    for name, contents in (("short.txt", b"All is well that ends well."), ("word.txt", b"word"),
+    for name, contents in (("short.txt", b"All is well. " * 9), ("word.txt", b"word"),
                            ("latin.txt", b"caf\xe9"), ("empty.txt", b"")):
         (tmp_path / name).write_bytes(contents)
     before = set(tmp_path.iterdir())
