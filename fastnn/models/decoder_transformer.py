@@ -124,12 +124,13 @@ class DecoderTransformer(Module):
             self.embedding = Embedding(config.vocab_size, dim, config.padding, init=normal(dim**-0.5))
             self.positions = SinusoidalPositions(dim)
             self.dropout = Dropout(config.dropout)
-            self.layers = ModuleList(TransformerBlock(dim, config.num_heads, config.hidden, head_dim=config.head_dim,
-                                                      dropout=config.dropout) for _ in range(config.num_layers))
+            blocks = [TransformerBlock(dim, config.num_heads, config.hidden, head_dim=config.head_dim,
+                                       dropout=config.dropout) for _ in range(config.num_layers)]
+            self.layers = ModuleList(blocks)
             self.norm = LayerNorm(dim)
             self.head = Linear(dim, config.vocab_size, bias=False, init=normal(0.02))
             narrow = 0.02 / math.sqrt(2 * config.num_layers)
-            for i, block in enumerate(self.layers):
+            for i, block in enumerate(blocks):
                 for j, (parameter, shape, std) in enumerate((
                         (block.self_attn.in_proj_weight, (3 * inner, dim), 0.02),
                         (block.self_attn.out_proj.weight, (dim, inner), narrow),
@@ -278,7 +279,8 @@ class DecoderTransformer(Module):
         tokens = self._beside(np.asarray(tokens))
         x = self.positions(self.embedding(tokens) * math.sqrt(self.config.embed_dim))
         found = []
-        for block in self.layers:
+        blocks: list[Any] = list(self.layers)
+        for block in blocks:
             attention = block.self_attn
             rows = block.norm1(x).reshape(n * t, -1)
             projected = kernels.linear(rows, attention.in_proj_weight.data, attention.in_proj_bias.data)

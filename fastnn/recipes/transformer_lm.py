@@ -20,6 +20,7 @@ from fastnn._files import as_path
 from fastnn.data import Tokenizer
 from fastnn.recipes.base import Recipe, check_above_0, read_config
 from fastnn.training.checkpoint import read_metadata, replace_file
+from fastnn.training.metrics import Record
 from fastnn.training.run_folder import BEST, CONFIG, LAST
 
 _TOKENIZER = "tokenizer.json"
@@ -330,7 +331,7 @@ class Perplexity(training.Callback):
     A model that is as unsure as among k equally likely tokens has perplexity k.
     """
 
-    def on_epoch_end(self, trainer: training.Trainer, record: training.metrics.Record) -> None:
+    def on_epoch_end(self, trainer: training.Trainer, record: Record) -> None:
         for part in ("train", "val"):
             loss = record[f"{part}_loss"]
             record[f"{part}_perplexity"] = None if loss is None else math.exp(min(loss, 700.0))
