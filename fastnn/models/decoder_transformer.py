@@ -342,16 +342,18 @@ def sampling_probabilities(scores: NDArray[Any], *, temperature: float = 1.0, to
     temperature = as_float("temperature", temperature, 0)
     if temperature == math.inf:
         raise ValueError("temperature: expected a finite number, got inf")
-    top_k = len(scores) if top_k is None else as_int("top_k", top_k, 1)
+    top_k = None if top_k is None else as_int("top_k", top_k, 1)
     if top_p is not None and not 0 < as_float("top_p", top_p) <= 1:
         raise ValueError(f"top_p: expected a number above 0 and at most 1, got {top_p}")
     scores = scores.astype(np.float64)
     if not scores.size or not -math.inf < scores.max() < math.inf:      # which is nan where one is
         raise ValueError("scores: expected numbers, or -inf for some, got "
                          + (f"a largest one of {scores.max()}" if scores.size else "none"))
-    kept = np.argsort(-scores, kind="stable")[: 1 if temperature == 0 else top_k]
+    if temperature == 0:
+        top_k, temperature = 1, 1.0
+    kept = np.arange(len(scores)) if top_k is top_p is None else np.argsort(-scores, kind="stable")[:top_k]
     with np.errstate(over="ignore"):
-        shares = np.exp((scores[kept] - scores[kept[0]]) / (temperature or 1.0))
+        shares = np.exp((scores[kept] - scores.max()) / temperature)
     shares /= shares.sum()
     if top_p is not None:
         enough = 1 + int(shares.cumsum().searchsorted(top_p))
