@@ -351,7 +351,7 @@ def sampling_probabilities(scores: NDArray[Any], *, temperature: float = 1.0, to
                          + (f"a largest one of {scores.max()}" if scores.size else "none"))
     if temperature == 0:
         top_k, temperature = 1, 1.0
-    kept = np.arange(len(scores)) if top_k is top_p is None else np.argsort(-scores, kind="stable")[:top_k]
+    kept = np.arange(len(scores)) if top_k is None and top_p is None else np.argsort(-scores, kind="stable")[:top_k]
     with np.errstate(over="ignore"):
         shares = np.exp((scores[kept] - scores.max()) / temperature)
     shares /= shares.sum()
