@@ -311,6 +311,8 @@ ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...], str, tuple[Any, ...]]] = {
     "leaky_relu": ("leaky_relu", (0.01,), "leaky_relu_backward", (0.01, False)),
     "sigmoid": ("sigmoid", (), "sigmoid_backward", ()),
     "tanh": ("tanh", (), "tanh_backward", ()),
+    "silu": ("silu", (), "silu_backward", ()),
+    "softplus": ("softplus", (1, 20), "softplus_backward", (1, 20)),
     "gelu": ("gelu", (), "gelu_backward", ()),
     "gelu by tanh": ("gelu", (), "gelu_backward", ()),
     "softmax": ("_softmax", (-1, False), "_softmax_backward_data", (-1, "float32")),

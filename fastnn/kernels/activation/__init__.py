@@ -256,8 +256,8 @@ def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array
     float64 2.2e-308 / |beta|), as an exponential that would be denormal counts as 0. Where beta x is the threshold to
     rounding it may be either formula.
 
-    >>> kernels.softplus(np.array([-1000.0, 0.0, 1000.0])).round(4)
-    array([   0.    ,    0.6931, 1000.    ])
+    >>> kernels.softplus(np.array([-1000.0, 0.0, 10.0])).round(4)
+    array([ 0.    ,  0.6931, 10.    ])
     """
     return _softplus((x,), (), target, out, (as_beta_and_threshold(beta, threshold),))
 

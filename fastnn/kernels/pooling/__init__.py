@@ -354,8 +354,8 @@ def adaptive_max_pool2d(x: Array, output_size: int | Sequence[int | None], *, re
     Notes
     -----
     The result is exact. NaN and equal maxima are as in `max_pool2d`, which does the work where OH divides H and OW
-    divides W. One comparison a cell and window, and OH OW + W OH more an image; x is read and y written once (4 bytes a
-    value in float32, indices 8).
+    divides W. On "cpu" at most (H + OH) W + OH (W + OW) comparisons an image, on the others one for each cell of each
+    window; x is read and y written once (4 bytes a value in float32, indices 8).
 
     Examples
     --------
