@@ -338,6 +338,7 @@ def sampling_probabilities(scores: NDArray[Any], *, temperature: float = 1.0, to
     >>> models.sampling_probabilities(scores, temperature=0)
     array([1., 0., 0., 0.])
     """
+    scores = as_array("scores", scores)
     check_rank("scores", scores, 1, layout="(V,)")
     temperature = as_float("temperature", temperature, 0)
     if temperature == math.inf:
