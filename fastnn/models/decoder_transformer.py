@@ -136,7 +136,7 @@ class DecoderTransformer(Module):
                         (block.self_attn.out_proj.weight, (dim, inner), narrow),
                         (block.linear1.weight, (config.hidden, dim), 0.02),
                         (block.linear2.weight, (dim, config.hidden), narrow))):
-                    parameter.data[...] = normal(std)(shape, random.generator(seed, "block", i, j))
+                    parameter.data[...] = normal(std)(shape, random.generator(seed, "block", i, j), np.float32)
         if config.tied:
             self.head.weight = self.embedding.weight
 
