@@ -96,7 +96,7 @@ def _cross_entropy_backward(real: Any, group: int) -> Any:
         parts = cuda.shared.array(size, np.float64)
         row, n, p, lane, classes = row_of_thread(x)
         largest, total = largest_and_sum(parts, x, n, p, lane, classes)
-        weights = np.float64(classes)
+        weights = 1.0 * classes
         if weighted and label_smoothing > 0:
             weights = 0.0
             for c in range(lane, classes, group):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fastnn.kernels._outputs import Result, shaped
 from fastnn.kernels.resampling.naive import Steps
 
 _Run = Callable[[Array, Array], None]
+_Places = tuple[Array, Array, Array, Array]     # what `_pixels` returns
 
 
 def plan_nearest(x: Array, y: Result, steps: Steps) -> _Run:
@@ -43,8 +44,8 @@ def plan_bilinear_backward(grad_output: Array, grad_x: Result, steps: Steps, ali
     return _plan_gradient(grad_output, grad_x, axes, False)
 
 
-def _plan_gradient(grad_output: Array, grad_x: Result, axes: list[tuple[Array, ...]], doubled: bool) -> _Run:
-    rows, columns = (_shares(*axis, size) for axis, size in zip(axes, grad_x.shape[2:]))
+def _plan_gradient(grad_output: Array, grad_x: Result, axes: Sequence[_Places], doubled: bool) -> _Run:
+    rows, columns = (_shares(axis, size) for axis, size in zip(axes, grad_x.shape[2:]))
     width = max(grad_x.shape[3], grad_output.shape[3])
     return _plan_rows(_input_gradient, grad_x, width, *rows, *columns, doubled)
 
@@ -64,7 +65,7 @@ def _pixel(count: int, step: float, size: int) -> Array:
     return np.minimum((np.arange(count) * step).astype(np.float32).astype(np.int64), size - 1)
 
 
-def _pixels(count: int, step: float, size: int, align_corners: bool, dtype: np.dtype) -> tuple[Array, ...]:
+def _pixels(count: int, step: float, size: int, align_corners: bool, dtype: np.dtype) -> _Places:
     """Return `naive.pixels` of each of `count` rows: the first and the second pixel, and the shares of both."""
     i = np.arange(count)
     place = i * step if align_corners else np.maximum(0, (i + 0.5) * step - 0.5)
@@ -78,12 +79,12 @@ def _doubles(pixel: Array, size: int) -> bool:
     return np.array_equal(pixel, np.arange(2 * size) // 2)
 
 
-def _shares(first: Array, second: Array, near: Array, far: Array, size: int) -> tuple[Array, Array, Array]:
+def _shares(places: _Places, size: int) -> tuple[Array, Array, Array]:
     """Return the shares that each of `size` pixels has in rows of a result.
 
     Those of pixel h are shares[ends[h]:ends[h + 1]], in as many rows from begins[h] on.
     """
-    h = np.arange(size)
+    (first, second, near, far), h = places, np.arange(size)
     begins = np.searchsorted(second, h)
     counts = np.searchsorted(first, h, "right") - begins
     ends = np.concatenate([[0], counts.cumsum()])
