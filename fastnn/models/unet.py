@@ -159,7 +159,11 @@ class UNet(Module):
 
         embedded, time_backward = self._embedded(time, x, training)
         h, in_backward = self.conv_in.forward(x, training=training)
-        downs, halves, ups, doubles, across = [], [], [], [], []
+        across: list[Array] = []
+        downs: list[Backward] = []
+        halves: list[Backward] = []
+        ups: list[Backward] = []
+        doubles: list[Backward] = []
         for size, block in enumerate(self.down):
             h, back = block.forward(h, embedded, training=training)
             downs.append(back)
@@ -181,7 +185,9 @@ class UNet(Module):
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> tuple[Array | None, None]:
-            grad, by_time, grads_across = out_backward(grad_y), [], []
+            grad = out_backward(grad_y)
+            by_time: list[Array] = []
+            grads_across: list[Array] = []
 
             def through(back: Backward) -> None:
                 nonlocal grad
