@@ -1,7 +1,7 @@
 """The recipes that draw images beside the same in PyTorch.
 
     python generative.py unet                a training step and a forward pass of ddpm-mnist's network, in turns
-    python generative.py unet --batch 64     of another batch
+    python generative.py unet --batch 128    of another batch
     python generative.py vae                 vae-mnist and its twin, trained alike: the bound of both in validation
     python generative.py vae --epochs 10     of fewer updates; MNIST is found as fastnn.data.mnist finds it
 """
@@ -190,7 +190,7 @@ def vae(epochs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("unet", "vae"))
-    parser.add_argument("--batch", type=int, default=128, help="images of a step")
+    parser.add_argument("--batch", type=int, default=64, help="images of a step")
     parser.add_argument("--epochs", type=int, default=100, help="passes through the digits")
     options = parser.parse_args()
     if options.what == "unet":

@@ -50,7 +50,7 @@ class DDPMMnist(ImageGenerator):
     changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
 
     epochs: int = 6
-    batch_size: int = 128
+    batch_size: int = 64
 
     timesteps: int = 500
     """Steps from an image to noise."""
