@@ -133,14 +133,14 @@ class UNet(Module):
             self.conv_in = Conv2d(in_channels, width, 3, padding=1)
             befores = [width, *channels[:-1]]
             self.down = [TimedBlock(before, after, features, groups) for before, after in zip(befores, channels)]
-            self.halve = [Conv2d(count, count, 3, stride=2, padding=1) for count in channels[:-1]]
+            self.downsample = [Conv2d(count, count, 3, stride=2, padding=1) for count in channels[:-1]]
             lowest = channels[-1]
             self.middle1 = TimedBlock(lowest, lowest, features, groups)
             self.attention = PixelAttention(lowest, groups) if attention else Identity()
             self.middle2 = TimedBlock(lowest, lowest, features, groups)
             # From the smallest size up; what comes across is put beside what comes from below, of as many channels.
             self.up = [TimedBlock(2 * count, count, features, groups) for count in reversed(channels)]
-            self.double = [Sequential({"conv": Conv2d(below, count, 1), "upsample": Upsample(scale_factor=2)})
+            self.upsample = [Sequential({"conv": Conv2d(below, count, 1), "resize": Upsample(scale_factor=2)})
                            for below, count in zip(channels[:0:-1], channels[-2::-1])]
             self.out = Sequential({"norm": GroupNorm(groups, width * multipliers[0]), "act": SiLU(), "conv": Conv2d(
                 width * multipliers[0], in_channels, 3, padding=1, init=zeros)})
@@ -169,14 +169,14 @@ class UNet(Module):
             downs.append(back)
             across.append(h)
             if size < self.halvings:
-                h, back = self.halve[size].forward(h, training=training)
+                h, back = self.downsample[size].forward(h, training=training)
                 halves.append(back)
         h, middle1_backward = self.middle1.forward(h, embedded, training=training)
         h, attention_backward = self.attention.forward(h, training=training)
         h, middle2_backward = self.middle2.forward(h, embedded, training=training)
         for size, block in enumerate(self.up):
             if size:
-                h, back = self.double[size - 1].forward(h, training=training)
+                h, back = self.upsample[size - 1].forward(h, training=training)
                 doubles.append(back)
             h = np.concatenate([h, across.pop()], axis=1)
             h, back = block.forward(h, embedded, training=training)
