@@ -128,8 +128,10 @@ class UNet(Module):
         channels = [width * as_int("multipliers", multiplier, 1) for multiplier in multipliers]
         features = 4 * width
         with random.seeded(seed):
-            self.time = Sequential(SinusoidalEmbedding(width + width % 2), Linear(width + width % 2, features), SiLU(),
-                                   Linear(features, features), SiLU())
+            # In float64, which is rounded to the images' dtype.
+            waves = SinusoidalEmbedding(width + width % 2, dtype=np.float64)
+            self.time = Sequential(waves, Linear(waves.embedding_dim, features), SiLU(), Linear(features, features),
+                                   SiLU())
             self.conv_in = Conv2d(in_channels, width, 3, padding=1)
             befores = [width, *channels[:-1]]
             self.down = [TimedBlock(before, after, features, groups) for before, after in zip(befores, channels)]
