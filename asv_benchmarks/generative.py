@@ -1,7 +1,7 @@
 """The recipes that draw images beside the same in PyTorch.
 
     python generative.py unet                a training step and a forward pass of ddpm-mnist's network, in turns
-    python generative.py unet --batch 64     of another batch
+    python generative.py unet --batch 128    of another batch
     python generative.py vae                 vae-mnist and its twin, trained alike: the bound of both in validation
     python generative.py vae --epochs 10     of fewer updates; MNIST is found as fastnn.data.mnist finds it
 """
@@ -70,11 +70,11 @@ def torch_unet(torch: Any, in_channels: int = 1, width: int = 32, multipliers: S
                                           layers.Linear(features, features), layers.SiLU())
             self.conv_in = layers.Conv2d(in_channels, width, 3, padding=1)
             self.down = layers.ModuleList(map(Block, [width, *channels[:-1]], channels))
-            self.halve = layers.ModuleList(layers.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[:-1])
+            self.downsample = layers.ModuleList(layers.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[:-1])
             self.middle1, self.attention, self.middle2 = Block(lowest, lowest), Attention(lowest), Block(lowest, lowest)
             self.up = layers.ModuleList(Block(2 * c, c) for c in reversed(channels))
-            self.double = layers.ModuleList(
-                layers.Sequential(OrderedDict(conv=layers.Conv2d(below, c, 1), upsample=layers.Upsample(None, 2)))
+            self.upsample = layers.ModuleList(
+                layers.Sequential(OrderedDict(conv=layers.Conv2d(below, c, 1), resize=layers.Upsample(None, 2)))
                 for below, c in zip(channels[:0:-1], channels[-2::-1]))
             self.out = normalized(channels[0], in_channels)
             self.frequencies = 10_000.0 ** (torch.arange(0, width, 2, dtype=torch.float64) / -width)
@@ -86,11 +86,11 @@ def torch_unet(torch: Any, in_channels: int = 1, width: int = 32, multipliers: S
             for size, block in enumerate(self.down):
                 h = block(h, embedded)
                 across.append(h)
-                if size < len(self.halve):
-                    h = self.halve[size](h)
+                if size < len(self.downsample):
+                    h = self.downsample[size](h)
             h = self.middle2(self.attention(self.middle1(h, embedded)), embedded)
             for size, block in enumerate(self.up):
-                h = self.double[size - 1](h) if size else h
+                h = self.upsample[size - 1](h) if size else h
                 h = block(torch.cat([h, across.pop()], dim=1), embedded)
             return self.out(h)
 
@@ -190,7 +190,7 @@ def vae(epochs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("unet", "vae"))
-    parser.add_argument("--batch", type=int, default=128, help="images of a step")
+    parser.add_argument("--batch", type=int, default=64, help="images of a step")
     parser.add_argument("--epochs", type=int, default=100, help="passes through the digits")
     options = parser.parse_args()
     if options.what == "unet":

@@ -240,9 +240,9 @@ def sample(run: Path, /, n: int = 64, seed: int = 0, output: Path | None = None,
     if not isinstance(found, ImageGenerator):
         raise ValueError(f"{run}: expected the run of a recipe that trains a model which draws images, got one of "
                          f"{found.name}")
-    wanted = {name: value for name, value in (("steps", steps), ("classifier", classifier),
-                                              ("interpolate", interpolate), ("latent_map", latent_map))
-              if value is not None and value is not False}
+    options = {"steps": steps, "classifier": classifier, "interpolate": interpolate, "latent_map": latent_map}
+    wanted: dict[str, Any] = {name: value for name, value in options.items()
+                              if value is not None and value is not False}
     for name in wanted.keys() - inspect.signature(found.sample).parameters.keys():
         raise ValueError(f"{name}: expected none for a run of {found.name}, which has no such option; leave it out")
     found.data_dir, found.device = data_dir or found.data_dir, device

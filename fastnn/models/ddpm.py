@@ -182,11 +182,11 @@ class DDPM(Module):
         >>> [walk.time for walk in model.denoise([0], (1, 4, 4), steps=4)]
         [6, 3, 0, -1]
         """
-        shape = tuple([as_int("shape", size, 1) for size in shape])
+        sizes = tuple([as_int("shape", size, 1) for size in shape])
         times = self.times(steps)
         eta = as_float("eta", (1.0 if steps is None else 0.0) if eta is None else eta, 0, 1)
         rngs = [random.generator(seed, "diffusion", number) for number in numbers]
-        return self._walk_down(rngs, shape, times, eta)
+        return self._walk_down(rngs, sizes, times, eta)
 
     def times(self, steps: int | None = None) -> list[int]:
         """Return the time steps that so many steps visit, from the noisiest to 0; all for None.

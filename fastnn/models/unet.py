@@ -128,19 +128,21 @@ class UNet(Module):
         channels = [width * as_int("multipliers", multiplier, 1) for multiplier in multipliers]
         features = 4 * width
         with random.seeded(seed):
-            self.time = Sequential(SinusoidalEmbedding(width + width % 2), Linear(width + width % 2, features), SiLU(),
-                                   Linear(features, features), SiLU())
+            # In float64, which is rounded to the images' dtype.
+            waves = SinusoidalEmbedding(width + width % 2, dtype=np.float64)
+            self.time = Sequential(waves, Linear(waves.embedding_dim, features), SiLU(), Linear(features, features),
+                                   SiLU())
             self.conv_in = Conv2d(in_channels, width, 3, padding=1)
             befores = [width, *channels[:-1]]
             self.down = [TimedBlock(before, after, features, groups) for before, after in zip(befores, channels)]
-            self.halve = [Conv2d(count, count, 3, stride=2, padding=1) for count in channels[:-1]]
+            self.downsample = [Conv2d(count, count, 3, stride=2, padding=1) for count in channels[:-1]]
             lowest = channels[-1]
             self.middle1 = TimedBlock(lowest, lowest, features, groups)
             self.attention = PixelAttention(lowest, groups) if attention else Identity()
             self.middle2 = TimedBlock(lowest, lowest, features, groups)
             # From the smallest size up; what comes across is put beside what comes from below, of as many channels.
             self.up = [TimedBlock(2 * count, count, features, groups) for count in reversed(channels)]
-            self.double = [Sequential({"conv": Conv2d(below, count, 1), "upsample": Upsample(scale_factor=2)})
+            self.upsample = [Sequential({"conv": Conv2d(below, count, 1), "resize": Upsample(scale_factor=2)})
                            for below, count in zip(channels[:0:-1], channels[-2::-1])]
             self.out = Sequential({"norm": GroupNorm(groups, width * multipliers[0]), "act": SiLU(), "conv": Conv2d(
                 width * multipliers[0], in_channels, 3, padding=1, init=zeros)})
@@ -159,20 +161,24 @@ class UNet(Module):
 
         embedded, time_backward = self._embedded(time, x, training)
         h, in_backward = self.conv_in.forward(x, training=training)
-        downs, halves, ups, doubles, across = [], [], [], [], []
+        across: list[Array] = []
+        downs: list[Backward] = []
+        halves: list[Backward] = []
+        ups: list[Backward] = []
+        doubles: list[Backward] = []
         for size, block in enumerate(self.down):
             h, back = block.forward(h, embedded, training=training)
             downs.append(back)
             across.append(h)
             if size < self.halvings:
-                h, back = self.halve[size].forward(h, training=training)
+                h, back = self.downsample[size].forward(h, training=training)
                 halves.append(back)
         h, middle1_backward = self.middle1.forward(h, embedded, training=training)
         h, attention_backward = self.attention.forward(h, training=training)
         h, middle2_backward = self.middle2.forward(h, embedded, training=training)
         for size, block in enumerate(self.up):
             if size:
-                h, back = self.double[size - 1].forward(h, training=training)
+                h, back = self.upsample[size - 1].forward(h, training=training)
                 doubles.append(back)
             h = np.concatenate([h, across.pop()], axis=1)
             h, back = block.forward(h, embedded, training=training)
@@ -181,7 +187,9 @@ class UNet(Module):
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> tuple[Array | None, None]:
-            grad, by_time, grads_across = out_backward(grad_y), [], []
+            grad = out_backward(grad_y)
+            by_time: list[Array] = []
+            grads_across: list[Array] = []
 
             def through(back: Backward) -> None:
                 nonlocal grad

@@ -50,7 +50,7 @@ class DDPMMnist(ImageGenerator):
     changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
 
     epochs: int = 6
-    batch_size: int = 128
+    batch_size: int = 64
 
     timesteps: int = 500
     """Steps from an image to noise."""
@@ -113,7 +113,7 @@ class DDPMMnist(ImageGenerator):
         figures = {"validation noise error": f"{trainer.history['val_loss'].min():.4f}"}
         shown = data.to_float(dataset.test.images[:_SHOWN], 0.5, 0.5, scale=dataset.scale)
         pictures = {"Images become noise": self._noising(model, shown), "Noise becomes images": self._walk(model)}
-        tables = {}
+        tables: dict[str, Sequence[Sequence[str]]] = {}
         for name, steps in (("all steps", None), (f"{_FEW} steps", _FEW)):
             images = as_pixels(model.sample(self.samples, _SHAPE, steps=steps, seed=self.seed), -1)
             pictures[f"Samples by {name}"] = training.plots.grid(images[:100])

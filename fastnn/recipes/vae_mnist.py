@@ -182,7 +182,9 @@ class ELBOTerms(training.Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._kept, self._new, self._resumes = np.zeros((0, 2)), [], False
+        self._kept: NDArray[np.float64] = np.zeros((0, 2))
+        self._new: list[tuple[Any, Any]] = []
+        self._resumes = False
 
     @property
     def terms(self) -> NDArray[np.float64]:

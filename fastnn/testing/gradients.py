@@ -120,7 +120,8 @@ class _Problem:
         output, backward = self.forward()
         several = isinstance(output, tuple)
         self.weights = [self.rng.standard_normal(np.shape(part)) for part in _parts(output)]
-        self.terms = self.reduced(output, np.abs)       # whose rounding f has, though they may cancel
+        # Whose rounding f has, though they may cancel.
+        self.terms = sum(float(np.sum(np.abs(terms))) for terms in self.products(output))
         weights = [weight if np.ndim(weight) else float(weight) for weight in self.weights]
         grads = backward(getattr(output, "_make", tuple)(weights) if several else weights[0])
         grads = grads if isinstance(grads, tuple) else (grads,)
@@ -138,11 +139,11 @@ class _Problem:
             return self.module.forward(*self.inputs, training=True)
 
     def value(self) -> float:
-        return self.reduced(self.forward()[0])
+        return sum(float(np.sum(terms)) for terms in self.products(self.forward()[0]))
 
-    def reduced(self, output: Any, of_each: Callable[[Array], Array] = np.asarray) -> float:
-        """The number that an output is reduced to, or that of what is made of each term."""
-        return sum(float(np.sum(of_each(weight * part))) for weight, part in zip(self.weights, _parts(output)))
+    def products(self, output: Any) -> list[Array]:
+        """The terms of f, for each array of an output."""
+        return [weight * part for weight, part in zip(self.weights, _parts(output))]
 
     def slopes(self, move: Callable[[float], None], size: float) -> tuple[float, bool]:
         """The central difference along `move`, and whether it is smooth there: halving the step changes nothing."""

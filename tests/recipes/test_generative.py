@@ -110,7 +110,7 @@ def test_a_diffusion_from_training_to_samples(capsys: pytest.CaptureFixture[str]
         "samples-by-50-steps.png"}
     assert capsys.readouterr().out.splitlines()[-1].startswith("validation noise error: ")
     stopped_in_the_second_epoch(DDPMMnist(run_dir=Path("again"), **options))
-    DDPMMnist(run_dir=Path("again"), resume=True).fit(progress=False)
+    DDPMMnist(run_dir=Path("again"), resume=True, **options).fit(progress=False)
     assert_same_weights(Path("again"), Path("whole"))
 
     for seed in (1, 1, 2):
