@@ -118,6 +118,8 @@ def groups(quick: bool = False) -> list[Group]:
         Group("pooling and training batch norm, small", pooling_or_training, {TORCH: (2.0, 2.0)}),
         Group("activations and batch norm in inference, small",
               [row for row in small if row not in pooling_or_training], {TORCH: (1.0, 1.0)}),
+        Group("attention", list(_attentions(quick)), {TORCH: (1.2, 1.2)}),
+        Group("attention of one query, bmm", [*_attention_of_one(quick), *_batches(quick)], {TORCH: (1.0, 1.0)}),
         Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
                               for m, n, d in _less(KNN, quick)], {SKLEARN: (2.5, 1.8), FAISS: (1.5, 1.0)}),
         Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
@@ -143,6 +145,8 @@ def _cuda_groups(quick: bool, sizes: dict[str, tuple[int, ...]]) -> list[Group]:
         *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (0.6, 0.6), (0.6, 0.6)),
         *_convolutions("conv2d, other", quick, CONV_OTHER, (0.6, 0.6), (0.6, 0.6)),
         Group("batch norm, pooling, activations", list(_memory_bound(sizes)), of_floor=0.8),
+        Group("attention", list(_attentions(quick))),
+        Group("attention of one query, bmm", [*_attention_of_one(quick), *_batches(quick)]),
         Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
                               for m, n, d in _less(KNN, quick)], {TOPK: (1.0, 1.0)}),
         Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
@@ -234,6 +238,67 @@ def _conv(backward: bool, n: int, c: int, size: int, f: int, k: int, stride: int
             aten.convolution_backward.default, *_tensors(*call.args), [f], [stride] * 2, [padding] * 2, [1, 1],
             False, [0, 0], groups, [True] * 3)
     return Case(_ours("conv2d_backward", call), peers, 2 * flops, 2 * moved)
+
+
+# --- attention and products in batches ---------------------------------------------------------------------------
+
+# (batch, heads, length, features): a long text, and a language model's batch.
+ATTENTION = [(1, 8, 4096, 64), (64, 2, 128, 32)]
+
+
+def _attentions(quick: bool) -> Iterator[Row]:
+    for batch, heads, length, features in ATTENTION:
+        length = length // 8 if quick else length
+        for causal in (False, True):
+            for backward in (False, True):
+                yield Row(f"{batch} x {heads} x {length} x {features}{', causal' * causal}{', backward' * backward}",
+                          functools.partial(_attention, batch, heads, length, length, features, causal, backward))
+
+
+def _attention_of_one(quick: bool) -> Iterator[Row]:
+    for keys in (128,) if quick else (128, 1024, 16_384):
+        yield Row(f"attention, 1 query, 8 heads, {keys} keys of 64", functools.partial(
+            _attention, 1, 8, 1, keys, 64, False, False))
+
+
+def _attention(batch: int, heads: int, queries: int, keys: int, features: int, causal: bool, backward: bool) -> Case:
+    arrays = [_normal(batch, heads, length, features, seed=i) for i, length in enumerate((queries, keys, keys))]
+    pairs = batch * heads * (queries * (queries + 1) // 2 if causal else queries * keys)
+    name, options, peers = "scaled_dot_product_attention", {"is_causal": causal}, {}
+    moved = 4.0 * batch * heads * features * 2 * (queries + keys)
+    if not backward:
+        if torch is not None:
+            tensors = _tensors(*arrays)
+            peers[TORCH] = lambda: torch.nn.functional.scaled_dot_product_attention(*tensors, **options)
+        return Case(_ours(name, Call(tuple(arrays), options)), peers, 4.0 * pairs * features, moved)
+    gradient = _gradient(name, Call(tuple(arrays), {"return_lse": True, **options}))
+    if torch is not None and device == "cpu":
+        grad, *others = _tensors(*gradient.args)
+        op = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+        peers[TORCH] = lambda: op(grad, *others, 0.0, causal)
+    return Case(_ours(f"{name}_backward", gradient), peers, 10.0 * pairs * features, 2 * moved)
+
+
+def _batches(quick: bool) -> Iterator[Row]:
+    for sizes in _less([(64, 128, 64, 128), (8, 512, 512, 512), (512, 32, 32, 32)], quick):
+        for backward in (False, True):
+            yield Row(f"bmm, {' x '.join(map(str, sizes))}{', backward' * backward}",
+                      functools.partial(_bmm, *sizes, backward))
+
+
+def _bmm(batch: int, n: int, m: int, p: int, backward: bool) -> Case:
+    a, b, peers = _normal(batch, n, m), _normal(batch, m, p, seed=1), {}
+    flops, moved = 2.0 * batch * n * m * p, 4.0 * batch * (n * m + m * p + n * p)
+    if not backward:
+        if torch is not None:
+            tensors = _tensors(a, b)
+            peers[TORCH] = lambda: torch.bmm(*tensors)
+        return Case(_ours("bmm", Call((a, b))), peers, flops, moved)
+    gradient = _gradient("bmm", Call((a, b)))
+    if torch is not None:
+        grad, ta, tb = _tensors(*gradient.args)
+        peers[TORCH] = lambda: (torch.bmm(grad, tb.mT), torch.bmm(ta.mT, grad))
+    return Case(_ours("bmm_backward", gradient), peers, 2 * flops, 2 * moved)
 
 
 # --- memory-bound kernels ----------------------------------------------------------------------------------------
@@ -454,6 +519,8 @@ def _tiny() -> dict[str, Case]:
         "pairwise_l2": Call((rows, rows)),
         "knn": Call((rows, rows, 3)),
         "linear": Call((rows, rows, rows[0].copy())),
+        "bmm": Call((rows[None], rows[None])),
+        "scaled_dot_product_attention": Call((rows[None], rows[None], rows[None]), {"return_lse": True}),
         "quantize_per_tensor": Call((x, 0.02, 100)),
         "lookup_int8": Call((pixels, np.arange(256).astype(np.uint8))),
         "conv2d_int8": Call((pixels, np.ones((1, 1, 3, 3), np.int8), one), {"padding": 1}),

@@ -442,8 +442,12 @@ FAMILIES["bmm_backward"] = Family(lambda draw: draw_bmm(draw, True), judge_bmm_b
 
 
 def draw_attention(draw: Draw, backward: bool = False) -> None:
-    """NaN and inf are left to tests of their own."""
+    """NaN and inf are left to tests of their own, and logarithms of the gradient are near those of the scores."""
     draw.wild = draw.planted = False
+
+    def near(*shape: int) -> str:
+        return f"{draw.rng()}.standard_normal({shape}, {draw.dtype!r})" if backward else draw.floats(*shape)
+
     leading = [draw.random.randint(0 if draw.chance(0.1) else 1, 3) for _ in range(draw.random.randint(0, 2))]
     queries, keys = draw.size(0, 9, 150), draw.size(0, 9, 300)
     features, outputs = draw.size(1, 6, 40), draw.size(1, 6, 40)
@@ -451,11 +455,11 @@ def draw_attention(draw: Draw, backward: bool = False) -> None:
               (*leading, keys, outputs)]
     if backward:
         arrays = [(*leading, queries, outputs), *arrays, (*leading, queries, outputs), (*leading, queries)]
-    draw.args = [draw.floats(*shape) for shape in arrays]
+    draw.args = [(near if i in (1, 2, 5) else draw.floats)(*shape) for i, shape in enumerate(arrays)]
     if draw.chance(0.5):
         shape = tuple(1 if draw.chance(0.3) else size for size in (*leading, queries, keys))[draw.random.randint(
             0, len(leading)) :]
-        draw.args.append(f"{draw.rng()}.random({shape}) < 0.7" if draw.chance(0.5) else draw.floats(*shape))
+        draw.args.append(f"{draw.rng()}.random({shape}) < 0.7" if draw.chance(0.5) else near(*shape))
     draw.option("is_causal", (True, False))
     draw.option("scale", (0.3, -0.1, 0.0), 0.2)
     if backward:

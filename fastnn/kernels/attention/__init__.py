@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,9 +163,8 @@ def _attention(query: Array, key: Array, value: Array, attn_mask: Array | None, 
     module, shapes = implementation(__name__, target, query), _shapes(query, key, value, attn_mask)
     given = shapes.query, shapes.key, shapes.value, shapes.mask
     default, rows = query.shape[-1] ** -0.5, query.shape[:-1]
-    if 0 in shapes.scores:
-        attend = _see_nothing
-    else:
+    attend: Callable[..., None] = _see_nothing
+    if 0 not in shapes.scores:
         attend = bound(module, "scaled_dot_product_attention", *_seen(given, query, key, value, attn_mask),
                        which=shapes.which, is_causal=bool(is_causal))
 
@@ -191,16 +191,16 @@ def _attention_backward(grad_output: Array, query: Array, key: Array, value: Arr
     default, results = query.shape[-1] ** -0.5, (query.shape, key.shape, value.shape)
     kept = tuple(map(bool, needs))
     if 0 in shapes.scores:
-        return Plan(lambda *arguments: tuple([_zeros(query, shape) if need else None
-                                              for need, shape in zip(kept, results)]))
+        return Plan(lambda grad_output, *rest: tuple([_zeros(grad_output, shape) if need else None
+                                                      for need, shape in zip(kept, results)]))
     differentiate = bound(module, "scaled_dot_product_attention_backward",
                           *_seen(given, grad_output, query, key, value, y, logsumexp, attn_mask), which=shapes.which,
                           is_causal=bool(is_causal), needs=kept)
 
     def run(*arguments: Any) -> Gradients:
         *arrays, scale = arguments
-        grads = differentiate(*_seen(given, *arrays), default if scale is None else scale)
-        return tuple([None if grad is None else grad.reshape(shape) for grad, shape in zip(grads, results)])
+        grads = _seen(results, *differentiate(*_seen(given, *arrays), default if scale is None else scale))
+        return grads[0], grads[1], grads[2]
 
     return Plan(run, operations=2 * shapes.visible(is_causal) * (3 * query.shape[-1] + 2 * value.shape[-1]),
                 why=why(differentiate))

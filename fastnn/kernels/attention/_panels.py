@@ -103,7 +103,8 @@ def _over_columns(python: Callable[[Array, Array], Array], instruction: str) -> 
     return interpreted if config.DISABLE_JIT else compiled
 
 
-add_to_columns, multiply_columns = _over_columns(np.add, "fadd"), _over_columns(np.multiply, "fmul")
+subtract_from_columns = _over_columns(np.subtract, "fsub")
+multiply_columns = _over_columns(np.multiply, "fmul")
 
 
 def _column_max_python(c: Array, count: int, d: Array) -> None:

@@ -2,8 +2,7 @@
 
 A block owns some queries of a head. They are columns, whose vectors go through all of it: a panel of keys gives rows of
 scores, in which a query's largest one and its exponentials are found without looking across a vector, and which are
-then the right side of the product with the values, as they lie. What is subtracted from the scores is one more feature
-of each query, and so costs nothing; and a column of ones among the values gives the sums.
+then the right side of the product with the values, as they lie. A column of ones among the values gives the sums.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from fastnn.kernels._memory import empty
 from fastnn.kernels._plans import because
 from fastnn.kernels.attention._panels import (
     add_seen_rows,
-    add_to_columns,
     column_max,
     mask_columns,
     masked,
@@ -40,6 +38,7 @@ from fastnn.kernels.attention._panels import (
     multiply_columns,
     pack_panel,
     rows_for,
+    subtract_from_columns,
     unpack_panel,
 )
 from fastnn.kernels.attention.gradient import (
@@ -66,7 +65,7 @@ def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, ma
     width, rows = VECTORS * lanes(query), rows_for(outputs + 1)
     all_groups, parts = panels(queries, width), panels(keys, _KEYS)
     groups = max(1, min(ATTENTION_GROUPS, heads * all_groups // LEAST_BLOCKS))
-    of_keys = heads, panels(keys, ROWS), features + 1, ROWS
+    of_keys = heads, panels(keys, ROWS), features + 1, ROWS             # of which the last row is room for vectors
     of_values = heads, keys, panels(outputs + 1, rows) * rows
     pack = _pack_keys.launch(heads * parts, work=heads * keys * (features + outputs))
     attend = _attend(rows).launch(heads * panels(all_groups, groups), work=work)
@@ -83,15 +82,13 @@ def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, ma
 
 @block_kernel(writes="packed values odd")
 def _pack_keys(block: int, key: Array, value: Array, packed: Array, values: Array, odd: Array) -> None:
-    """Keys as rows of tiles and values as rows, both with a column of ones; whether one of the values is not finite."""
+    """Keys as rows of tiles, and values as rows with a column of ones; whether one of the values is not finite."""
     n, part = block // odd.shape[1], block % odd.shape[1]
     keys, features = key.shape[1:]
     flat_key, flat, outputs = key.reshape(key.size), packed.reshape(packed.size), value.shape[2]
     for t in range(part * ATTENTION_KEYS, min(packed.shape[1], (part + 1) * ATTENTION_KEYS)):
         inside, at = min(ROWS, keys - t * ROWS), (n * packed.shape[1] + t) * (features + 1) * ROWS
         pack_panel(flat_key, (n * keys + t * ROWS) * features, inside, features, flat, at, ROWS)
-        for i in range(ROWS):
-            packed[n, t, features, i] = 1
     infinite = False
     for j in range(part * _KEYS, min(keys, (part + 1) * _KEYS)):
         row = values[n, j]
@@ -121,27 +118,25 @@ def _attend(rows: int) -> BlockKernel:
         blocks = panels(panels(queries, width), groups)
         n, first = block // blocks, block % blocks * groups * width
         here = min(groups, panels(queries - first, width))
-        columns = np.empty((here, features + 1, width), y.dtype)        # the queries, and minus what is subtracted
+        columns = np.empty((here, features, width), y.dtype)            # the queries
         totals = np.zeros((here, padded, width), y.dtype)               # of weights times values, and of weights
         shifts = np.zeros((here, width), y.dtype)                       # what is subtracted from scores
         scores = np.empty((_KEYS, width), y.dtype)
-        largest, steps, factors = np.empty(width, y.dtype), np.empty(width, y.dtype), np.empty(width, y.dtype)
+        largest, factors = np.empty(width, y.dtype), np.empty(width, y.dtype)
         flat_columns, flat_totals = columns.reshape(columns.size), totals.reshape(totals.size)
         flat_packed, flat_values = packed.reshape(packed.size), values.reshape(values.size)
         flat_query, flat_scores, flat_y = query.reshape(query.size), scores.reshape(scores.size), y.reshape(y.size)
         zero, one, lowest = y.dtype.type(0), y.dtype.type(1), y.dtype.type(-np.inf)
         slack, factor = y.dtype.type(ATTENTION_SLACK), y.dtype.type(scale)
-        along_features, along_keys = np.arange(features + 1) * ROWS, np.arange(_KEYS) * padded
+        along_features, along_keys = np.arange(features) * ROWS, np.arange(_KEYS) * padded
         begins = np.zeros(1, np.int64)
 
         for g in range(here):
-            at, query_first = g * (features + 1) * width, first + g * width
+            query_first = first + g * width
             pack_panel(flat_query, (n * queries + query_first) * features, min(width, queries - query_first), features,
-                       flat_columns, at, width)
-            for i in range(at, at + features * width):
-                flat_columns[i] *= factor
-            for i in range(width):
-                columns[g, features, i] = 0
+                       flat_columns, g * features * width, width)
+        for i in range(flat_columns.size):
+            flat_columns[i] *= factor
 
         for begin in range(0, min(keys, first + here * width) if is_causal else keys, _KEYS):
             for g in range(here):
@@ -161,18 +156,15 @@ def _attend(rows: int) -> BlockKernel:
                 column_max(scores, count, largest)
                 moved = False
                 for c in range(width):
-                    top, seen = largest[c], totals[g, outputs, c] != zero
-                    steps[c], factors[c] = -zero, one
-                    if top > (slack if seen else lowest):
-                        moved = True
-                        shift = shifts[g, c] + top
-                        step = shifts[g, c] - shift
-                        shifts[g, c], columns[g, features, c], steps[c] = shift, -shift, step
-                        if seen:
-                            factors[c] = exp(step)
+                    top, old, factors[c] = largest[c], shifts[g, c], one
+                    if totals[g, outputs, c] == zero:
+                        if top > lowest:
+                            shifts[g, c] = top
+                    elif top > old + slack:
+                        shifts[g, c], factors[c], moved = top, exp(old - top), True
                 if moved:
-                    add_to_columns(scores, count, steps)
                     multiply_columns(totals[g], padded, factors)
+                subtract_from_columns(scores, count, shifts[g])
                 for i in range(count * width):
                     flat_scores[i] = exp(flat_scores[i])
 

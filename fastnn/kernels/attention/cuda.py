@@ -227,9 +227,17 @@ def _gradient(real: Any, kind: str, of: str) -> Any:
     return gradient
 
 
+@functools.lru_cache(64)
+def _on_device(which: bytes, device: int) -> Any:
+    """Return the numbers of masks on a GPU, where they stay for further calls."""
+    del device
+    return _device.xp.asarray(np.frombuffer(which, np.int64))
+
+
 def _mask_arguments(query: Array, mask: Array | None, which: Array) -> tuple[str, tuple[Any, ...]]:
     """Return the kind of a mask, and what kernels take of it."""
-    on_device = _device.xp.asarray(which)
+    device = 0 if _device.in_host_memory() else _device.xp.cuda.runtime.getDevice()
+    on_device = _on_device(which.tobytes(), device)
     if mask is None:
         return "none", (query.reshape(-1), on_device, 0, 0, 0)
     size, of_queries, of_keys = mask.shape[1] * mask.shape[2], mask.shape[1] > 1, mask.shape[2] > 1

@@ -199,8 +199,9 @@ def _differentiate(rows_q: int, rows_g: int) -> BlockKernel:
                     if is_causal:
                         for r in range(top, min(count, first + width - 1 - begin)):
                             scores[r, max(0, begin + r - first + 1) :] = lowest
-                    for i in range(top * width, count * width):
-                        flat_scores[i] = exp(flat_scores[i])
+                    weights = flat_scores[top * width : count * width]      # LLVM vectorizes loops that begin with 0
+                    for i in range(weights.size):
+                        weights[i] = exp(weights[i])
                     if grad_value.size:
                         if odd[n, part]:
                             add_seen_rows(grad_rows[n], begin, scores, top, count, value_totals[g])
@@ -215,8 +216,9 @@ def _differentiate(rows_q: int, rows_g: int) -> BlockKernel:
                     for r in range(top, count, ROWS):
                         begins[0] = (n * grad_tiles.shape[1] + (begin + r) // ROWS) * (outputs + 1) * ROWS
                         score_tile(flat_grad_tiles, begins, along_outputs, value_columns[g], 1, grads[r : r + ROWS])
-                    for i in range(top * width, count * width):
-                        flat_grads[i] = zero if flat_scores[i] == zero else flat_scores[i] * flat_grads[i]
+                    inner = flat_grads[top * width : count * width]
+                    for i in range(inner.size):
+                        inner[i] = zero if weights[i] == zero else weights[i] * inner[i]
                     if grad_key.size:
                         if odd[n, part]:
                             add_seen_rows(query_rows[n], begin, grads, top, count, key_totals[g])

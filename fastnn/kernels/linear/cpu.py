@@ -120,7 +120,9 @@ def plan_bmm_backward(grad_output: Array, input: Array, mat2: Array, needs: tupl
 
 def _plan_batch(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Callable[..., None]:
     """Return a function (a, b, bias, y); see `plan_product`. Where there is nothing to sum up, results are 0."""
-    return plan_product(a, a_by_rows, b, b_by_rows) if a.size and b.size else lambda a, b, bias, y: y.fill(0)
+    if a.size and b.size:
+        return plan_product(a, a_by_rows, b, b_by_rows).__call__
+    return lambda a, b, bias, y: y.fill(0)
 
 
 # --- few weights -----------------------------------------------------------------------------------------------------

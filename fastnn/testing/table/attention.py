@@ -86,7 +86,8 @@ def _benchmark(label: str, shape: tuple[int, ...], **options: Any) -> Benchmark:
 
 ROWS = (
     Kernel("scaled_dot_product_attention", _attention_samples, torch=_torch_attention, inputs=(0, 1, 2), factor=4,
-           given=(0, 1, 2), given_to_backward=(0, 3), refused=_attention_refused, backward=_attention_gradient,
+           given=(0, 1, 2), refused=_attention_refused, backward=_attention_gradient,
+           given_to_backward=(0, 3),                   # logsumexp follows from queries and keys
            refused_by_backward=_attention_backward_refused,
            benchmarks=(_benchmark("8 heads, 1024 x 64", (8, 1024, 64)),
                        _benchmark("8 heads, 1024 x 64, causal", (8, 1024, 64), is_causal=True))),

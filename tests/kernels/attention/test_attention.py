@@ -115,6 +115,20 @@ def test_large_scores(dtype: Any, queries: int) -> None:
             np.testing.assert_allclose(logsumexp, np.full_like(logsumexp, (offset * key).max()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("low", [-1e4, -1e9, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("queries", [2, 20])
+def test_masks_that_hide_by_large_numbers(low: float, queries: int) -> None:
+    """What comes later is seen sharply, even if all that came before was hidden."""
+    query, key, value, grad = drawn(1, queries, 400, 10, 21, dtype=np.float32)
+    seen = np.zeros((1, 400), bool)
+    seen[0, 250:] = True
+    mask = np.where(seen, 0, low).astype(np.float32)
+    (y, logsumexp), exact = attend(query, key, value, mask, return_lse=True), attend(query, key, value, seen)
+    assert_close(y, exact)
+    grads, expected = (differentiate(grad, query, key, value, y, logsumexp, which) for which in (mask, seen))
+    assert_close(grads, expected, gradient=True)
+
+
 def test_a_mask_that_was_broadcast_is_read_as_it_was() -> None:
     query, key, value, _ = drawn(6, 40, 50, 3, 4)
     query, key, value = (array.reshape(2, 3, *array.shape[1:]) for array in (query, key, value))
