@@ -72,7 +72,8 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
     if by_column:
         shape = shape[:2]
     nothing, no_sums = np.empty((0,) * len(shape), dtype), np.empty((0, 2, 0, 0))
-    count = max(-(-seen.rows // NORM_ROW_SLABS), NORM_SLAB_ROWS)
+    # Sums for each column are as long as a row, and worth some of them; those for each run of one are few.
+    count = max(-(-seen.rows // NORM_ROW_SLABS), NORM_SLAB_ROWS if by_column else 1)
     slabs = -(-seen.rows // count)
     run = functools.partial((_gradients_by_column if by_column else _gradients_by_run).launch(slabs, work=2 * x.size),
                             count, exceeds_caches(x))
@@ -121,6 +122,12 @@ def _plan_parameters(seen: Rows, repeat: int, dtype: np.dtype, absent: float) ->
     return parameters
 
 
+@helper
+def _group(r: int, groups: int) -> int:
+    """Return the group of a row's parameters; in layer normalization without the division, long beside a short row."""
+    return 0 if groups == 1 else r % groups
+
+
 # --- forward ---------------------------------------------------------------------------------------------------------
 
 _scale = row_map(lambda x, weight, bias, half, twice: (0.5 * x - half) * twice * weight + bias)
@@ -134,30 +141,31 @@ def _normalize(block: int, eps: float, streamed: bool, x: Array, weight: Array, 
     use_widest_vectors()
     count, channels, places = x.shape
     length = channels * places
-    values, results = x.reshape(count, length), y.reshape(count, length)
+    flat, values, results = x.reshape(x.size), x.reshape(count, length), y.reshape(count, length)
     rows, mean, invstd = rows_of_block(block, values), stats[0], stats[1]
     for r in rows:
         mean[r] = row_sum(values[r]) / length
     for r in rows:
         invstd[r] = row_squares(values[r], mean[r]) / length
     for r in rows:
-        mean[r], _, invstd[r] = _good_statistics(x.reshape(x.size), 1, count, length, r, eps, mean[r], invstd[r])
+        mean[r], _, invstd[r] = _good_statistics(flat, 1, count, length, r, eps, mean[r], invstd[r])
     part = draft(part_of_rows(block, results), streamed)
-    by_piece = streamed and part.size > DRAFTED
-    piece = DRAFTED if places == 1 else places
+    by_piece = streamed and part.size > DRAFTED         # of one row, which is long
+    piece = places if places > 1 else min(length, DRAFTED)
     for r in rows:
-        group, half, twice = r % len(weight), 0.5 * mean[r], 2 * invstd[r]
+        group, half, twice = _group(r, len(weight)), 0.5 * mean[r], 2 * invstd[r]
         for begin in range(0, length, piece):
             end = min(length, begin + piece)
             run, place = values[r, begin:end], part[r - rows.start, begin:end]
-            result = draft(place, by_piece)
+            result = draft(place, True) if by_piece else place
             if places == 1:
                 _scale(run, weight[group, begin:end], bias[group, begin:end], (half, twice), result)
             else:
                 c = begin // places
                 _scale_run(run, run, run, (half, twice, np.float64(weight[group, c]), np.float64(bias[group, c])),
                            result)
-            finish(result, place)
+            if by_piece:
+                finish(result, place)
     finish(part, part_of_rows(block, results))
 
 
@@ -201,19 +209,21 @@ def _gradients_by_column(slab: int, count: int, streamed: bool, grad_output: Arr
             _standardize(x[r], x[r], x[r], (0.5 * mean[r], 2 * invstd[r]), z[r - begin])
         if sums.size:
             for r in rows:
-                grads, of_weight, of_bias = grad_output[r], sums[slab, 0, r % groups], sums[slab, 1, r % groups]
+                grads, group = grad_output[r], _group(r, groups)
+                of_weight, of_bias = sums[slab, 0, group], sums[slab, 1, group]
                 _add_product(of_weight, grads, z[r - begin], (), of_weight)
                 _add(of_bias, grads, grads, (), of_bias)
         if grad_x.size == 0:
             continue
         for r in rows:
-            _multiply(grad_output[r], weight[r % groups], weight[r % groups], (), terms[r - begin])
+            factors = weight[_group(r, groups)]
+            _multiply(grad_output[r], factors, factors, (), terms[r - begin])
         for r in rows:
             totals[r - begin], products[r - begin] = row_sums(terms[r - begin], z[r - begin], 0.0)
         part = draft(grad_x[begin:rows.stop], streamed)
         for r in rows:
             n = r - begin
-            if _is_odd_row(grad_output[r], weight[r % groups], invstd[r]):
+            if _is_odd_row(grad_output[r], weight[_group(r, groups)], invstd[r]):
                 _row_gradient(grad_output.reshape(x.size), x.reshape(x.size), weight.reshape(weight.size), r, groups,
                               length, 1, mean[r], invstd[r], part.reshape(part.size), n * length)
             else:
