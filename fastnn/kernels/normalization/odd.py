@@ -130,8 +130,9 @@ def functions(jit: Callable[[Callable], Any]) -> SimpleNamespace:
             term = small * np.float64(grad_output[first + i]) * (light * np.float64(weight[of_group + i // places]))
             total += term
             product += term * value(x[first + i], mean, invstd, 1.0, 0.0)
-        left, middle = factors(invstd, 1 / small)
-        left, right = factors(left, 1 / light)
+        back, rest = factors(1 / small, 1 / light)
+        left, middle = factors(invstd, back)
+        left, right = factors(left, rest)
         for i in range(length):
             term = small * np.float64(grad_output[first + i]) * (light * np.float64(weight[of_group + i // places]))
             term -= total / length + value(x[first + i], mean, invstd, 1.0, 0.0) * (product / length)

@@ -33,6 +33,7 @@ from fastnn.kernels._cpu.vectors import (
     row_map,
     row_range,
     row_squares,
+    row_standardized_sums,
     row_sum,
     row_sums,
     use_widest_vectors,
@@ -241,10 +242,9 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
     if sums.size:
         sums[slab] = 0
     for r in range(slab * count, min(len(x), slab * count + count)):
-        group, total, product = r % groups, 0.0, 0.0
+        group, half, twice, total, product = r % groups, 0.5 * mean[r], 2 * invstd[r], 0.0, 0.0
         for c in range(channels):
-            of_bias, of_weight = row_sums(grad_output[r, c], x[r, c], mean[r])
-            of_weight *= invstd[r]
+            of_bias, of_weight = row_standardized_sums(grad_output[r, c], x[r, c], half, twice)
             if sums.size:
                 sums[slab, 0, group, c] += of_weight
                 sums[slab, 1, group, c] += of_bias
@@ -262,8 +262,8 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
         for c in range(channels):
             grads, place = grad_output[r, c], part[c * places:(c + 1) * places]
             result = draft(place, streamed and part.size > DRAFTED)
-            _gradient_of_run(grads, x[r, c], grads, (0.5 * mean[r], 2 * invstd[r], np.float64(weight[group, c]),
-                                                     total / length, product / length, invstd[r]), result)
+            _gradient_of_run(grads, x[r, c], grads, (half, twice, np.float64(weight[group, c]), total / length,
+                                                     product / length, invstd[r]), result)
             finish(result, place)
         finish(part, whole)
 
