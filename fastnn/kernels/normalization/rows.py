@@ -97,8 +97,11 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
         totals = totals.reshape(2, -1, repeat).sum(axis=-1) if repeat > 1 else totals.reshape(2, width)
         if dtype == _F64 and not np.isfinite(totals).all():
             sum_again(grad_output.reshape(-1), x.reshape(-1), mean, invstd, *rows[1:], totals)
-        grad_weight, grad_bias = totals.astype(dtype).reshape(2, *weight.shape)
-        return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
+        grad_weight, grad_bias = (np.empty(weight.shape, dtype) if need else None for need in needs[1:])
+        for grad, total in zip((grad_weight, grad_bias), totals):
+            if grad is not None:
+                grad.reshape(-1)[:] = total
+        return grad_x, grad_weight, grad_bias
 
     return normalize_rows_backward
 
@@ -259,12 +262,14 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
                           channels, places, mean[r], invstd[r], whole, 0)
             continue
         part = draft(whole, streamed)
+        by_run = streamed and part.size > DRAFTED
         for c in range(channels):
             grads, place = grad_output[r, c], part[c * places:(c + 1) * places]
-            result = draft(place, streamed and part.size > DRAFTED)
+            result = draft(place, True) if by_run else place
             _gradient_of_run(grads, x[r, c], grads, (half, twice, np.float64(weight[group, c]), total / length,
                                                      product / length, invstd[r]), result)
-            finish(result, place)
+            if by_run:
+                finish(result, place)
         finish(part, whole)
 
 
