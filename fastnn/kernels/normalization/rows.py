@@ -44,7 +44,7 @@ from fastnn.kernels.normalization import Gradients, Rows, odd
 _F64 = np.dtype(np.float64)
 
 _ODD = odd.functions(helper)
-_good_statistics, _is_ordinary = _ODD.statistics, _ODD.is_ordinary
+_good_statistics, _is_odd_row = _ODD.statistics, _ODD.is_odd_row
 _row_gradient, _channel_gradients = _ODD.row_gradient, _ODD.channel_gradients
 
 
@@ -185,14 +185,9 @@ _gradient_of_run = row_map(lambda grads, x, _, half, twice, weight, mean, slope,
 
 
 @helper
-def _is_odd_row(grads: Array, weight: Array, invstd: float) -> bool:
-    """Whether terms of a row's gradient may leave the range of float64 on the way; those of float32 numbers cannot."""
-    if grads.itemsize == 4:
-        return False
-    low, high = row_range(grads)
-    lightest, heaviest = row_range(weight)
-    return not (_is_ordinary(max(-low, high)) and _is_ordinary(max(-lightest, heaviest)) and invstd > 0
-                and _is_ordinary(invstd))
+def _largest(row: Array) -> float:
+    low, high = row_range(row)
+    return max(-low, high)
 
 
 @block_kernel(writes="sums grad_x", typed_by="x")
@@ -227,7 +222,8 @@ def _gradients_by_column(slab: int, count: int, streamed: bool, grad_output: Arr
         part = draft(grad_x[begin:rows.stop], streamed)
         for r in rows:
             n = r - begin
-            if _is_odd_row(grad_output[r], weight[_group(r, groups)], invstd[r]):
+            # What is made of float32 numbers has room in float64.
+            if x.itemsize == 8 and _is_odd_row(_largest(grad_output[r]), _largest(terms[n]), invstd[r]):
                 _row_gradient(grad_output.reshape(x.size), x.reshape(x.size), weight.reshape(weight.size), r, groups,
                               length, 1, mean[r], invstd[r], part.reshape(part.size), n * length)
             else:
@@ -246,6 +242,7 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
         sums[slab] = 0
     for r in range(slab * count, min(len(x), slab * count + count)):
         group, half, twice, total, product = r % groups, 0.5 * mean[r], 2 * invstd[r], 0.0, 0.0
+        largest_grad = largest_term = 0.0
         for c in range(channels):
             of_bias, of_weight = row_standardized_sums(grad_output[r, c], x[r, c], half, twice)
             if sums.size:
@@ -253,11 +250,15 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
                 sums[slab, 1, group, c] += of_bias
             total += np.float64(weight[group, c]) * of_bias
             product += np.float64(weight[group, c]) * of_weight
+            if x.itemsize == 8:
+                largest = _largest(grad_output[r, c])
+                largest_grad = max(largest_grad, largest)
+                largest_term = max(largest_term, largest * abs(np.float64(weight[group, c])))
         if grad_x.size == 0:
             continue
         whole = grad_x[r].reshape(length)
-        if (not (abs(total) < np.inf and abs(product) < np.inf)
-                or _is_odd_row(grad_output[r].reshape(length), weight[group], invstd[r])):
+        if x.itemsize == 8 and (_is_odd_row(largest_grad, largest_term, invstd[r])
+                                or not (abs(total) < np.inf and abs(product) < np.inf)):
             _row_gradient(grad_output.reshape(x.size), x.reshape(x.size), weight.reshape(weight.size), r, groups,
                           channels, places, mean[r], invstd[r], whole, 0)
             continue

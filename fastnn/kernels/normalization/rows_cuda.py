@@ -25,7 +25,7 @@ from fastnn.kernels.normalization import Gradients, Rows, odd
 _F64 = np.dtype(np.float64)
 
 _ODD = odd.functions(cuda.jit(device=True))
-_good_statistics, _is_ordinary = _ODD.statistics, _ODD.is_ordinary
+_good_statistics, _is_odd_row = _ODD.statistics, _ODD.is_odd_row
 _row_gradient, _channel_gradients = _ODD.row_gradient, _ODD.channel_gradients
 
 
@@ -120,20 +120,20 @@ def _gradient(real: Any, group: int) -> Any:
         r, lane, length = row_of_thread(x)
         half = 0.5 * mean[r] if length else 0.0
         scale = invstd[r] if length else 0.0
-        total, product, largest, heaviest = 0.0, 0.0, 0.0, 0.0
+        total, product, largest_grad, largest_term = 0.0, 0.0, 0.0, 0.0
         for i in range(lane, length, group):
             factor = np.float64(weight[_channel(r, i, groups, channels, places)])
             grad = np.float64(grad_output[r, i])
             total += grad * factor
             product += grad * factor * ((0.5 * np.float64(x[r, i]) - half) * (2 * scale))
             if is_double:
-                largest, heaviest = max(largest, abs(grad)), max(heaviest, abs(factor))
+                largest_grad, largest_term = max(largest_grad, abs(grad)), max(largest_term, abs(grad * factor))
         total = row_total(shared, total) / x.shape[1]
         product = row_total(shared, product) / x.shape[1]
         is_odd = False
         if is_double:
-            largest, heaviest = row_largest(shared, largest), row_largest(shared, heaviest)
-            is_odd = not (_is_ordinary(largest) and _is_ordinary(heaviest) and scale > 0 and _is_ordinary(scale))
+            largest_grad = row_largest(shared, largest_grad)
+            is_odd = _is_odd_row(largest_grad, row_largest(shared, largest_term), scale)
         if is_odd:
             if lane == 0 and length:
                 _row_gradient(flat_grads, flat, weight, r, groups, channels, places, mean[r], scale, flat_grad_x,

@@ -76,12 +76,13 @@ def test_a_mean_of_1e4_with_a_deviation_of_a_tenth(target: str) -> None:
 def test_nan_and_inf_stay_in_their_rows(target: str) -> None:
     for shape, option, name in [((5, 90), 90, "layer_norm"), ((5, 2, 70), 1, "group_norm")]:
         x = np.random.default_rng(0).standard_normal(shape)
-        x[1].flat[80], x[3].flat[0] = np.nan, np.inf
+        x[1].flat[80], x[3].flat[0], x[4] = np.nan, np.inf, np.nan
         y, *stats = getattr(kernels, name)(x, option, return_stats=True, target=target)
         grad_x, *_ = getattr(kernels, f"{name}_backward")(np.ones(shape), x, option, None, *stats, target=target)
         for result in (y, grad_x):
             assert [np.isnan(row).all() for row in result] == [np.isnan(row).any() for row in result]
-            assert set(np.argwhere(np.isnan(result))[:, 0]) == {1, 3}
+            assert set(np.argwhere(np.isnan(result))[:, 0]) == {1, 3, 4}
+        assert np.isnan(stats[1].ravel()).tolist() == [False, True, False, True, True]
 
 
 def test_a_row_has_the_same_bits_in_any_batch() -> None:
