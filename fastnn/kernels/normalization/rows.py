@@ -257,8 +257,9 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
         if grad_x.size == 0:
             continue
         whole = grad_x[r].reshape(length)
-        if x.itemsize == 8 and (_is_odd_row(largest_grad, largest_term, invstd[r])
-                                or not (abs(total) < np.inf and abs(product) < np.inf)):
+        # An infinite weight makes a sum over its run infinite, but NaN of terms of both signs.
+        if not (abs(total) < np.inf and abs(product) < np.inf) or (
+                x.itemsize == 8 and _is_odd_row(largest_grad, largest_term, invstd[r])):
             _row_gradient(grad_output.reshape(x.size), x.reshape(x.size), weight.reshape(weight.size), r, groups,
                           channels, places, mean[r], invstd[r], whole, 0)
             continue
