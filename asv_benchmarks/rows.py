@@ -115,6 +115,8 @@ def groups(quick: bool = False) -> list[Group]:
         *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (2.5, 1.5), (2.0, 1.3)),
         *_convolutions("conv2d, other", quick, CONV_OTHER, (1.5, 1.0), (1.5, 1.0)),
         Group("batch norm, pooling, activations", list(_memory_bound(sizes)), {TORCH: (5.0, 2.0)}),
+        Group("layer norm, group norm, embedding", list(_by_rows({"1 MB": 1 << 18} if quick else {"33 MB": 1 << 23})),
+              {TORCH: (1.0, 1.0)}, of_floor=0.8),
         Group("pooling and training batch norm, small", pooling_or_training, {TORCH: (2.0, 2.0)}),
         Group("activations and batch norm in inference, small",
               [row for row in small if row not in pooling_or_training], {TORCH: (1.0, 1.0)}),
@@ -147,6 +149,8 @@ def _cuda_groups(quick: bool, sizes: dict[str, tuple[int, ...]]) -> list[Group]:
         Group("batch norm, pooling, activations", list(_memory_bound(sizes)), of_floor=0.8),
         Group("attention", list(_attentions(quick))),
         Group("attention of one query, bmm", [*_attention_of_one(quick), *_batches(quick)]),
+        Group("layer norm, group norm, embedding", list(_by_rows({"1 MB": 1 << 18} if quick else {"33 MB": 1 << 23})),
+              of_floor=0.8),
         Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
                               for m, n, d in _less(KNN, quick)], {TOPK: (1.0, 1.0)}),
         Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
@@ -408,6 +412,56 @@ def _activation(name: str, shape: tuple[int, ...], backward: bool) -> Case:
     return Case(_ours(f"{kernel}_backward", gradient), peers, bytes=12.0 * x.size)
 
 
+def _by_rows(sizes: dict[str, int]) -> Iterator[Row]:
+    for size, elements in sizes.items():
+        for backward in (False, True):
+            end = f"{', backward' * backward}, {size}"
+            for columns in (8, 64, 257, 512, 4096):
+                yield Row(f"layer_norm of {columns}{end}", functools.partial(
+                    _row_norm, "layer_norm", (elements // columns, columns), columns, backward))
+            yield Row(f"group_norm, 8 groups{end}", functools.partial(
+                _row_norm, "group_norm", (elements >> 16, 64, 32, 32), 8, backward))
+            yield Row(f"embedding of 8192 x 256{end}", functools.partial(_embedding, elements // 256, backward))
+
+
+def _row_norm(name: str, shape: tuple[int, ...], option: int, backward: bool) -> Case:
+    x, weight, bias, peers = _normal(*shape), _normal(shape[1]), _normal(shape[1], seed=1), {}
+    sizes = [shape[0], shape[1], x.size // (shape[0] * shape[1]), option]       # as torch's group norm wants them
+    if not backward:
+        if torch is not None:
+            tx, *parameters = _tensors(x, weight, bias)
+            peers[TORCH] = ((lambda: torch.native_layer_norm(tx, [option], *parameters, 1e-5)[0])
+                            if name == "layer_norm" else
+                            (lambda: torch.native_group_norm(tx, *parameters, *sizes, 1e-5)[0]))
+        return Case(_ours(name, Call((x, option, weight, bias))), peers, bytes=8.0 * x.size)
+    gradient = _gradient(name, Call((x, option, weight, bias), {"return_stats": True}))
+    grad, *_, mean, invstd = gradient.args
+    if torch is not None:
+        of_row = (shape[0], 1) if name == "layer_norm" else mean.shape
+        stats = (array.reshape(of_row).astype(F32) for array in (mean, invstd))
+        tg, tx, tw, tb, tm, ts = _tensors(grad, x, weight, bias, *stats)
+        peers[TORCH] = ((lambda: aten.native_layer_norm_backward.default(tg, tx, [option], tm, ts, tw, tb, [True] * 3))
+                        if name == "layer_norm" else
+                        (lambda: aten.native_group_norm_backward.default(tg, tx, tm, ts, tw, *sizes, [True] * 3)))
+    return Case(_ours(f"{name}_backward", gradient), peers, bytes=12.0 * x.size)
+
+
+def _embedding(count: int, backward: bool) -> Case:
+    rows, columns = 8192, 256
+    input, weight, peers = _placed(np.random.default_rng(0).integers(0, rows, count)), _normal(rows, columns), {}
+    call = Call((input, weight))
+    if not backward:
+        if torch is not None:
+            tensors = _tensors(input, weight)
+            peers[TORCH] = lambda: torch.nn.functional.embedding(*tensors)
+        return Case(_ours("embedding", call), peers, bytes=8.0 * count * columns)
+    gradient = _gradient("embedding", call)
+    if torch is not None:
+        arguments = (*_tensors(gradient.args[0], input), rows, -1, False)
+        peers[TORCH] = lambda: aten.embedding_dense_backward.default(*arguments)
+    return Case(_ours("embedding_backward", gradient), peers, bytes=4.0 * (count + rows) * columns)
+
+
 def _warm(overload: Any, results: Any, *args: Any, **options: Any) -> Callable[[], Any]:
     """PyTorch's form that writes into given tensors: those of an earlier result."""
     names = [argument.name for argument in overload._schema.arguments if argument.is_out]
@@ -516,6 +570,9 @@ def _tiny() -> dict[str, Case]:
         "batch_norm training": Call((x, mean, var, one, b), {"training": True}),
         "batch_norm inference": Call((x, mean.copy(), var.copy(), one, b)),
         "batch_norm_backward": Call((grad, x, one, np.zeros(1), np.ones(1))),
+        "layer_norm": Call((rows, 8, rows[0].copy(), rows[1].copy()), {"return_stats": True}),
+        "group_norm": Call((x, 1, one, b), {"return_stats": True}),
+        "embedding": Call((labels, rows)),
         "pairwise_l2": Call((rows, rows)),
         "knn": Call((rows, rows, 3)),
         "linear": Call((rows, rows, rows[0].copy())),

@@ -59,6 +59,10 @@ class Call(NamedTuple):
         if self.kernel == "batch_norm":
             arrays[1:1] = [None, None]
             options["training"] = True
+        if self.kernel == "layer_norm_backward":
+            arrays[2:] = [arrays[0].shape[1], arrays[2], *(to(array.astype(np.float64)) for array in arrays[3:])]
+        if self.kernel == "embedding_backward":
+            arrays.append(to(rng.integers(0, options["num_embeddings"], len(arrays[0]))))
         if self.kernel.startswith("cross_entropy"):
             arrays.append(to(np.zeros(len(arrays[-1]), np.int64)))
         if self.kernel == "conv2d_int8":
@@ -133,6 +137,14 @@ def rows(*shapes: tuple[int, int]) -> list[Call]:
 
 def norm(*shapes: tuple[int, ...]) -> list[Call]:
     return [Call("batch_norm", (shape,)) for shape in shapes]
+
+
+def row_norm(*shapes: tuple[int, int]) -> list[Call]:
+    return [Call("layer_norm_backward", (shape, shape, shape[1:], shape[:1], shape[:1])) for shape in shapes]
+
+
+def embedding(indices: int, rows: int, columns: int) -> Call:
+    return Call("embedding_backward", ((indices, columns),), {"num_embeddings": rows})
 
 
 def pool(*shapes: tuple[int, ...], kernel_size: int = 2) -> list[Call]:
@@ -214,6 +226,11 @@ CALLS = {
         "NORM_VALUES": norm((32, 64, 28, 28), (4096, 256)),
         "NORM_FEW_RUNS": norm((8, 10), (20, 10), (4, 16, 8, 8)),
         "NORM_FEW_VALUES": norm((2, 8, 16, 16), (2, 8, 24, 24), (4, 8, 20, 20)),
+        "NORM_STRIP": row_norm((32_768, 64), (8192, 256), (2048, 1000)),
+        "NORM_ROW_SLABS": row_norm((131_072, 64), (8192, 1000)),
+        "NORM_SLAB_ROWS": row_norm((64, 4096), (256, 4096)),
+        "EMBEDDING_SLICE": [embedding(8192, 2048, columns) for columns in (200, 1000)],
+        "EMBEDDING_VALUES": [embedding(1000, 2048, 256), embedding(32_768, 32_768, 256)],
         "INT8_PIXELS": [conv_int8(32, 64, 64, 32), conv_int8(32, 256, 256, 7), conv_int8(32, 512, 512, 4)],
     },
     "cuda": {

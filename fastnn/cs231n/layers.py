@@ -455,23 +455,21 @@ def spatial_groupnorm_backward(dout: Array, cache: Cache) -> tuple[Any, ...]:
     return _groupnorm_backward(dout, cache)
 
 
-# Two batch norms: over a view whose channels are the groups of each example, with their own statistics; then over the
-# true channels, with mean 0 and variance 1, which only scales and shifts.
 def _groupnorm_forward(x: Array, gamma: Array, beta: Array, groups: int, eps: float) -> tuple[Array, Cache]:
     channels = x.shape[1]
     for name, array in (("gamma", gamma), ("beta", beta)):
         if x.ndim == 2 or array.shape != (1, channels, 1, 1):
             check_shape(name, array, (channels,))
     check_not_empty("x", x)
-    if x.size == len(x) * groups:
+    if x[0].size == groups:
         raise ValueError(f"x: expected more than one value to take statistics of, got shape {x.shape}")
     normalized: Any = kernels.group_norm(x, groups, gamma.reshape(-1), beta.reshape(-1), eps=eps, return_stats=True)
     out, mean, invstd = normalized
-    return out, (x, gamma, groups, mean, invstd)
+    return out, (x, groups, gamma, mean, invstd)
 
 
 def _groupnorm_backward(dout: Array, cache: Cache) -> tuple[Any, ...]:
-    x, gamma, groups, mean, invstd = cache
+    x, groups, gamma, mean, invstd = cache
     dout, x, gamma = promoted(dout=dout, x=x, gamma=gamma)
     check_shape("dout", dout, x.shape)
     grads: tuple[Any, ...] = kernels.group_norm_backward(dout, x, groups, gamma.reshape(-1), mean, invstd)
@@ -722,4 +720,4 @@ def _scores(x: Array, y: Array) -> tuple[Array, Array]:
     x, = promoted(x=x)
     check_rank("x", x, 2, layout="(N, C)")
     check_not_empty("x", x)
-    return x, as_labels("y", y, x.shape[:1], x.shape[1])
+    return x, as_labels("y", y, *x.shape)

@@ -68,7 +68,8 @@ phase
 scale, zero point
     What a byte q stands for: (q - zero point) scale.
 slab
-    The pixels that a block of a convolution of bytes reads, as its tile reads them.
+    The rows of a matrix that a block forms sums of; of a convolution of bytes, the pixels that a block reads, as its
+    tile reads them.
 streamed
     Written past the caches, as what is far larger than they are is best.
 

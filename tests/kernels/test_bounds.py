@@ -6,6 +6,7 @@ each kernel to its bound against the truth, computed in numbers far wider than i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -457,6 +458,70 @@ def batch_norm_backward(rng, dtype, e):
         (n * of_g, e * abs(n * of_g) + (n + 3) * 1.2e-16 * n * sizes[0])]
 
 
+def rows_of(name: str, rng: np.random.Generator, dtype: Any) -> tuple[Array, Any, Array, Array, Array, tuple[int, ...]]:
+    """x, what is normalized together, weight, bias, a gradient of magnitudes that rows share; x's shape (R, C, P)."""
+    samples, groups, channels, places = ([(5, 1, 3, 1), (300, 1, 40, 1)] if name == "layer_norm" else
+                                         [(3, 2, 3, 80), (4, 3, 2, 5)])[rng.integers(2)]
+    shape = samples * groups, channels, places
+    x, grad = (np.stack([draw(rng, shape[1:], dtype, reach) for _ in range(shape[0])]) for reach in (1, 0.9))
+    weight, bias = (np.array([draw(rng, (), dtype, 0.9) for _ in range(groups * channels)]) for _ in range(2))
+    if groups == 1:
+        return x[..., 0], channels, weight, bias, grad[..., 0], shape
+    x, grad = (a.reshape(samples, groups * channels, places) for a in (x, grad))
+    return x, groups, weight, bias, grad, shape
+
+
+def of_rows(parameters: Array, shape: tuple[int, ...]) -> Array:
+    """A weight for each channel of each row."""
+    groups = parameters.size // shape[1]
+    return np.tile(parameters.astype(Wide).reshape(groups, shape[1], 1), (shape[0] // groups, 1, 1))
+
+
+def row_norm(name, rng, dtype, e):
+    (x, option, weight, bias, _, shape), eps = rows_of(name, rng, dtype), eps_of(rng)
+    v, n, w, b = x.astype(Wide).reshape(shape), shape[1] * shape[2], of_rows(weight, shape), of_rows(bias, shape)
+    mean = v.mean((1, 2), keepdims=True)
+    s = np.sqrt(((v - mean) ** 2).mean((1, 2), keepdims=True) + Wide(eps))
+    z = (v - mean) / s
+    truth = z * w + b
+    bound = e / 2 * abs(truth) + U * ((n + 8) * (1 + abs(mean) / s) * (1 + abs(z)) * abs(w) + 2 * abs(b))
+    return (x, option, weight, bias), {"eps": eps}, [(truth.reshape(x.shape), bound.reshape(x.shape))]
+
+
+def row_norm_backward(name, rng, dtype, e):
+    (x, option, weight, _, grad, shape), eps = rows_of(name, rng, dtype), eps_of(rng)
+    _, mean, invstd = getattr(kernels, name)(x, option, eps=eps, return_stats=True)
+    v, g, w = x.astype(Wide).reshape(shape), grad.astype(Wide).reshape(shape), of_rows(weight, shape)
+    scale, n = invstd.astype(Wide).reshape(-1, 1, 1), shape[1] * shape[2]
+    z, h = (v - mean.reshape(-1, 1, 1)) * scale, g * w
+
+    def of_row(a: Array) -> Array:
+        return a.mean((1, 2), keepdims=True)
+
+    truth = scale * (h - of_row(h) - z * of_row(h * z))
+    bound = e / 2 * abs(truth) + U * scale * (8 * (abs(h) + abs(of_row(h)) + abs(z * of_row(h * z))) + (n + 6) * (
+        of_row(abs(h)) + abs(z) * of_row(abs(h * z))))
+    results = [(truth.reshape(x.shape), bound.reshape(x.shape))]
+    for terms in (g * z, g):
+        total, size = (a.reshape(-1, weight.size, shape[2]).sum((0, 2)) for a in (terms, abs(terms)))
+        results.append((total, e / 2 * abs(total) + U * (shape[0] * shape[1] * shape[2] / weight.size + 6) * size))
+    return (grad, x, option, weight, mean, invstd), {}, results
+
+
+for _name in ("layer_norm", "group_norm"):
+    CASES[_name] = functools.partial(row_norm, _name)
+    CASES[f"{_name}_backward"] = functools.partial(row_norm_backward, _name)
+
+
+@case
+def embedding_backward(rng, dtype, e):
+    grad, input = draw(rng, (50, 20), dtype, 0.9), rng.integers(0, 7, 50)
+    total, size = np.zeros((2, 7, 20), Wide)
+    np.add.at(total, input, grad.astype(Wide))
+    np.add.at(size, input, abs(grad.astype(Wide)))
+    return (grad, input, 7), {}, [(total, e / 2 * abs(total) + U * 50 * size)]
+
+
 @case
 def pairwise_l2(rng, dtype, e):
     dimensions = int(rng.choice([1, 3, 60, 700]))
@@ -636,6 +701,11 @@ def of(name: str, *args: Any, **options: Any) -> Callable[..., Any]:
     return call
 
 
+def row(x: Any, weight: float = 1.0, bias: float = 0.0, **options: Any) -> Callable[..., Any]:
+    """The layer normalization of one row, with one weight and one bias for all of it."""
+    return of("layer_norm", [x], len(x), [weight] * len(x), [bias] * len(x), **options)
+
+
 def inference(x: float, mean: float, var: float, weight: float, bias: float) -> Callable[..., Any]:
     return of("batch_norm", [[x]], [mean], [var], [weight], [bias], eps=0.0)
 
@@ -704,6 +774,16 @@ REACHED: list[tuple[str, Any, Callable[..., Any], Any]] = [
     ("a variance below the smallest", 64, norm([-1e-200, 1e-200], 2.0, 1.0, eps=5e-324), [1, 1]),
     ("a sum beyond the largest", 64, norm([1e308, 1e308, 1.2e308, 1.2e308]), [-1, -1, 1, 1]),
     ("a factor below the smallest", 32, norm([-1e30, 1e30], 1e-10), [-1e-10, 1e-10]),
+    ("a constant row", 64, row([0.1, 0.1, 0.1], 1e20, 3.0, eps=1e-45), [[3] * 3]),
+    ("a constant row", 32, row([2, 2, 2], 1e20, 3.0, eps=1e-45), [[3] * 3]),
+    ("a deviation of a row", 32, row([-3e38, 3e38]), [[-1, 1]]),
+    ("a deviation of a row", 64, row([-1.7e308, 1.7e308]), [[-1, 1]]),
+    ("a variance of a row", 64, row([-1e200, 1e200], 2.0, 1.0), [[-1, 3]]),
+    ("a variance of a row", 64, row([-1e-200, 1e-200], 2.0, 1.0, eps=5e-324), [[1, 1]]),
+    ("a sum of a row", 64, row([1e308, 1e308, 1.2e308, 1.2e308]), [[-1, -1, 1, 1]]),
+    ("a scale of a row", 32, row([-1e30, 1e30], 1e-10), [[-1e-10, 1e-10]]),
+    ("a scale beyond the largest", 32, row([-1, 1], 3e38, -2e38, eps=1e-30), [[-np.inf, 1e38]]),
+    ("sums of gradients", 32, of("embedding_backward", [[3e38], [3e38], [-3e38]], (0, 0, 0), 1), [[3e38]]),
     ("a running variance", 32, inference(1e-18, 0.0, 1e-36, 1e30, 1.0), [[1e30]]),
     ("a running variance", 32, inference(1e30, 0.0, 1e38, 1e-30, 1.0), [[1.0]]),
     ("a running variance", 64, inference(1e-150, 0.0, 1e-300, 1e300, 0.0), [[1e300]]),
@@ -772,3 +852,20 @@ def test_gradients_of_batch_norm_beyond_the_range(dtype: Any, x: float, grad: fl
     for actual, expected, factor in zip(found, truth, (grad / x * weight, grad, grad)):
         np.testing.assert_allclose(actual / dtype(factor), expected, rtol=0,
                                    atol={np.float32: 1e-5, np.float64: 1e-12}[dtype] * abs(expected).max())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("x", "grad", "weight"), [
+    (1e200, 1e200, 3.0), (1e-200, 1e-200, 1e-100), (1e300, 1e300, 1e250), (1e-150, 1e150, 1e-300), (1.0, 1e308, 1e-9)])
+@pytest.mark.parametrize("shape", [(6, 5), (3, 2, 2, 70)])
+def test_gradients_of_rows_beyond_the_range(x: float, grad: float, weight: float, shape: Any, target: str) -> None:
+    """Those of numbers near 1, times powers of what these numbers, their gradients and the weight are multiplied by."""
+    rng = np.random.default_rng(0)
+    (name, option), ones = (("layer_norm", 5), np.ones(5)) if len(shape) == 2 else (("group_norm", 1), np.ones(2))
+    values, grads = rng.standard_normal(shape), rng.uniform(-0.99, 0.99, shape)
+    _, mean, invstd = getattr(kernels, name)(values, option, eps=1e-300, return_stats=True)
+    truth = getattr(kernels, f"{name}_backward")(grads, values, option, ones, mean, invstd, target="naive")
+    found = run(f"{name}_backward", target, grads * grad, values * x, option, ones * weight, mean * x, invstd / x)
+    for actual, expected, power in zip(found, truth, (grad / x * weight, grad, grad)):
+        inside = abs(expected) * (power / 1e308) < 1
+        np.testing.assert_allclose((actual / power)[inside], expected[inside], rtol=0, atol=1e-12 * abs(expected).max())

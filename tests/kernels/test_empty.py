@@ -59,6 +59,11 @@ CALLS: list[tuple[str, dict[str, int], Make]] = [
     ("batch_norm", {"n": 2, "c": 3, "h": 5, "w": 6}, lambda n, c, h, w: normalized((n, c, h, w), training=False)),
     ("batch_norm", {"n": 5, "c": 3}, lambda n, c: normalized((n, c), training=True)),
     ("batch_norm", {"n": 2, "c": 3, "l": 4}, lambda n, c, l: normalized((n, c, l), training=False)),     # noqa: E741
+    ("layer_norm", {"a": 2, "b": 3, "c": 4}, lambda a, b, c: Call(
+        (draw(a, b, c), (b, c), np.ones((b, c)), np.zeros((b, c))), {"return_stats": True})),
+    ("group_norm", {"n": 2, "c": 6, "h": 4, "w": 5}, lambda n, c, h, w: Call(
+        (draw(n, c, h, w), 1 + (c % 2 == 0), np.ones(c), np.zeros(c)), {"return_stats": True})),
+    ("embedding", {"n": 2, "v": 4, "d": 3}, lambda n, v, d: Call((labels(n, v), draw(v, d)))),
     *((name, {"a": 2, "b": 3, "c": 4}, lambda a, b, c: Call((draw(a, b, c),)))
       for name in ACTIVATIONS),
     *((name, {"a": 2, "b": 3, "c": 4}, lambda a, b, c, axis=axis: Call((draw(a, b, c),), {"axis": axis}))

@@ -9,6 +9,7 @@ pasted into Python, and the run goes on to the end. Both sides must refuse the s
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import math
@@ -854,6 +855,150 @@ def judge_batch_norm_backward(call: Call, eps: Any) -> list[Truth]:
 
 FAMILIES["batch_norm"] = Family(draw_batch_norm, judge_batch_norm)
 FAMILIES["batch_norm_backward"] = Family(draw_batch_norm_backward, judge_batch_norm_backward)
+
+
+def draw_rows(draw: Draw, name: str) -> tuple[list[int], str, tuple[int, ...]]:
+    """A shape, the option that says what is normalized together, and the shape of the parameters."""
+    if name == "group_norm":
+        shape = draw_values(draw)
+        if draw.chance(0.3):
+            shape[-1] *= 20                             # from where a channel is a loop of its own
+        groups = draw.random.choice([g for g in range(1, 8) if shape[1] % g == 0 or draw.chance(0.02)])
+        return shape, repr(groups), (shape[1],)
+    shape = [draw.size(1, 5, 60) for _ in range(draw.random.randint(1, 4))]
+    shape[-1] = draw.random.choice((shape[-1], draw.size(1, 90, 700)))
+    if draw.chance(0.03):
+        shape[draw.random.randrange(len(shape))] = 0
+    last = tuple(shape[-draw.random.randint(1, min(3, len(shape))):])
+    return shape, repr(draw.random.choice((last, list(last), last[0] if len(last) == 1 else last))), last
+
+
+def draw_row_norm(draw: Draw, name: str) -> None:
+    shape, option, last = draw_rows(draw, name)
+    last = (*last[:-1], last[-1] + draw.chance(0.02))
+    draw.args = [draw.floats(*shape, reach=15), option]
+    if draw.chance(0.6):
+        draw.args += [draw.floats(*last, reach=10), draw.random.choice(("None", draw.floats(*last, reach=10)))]
+    draw.option("eps", (1e-3, 1e-5, 1e-12), 0.3)
+    draw.out(*shape)
+
+
+def seen_as_rows(name: str, x: Array, option: Any, weight: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """What brings an array of x's shape, and parameters, to (rows, groups, channels, places)."""
+    if name == "group_norm":
+        if option < 1 or x.shape[1] % option or 0 in x.shape[1:]:
+            raise ValueError("num_groups")
+        shape, of_one = (len(x), option, x.shape[1] // option, math.prod(x.shape[2:])), x.shape[1:2]
+    else:
+        of_one = tuple(option) if isinstance(option, tuple | list) else (option,)
+        if 0 in of_one or x.shape[x.ndim - len(of_one):] != of_one:
+            raise ValueError("normalized_shape")
+        shape = (math.prod(x.shape[:x.ndim - len(of_one)]), 1, math.prod(of_one), 1)
+    if weight is not None and weight.shape != of_one:
+        raise ValueError("weight")
+    return lambda a: a.reshape(shape), lambda a: np.ones((1, 1, 1, 1)) if a is None else a.reshape(1, *shape[1:3], 1)
+
+
+def judge_row_norm(call: Call, eps: Any, name: str) -> list[Truth]:
+    """The formula of the docstring, in float64, beside which PyTorch is held."""
+    x, option, weight, bias = (*call.args, None, None)[:4]
+    seen, spread = seen_as_rows(name, x, option, weight)
+    v, w, b = seen(x), spread(weight), 0 if bias is None else spread(bias)
+    n, u = v.shape[2] * v.shape[3], 2.0**-53
+    mean = v.mean((2, 3), keepdims=True)
+    scale = 1 / np.sqrt(v.var((2, 3), keepdims=True) + call.kwargs.get("eps", 1e-5))
+    z, level = (v - mean) * scale, np.abs(v).mean((2, 3), keepdims=True) * scale
+    truth = z * w + b
+    bound = (2 * u * (n + 8) * (1 + level) * (1 + np.abs(z)) * np.abs(w) * (1 + u * n * level) + 4 * u * np.abs(b)
+             + eps.eps * np.abs(truth) + 4 * eps.smallest_subnormal)
+    if HAS_TORCH and x.size and n > 1 and np.isfinite(truth).all() and level.max() < 1e3:
+        options = {"eps": call.kwargs.get("eps", 1e-5), "return_stats": False}
+        peer = seen(reference(name, Call((x, option, weight, bias), options)))
+        assert not np.isfinite(peer).all() or (np.abs(peer - truth) <= 2 * bound).all(), "PyTorch differs"
+    bound = np.where(np.abs(z * w) + np.abs(b) > 0.99 * eps.max, np.inf, bound)
+    return [(truth.reshape(x.shape), bound.reshape(x.shape))]
+
+
+def draw_row_norm_backward(draw: Draw, name: str) -> None:
+    shape, option, last = draw_rows(draw, name)
+    of_rows = tuple(shape[:len(shape) - len(last)]) if name == "layer_norm" else (shape[0], eval(option))
+    draw.args = [draw.floats(*shape, reach=10), draw.floats(*shape, reach=10), option,
+                 draw.floats(*last, reach=10) if draw.chance(0.7) else "None",
+                 f"np.array({draw.rng()}.standard_normal({of_rows}))", f"np.array({draw.rng()}.random({of_rows}))"]
+    draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+
+
+def judge_row_norm_backward(call: Call, eps: Any, name: str) -> list[Truth]:
+    grad, x, option, weight, mean, invstd = call.args
+    seen, spread = seen_as_rows(name, x, option, weight)
+    g, v, w, u = seen(grad), seen(x), spread(weight), 2.0**-53
+    n, count = v.shape[2] * v.shape[3], v.shape[0] * v.shape[3]
+    mean, scale = (a.reshape(*v.shape[:2], 1, 1) for a in (mean, invstd))
+    z, h = (v - mean) * scale, g * w
+    means = h.mean((2, 3), keepdims=True), z * (h * z).mean((2, 3), keepdims=True)
+    sizes = np.abs(h).mean((2, 3), keepdims=True), np.abs(z) * np.abs(h * z).mean((2, 3), keepdims=True)
+    level = 1 + (np.abs(v) + np.abs(mean)) * scale      # by how much the difference from the mean may cancel
+    truth = scale * (h - means[0] - means[1])
+    bound = eps.eps * np.abs(truth) + 2 * u * scale * (n + 14) * (np.abs(h) + sizes[0] + sizes[1]) * level.max(
+        initial=1)
+    results = [(truth.reshape(x.shape), np.where(scale * (np.abs(h) + sizes[0] + sizes[1]) > 0.99 * eps.max, np.inf,
+                                                 bound + 4 * eps.smallest_subnormal).reshape(x.shape))]
+    for terms, size in ((g * z, np.abs(g) * (np.abs(z) + level)), (g, np.abs(g))):
+        total, most = (a.sum((0, 3)).reshape(-1) for a in (terms, size))
+        bound = eps.eps * np.abs(total) + 4 * u * (count + 8) * most + 2 * eps.smallest_subnormal
+        bound = np.where(np.abs(total) > 0.99 * eps.max, np.inf, bound)
+        results.append((None, 0.0) if weight is None else tuple(a.reshape(weight.shape) for a in (total, bound)))
+    return results
+
+
+for _name in ("layer_norm", "group_norm"):
+    FAMILIES[_name] = Family(functools.partial(draw_row_norm, name=_name),
+                             functools.partial(judge_row_norm, name=_name))
+    FAMILIES[f"{_name}_backward"] = Family(functools.partial(draw_row_norm_backward, name=_name),
+                                           functools.partial(judge_row_norm_backward, name=_name))
+
+
+# --- embedding -------------------------------------------------------------------------------------------------------
+
+
+def draw_embedding(draw: Draw, backward: bool = False) -> None:
+    shape = tuple(draw.size(0, 6, 60) for _ in range(draw.random.randint(1, 3)))
+    rows, columns = draw.size(1, 9, 120), draw.size(0, 40, 300)
+    input = draw.integers(-draw.chance(0.02), min(rows, 120) + draw.chance(0.02), *shape)
+    draw.args = ([draw.floats(*shape, columns, reach=15), input, repr(rows)] if backward else
+                 [input, draw.floats(rows, columns)])
+    draw.option("padding_idx", lambda: draw.random.randint(-rows, rows - 1 + draw.chance(0.05)), 0.3)
+    if not backward:
+        draw.out(*shape, columns)
+
+
+def check_indices(input: Array, rows: int, padding_idx: int | None = None) -> None:
+    if input.size and (input.min() < 0 or input.max() >= rows):
+        raise ValueError("input")
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise ValueError("padding_idx")
+
+
+def judge_embedding(call: Call, eps: Any) -> list[Truth]:
+    input, weight = call.args
+    check_indices(input, len(weight), call.kwargs.get("padding_idx"))
+    return [(weight[input], 0.0)]
+
+
+def judge_embedding_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, input, rows = call.args
+    check_indices(input, rows, call.kwargs.get("padding_idx"))
+    truth, size = np.zeros((2, rows, grad.shape[-1]))
+    np.add.at(truth, input, grad)
+    np.add.at(size, input, np.abs(grad))
+    if call.kwargs.get("padding_idx") is not None:
+        truth[call.kwargs["padding_idx"]] = size[call.kwargs["padding_idx"]] = 0
+    bound = eps.eps * np.abs(truth) + 2.0**-52 * input.size * size
+    return [(truth, np.where((size > 0.99 * eps.max) & np.isfinite(truth), np.inf, bound))]
+
+
+FAMILIES["embedding"] = Family(draw_embedding, judge_embedding)
+FAMILIES["embedding_backward"] = Family(functools.partial(draw_embedding, backward=True), judge_embedding_backward)
 
 
 # --- activations -----------------------------------------------------------------------------------------------------

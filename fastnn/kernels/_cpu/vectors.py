@@ -180,6 +180,12 @@ def _value_and_product(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any
     return _double(builder, a), _shifted_product(builder, a, b, shift)
 
 
+def _value_and_standardized(builder: ir.IRBuilder, a: Any, b: Any, half: Any, twice: Any) -> Any:
+    a, b, one_half = _double(builder, a), _double(builder, b), ir.Constant(half.type, [0.5] * half.type.count)
+    difference = builder.fsub(builder.fmul(b, one_half, flags=FUSED), half, flags=FUSED)
+    return a, builder.fmul(a, builder.fmul(difference, twice), flags=FUSED)
+
+
 def _value_and_product_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
     return _value_and_product(builder, _above(builder, a, b, *line), b, shift)
 
@@ -207,6 +213,9 @@ if config.DISABLE_JIT:
     def _sums_above(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
         return _sums(_above_python(a, b, constants), b, constants)
 
+    def _standardized_sums(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
+        return a.sum(dtype=np.float64), (a * ((0.5 * b.astype(np.float64) - constants[0]) * constants[1])).sum()
+
     def _nothings(a: Array, b: Array, constants: tuple) -> float:
         return 0.0 if np.isfinite(a).all() else np.nan
 
@@ -222,6 +231,7 @@ else:
     _products = _fold(0.0, _shifted_product, _add)
     _sums = _fold(0.0, _value_and_product, _add, results=2)
     _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
+    _standardized_sums = _fold(0.0, _value_and_standardized, _add, results=2)
     _nothings = _fold(0.0, _nothing, _add, double=False)
     _max = _fold(float("-inf"), _value, _larger, double=False)
     _range = _fold(float("-inf"), _negative_and_value, _larger, double=False, results=2)
@@ -264,6 +274,12 @@ def row_sums_above(a: Array, b: Array, mean: float, line: tuple[float, ...]) -> 
     `line` is (high, low, scale, offset, floor): it is where ((b - high) - low) scale + offset <= floor, in b's dtype.
     """
     return _sums_above(a, b, (mean, *line))
+
+
+@helper
+def row_standardized_sums(a: Array, b: Array, half: float, twice: float) -> tuple[float, float]:
+    """Return the sums of a and of a (b / 2 - half) twice in float64."""
+    return _standardized_sums(a, b, (half, twice))
 
 
 @helper

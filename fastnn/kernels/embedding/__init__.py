@@ -108,6 +108,8 @@ def _embedding(input: Array, weight: Array, padding_idx: int | None, target: str
     check_rank("weight", weight, 2, layout="(V, D)")
     _check_integers(input, "weight", weight)
     (size, columns), count = weight.shape, input.size
+    if count and not size:
+        raise ValueError(f"weight: expected at least one row for the indices of input, got shape {weight.shape}")
     _skipped(padding_idx, size)
     shape = *input.shape, columns
     check_size(shape, input=count, weight=columns)
@@ -129,6 +131,8 @@ def _embedding_backward(grad_output: Array, input: Array, num_embeddings: int, p
         raise ValueError(f"grad_output: expected shape (*input.shape, D) for input of shape {input.shape}, got "
                          f"{grad_output.shape}")
     columns, count = grad_output.shape[-1], input.size
+    if count and not size:
+        raise ValueError(f"num_embeddings: expected at least 1 for {count} indices, got 0")
     check_size((size, columns), num_embeddings=size, grad_output=columns)
     run = bound(implementation(__name__, target, grad_output), "embedding_backward", grad_output.reshape(
         count, columns), size=size, skipped=_skipped(padding_idx, size))

@@ -239,8 +239,7 @@ def layer_norm(x: Array, normalized_shape: int | tuple[int, ...], weight: Array 
     s = sqrt(var + eps), z = (x - mean) / s and e = 1.2e-7 in float32, 2.2e-16 in float64,
     |error| <= e / 2 |y| + 1.1e-16 ((n + 8) (1 + |mean| / s) (1 + |z|) |weight| + 2 |bias|). float64 values whose sums
     or squares leave the range, or whose mean is 2^32 times their deviation, have their statistics taken again, scaled;
-    only where z weight alone is beyond the range, so is the result, whatever the bias. On a GPU the mean is taken about
-    the row's first value f, and |mean| / s in the bound is |mean - f| / s.
+    only where z weight alone is beyond the range, so may the result be, whatever the bias.
     About 8 operations a value; each is read three times, once from memory if a row fits into a core's cache, and
     written once (4 bytes a value in float32).
 

@@ -33,6 +33,7 @@ from fastnn.kernels._cpu.vectors import (
     row_map,
     row_range,
     row_squares,
+    row_standardized_sums,
     row_sum,
     row_sums,
     use_widest_vectors,
@@ -43,7 +44,7 @@ from fastnn.kernels.normalization import Gradients, Rows, odd
 _F64 = np.dtype(np.float64)
 
 _ODD = odd.functions(helper)
-_good_statistics, _is_ordinary = _ODD.statistics, _ODD.is_ordinary
+_good_statistics, _is_odd_row = _ODD.statistics, _ODD.is_odd_row
 _row_gradient, _channel_gradients = _ODD.row_gradient, _ODD.channel_gradients
 
 
@@ -72,7 +73,8 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
     if by_column:
         shape = shape[:2]
     nothing, no_sums = np.empty((0,) * len(shape), dtype), np.empty((0, 2, 0, 0))
-    count = max(-(-seen.rows // NORM_ROW_SLABS), NORM_SLAB_ROWS)
+    # Sums for each column are as long as a row, and worth some of them; those for each run of one are few.
+    count = max(-(-seen.rows // NORM_ROW_SLABS), NORM_SLAB_ROWS if by_column else 1)
     slabs = -(-seen.rows // count)
     run = functools.partial((_gradients_by_column if by_column else _gradients_by_run).launch(slabs, work=2 * x.size),
                             count, exceeds_caches(x))
@@ -95,8 +97,11 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
         totals = totals.reshape(2, -1, repeat).sum(axis=-1) if repeat > 1 else totals.reshape(2, width)
         if dtype == _F64 and not np.isfinite(totals).all():
             sum_again(grad_output.reshape(-1), x.reshape(-1), mean, invstd, *rows[1:], totals)
-        grad_weight, grad_bias = totals.astype(dtype).reshape(2, *weight.shape)
-        return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
+        grad_weight, grad_bias = (np.empty(weight.shape, dtype) if need else None for need in needs[1:])
+        for grad, total in zip((grad_weight, grad_bias), totals):
+            if grad is not None:
+                grad.reshape(-1)[:] = total
+        return grad_x, grad_weight, grad_bias
 
     return normalize_rows_backward
 
@@ -121,6 +126,12 @@ def _plan_parameters(seen: Rows, repeat: int, dtype: np.dtype, absent: float) ->
     return parameters
 
 
+@helper
+def _group(r: int, groups: int) -> int:
+    """Return the group of a row's parameters; in layer normalization without the division, long beside a short row."""
+    return 0 if groups == 1 else r % groups
+
+
 # --- forward ---------------------------------------------------------------------------------------------------------
 
 _scale = row_map(lambda x, weight, bias, half, twice: (0.5 * x - half) * twice * weight + bias)
@@ -134,30 +145,31 @@ def _normalize(block: int, eps: float, streamed: bool, x: Array, weight: Array, 
     use_widest_vectors()
     count, channels, places = x.shape
     length = channels * places
-    values, results = x.reshape(count, length), y.reshape(count, length)
+    flat, values, results = x.reshape(x.size), x.reshape(count, length), y.reshape(count, length)
     rows, mean, invstd = rows_of_block(block, values), stats[0], stats[1]
     for r in rows:
         mean[r] = row_sum(values[r]) / length
     for r in rows:
         invstd[r] = row_squares(values[r], mean[r]) / length
     for r in rows:
-        mean[r], _, invstd[r] = _good_statistics(x.reshape(x.size), 1, count, length, r, eps, mean[r], invstd[r])
+        mean[r], _, invstd[r] = _good_statistics(flat, 1, count, length, r, eps, mean[r], invstd[r])
     part = draft(part_of_rows(block, results), streamed)
-    by_piece = streamed and part.size > DRAFTED
-    piece = DRAFTED if places == 1 else places
+    by_piece = streamed and part.size > DRAFTED         # of one row, which is long
+    piece = places if places > 1 else min(length, DRAFTED)
     for r in rows:
-        group, half, twice = r % len(weight), 0.5 * mean[r], 2 * invstd[r]
+        group, half, twice = _group(r, len(weight)), 0.5 * mean[r], 2 * invstd[r]
         for begin in range(0, length, piece):
             end = min(length, begin + piece)
             run, place = values[r, begin:end], part[r - rows.start, begin:end]
-            result = draft(place, by_piece)
+            result = draft(place, True) if by_piece else place
             if places == 1:
                 _scale(run, weight[group, begin:end], bias[group, begin:end], (half, twice), result)
             else:
                 c = begin // places
                 _scale_run(run, run, run, (half, twice, np.float64(weight[group, c]), np.float64(bias[group, c])),
                            result)
-            finish(result, place)
+            if by_piece:
+                finish(result, place)
     finish(part, part_of_rows(block, results))
 
 
@@ -173,14 +185,9 @@ _gradient_of_run = row_map(lambda grads, x, _, half, twice, weight, mean, slope,
 
 
 @helper
-def _is_odd_row(grads: Array, weight: Array, invstd: float) -> bool:
-    """Whether terms of a row's gradient may leave the range of float64 on the way; those of float32 numbers cannot."""
-    if grads.itemsize == 4:
-        return False
-    low, high = row_range(grads)
-    lightest, heaviest = row_range(weight)
-    return not (_is_ordinary(max(-low, high)) and _is_ordinary(max(-lightest, heaviest)) and invstd > 0
-                and _is_ordinary(invstd))
+def _largest(row: Array) -> float:
+    low, high = row_range(row)
+    return max(-low, high)
 
 
 @block_kernel(writes="sums grad_x", typed_by="x")
@@ -201,19 +208,22 @@ def _gradients_by_column(slab: int, count: int, streamed: bool, grad_output: Arr
             _standardize(x[r], x[r], x[r], (0.5 * mean[r], 2 * invstd[r]), z[r - begin])
         if sums.size:
             for r in rows:
-                grads, of_weight, of_bias = grad_output[r], sums[slab, 0, r % groups], sums[slab, 1, r % groups]
+                grads, group = grad_output[r], _group(r, groups)
+                of_weight, of_bias = sums[slab, 0, group], sums[slab, 1, group]
                 _add_product(of_weight, grads, z[r - begin], (), of_weight)
                 _add(of_bias, grads, grads, (), of_bias)
         if grad_x.size == 0:
             continue
         for r in rows:
-            _multiply(grad_output[r], weight[r % groups], weight[r % groups], (), terms[r - begin])
+            factors = weight[_group(r, groups)]
+            _multiply(grad_output[r], factors, factors, (), terms[r - begin])
         for r in rows:
             totals[r - begin], products[r - begin] = row_sums(terms[r - begin], z[r - begin], 0.0)
         part = draft(grad_x[begin:rows.stop], streamed)
         for r in rows:
             n = r - begin
-            if _is_odd_row(grad_output[r], weight[r % groups], invstd[r]):
+            # What is made of float32 numbers has room in float64.
+            if x.itemsize == 8 and _is_odd_row(_largest(grad_output[r]), _largest(terms[n]), invstd[r]):
                 _row_gradient(grad_output.reshape(x.size), x.reshape(x.size), weight.reshape(weight.size), r, groups,
                               length, 1, mean[r], invstd[r], part.reshape(part.size), n * length)
             else:
@@ -231,30 +241,37 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
     if sums.size:
         sums[slab] = 0
     for r in range(slab * count, min(len(x), slab * count + count)):
-        group, total, product = r % groups, 0.0, 0.0
+        group, half, twice, total, product = r % groups, 0.5 * mean[r], 2 * invstd[r], 0.0, 0.0
+        largest_grad = largest_term = 0.0
         for c in range(channels):
-            of_bias, of_weight = row_sums(grad_output[r, c], x[r, c], mean[r])
-            of_weight *= invstd[r]
+            of_bias, of_weight = row_standardized_sums(grad_output[r, c], x[r, c], half, twice)
             if sums.size:
                 sums[slab, 0, group, c] += of_weight
                 sums[slab, 1, group, c] += of_bias
             total += np.float64(weight[group, c]) * of_bias
             product += np.float64(weight[group, c]) * of_weight
+            if x.itemsize == 8:
+                largest = _largest(grad_output[r, c])
+                largest_grad = max(largest_grad, largest)
+                largest_term = max(largest_term, largest * abs(np.float64(weight[group, c])))
         if grad_x.size == 0:
             continue
         whole = grad_x[r].reshape(length)
-        if (not (abs(total) < np.inf and abs(product) < np.inf)
-                or _is_odd_row(grad_output[r].reshape(length), weight[group], invstd[r])):
+        # An infinite weight makes a sum over its run infinite, but NaN of terms of both signs.
+        if not (abs(total) < np.inf and abs(product) < np.inf) or (
+                x.itemsize == 8 and _is_odd_row(largest_grad, largest_term, invstd[r])):
             _row_gradient(grad_output.reshape(x.size), x.reshape(x.size), weight.reshape(weight.size), r, groups,
                           channels, places, mean[r], invstd[r], whole, 0)
             continue
         part = draft(whole, streamed)
+        by_run = streamed and part.size > DRAFTED
         for c in range(channels):
             grads, place = grad_output[r, c], part[c * places:(c + 1) * places]
-            result = draft(place, streamed and part.size > DRAFTED)
-            _gradient_of_run(grads, x[r, c], grads, (0.5 * mean[r], 2 * invstd[r], np.float64(weight[group, c]),
-                                                     total / length, product / length, invstd[r]), result)
-            finish(result, place)
+            result = draft(place, True) if by_run else place
+            _gradient_of_run(grads, x[r, c], grads, (half, twice, np.float64(weight[group, c]), total / length,
+                                                     product / length, invstd[r]), result)
+            if by_run:
+                finish(result, place)
         finish(part, whole)
 
 

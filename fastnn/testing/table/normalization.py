@@ -86,7 +86,7 @@ def _layer_norm_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[C
         ((2, 3, 4, 5), (4, 5), True, True, {"eps": 1e-3}),
         ((40, 3), (3,), True, False, {}),
         ((2, 19, 37), 37, False, False, {}),
-        ((4, 1), 1, True, True, {}),
+        ((4, 1, 3), (1, 3), True, True, {}),
         ((3,), (3,), True, True, {}),
         ((2, 4099), 4099, True, True, {}),
     ]
