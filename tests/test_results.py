@@ -38,10 +38,9 @@ def test_a_row_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "results.md").read_text().endswith("\n".join([head, rule, *rows]) + "\n")
 
 
-def test_with_latest_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: Path,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_latest_there_is_no_folder(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results(runs, latest=True, write=tmp_path / "results.md")
-    head, rule, cnn, regression, mine = capsys.readouterr().out.splitlines()
+    head, rule, first, cnn, regression, mine = capsys.readouterr().out.splitlines()
     assert head == "| recipe | reported | ours | minutes | command | machine |"
     found = json.loads((runs / "cnn-2/results.json").read_text())
     assert cnn == (f"| cnn | - | {found['figures']['test accuracy']} | {found['minutes']:.1f} | "
@@ -50,23 +49,23 @@ def test_with_latest_a_row_is_the_newest_run_of_a_recipe(runs: Path, tmp_path: P
     assert "cured, n = 1000: " in regression
     page = (tmp_path / "results.md").read_text()
     assert page.startswith("# Results\n")
-    assert page.endswith("\n".join([head, rule, cnn, regression, mine]) + "\n")
+    assert page.endswith("\n".join([head, rule, first, cnn, regression, mine]) + "\n")
     assert mine.startswith("| mine | - | score: 7 | 1.0 | `fastnn train mine.py:Mine --name 'a \\| b'` |")
 
 
-def test_runs_on_another_data_set_are_rows_of_their_own(
+def test_with_latest_a_row_is_the_newest_run_of_a_command(
         runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {"recipe": "svm-cifar10", "dataset": "cifar10"}
-    found = {"figures": {"test accuracy": "40.00 %"}, "minutes": 1.0, "machine": "m", "command": "fastnn train"}
     for name, dataset in (("a", "cifar10"), ("b", "cifar100"), ("c", "cifar100")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({**config, "dataset": dataset}))
-        (tmp_path / name / "results.json").write_text(json.dumps({**found, "command": f"train {name}"}))
+        (tmp_path / name / "results.json").write_text(json.dumps({
+            "figures": {"test accuracy": name}, "minutes": 1.0, "machine": "m", "command": f"train {dataset}"}))
         os.utime(tmp_path / name / "results.json", (0, "abc".index(name)))
     results(tmp_path, latest=True)
     assert [row.split(" | ")[:5] for row in capsys.readouterr().out.splitlines()[2:]] == [
-        ["| svm-cifar10", "val 36.20 %, test 33.66 %", "40.00 %", "1.0", "`train a`"],
-        ["| svm-cifar10", "-", "40.00 %", "1.0", "`train c`"]]
+        ["| svm-cifar10", "val 36.20 %, test 33.66 %", "a", "1.0", "`train cifar10`"],
+        ["| svm-cifar10", "-", "c", "1.0", "`train cifar100`"]]
 
 
 def test_the_command_of_a_row_gives_the_run_again(runs: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fastnn._files import as_path, one_line, read_json
 from fastnn.recipes import RECIPES, Recipe
@@ -32,7 +31,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     runs : Path
         Folder that holds the runs' folders.
     latest : bool
-        Only the newest run of each recipe on each data set, without its folder.
+        Only the newest run of each command, without its folder.
     write : Path
         Write the table to this Markdown file too.
     """
@@ -45,7 +44,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
         if not (path.parent / CONFIG).exists():             # that of a sweep
             continue
         try:
-            found.append((path.stat().st_mtime, *read(path)))
+            found.append((path.stat().st_mtime, read(path)))
         except (ValueError, OSError) as error:
             print(f"passed over: {one_line(error)}", file=sys.stderr)
     if not found:
@@ -54,22 +53,18 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     found.sort(key=lambda run: run[0])
     heads: tuple[str, ...] = ("recipe", "reported", "ours", "minutes", "command", "machine", "run")
     if latest:
-        heads, found = heads[:-1], list({run[1]: run for run in found}.values())
+        heads, found = heads[:-1], list({row[heads.index("command")]: (time, row) for time, row in found}.values())
     places = {name: place for place, name in enumerate(RECIPES)}
     found.sort(key=lambda run: places.get(run[1][0], len(places)))
-    rows = [row[: len(heads)] for *_, row in found]
+    rows = [row[: len(heads)] for _, row in found]
     page = _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _table(heads, rows))
     if write:
         replace_file(write, page.encode())
     print(page.removeprefix(_HEAD), end="")
 
 
-def read(path: Path) -> tuple[tuple[str, Any], tuple[str, ...]]:
-    """Return the recipe of the run that left these results, or the class of one of somebody's own; its row.
-
-    With the recipe comes the data set, where that is an option, or the run that was compressed. Others report theirs of
-    the default data set.
-    """
+def read(path: Path) -> tuple[str, ...]:
+    """Return the row of the run that left these results."""
     try:
         config, found = read_config(path.parent), read_json(path, "the results of a run")
         name, figures, minutes = config["recipe"], found["figures"], found["minutes"]
@@ -79,13 +74,11 @@ def read(path: Path) -> tuple[tuple[str, Any], tuple[str, ...]]:
                    (found["command"], found["machine"], *figures.values())):
             raise TypeError
         dataset, usual = config.get("dataset"), getattr(recipe, "dataset", None)
-        subject = config.get("source", dataset)         # of a compression, the run that it is one of
         reported = recipe.reported if dataset in (None, usual) else Recipe.reported
         ours = "; ".join(f"{figure}: {figures[figure]}".removeprefix("test accuracy: ")
                          for figure in headline if figure in figures)
-        return (config.get("class", name), subject), (
-            name, reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
-            found["machine"], os.fspath(path.parent))
+        return (name, reported, ours or "-", "-" if minutes is None else f"{minutes:.1f}", f"`{found['command']}`",
+                found["machine"], os.fspath(path.parent))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path.parent}: expected a finished run of this version, with its configuration, figures, "
                          "command and machine, got something else") from error

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BEFORE, _AFTER = "the network", "trained on attacked images"
 _SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)      # of eps, at which accuracy is drawn
-_START_STEP = 1.25                          # the step, in eps, of adversarial training from a random start
+_NOISE = 2.0                                # of adversarial training, in eps
 _DRAWN = 8                                  # images in a row of a picture
 
 
@@ -48,8 +48,8 @@ class Adversarial(Recipe):
     trained first. Test images are attacked by the fast gradient sign method, in one step and in several. Pictures show
     gradients, attacked images, the loss at each step, and accuracy against eps.
 
-    With epochs, the network is trained further as its recipe does, but on images that are attacked in one step of 1.25
-    eps from a random start, and both networks are compared. What its recipe validates on is attacked too.
+    With epochs, the network is trained further as its recipe does, but on images with noise of up to 2 eps that are
+    attacked in one step, and both networks are compared. What its recipe validates on is attacked too.
 
     Examples
     --------
@@ -162,9 +162,8 @@ class Adversarial(Recipe):
 
     def attacked(self, loader: training.Loader, model: nn.Module, normalize: data.Normalize) -> training.Loader:
         """Return the batches of adversarial training."""
-        eps = self.eps / 255
-        return training.AdversarialLoader(loader, model, eps, step_size=_START_STEP * eps, normalize=normalize,
-                                          random_start=True, seed=self.seed)
+        return training.AdversarialLoader(loader, model, self.eps / 255, normalize=normalize, noise=_NOISE,
+                                          seed=self.seed)
 
     def attack(self, recipe: ImageClassifier, test: data.Split, classes: Sequence[str]) -> _Found:
         """Attack the network of a run."""

@@ -242,8 +242,10 @@ class AdversarialLoader:
         As for `fgsm`.
     random_start : bool, default False
         Start within `eps` of the image, at a point drawn from the seed, epoch and step.
+    noise : float, default 0
+        Attack not the image but one that is up to so many `eps` away, drawn likewise.
     seed : int, default 0
-        What the starts are drawn from.
+        What starts and noise are drawn from.
 
     Raises
     ------
@@ -254,8 +256,9 @@ class AdversarialLoader:
     -----
     Each step of an attack adds about two thirds of the cost of a training step. Goodfellow and others
     (arXiv:1412.6572), section 6; Madry and others (arXiv:1706.06083). With one step, a model may learn to hide its
-    gradient, so that it stands one step and not several; a random start and step_size = 1.25 eps help against that:
-    Wong and others, "Fast is better than free" (arXiv:2001.03994).
+    gradient, so that it stands one step and not several; noise = 2 hinders that: de Jorge and others, "Make some
+    noise" (arXiv:2202.01181), algorithm 1. A random start with step_size = 1.25 eps, as in Wong and others, "Fast is
+    better than free" (arXiv:2001.03994), does so for a while.
 
     Examples
     --------
@@ -272,11 +275,11 @@ class AdversarialLoader:
 
     def __init__(self, loader: Loader, model: nn.Module, eps: float, *, steps: int = 1, step_size: float | None = None,
                  normalize: Normalize | None = None, loss: nn.Module | None = None, random_start: bool = False,
-                 seed: int = 0) -> None:
+                 noise: float = 0.0, seed: int = 0) -> None:
         check_loader("loader", loader)
         self.loader = loader
         self.model, self.loss = _checked(model, loss)
-        self.random_start = random_start
+        self.random_start, self.noise = random_start, as_float("noise", noise, 0)
         self.seed = as_int("seed", seed, 0)
         self._how = _How(eps, steps, step_size, normalize)
 
@@ -293,6 +296,8 @@ class AdversarialLoader:
                 _check_samples(*batch)
                 self._how.check_valid(batch[0])
                 images, labels = (_placed(self.model, array) for array in batch)
+                if self.noise:
+                    images = self._how.moved(images, self.noise, generator(self.seed, "noise", epoch, step))
                 rng = generator(self.seed, "attack", epoch, step) if self.random_start else None
                 yield self._how.attack(self.model, self.loss, images, labels, rng)[0], labels
 
@@ -312,15 +317,18 @@ class _How:
         """Return the adversarial images of a batch and the losses before each step; on a GPU nothing waits."""
         low, high, unit = (beside(images, bound) for bound in self._range(images))
         least, most = np.maximum(images - self.eps * unit, low), np.minimum(images + self.eps * unit, high)
-        x, losses = images, []
-        if rng is not None:
-            moves = beside(images, rng.uniform(-self.eps, self.eps, images.shape).astype(images.dtype))
-            x = np.minimum(np.maximum(images + moves * unit, least), most)
+        x, losses = images if rng is None else self.moved(images, 1.0, rng), []
         for _ in range(self.steps):
             value, gradient = _loss_and_gradient(model, loss, x, labels)
             x = np.minimum(np.maximum(x + self.step_size * unit * np.sign(gradient), least), most)
             losses.append(value)
         return x, losses
+
+    def moved(self, images: Array, share: float, rng: np.random.Generator) -> Array:
+        """Return images whose pixels are moved evenly by up to a share of eps, and stay valid."""
+        low, high, unit = (beside(images, bound) for bound in self._range(images))
+        moves = beside(images, rng.uniform(-share * self.eps, share * self.eps, images.shape).astype(images.dtype))
+        return np.minimum(np.maximum(images + moves * unit, low), high)
 
     def check_valid(self, images: NDArray[Any]) -> None:
         """Raise ValueError for what clipping to valid pixels would change, but for rounding."""

@@ -47,7 +47,7 @@ def test_a_network_is_attacked_and_trained_against_it(source: Path, capsys: pyte
     assert (config["recipe"], config["init_from"], config["epochs"]) == ("cnn", str(source), 1)
     again = recipes.CNN(init_from=source, epochs=1, run_dir=Path("again"))
     again.fit(progress=False, change=lambda loader, model, normalize: training.AdversarialLoader(
-        loader, model, 16 / 255, step_size=20 / 255, normalize=normalize, random_start=True))
+        loader, model, 16 / 255, normalize=normalize, noise=2))
     for name in ("last.safetensors", "best.safetensors"):
         assert_same(Path("run/robust", name), Path("again", name))
 

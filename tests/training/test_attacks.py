@@ -190,6 +190,21 @@ def test_the_loader_attacks_with_the_weights_of_the_moment():
     assert run.evaluate(attacked).accuracy <= run.evaluate(loader()).accuracy
 
 
+def test_noise_comes_before_the_attack():
+    run, clean = trainer(), next(iter(loader().epoch(0)))[0]
+    noisy, again, attacked = (next(iter(training.AdversarialLoader(
+        loader(), run.model, 0.1, step_size=step, normalize=NORMALIZE, noise=2, seed=3).epoch(0)))[0]
+        for step in (0, 0, 0.1))
+    np.testing.assert_array_equal(noisy, again)
+    pixels, moved = NORMALIZE.inverse(clean), NORMALIZE.inverse(noisy)
+    assert 0.19 < abs(moved - pixels).max() <= 0.2 + 1e-6
+    assert -1e-6 <= moved.min() <= moved.max() <= 1 + 1e-6
+    steps = abs(NORMALIZE.inverse(attacked) - moved)
+    assert 0.09 < steps.max() <= 0.1 + 1e-6
+    other = training.AdversarialLoader(loader(), run.model, 0.1, step_size=0, normalize=NORMALIZE, noise=2, seed=4)
+    assert (next(iter(other.epoch(0)))[0] != noisy).mean() > 0.5
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.usefixtures("signals_heard")
 def test_an_interrupted_adversarial_run_ends_with_the_same_bits(tmp_path):
@@ -220,6 +235,7 @@ IMAGES, LABELS = samples()
     (lambda: attacks.fgsm(net(), IMAGES, LABELS, -0.1), "eps: expected a number from 0 to inf, got -0.1"),
     (lambda: attacks.fgsm(net(), IMAGES, LABELS, 0.1, steps=0), "steps: expected at least 1, got 0"),
     (lambda: attacks.fgsm(net(), IMAGES, LABELS, 0.1, step_size="a"), "step_size: expected a number, got 'a'"),
+    (lambda: training.AdversarialLoader(loader(), net(), 0.1, noise=-1), "noise: expected a number from 0 to inf, got -1"),
     (lambda: attacks.fgsm(net(), IMAGES, LABELS, 0.1, normalize=3), "normalize: expected a fastnn.data.Normalize or N"),
     (lambda: attacks.fgsm(net(), IMAGES, LABELS, 0.1, normalize=data.Normalize([1, 2, 3], 1)), "mean: expected a num"),
     (lambda: attacks.fgsm(net(), IMAGES, LABELS, 0.1, batch_size=0), "batch_size: expected at least 1, got 0"),
