@@ -137,7 +137,8 @@ def summary(model: Module, input_shape: Sequence[int], dtype: DTypeLike = None) 
     Notes
     -----
     Counted are the multiply-adds of convolutions, linear layers and attention, taps on padding and what a mask hides
-    among them; a backward pass needs about twice as many. Arrays are found in what the backward functions close over: in lists, tuples and dicts, too.
+    among them; a backward pass needs about twice as many. Arrays are found in what the backward functions close over:
+    in lists, tuples and dicts, too.
 
     Examples
     --------

@@ -73,7 +73,7 @@ class BlockKernel:
             raise ValueError(f"{self.name}: writes names {sorted(unknown)}, its parameters are {self.parameters}")
         kernels[self.name] = self
 
-    def launch(self, blocks: int, *, work: int) -> Launch:
+    def launch(self, blocks: int, *, work: int, workers: int | None = None) -> Launch:
         """Return a function (*args) that launches so many blocks, for arguments of one tuple of types."""
         run: Any = None                     # the machine code, since the first call
         call_block = 0
@@ -81,11 +81,11 @@ class BlockKernel:
         def launch(*args: Any) -> None:
             nonlocal run, call_block
             if run is None or watchers:
-                self(blocks, *args, work=work)
+                self(blocks, *args, work=work, workers=workers)
                 if not (config.DISABLE_JIT or config.BOUNDSCHECK):
                     compiled = self.compiled_for(args)
                     call_block, run = compiled.call_block, compiled.run         # in this order: another thread may call
-            elif work < PARALLEL_WORK or (threads := threads_for(blocks, work)) == 1:
+            elif work < PARALLEL_WORK or (threads := threads_for(blocks, work, workers)) == 1:
                 run(0, blocks, 0, 0, call_block, *args)
             else:
                 run_parallel(run, call_block, threads, blocks, args)

@@ -348,33 +348,44 @@ def stencil_tile(taps: int) -> Any:
     return tile
 
 
-def _transpose_python(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
+def _transpose_python(a: Array, a_begin: int, a_line: int, rows: int, b: Array, b_begin: int, b_line: int) -> None:
     size = lanes(a)
     for j in range(size):
         at = b_begin + j * b_line
-        b[at : at + size] = a[a_begin + j : a_begin + j + (size - 1) * a_line + 1 : a_line]
+        for i in range(size):
+            b[at + i] = a[a_begin + min(i, rows - 1) * a_line + j]
 
 
 @intrinsic
-def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, b: Any, b_begin: Any, b_line: Any) -> Any:
+def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, rows: Any, b: Any, b_begin: Any, b_line: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        a, a_begin, a_line, b, b_begin, b_line = data_of(context, builder, signature, args)
-        vector = Vectors(builder, signature.args[3].dtype)
-        size = vector.lanes
-        rows = vector.transpose([vector.load(a, builder.add(a_begin, builder.mul(a_line, index(i))))
-                                 for i in range(size)])
-        for i, row in enumerate(rows):      # in this order: what a short line overlaps is written again
+        a, a_begin, a_line, count, b, b_begin, b_line = data_of(context, builder, signature, args)
+        vector = Vectors(builder, signature.args[4].dtype)
+        size, last = vector.lanes, builder.sub(count, index(1))
+        loaded = []
+        for i in range(size):
+            row = builder.select(builder.icmp_signed("<", index(i), last), index(i), last)
+            loaded.append(vector.load(a, builder.add(a_begin, builder.mul(a_line, row))))
+        for i, row in enumerate(vector.transpose(loaded)):      # in this order: what overlaps is written again
             vector.store(row, b, builder.add(b_begin, builder.mul(b_line, index(i))))
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
+    return types.void(a, types.intp, types.intp, types.intp, b, types.intp, types.intp), codegen
 
 
-transpose_tile: Any = _transpose_python if config.DISABLE_JIT else _transpose
-"""transpose_tile(a, a_begin, a_line, b, b_begin, b_line): copy `lanes` x `lanes` elements of flat arrays, transposed.
+transpose_rows: Any = _transpose_python if config.DISABLE_JIT else _transpose
+"""transpose_rows(a, a_begin, a_line, rows, b, b_begin, b_line): copy `lanes` x `lanes` elements of flat arrays,
+transposed.
 
-Element (i, j) is at begin + i line + j. Rows of b are written in their order, so they may overlap.
+Element (i, j) is at begin + i line + j. Only so many rows of a are read, the others are as the last of them. Rows of b
+are written in their order, so they may overlap.
 """
+
+
+@register_jitable
+def transpose_tile(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
+    """Copy `lanes` x `lanes` elements, as `transpose_rows` does with all rows."""
+    transpose_rows(a, a_begin, a_line, lanes(a), b, b_begin, b_line)
 
 
 @functools.cache

@@ -56,8 +56,17 @@ UPDATE_PART = 1024
 
 # --- matrix products, linear -------------------------------------------------------------------------------
 
-# Panels of rows of a block at most, whose totals lie in the second cache.
+# Panels of rows that are packed at a time: they lie in the second cache.
 MOST_PANELS = 16
+
+# Panels of columns of a block at most: packed, they lie in the last cache.
+MOST_COLUMNS = 64
+
+# Elements that are packed in the time of two vectors of multiply-adds: transposed, and as they lie.
+TRANSPOSED_A_CYCLE, COPIED_A_CYCLE = 4, 8
+
+# Blocks at most for each thread, so that one that is late leaves some to others.
+BLOCKS_A_THREAD = 8
 
 # Weights at most of linear maps that are done without packing, where launches count more than work.
 LINEAR_FEW_WEIGHTS = 128
