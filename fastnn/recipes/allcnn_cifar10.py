@@ -28,7 +28,7 @@ class AllCNNCifar10(ShortOrFull):
     """
 
     name: ClassVar[str] = "allcnn-cifar10"
-    takes: ClassVar[str] = "~1 h"
+    takes: ClassVar[str] = "48 min"
     reported: ClassVar[str] = "about 90 % validation"
     space: ClassVar[Space] = {"lr": Range(1e-2, 1.0, log=True), "weight_decay": Range(1e-4, 1e-2, log=True),
                               "dropout": Range(0.0, 0.6), "batch_size": (64, 128, 256)}

@@ -30,7 +30,7 @@ class ResNetCifar10(ShortOrFull):
     """
 
     name: ClassVar[str] = "resnet-cifar10"
-    takes: ClassVar[str] = "~1 h"
+    takes: ClassVar[str] = "49 min"
     space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "weight_decay": Range(1e-2, 1.0, log=True),
                               "batch_size": (64, 128, 256)}
     lengths: ClassVar[dict[Schedule, int]] = {"short": 10, "full": 100}
