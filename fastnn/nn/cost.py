@@ -106,7 +106,7 @@ class Summary:
                           f"{in_bytes(self.parameter_bytes)}. The other columns are for one sample."])
 
 
-def summary(model: Module, input_shape: Sequence[int], dtype: DTypeLike = None) -> Summary:
+def summary(model: Module, input_shape: Sequence[int], dtype: DTypeLike | None = None) -> Summary:
     """Return what each layer of a model puts out, holds, computes and keeps for backward.
 
     Nothing is guessed: two small batches run through a copy of the model, in training. "Kept for backward" is by how
@@ -183,7 +183,7 @@ class _Call:
     kept: int                               # bytes, of the whole batch
 
 
-def _calls(model: Module, samples: int, shape: tuple[int, ...], dtype: DTypeLike) -> list[_Call]:
+def _calls(model: Module, samples: int, shape: tuple[int, ...], dtype: DTypeLike | None) -> list[_Call]:
     """Run a copy of a model in training, and return the calls of all modules in it in the order in which they end."""
     model = copy.deepcopy(model)
     arrays = [array for _, array in model._arrays()]

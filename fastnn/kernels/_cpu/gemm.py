@@ -160,7 +160,7 @@ class _Cost(NamedTuple):
         least, most = panels(self.b_panels, MOST_COLUMNS), BLOCKS_A_THREAD * threads
         cuts = [(row_parts, column_parts) for column_parts in range(least, min(self.b_panels, least + most) + 1)
                 for row_parts in range(1, min(self.a_panels, max(1, most // column_parts)) + 1)]
-        return min(cuts, key=lambda parts: self.of(*parts, threads))
+        return min(cuts, key=lambda parts: self.of(parts[0], parts[1], threads))
 
     def of(self, row_parts: int, column_parts: int, threads: int) -> float:
         height, breadth = panels(self.a_panels, row_parts), panels(self.b_panels, column_parts)

@@ -93,8 +93,9 @@ def normalize_rows_backward(grad_output: Array, x: Array, weight: Array | None, 
         grad_weight[first:first + C] += (grads * z).sum(axis=1)
         grad_bias[first:first + C] += grads.sum(axis=1)
         grad_x[r] = invstd.reshape(R)[r] * (grad_z - grad_z.sum() / (C * P) - z * (grad_z * z).sum() / (C * P))
-    return (result if needs[0] else None, grad_weight.astype(x.dtype).reshape(weight.shape) if needs[1] else None,
-            grad_bias.astype(x.dtype).reshape(weight.shape) if needs[2] else None)
+    of_weight, of_bias = (None if weight is None or not need else grad.astype(x.dtype).reshape(weight.shape)
+                          for grad, need in ((grad_weight, needs[1]), (grad_bias, needs[2])))
+    return result if needs[0] else None, of_weight, of_bias
 
 
 def _scaled(z: float, c: int, weight: Array | None, bias: Array | None) -> float:

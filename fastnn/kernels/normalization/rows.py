@@ -68,10 +68,9 @@ def plan_normalize_rows(x: Array, rows: Rows) -> Callable[..., tuple[Array, Arra
 def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, bool]) -> Callable[..., Gradients]:
     """Return a function (grad_output, x, weight, mean, invstd) that returns the gradients."""
     seen, repeat = _seen(rows)
-    shape, dtype, weights = (seen.rows, seen.channels, seen.places), x.dtype, _plan_parameters(seen, repeat, x.dtype, 1)
+    dtype, weights = x.dtype, _plan_parameters(seen, repeat, x.dtype, 1)
     by_column, width = seen.places == 1, seen.groups * seen.channels
-    if by_column:
-        shape = shape[:2]
+    shape: tuple[int, ...] = (seen.rows, seen.channels) if by_column else (seen.rows, seen.channels, seen.places)
     nothing, no_sums = np.empty((0,) * len(shape), dtype), np.empty((0, 2, 0, 0))
     # Sums for each column are as long as a row, and worth some of them; those for each run of one are few.
     count = max(-(-seen.rows // NORM_ROW_SLABS), NORM_SLAB_ROWS if by_column else 1)
@@ -92,7 +91,7 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
             nothing if grad_x is None else grad_x.reshape(shape))
         if weight is None or sums is no_sums:
             return grad_x, None, None
-        totals = np.empty(2 * width)
+        totals: Array = np.empty(2 * width)
         add(sums.reshape(slabs, 2 * width), totals)
         totals = totals.reshape(2, -1, repeat).sum(axis=-1) if repeat > 1 else totals.reshape(2, width)
         if dtype == _F64 and not np.isfinite(totals).all():
