@@ -53,7 +53,7 @@ def results(runs: Path = RUNS, /, latest: bool = False, write: Path | None = Non
     found.sort(key=lambda run: run[0])
     heads: tuple[str, ...] = ("recipe", "reported", "ours", "minutes", "command", "machine", "run")
     if latest:
-        heads, found = heads[:-1], list({row[heads.index("command")]: (time, row) for time, row in found}.values())
+        heads, found = heads[:-1], list({run[1][heads.index("command")]: run for run in found}.values())
     places = {name: place for place, name in enumerate(RECIPES)}
     found.sort(key=lambda run: places.get(run[1][0], len(places)))
     rows = [row[: len(heads)] for _, row in found]

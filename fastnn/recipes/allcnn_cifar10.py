@@ -17,8 +17,8 @@ class AllCNNCifar10(ShortOrFull):
     """Convolutions alone, strided ones in the place of pooling, on CIFAR-10.
 
     Gradient descent with Nesterov's momentum of 0.9, and decay of the weights alone; the augmentation mirrors and moves
-    the photographs, and changes their brightness and contrast. The short schedule is one
-    cycle of 22 epochs; the full one divides the learning rate by 10 after 40 and after 80 of 100 epochs.
+    the photographs, and changes their brightness and contrast. The short schedule is one cycle of 22 epochs; the full
+    one divides the learning rate by 10 after 40 and after 80 of 100 epochs.
 
     Examples
     --------

@@ -258,7 +258,7 @@ class AdversarialLoader:
     (arXiv:1412.6572), section 6; Madry and others (arXiv:1706.06083). With one step, a model may learn to hide its
     gradient, so that it stands one step and not several; noise = 2 hinders that: de Jorge and others, "Make some
     noise" (arXiv:2202.01181), algorithm 1. A random start with step_size = 1.25 eps, as in Wong and others, "Fast is
-    better than free" (arXiv:2001.03994), does so for a while.
+    better than free" (arXiv:2001.03994), hinders it less.
 
     Examples
     --------
