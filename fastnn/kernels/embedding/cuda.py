@@ -50,8 +50,7 @@ def _sorted(input: Array, size: int, skipped: int) -> tuple[Array, Array]:
     launch(_begin, blocks_for(count), THREADS, input, size, skipped, keys, places)
     for shift in range(0, size.bit_length(), _BITS):
         launch(_count, blocks, THREADS, keys, shift, counts)
-        launch(_scan, 1, THREADS, counts)
-        launch(_move, blocks, THREADS, keys, places, shift, counts, new_keys, new_places)
+        launch(_move, blocks, THREADS, keys, places, shift, counts.cumsum() - counts, new_keys, new_places)
         keys, places, new_keys, new_places = new_keys, new_places, keys, places
     return keys, places
 
@@ -98,26 +97,7 @@ def _count(keys: Array, shift: int, counts: Array) -> None:
 
 
 @cuda.jit
-def _scan(counts: Array) -> None:
-    """Replace each count by the sum of those before it."""
-    sums = cuda.shared.array(THREADS, np.int64)
-    thread, run = cuda.threadIdx.x, counts.size // THREADS
-    total = 0
-    for i in range(thread * run, thread * run + run):
-        total += counts[i]
-    sums[thread] = total
-    cuda.syncthreads()
-    before = 0
-    for k in range(thread):
-        before += sums[k]
-    for i in range(thread * run, thread * run + run):
-        own = counts[i]
-        counts[i] = before
-        before += own
-
-
-@cuda.jit
-def _move(keys: Array, places: Array, shift: int, counts: Array, new_keys: Array, new_places: Array) -> None:
+def _move(keys: Array, places: Array, shift: int, begins: Array, new_keys: Array, new_places: Array) -> None:
     digits = cuda.shared.array(THREADS, np.int64)
     thread, block = cuda.threadIdx.x, cuda.blockIdx.x
     i = block * THREADS + thread
@@ -125,7 +105,7 @@ def _move(keys: Array, places: Array, shift: int, counts: Array, new_keys: Array
     digits[thread] = digit
     cuda.syncthreads()
     if i < keys.size:
-        there = counts[digit * cuda.gridDim.x + block]
+        there = begins[digit * cuda.gridDim.x + block]
         for k in range(thread):
             there += 1 if digits[k] == digit else 0
         new_keys[there], new_places[there] = keys[i], places[i]
