@@ -257,7 +257,7 @@ def test_options_may_be_sequences_of_one() -> None:
     (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), "output_size: expected an integer or a pair"),
     (lambda: nn.AdaptiveAvgPool2d((None, -1)), "output_size: expected at least 0"),
     (lambda: nn.GELU("erf"), "approximate: expected 'none' or 'tanh', got 'erf'"),
-    (lambda: nn.Softplus(0), "beta: expected a finite number other than 0, got 0.0"),
+    (lambda: nn.Softplus(0), "beta: expected a number from 1e-30 to 1e30, or the negative of one, got 0.0"),
     (lambda: nn.AdaptiveMaxPool2d("3"), "output_size: expected an integer"),
     (lambda: nn.Upsample(), "size: expected either size or scale_factor, got neither"),
     (lambda: nn.Upsample(2, 2), "size: expected either size or scale_factor, got both"),

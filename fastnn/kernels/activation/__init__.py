@@ -6,7 +6,6 @@ have in common, `documented` adds.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -251,10 +250,10 @@ def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array
              target: str | None = None) -> Array:
     """Return log(1 + exp(beta x)) / beta of each element, and x itself where beta x > threshold.
 
-    Some 45 operations an element; each is read once and written once. Formed of max(beta x, 0) and
-    log(1 + exp(-|beta x|)), which overflow nowhere. |error| <= eps (4 + |beta x|) |result| + 1.2e-38 / |beta| (in
-    float64 2.2e-308 / |beta|), as an exponential that would be denormal counts as 0. Where beta x is the threshold to
-    rounding it may be either formula.
+    |beta| is from 1e-30 to 1e30. Some 45 operations an element; each is read once and written once. Formed of
+    max(beta x, 0) and log(1 + exp(-|beta x|)), which overflow nowhere. |error| <= eps (4 + |beta x|) |result| + 1.2e-38
+    / |beta| (in float64 2.2e-308 / |beta|), as an exponential that would be denormal counts as 0. Where beta x is the
+    threshold to rounding it may be either formula.
 
     >>> kernels.softplus(np.array([-1000.0, 0.0, 10.0])).round(4)
     array([ 0.    ,  0.6931, 10.    ])
@@ -340,8 +339,8 @@ def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
 def as_beta_and_threshold(beta: float, threshold: float) -> tuple[float, float]:
     """Return the options of softplus as floats, once they are known to fit."""
     beta = as_float("beta", beta)
-    if beta == 0 or math.isinf(beta):
-        raise ValueError(f"beta: expected a finite number other than 0, got {beta}")
+    if not 1e-30 <= abs(beta) <= 1e30:          # beyond, float32 turns it into 0 or inf
+        raise ValueError(f"beta: expected a number from 1e-30 to 1e30, or the negative of one, got {beta}")
     return beta, as_float("threshold", threshold)
 
 
