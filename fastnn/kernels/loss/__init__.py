@@ -55,8 +55,8 @@ def cross_entropy(x: Array, labels: Array, weight: Array | None = None, *, ignor
     label_smoothing : float
         The share s, from 0 to 1, of the truth that is spread evenly over the classes.
     reduction : {"mean", "sum", "none"}
-        What is returned of the losses of the rows. A mean is over the weights of the labels that are not ignored; where
-        these are none, or sum to 0, it is NaN, as in torch.
+        What is returned of the losses of the rows. A mean is over the sum of the weights of the labels that are not
+        ignored; where there are none it is NaN, as in torch.
     target : {"naive", "cpu", "cuda"}, optional
         Which implementation runs; see `fastnn.use_target`.
 
