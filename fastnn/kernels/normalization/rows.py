@@ -72,8 +72,10 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
     by_column, width = seen.places == 1, seen.groups * seen.channels
     shape: tuple[int, ...] = (seen.rows, seen.channels) if by_column else (seen.rows, seen.channels, seen.places)
     nothing, no_sums = np.empty((0,) * len(shape), dtype), np.empty((0, 2, 0, 0))
-    # Sums for each column are as long as a row, and worth some of them; those for each run of one are few.
-    count = max(-(-seen.rows // NORM_ROW_SLABS), NORM_SLAB_ROWS if by_column else 1)
+    # Sums for each column are as long as a row, and worth some of them, but not that threads have nothing to do; those
+    # for each run of one are few.
+    few = min(NORM_SLAB_ROWS, -(-seen.rows // 4)) if by_column else 1
+    count = max(1, few, -(-seen.rows // NORM_ROW_SLABS))
     slabs = -(-seen.rows // count)
     run = functools.partial((_gradients_by_column if by_column else _gradients_by_run).launch(slabs, work=2 * x.size),
                             count, exceeds_caches(x))
@@ -154,21 +156,21 @@ def _normalize(block: int, eps: float, streamed: bool, x: Array, weight: Array, 
         mean[r], _, invstd[r] = _good_statistics(flat, 1, count, length, r, eps, mean[r], invstd[r])
     part = draft(part_of_rows(block, results), streamed)
     by_piece = streamed and part.size > DRAFTED         # of one row, which is long
-    piece = places if places > 1 else min(length, DRAFTED)
+    runs, size = (channels, places) if places > 1 else (1, length)
     for r in rows:
         group, half, twice = _group(r, len(weight)), 0.5 * mean[r], 2 * invstd[r]
-        for begin in range(0, length, piece):
-            end = min(length, begin + piece)
-            run, place = values[r, begin:end], part[r - rows.start, begin:end]
-            result = draft(place, True) if by_piece else place
-            if places == 1:
-                _scale(run, weight[group, begin:end], bias[group, begin:end], (half, twice), result)
-            else:
-                c = begin // places
-                _scale_run(run, run, run, (half, twice, np.float64(weight[group, c]), np.float64(bias[group, c])),
-                           result)
-            if by_piece:
-                finish(result, place)
+        for c in range(runs):
+            for begin in range(c * size, c * size + size, DRAFTED):
+                end = min(c * size + size, begin + DRAFTED)
+                run, place = values[r, begin:end], part[r - rows.start, begin:end]
+                result = draft(place, True) if by_piece else place
+                if places == 1:
+                    _scale(run, weight[group, begin:end], bias[group, begin:end], (half, twice), result)
+                else:
+                    _scale_run(run, run, run, (half, twice, np.float64(weight[group, c]), np.float64(bias[group, c])),
+                               result)
+                if by_piece:
+                    finish(result, place)
     finish(part, part_of_rows(block, results))
 
 
@@ -263,14 +265,16 @@ def _gradients_by_run(slab: int, count: int, streamed: bool, grad_output: Array,
                           channels, places, mean[r], invstd[r], whole, 0)
             continue
         part = draft(whole, streamed)
-        by_run = streamed and part.size > DRAFTED
+        by_piece = streamed and part.size > DRAFTED
         for c in range(channels):
-            grads, place = grad_output[r, c], part[c * places:(c + 1) * places]
-            result = draft(place, True) if by_run else place
-            _gradient_of_run(grads, x[r, c], grads, (half, twice, np.float64(weight[group, c]), total / length,
-                                                     product / length, invstd[r]), result)
-            if by_run:
-                finish(result, place)
+            for begin in range(0, places, DRAFTED):
+                end = min(places, begin + DRAFTED)
+                grads, place = grad_output[r, c, begin:end], part[c * places + begin:c * places + end]
+                result = draft(place, True) if by_piece else place
+                _gradient_of_run(grads, x[r, c, begin:end], grads, (
+                    half, twice, np.float64(weight[group, c]), total / length, product / length, invstd[r]), result)
+                if by_piece:
+                    finish(result, place)
         finish(part, whole)
 
 

@@ -40,7 +40,7 @@ def test_rows_of_every_length(dtype: Any, streamed: bool, tune: Callable[..., No
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("places", [1, 9, 63, 64, 700, 9000])
+@pytest.mark.parametrize("places", [1, 9, 63, 64, 700, 9000, 17_000])
 def test_channels_of_every_length(places: int, streamed: bool, tune: Callable[..., None]) -> None:
     """As layer normalization of a group with its weights repeated."""
     tune(rows, "exceeds_caches", lambda x: streamed)
