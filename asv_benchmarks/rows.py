@@ -418,7 +418,7 @@ def _by_rows(sizes: dict[str, int]) -> Iterator[Row]:
             end = f"{', backward' * backward}, {size}"
             for columns in (8, 64, 257, 512, 4096):
                 yield Row(f"layer_norm of {columns}{end}", functools.partial(
-                    _row_norm, "layer_norm", (elements // columns, columns), columns, backward))
+                    _row_norm, "layer_norm", (-(-elements // columns), columns), columns, backward))
             yield Row(f"group_norm, 8 groups{end}", functools.partial(
                 _row_norm, "group_norm", (elements >> 16, 64, 32, 32), 8, backward))
             yield Row(f"embedding of 8192 x 256{end}", functools.partial(_embedding, elements // 256, backward))
