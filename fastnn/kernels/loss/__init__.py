@@ -168,7 +168,7 @@ def binary_cross_entropy_with_logits(x: Array, targets: Array, weight: Array | N
     -----
     loss = weight (targets pos_weight log(1 + exp(-x)) + (1 - targets) log(1 + exp(x))), the logarithms as in
     `softplus`, without its threshold; the rest is formed in float64. Some 55 operations an element; two are read, and
-    weights of another shape than x's come from the cache.
+    weights of x's last dimensions come from the cache; others are spread to x's shape first.
     For each element |error| <= 4 eps |weight| (|targets pos_weight| log(1 + exp(-x)) + |1 - targets| log(1 + exp(x))),
     which is 4 eps of a loss whose targets are from 0 to 1 and whose weights are not negative. Elements are summed in a
     fixed order; a sum or a mean of n such losses adds 1.1e-16 n of itself. An infinite score whose part has the factor
