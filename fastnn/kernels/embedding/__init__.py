@@ -86,9 +86,9 @@ def embedding_backward(grad_output: Array, input: Array, num_embeddings: int, *,
     Notes
     -----
     Gradients of a row are summed in float64, in the order of `input`, and rounded once: with n of them and
-    e = 1.2e-7 in float32, 2.2e-16 in float64, |error| <= e / 2 |sum| + 1.1e-16 n (sum of |gradients|). A sum that leaves
-    float64's range on the way does so for good. Indices are sorted first, by counting; then each gradient is read once
-    and each element of the result written once, so the cost is that of the gradients plus that of the table.
+    e = 1.2e-7 in float32, 2.2e-16 in float64, |error| <= e / 2 |sum| + 1.1e-16 n (sum of |gradients|). A sum that
+    leaves float64's range on the way does so for good. Indices are sorted first, by counting; then each gradient is
+    read once and each element of the result written once, so the cost is that of the gradients plus that of the table.
 
     Examples
     --------

@@ -72,10 +72,10 @@ def plan_normalize_rows_backward(x: Array, rows: Rows, needs: tuple[bool, bool, 
     by_column, width = seen.places == 1, seen.groups * seen.channels
     shape: tuple[int, ...] = (seen.rows, seen.channels) if by_column else (seen.rows, seen.channels, seen.places)
     nothing, no_sums = np.empty((0,) * len(shape), dtype), np.empty((0, 2, 0, 0))
-    # Sums for each column are as long as a row, and worth some of them, but not that threads have nothing to do; those
-    # for each run of one are few.
-    few = min(NORM_SLAB_ROWS, -(-seen.rows // 4)) if by_column else 1
-    count = max(1, few, -(-seen.rows // NORM_ROW_SLABS))
+    # Sums for each column are as long as a sample, and worth some rows, of which a few still make four slabs, for
+    # threads; those for each run of one are few.
+    least = min(NORM_SLAB_ROWS, max(seen.groups, -(-seen.rows // 4))) if by_column else 1
+    count = max(least, -(-seen.rows // NORM_ROW_SLABS))
     slabs = -(-seen.rows // count)
     run = functools.partial((_gradients_by_column if by_column else _gradients_by_run).launch(slabs, work=2 * x.size),
                             count, exceeds_caches(x))
