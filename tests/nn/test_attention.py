@@ -126,6 +126,21 @@ def test_row_by_row_with_a_cache(steps: list[int]) -> None:
         backward(y)
 
 
+def test_no_sequences_give_no_results() -> None:
+    layer = built(lambda: nn.MultiheadAttention(E, H))
+    y, backward = layer.forward(draw(0, L, E))
+    assert y.shape == backward(y).shape == (0, L, E)
+    assert not layer.in_proj_weight.grad.any()
+
+
+def test_a_frozen_layer_packs_its_weights_once() -> None:
+    layer, x = built(lambda: nn.MultiheadAttention(16, 2)), draw(N, 1, 16)
+    frozen = nn.freeze(layer)
+    assert frozen(x).tobytes() == frozen(x).tobytes() == layer(x).tobytes()
+    attention = frozen.model[0] if isinstance(frozen.model, nn.Sequential) else frozen.model
+    assert attention._kept.last[0] is attention.in_proj_weight.data
+
+
 def test_gradients_of_a_block() -> None:
     block = built(lambda: nn.TransformerBlock(E, H, 7, head_dim=2))
     for check in check_gradients(With(block, is_causal=True), draw(N, L, E)):
