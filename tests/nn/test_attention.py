@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import nn, random
+from fastnn import freeze, nn, random
 from fastnn.testing import assert_close, check_gradients
 
 N, L, S, E, H = 2, 5, 4, 6, 2
@@ -135,9 +135,9 @@ def test_no_sequences_give_no_results() -> None:
 
 def test_a_frozen_layer_packs_its_weights_once() -> None:
     layer, x = built(lambda: nn.MultiheadAttention(16, 2)), draw(N, 1, 16)
-    frozen = nn.freeze(layer)
+    frozen = freeze(layer)
     assert frozen(x).tobytes() == frozen(x).tobytes() == layer(x).tobytes()
-    attention = frozen.model[0] if isinstance(frozen.model, nn.Sequential) else frozen.model
+    attention: Any = frozen.model
     assert attention._kept.last[0] is attention.in_proj_weight.data
 
 

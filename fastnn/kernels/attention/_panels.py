@@ -20,7 +20,7 @@ from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, helper, inlined_helper
 from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.llvm import ROWS, VECTORS, Vectors, data_of, index, lanes
-from fastnn.kernels._cpu.tiles import transpose_tile
+from fastnn.kernels._cpu.tiles import transpose_rows, transpose_tile
 
 
 def rows_for(features: int) -> int:
@@ -68,22 +68,19 @@ def place(at: Array, n: int, i: int) -> int:
 @helper
 def pack_panel(source: Array, begin: int, line: int, inside: int, depth: int, target: Array, at: int,
                width: int) -> None:
-    """Copy rows to columns: element begin + i line + k comes to at + k width + i, for i < inside; else 0.
+    """Copy rows to columns: element begin + i line + k comes to at + k width + i, for i < inside; else any number does.
 
     Vectors may write into what would be row `depth`, if `width` is not a multiple of them.
     """
-    vector, whole = lanes(target), 0
-    across = panels(width, vector) * vector
-    if inside == width and begin + (across - 1) * line + depth <= source.size:
-        whole = depth // vector * vector
-        for k in range(0, whole, vector):
-            for i in range(across - vector, -1, -vector):       # what is written beyond the width is written again
-                transpose_tile(source, begin + i * line + k, line, target, at + k * width + i, width)
+    vector = lanes(target)
+    across, whole = panels(width, vector) * vector, depth // vector * vector
+    for k in range(0, whole, vector):
+        for i in range(across - vector, -1, -vector):       # what is written beyond the width is written again
+            row = min(i, inside - 1)
+            transpose_rows(source, begin + row * line + k, line, inside - row, target, at + k * width + i, width)
     for k in range(whole, depth):
-        for i in range(inside):
-            target[at + k * width + i] = source[begin + i * line + k]
-        for i in range(inside, width):
-            target[at + k * width + i] = 0
+        for i in range(width):
+            target[at + k * width + i] = source[begin + min(i, inside - 1) * line + k]
 
 
 @helper
