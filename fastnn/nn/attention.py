@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
 from fastnn._checks import Array, as_array, as_float, as_floats, as_int, check_rank, check_shape
+from fastnn.kernels.attention import heads_beside, heads_in, write_gradients
 from fastnn.nn.activation import GELU
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.init import Init, xavier_uniform
@@ -127,6 +128,8 @@ class MultiheadAttention(Module):
     ((2, 5, 8), (2, 5, 8))
     """
 
+    _kept: kernels.KeptWeight | None = None     # a frozen layer's, whose in_proj_weight is constant
+
     def __init__(self, embed_dim: int, num_heads: int, bias: bool = True, *, head_dim: int | None = None,
                  init: Init = xavier_uniform, dtype: DTypeLike = np.float32) -> None:
         self.embed_dim, self.num_heads = as_int("embed_dim", embed_dim, 1), as_int("num_heads", num_heads, 1)
@@ -154,22 +157,24 @@ class MultiheadAttention(Module):
         if cache is not None and (key is not None or attn_mask is not None or key_padding_mask is not None):
             raise TypeError("cache: expected no key, value or mask beside it")
         projected = [self._project(sequence, part) for sequence, part in zip(sequences, self._parts(len(sequences)))]
-        q, k, v = [head for heads, _ in projected for head in heads]
+        q, k, v = [part for parts, _ in projected for part in parts]
         mask = self._mask(q.shape[2], k.shape[2], key_padding_mask, attn_mask, q)
         if cache is not None:
+            is_causal = cache.length == 0
             k, v = cache.append(k, v)
-            mask, is_causal = _after(q, k), False
-        y, lse = kernels.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, return_lse=True)
-        out, out_backward = self.out_proj.forward(_joined(y), training=training)
+            mask = None if is_causal else _after(q, k)
+        joined, (y,) = heads_beside(q, q.shape[2], 1)
+        _, lse = kernels.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, return_lse=True, out=y)
+        out, out_backward = self.out_proj.forward(joined, training=training)
 
         @once
         def backward(grad_out: Array, *, input_grad: bool = True) -> Any:
             if cache is not None:
                 raise RuntimeError("backward: gradients do not flow through a cache; run forward without one")
-            grad_y = self._split(out_backward(grad_out), 1)[0]
-            grads = iter(kernels.scaled_dot_product_attention_backward(grad_y, q, k, v, y, lse, mask,
-                                                                       is_causal=is_causal))
-            grads_x = [back([next(grads) for _ in heads], input_grad) for heads, back in projected]
+            (grad_y,) = heads_in(out_backward(grad_out), 1, self.num_heads)
+            grads = [heads_beside(q, parts[0].shape[2], len(parts)) for parts, _ in projected]
+            write_gradients([part for _, parts in grads for part in parts], grad_y, q, k, v, y, lse, mask, is_causal)
+            grads_x = [back(rows, input_grad) for (rows, _), (_, back) in zip(grads, projected)]
             return grads_x[0] if len(grads_x) == 1 else tuple(grads_x)
 
         return out, backward
@@ -180,29 +185,25 @@ class MultiheadAttention(Module):
         return [slice(0, 3 * size)] if sequences == 1 else [slice(i * size, (i + 1) * size) for i in range(3)]
 
     def _project(self, x: Array, part: slice) -> tuple[list[Array], Any]:
-        """Return the heads of a sequence, one array a third of the weight, and what brings gradients back."""
+        """Return the heads of a sequence, one array a third of the weight, and what brings their gradients back."""
         rows = x.reshape(-1, self.embed_dim)
-        weight, bias = self.in_proj_weight.data[part], data_of(self.in_proj_bias)
-        y = kernels.linear(rows, weight, None if bias is None else bias[part])
-        heads = self._split(y.reshape(*x.shape[:2], -1), (part.stop - part.start) // (self.num_heads * self.head_dim))
+        weight, bias, kept = self.in_proj_weight.data, data_of(self.in_proj_bias), self._kept
+        if part.stop - part.start < len(weight):
+            weight, bias, kept = weight[part], None if bias is None else bias[part], None
+        y = kernels.linear(rows, weight, bias, kept=kept)
+        parts = heads_in(y.reshape(*x.shape[:2], len(weight)), len(weight) // (self.num_heads * self.head_dim),
+                         self.num_heads)
 
-        def backward(grads: list[Array], input_grad: bool) -> Array | None:
-            grad_y = np.concatenate([_joined(grad) for grad in grads], axis=2).reshape(len(rows), -1)
+        def backward(grad_y: Array, input_grad: bool) -> Array | None:
             needs = (input_grad, self.in_proj_weight.requires_grad,
                      self.in_proj_bias is not None and self.in_proj_bias.requires_grad)
-            grad_x, grad_weight, grad_bias = kernels.linear_backward(grad_y, rows, weight, needs=needs)
+            grad_x, grad_weight, grad_bias = kernels.linear_backward(grad_y.reshape(y.shape), rows, weight, needs=needs)
             self.in_proj_weight.accumulate(_placed(grad_weight, part, self.in_proj_weight))
             if self.in_proj_bias is not None:
                 self.in_proj_bias.accumulate(_placed(grad_bias, part, self.in_proj_bias))
             return None if grad_x is None else grad_x.reshape(x.shape)
 
-        return heads, backward
-
-    def _split(self, y: Array, parts: int) -> list[Array]:
-        """Return rows (N, T, parts H D) as so many arrays of heads (N, H, T, D)."""
-        n, t, _ = y.shape
-        heads = y.reshape(n, t, parts, self.num_heads, self.head_dim).transpose(2, 0, 3, 1, 4)
-        return [as_array("x", head) for head in heads]
+        return parts, backward
 
     def _mask(self, length: int, keys: int, key_padding_mask: Array | None, attn_mask: Array | None,
               q: Array) -> Array | None:
@@ -226,12 +227,6 @@ class MultiheadAttention(Module):
                 return seen
             return mask & seen if mask.dtype == bool else np.where(seen, mask, mask.dtype.type(-np.inf))
         return mask
-
-
-def _joined(heads: Array) -> Array:
-    """Return heads (N, H, T, D) side by side: (N, T, H D)."""
-    n, h, t, d = heads.shape
-    return heads.transpose(0, 2, 1, 3).reshape(n, t, h * d)
 
 
 def _placed(grad: Array | None, part: slice, whole: Parameter) -> Array | None:

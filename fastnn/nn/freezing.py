@@ -13,6 +13,7 @@ from fastnn import _device, kernels
 from fastnn._checks import Array, as_floats
 from fastnn.kernels.binding import bind, signature
 from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from fastnn.nn.attention import MultiheadAttention
 from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
@@ -104,7 +105,7 @@ class Frozen(Module):
         for _, module in self.named_modules():
             if isinstance(module, Frozen):
                 module._programs = {}
-            elif is_plain(module, *_WEIGHTED):
+            elif is_plain(module, *_WEIGHTED, MultiheadAttention):
                 if hasattr(module, "_kept"):
                     module._kept = kernels.KeptWeight(constant=True)
                 for parameter in module.parameters():

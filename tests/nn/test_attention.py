@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import nn, random
+from fastnn import freeze, nn, random
 from fastnn.testing import assert_close, check_gradients
 
 N, L, S, E, H = 2, 5, 4, 6, 2
@@ -124,6 +124,21 @@ def test_row_by_row_with_a_cache(steps: list[int]) -> None:
         assert cache.length == start
     with pytest.raises(RuntimeError, match="gradients do not flow through a cache"):
         backward(y)
+
+
+def test_no_sequences_give_no_results() -> None:
+    layer = built(lambda: nn.MultiheadAttention(E, H))
+    y, backward = layer.forward(draw(0, L, E))
+    assert y.shape == backward(y).shape == (0, L, E)
+    assert not layer.in_proj_weight.grad.any()
+
+
+def test_a_frozen_layer_packs_its_weights_once() -> None:
+    layer, x = built(lambda: nn.MultiheadAttention(16, 2)), draw(N, 1, 16)
+    frozen = freeze(layer)
+    assert frozen(x).tobytes() == frozen(x).tobytes() == layer(x).tobytes()
+    attention: Any = frozen.model
+    assert attention._kept.last[0] is attention.in_proj_weight.data
 
 
 def test_gradients_of_a_block() -> None:
