@@ -23,6 +23,9 @@ class KeyValueCache:
     With it a language model computes each new token's row alone: `MultiheadAttention.forward(x, cache=cache)` adds the
     rows of x, and lets them attend to all before them. For inference: gradients do not flow through it.
 
+    Attention goes over the whole memory, and a mask hides what is not filled yet. So nothing is copied for a new row
+    but its own key and value, and each costs the same until the memory doubles.
+
     Parameters
     ----------
     capacity : int
@@ -49,24 +52,26 @@ class KeyValueCache:
         self.capacity, self.length = as_int("capacity", capacity, 1), 0
         self._both: Array | None = None         # keys and values: (2, N, H, capacity, D)
 
-    def append(self, key: Array, value: Array) -> tuple[Array, Array]:
-        """Add rows (N, H, T, D), and return all so far."""
-        end = self.length + key.shape[2]
+    def append(self, key: Array, value: Array) -> tuple[Array, Array, Array]:
+        """Add rows (N, H, T, D); return the memory of all keys and values, and which of these each new row sees.
+
+        These are of shapes (N, H, capacity, D), twice, and (T, capacity).
+        """
+        start, end = self.length, self.length + key.shape[2]
         if self._both is None:
             self.capacity = max(self.capacity, end)
-            self._both = np.empty_like(key, shape=(2, *key.shape[:2], self.capacity, key.shape[3]))
+            self._both = np.zeros_like(key, shape=(2, *key.shape[:2], self.capacity, key.shape[3]))
         elif self._both.shape[1:3] + self._both.shape[4:] != key.shape[:2] + key.shape[3:]:
             raise ValueError(f"cache: it holds rows of {self._both.shape[1]} sequences and {self._both.shape[2]} heads "
                              f"of {self._both.shape[4]}, got {key.shape[0]}, {key.shape[1]} and {key.shape[3]}")
         if end > self.capacity:
             self.capacity = max(end, 2 * self.capacity)
-            more = np.empty_like(self._both, shape=(*self._both.shape[:3], self.capacity, self._both.shape[4]))
-            more[:, :, :, : self.length] = self._both[:, :, :, : self.length]
+            more = np.zeros_like(self._both, shape=(*self._both.shape[:3], self.capacity, self._both.shape[4]))
+            more[:, :, :, :start] = self._both[:, :, :, :start]
             self._both = more
-        self._both[0, :, :, self.length : end] = key
-        self._both[1, :, :, self.length : end] = value
+        self._both[0, :, :, start:end], self._both[1, :, :, start:end] = key, value
         self.length = end
-        return self._both[0, :, :, :end], self._both[1, :, :, :end]
+        return self._both[0], self._both[1], beside(key, np.tri(end - start, self.capacity, start, bool))
 
 
 class MultiheadAttention(Module):
@@ -127,7 +132,9 @@ class MultiheadAttention(Module):
     ((2, 5, 8), (2, 5, 8))
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, bias: bool = True, *, head_dim: int | None = None,
+    _kept: kernels.KeptWeight | None = None     # a frozen layer's, whose in_proj_weight is constant
+
+    def __init__(self, embed_dim: int, num_heads: int, *, bias: bool = True, head_dim: int | None = None,
                  init: Init = xavier_uniform, dtype: DTypeLike = np.float32) -> None:
         self.embed_dim, self.num_heads = as_int("embed_dim", embed_dim, 1), as_int("num_heads", num_heads, 1)
         if head_dim is None and embed_dim % num_heads:
@@ -157,8 +164,7 @@ class MultiheadAttention(Module):
         q, k, v = [head for heads, _ in projected for head in heads]
         mask = self._mask(q.shape[2], k.shape[2], key_padding_mask, attn_mask, q)
         if cache is not None:
-            k, v = cache.append(k, v)
-            mask, is_causal = _after(q, k), False
+            (k, v, mask), is_causal = cache.append(k, v), False
         y, lse = kernels.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, return_lse=True)
         out, out_backward = self.out_proj.forward(_joined(y), training=training)
 
@@ -182,12 +188,14 @@ class MultiheadAttention(Module):
     def _project(self, x: Array, part: slice) -> tuple[list[Array], Any]:
         """Return the heads of a sequence, one array a third of the weight, and what brings gradients back."""
         rows = x.reshape(-1, self.embed_dim)
-        weight, bias = self.in_proj_weight.data[part], data_of(self.in_proj_bias)
-        y = kernels.linear(rows, weight, None if bias is None else bias[part])
-        heads = self._split(y.reshape(*x.shape[:2], -1), (part.stop - part.start) // (self.num_heads * self.head_dim))
+        weight, bias, kept = self.in_proj_weight.data, data_of(self.in_proj_bias), self._kept
+        if part.stop - part.start < len(weight):
+            weight, bias, kept = weight[part], None if bias is None else bias[part], None
+        y = kernels.linear(rows, weight, bias, kept=kept)
+        heads = self._split(y.reshape(*x.shape[:2], len(weight)), len(weight) // (self.num_heads * self.head_dim))
 
         def backward(grads: list[Array], input_grad: bool) -> Array | None:
-            grad_y = np.concatenate([_joined(grad) for grad in grads], axis=2).reshape(len(rows), -1)
+            grad_y = np.concatenate([_joined(grad) for grad in grads], axis=2).reshape(len(rows), len(weight))
             needs = (input_grad, self.in_proj_weight.requires_grad,
                      self.in_proj_bias is not None and self.in_proj_bias.requires_grad)
             grad_x, grad_weight, grad_bias = kernels.linear_backward(grad_y, rows, weight, needs=needs)
@@ -241,12 +249,6 @@ def _placed(grad: Array | None, part: slice, whole: Parameter) -> Array | None:
     placed = np.zeros_like(whole.data)
     placed[part] = grad
     return placed
-
-
-def _after(q: Array, k: Array) -> Array | None:
-    """Return the mask of the last rows of a sequence, each of which attends to itself and to all before it."""
-    length, keys = q.shape[2], k.shape[2]
-    return None if length == 1 else beside(q, np.tri(length, keys, keys - length, bool))
 
 
 class TransformerBlock(Module):

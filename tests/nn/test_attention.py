@@ -53,7 +53,7 @@ class With(nn.Module):
 @pytest.mark.parametrize("bias", [True, False])
 def test_as_torch(name: str, bias: bool) -> None:
     torch = pytest.importorskip("torch")
-    layer, x, grad = built(lambda: nn.MultiheadAttention(E, H, bias)), draw(N, L, E), draw(N, L, E, seed=1)
+    layer, x, grad = built(lambda: nn.MultiheadAttention(E, H, bias=bias)), draw(N, L, E), draw(N, L, E, seed=1)
     theirs = torch.nn.MultiheadAttention(E, H, bias=bias, batch_first=True, dtype=torch.float64)
     theirs.load_state_dict({key: torch.tensor(array) for key, array in layer.state_dict().items()})
     tensor = torch.tensor(x, requires_grad=True)
@@ -124,6 +124,25 @@ def test_row_by_row_with_a_cache(steps: list[int]) -> None:
         assert cache.length == start
     with pytest.raises(RuntimeError, match="gradients do not flow through a cache"):
         backward(y)
+
+
+def test_a_row_costs_the_same_whatever_its_place() -> None:
+    cache, row = nn.KeyValueCache(capacity=4), draw(N, H, 1, 3)
+    first, _, seen = cache.append(row, row)
+    for length in (2, 3, 4):
+        key, value, seen = cache.append(row, row)
+        assert key.shape == value.shape == (N, H, 4, 3)
+        assert key.flags.c_contiguous
+        assert np.shares_memory(key, first)
+        assert seen.tolist() == [[place < length for place in range(4)]]
+    assert cache.append(row, row)[0].shape == (N, H, 8, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, L, E), (N, 0, E)])
+def test_no_sequences_and_empty_ones(shape: tuple[int, ...]) -> None:
+    block = built(lambda: nn.TransformerBlock(E, H, 7))
+    y, backward = block.forward(np.ones(shape), is_causal=True)
+    assert y.shape == backward(y).shape == shape
 
 
 def test_gradients_of_a_block() -> None:

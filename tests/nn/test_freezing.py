@@ -108,8 +108,9 @@ MODELS: dict[str, tuple[Any, tuple[int, ...], int]] = {
         conv(padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.GELU(), nn.AvgPool2d(2, 1), nn.Tanh(),
         nn.AdaptiveAvgPool2d(2), nn.Sigmoid(), nn.Flatten(), nn.Linear(32, 3), nn.Softmax(), nn.LogSoftmax()),
         IMAGES, 0),
-    "and others": (lambda: nn.Sequential(conv(), nn.SiLU(), nn.Upsample(scale_factor=2), nn.Softplus(),
-                                         nn.AdaptiveMaxPool2d(3)), IMAGES, 0),
+    "and others": (lambda: nn.Sequential(conv(), nn.GroupNorm(2, 8), nn.SiLU(), nn.Upsample(scale_factor=2),
+                                         nn.Softplus(), nn.AdaptiveMaxPool2d(3), nn.LayerNorm(3)), IMAGES, 0),
+    "attention": (lambda: nn.Sequential(nn.LayerNorm(6), nn.MultiheadAttention(6, 2), nn.Linear(6, 3)), (3, 5, 6), 0),
 }
 
 
@@ -167,6 +168,17 @@ def test_its_weights_are_read_only() -> None:
     for _, parameter in frozen.named_parameters():
         with pytest.raises(ValueError, match="read-only"):
             parameter.data[...] = 0
+
+
+def test_attention_keeps_its_packed_weight() -> None:
+    frozen, x = fastnn.freeze(nn.MultiheadAttention(32, 2)), draw((1, 1, 32), np.float32)
+    frozen(x)
+    weight, packed = frozen.model.in_proj_weight.data, dict(frozen.model._kept.last[1])
+    assert frozen.model._kept.last[0] is weight
+    frozen(x)
+    assert packed.items() == frozen.model._kept.last[1].items()
+    assert len(packed) == 1
+    assert not weight.flags.writeable
 
 
 def test_layers_are_few() -> None:
