@@ -105,6 +105,14 @@ def linear(n: int, i: int, o: int) -> Call:
     return Call("linear", ((n, i), (o, i)))
 
 
+def linear_gradient(n: int, i: int, o: int) -> Call:
+    return Call("linear_backward", ((n, o), (n, i), (o, i)))
+
+
+def bmm(b: int, n: int, m: int, p: int) -> Call:
+    return Call("bmm", ((b, n, m), (b, m, p)))
+
+
 def attention(heads: int, queries: int, keys: int, features: int = 64, **options: Any) -> Call:
     return Call("scaled_dot_product_attention",
                 ((heads, queries, features), (heads, keys, features), (heads, keys, features)), options)
@@ -155,7 +163,7 @@ def pool(*shapes: tuple[int, ...], kernel_size: int = 2) -> list[Call]:
 CALLS = {
     "cpu": {
         "PARALLEL_WORK": [*flat("relu", 100_000, 150_000, 250_000, 350_000), linear(64, 32, 16), linear(64, 64, 16)],
-        "LEAST_BLOCKS": [linear(256, 512, 512), conv(1, 64, 64, 28), conv(1, 16, 16, 28),
+        "LEAST_BLOCKS": [attention(2, 512, 512), conv(1, 64, 64, 28), conv(1, 16, 16, 28),
                          weight_gradient(8, 64, 64, 28), pairs(256, 2000, 64)],
         "TURNS": [*flat("relu", 1 << 20, 1 << 22), conv(32, 16, 16, 32)],
         "STREAMED": [*flat("relu", 3 << 20, 6 << 20), *flat("add", 3 << 20, 6 << 20)],
@@ -169,6 +177,10 @@ CALLS = {
         "SHORT_ROW": rows((8192, 40), (4096, 100)),
         "UPDATE_PART": [*flat("rmsprop_update", 1 << 20), *flat("adam_update", 1 << 20)],
         "MOST_PANELS": [linear(1024, 1024, 1024), linear(4096, 256, 256)],
+        "MOST_COLUMNS": [linear(256, 512, 8192), linear(2048, 512, 8192)],
+        "TRANSPOSED_A_CYCLE": [linear(100, 512, 512), linear(512, 512, 100), linear_gradient(512, 512, 512)],
+        "COPIED_A_CYCLE": [bmm(64, 128, 64, 128), linear_gradient(512, 512, 512), linear_gradient(100, 512, 512)],
+        "BLOCKS_A_THREAD": [linear(300, 512, 300), linear(2048, 512, 512), bmm(8, 128, 64, 128)],
         "LINEAR_FEW_WEIGHTS": [linear(64, 10, 10), linear(64, 20, 10), linear(2000, 20, 10)],
         "LINEAR_ROWS": [linear(2000, 10, 10), linear(100, 10, 10)],
         "ATTENTION_KEYS": [attention(8, 1024, 1024), attention(128, 128, 128, 32),

@@ -36,6 +36,20 @@ def as_array(name: str, value: Any) -> Array:
     return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
+def as_rows(name: str, value: Any) -> Array:
+    """Return `value` as `as_array` does, but in its layout if that is one of `rows_in_place`."""
+    if type(value) is not _ndarray:
+        value = as_view(name, value)
+    return value if type(value) is _ndarray and rows_in_place(value) else as_array(name, value)
+
+
+def rows_in_place(array: Array) -> bool:
+    """Whether elements along the last dimension are neighbours in memory, and no other dimension goes backwards."""
+    size = array.itemsize
+    return array.flags.aligned and array.strides[-1:] == (size,) and all(
+        step >= 0 and step % size == 0 for step in array.strides)
+
+
 def as_view(name: str, value: Any) -> Array:
     """Return `value` as NumPy sees it, in any layout; an array on a GPU comes back as it is."""
     if _device.is_device(value):

@@ -29,8 +29,6 @@ from fastnn.nn.freezing import freeze
 from fastnn.nn.init import normal
 from fastnn.nn.module import beside
 
-_CAPACITY = 128                             # tokens for which a cache has memory at first
-
 
 @dataclass(frozen=True)
 class DecoderTransformerConfig:
@@ -303,7 +301,7 @@ class DecoderTransformer(Module):
         return found
 
     def _caches(self) -> list[KeyValueCache]:
-        return [KeyValueCache(min(_CAPACITY, self.config.context)) for _ in self.layers]
+        return [KeyValueCache(self.config.context) for _ in self.layers]
 
     def _beside(self, tokens: NDArray[Any]) -> Array:
         """Return tokens where the model is."""

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastnn import kernels, random
 from fastnn._checks import Array, as_array, as_float, as_floats, as_int, check_rank, check_shape
+from fastnn.kernels.attention import heads_beside, heads_in, write_gradients
 from fastnn.nn.activation import GELU
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.init import Init, xavier_uniform
@@ -22,9 +23,6 @@ class KeyValueCache:
 
     With it a language model computes each new token's row alone: `MultiheadAttention.forward(x, cache=cache)` adds the
     rows of x, and lets them attend to all before them. For inference: gradients do not flow through it.
-
-    Attention goes over the whole memory, and a mask hides what is not filled yet. So nothing is copied for a new row
-    but its own key and value, and each costs the same until the memory doubles.
 
     Parameters
     ----------
@@ -52,26 +50,24 @@ class KeyValueCache:
         self.capacity, self.length = as_int("capacity", capacity, 1), 0
         self._both: Array | None = None         # keys and values: (2, N, H, capacity, D)
 
-    def append(self, key: Array, value: Array) -> tuple[Array, Array, Array]:
-        """Add rows (N, H, T, D); return the memory of all keys and values, and which of these each new row sees.
-
-        These are of shapes (N, H, capacity, D), twice, and (T, capacity).
-        """
-        start, end = self.length, self.length + key.shape[2]
+    def append(self, key: Array, value: Array) -> tuple[Array, Array]:
+        """Add rows (N, H, T, D), and return all so far."""
+        end = self.length + key.shape[2]
         if self._both is None:
             self.capacity = max(self.capacity, end)
-            self._both = np.zeros_like(key, shape=(2, *key.shape[:2], self.capacity, key.shape[3]))
+            self._both = np.empty_like(key, shape=(2, *key.shape[:2], self.capacity, key.shape[3]))
         elif self._both.shape[1:3] + self._both.shape[4:] != key.shape[:2] + key.shape[3:]:
             raise ValueError(f"cache: it holds rows of {self._both.shape[1]} sequences and {self._both.shape[2]} heads "
                              f"of {self._both.shape[4]}, got {key.shape[0]}, {key.shape[1]} and {key.shape[3]}")
         if end > self.capacity:
             self.capacity = max(end, 2 * self.capacity)
-            more = np.zeros_like(self._both, shape=(*self._both.shape[:3], self.capacity, self._both.shape[4]))
-            more[:, :, :, :start] = self._both[:, :, :, :start]
+            more = np.empty_like(self._both, shape=(*self._both.shape[:3], self.capacity, self._both.shape[4]))
+            more[:, :, :, : self.length] = self._both[:, :, :, : self.length]
             self._both = more
-        self._both[0, :, :, start:end], self._both[1, :, :, start:end] = key, value
+        self._both[0, :, :, self.length : end] = key
+        self._both[1, :, :, self.length : end] = value
         self.length = end
-        return self._both[0], self._both[1], beside(key, np.tri(end - start, self.capacity, start, bool))
+        return self._both[0, :, :, :end], self._both[1, :, :, :end]
 
 
 class MultiheadAttention(Module):
@@ -161,21 +157,24 @@ class MultiheadAttention(Module):
         if cache is not None and (key is not None or attn_mask is not None or key_padding_mask is not None):
             raise TypeError("cache: expected no key, value or mask beside it")
         projected = [self._project(sequence, part) for sequence, part in zip(sequences, self._parts(len(sequences)))]
-        q, k, v = [head for heads, _ in projected for head in heads]
+        q, k, v = [part for parts, _ in projected for part in parts]
         mask = self._mask(q.shape[2], k.shape[2], key_padding_mask, attn_mask, q)
         if cache is not None:
-            (k, v, mask), is_causal = cache.append(k, v), False
-        y, lse = kernels.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, return_lse=True)
-        out, out_backward = self.out_proj.forward(_joined(y), training=training)
+            is_causal = cache.length == 0
+            k, v = cache.append(k, v)
+            mask = None if is_causal else _after(q, k)
+        joined, (y,) = heads_beside(q, q.shape[2], 1)
+        _, lse = kernels.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, return_lse=True, out=y)
+        out, out_backward = self.out_proj.forward(joined, training=training)
 
         @once
         def backward(grad_out: Array, *, input_grad: bool = True) -> Any:
             if cache is not None:
                 raise RuntimeError("backward: gradients do not flow through a cache; run forward without one")
-            grad_y = self._split(out_backward(grad_out), 1)[0]
-            grads = iter(kernels.scaled_dot_product_attention_backward(grad_y, q, k, v, y, lse, mask,
-                                                                       is_causal=is_causal))
-            grads_x = [back([next(grads) for _ in heads], input_grad) for heads, back in projected]
+            (grad_y,) = heads_in(out_backward(grad_out), 1, self.num_heads)
+            grads = [heads_beside(q, parts[0].shape[2], len(parts)) for parts, _ in projected]
+            write_gradients([part for _, parts in grads for part in parts], grad_y, q, k, v, y, lse, mask, is_causal)
+            grads_x = [back(rows, input_grad) for (rows, _), (_, back) in zip(grads, projected)]
             return grads_x[0] if len(grads_x) == 1 else tuple(grads_x)
 
         return out, backward
@@ -186,31 +185,25 @@ class MultiheadAttention(Module):
         return [slice(0, 3 * size)] if sequences == 1 else [slice(i * size, (i + 1) * size) for i in range(3)]
 
     def _project(self, x: Array, part: slice) -> tuple[list[Array], Any]:
-        """Return the heads of a sequence, one array a third of the weight, and what brings gradients back."""
+        """Return the heads of a sequence, one array a third of the weight, and what brings their gradients back."""
         rows = x.reshape(-1, self.embed_dim)
         weight, bias, kept = self.in_proj_weight.data, data_of(self.in_proj_bias), self._kept
         if part.stop - part.start < len(weight):
             weight, bias, kept = weight[part], None if bias is None else bias[part], None
         y = kernels.linear(rows, weight, bias, kept=kept)
-        heads = self._split(y.reshape(*x.shape[:2], len(weight)), len(weight) // (self.num_heads * self.head_dim))
+        parts = heads_in(y.reshape(*x.shape[:2], len(weight)), len(weight) // (self.num_heads * self.head_dim),
+                         self.num_heads)
 
-        def backward(grads: list[Array], input_grad: bool) -> Array | None:
-            grad_y = np.concatenate([_joined(grad) for grad in grads], axis=2).reshape(len(rows), len(weight))
+        def backward(grad_y: Array, input_grad: bool) -> Array | None:
             needs = (input_grad, self.in_proj_weight.requires_grad,
                      self.in_proj_bias is not None and self.in_proj_bias.requires_grad)
-            grad_x, grad_weight, grad_bias = kernels.linear_backward(grad_y, rows, weight, needs=needs)
+            grad_x, grad_weight, grad_bias = kernels.linear_backward(grad_y.reshape(y.shape), rows, weight, needs=needs)
             self.in_proj_weight.accumulate(_placed(grad_weight, part, self.in_proj_weight))
             if self.in_proj_bias is not None:
                 self.in_proj_bias.accumulate(_placed(grad_bias, part, self.in_proj_bias))
             return None if grad_x is None else grad_x.reshape(x.shape)
 
-        return heads, backward
-
-    def _split(self, y: Array, parts: int) -> list[Array]:
-        """Return rows (N, T, parts H D) as so many arrays of heads (N, H, T, D)."""
-        n, t, _ = y.shape
-        heads = y.reshape(n, t, parts, self.num_heads, self.head_dim).transpose(2, 0, 3, 1, 4)
-        return [as_array("x", head) for head in heads]
+        return parts, backward
 
     def _mask(self, length: int, keys: int, key_padding_mask: Array | None, attn_mask: Array | None,
               q: Array) -> Array | None:
@@ -236,12 +229,6 @@ class MultiheadAttention(Module):
         return mask
 
 
-def _joined(heads: Array) -> Array:
-    """Return heads (N, H, T, D) side by side: (N, T, H D)."""
-    n, h, t, d = heads.shape
-    return heads.transpose(0, 2, 1, 3).reshape(n, t, h * d)
-
-
 def _placed(grad: Array | None, part: slice, whole: Parameter) -> Array | None:
     """Return the gradient by some rows of a parameter as that by all."""
     if grad is None or len(grad) == len(whole.data):
@@ -249,6 +236,12 @@ def _placed(grad: Array | None, part: slice, whole: Parameter) -> Array | None:
     placed = np.zeros_like(whole.data)
     placed[part] = grad
     return placed
+
+
+def _after(q: Array, k: Array) -> Array | None:
+    """Return the mask of the last rows of a sequence, each of which attends to itself and to all before it."""
+    length, keys = q.shape[2], k.shape[2]
+    return None if length == 1 else beside(q, np.tri(length, keys, keys - length, bool))
 
 
 class TransformerBlock(Module):

@@ -109,6 +109,10 @@ class Draw:
         dtype = self.dtype
         kind = self.random.randrange(12)
         wide = (*shape[:-1], 2 * shape[-1]) if shape and kind == 1 else shape[::-1] if kind == 2 else shape
+        if kind == 7 and shape:
+            wide = *shape[:-1], shape[-1] + 3
+        if kind == 8 and len(shape) > 2:
+            wide = *shape[:-3], shape[-2], shape[-3], shape[-1]
         text = f"{self.rng()}.standard_normal({wide}, {dtype!r})"
         if self.chance(0.15):                           # ties and zeros
             text = f"{self.rng()}.integers(-2, 3, {wide}).astype({dtype!r})"
@@ -135,6 +139,10 @@ class Draw:
             return f"np.broadcast_to({text.replace(repr(wide), repr((1, *shape[1:])))}, {shape})"
         if kind == 6:
             return f"np.asfortranarray({text})"
+        if kind == 7:
+            return f"({text})[..., 3:]"
+        if kind == 8 and len(shape) > 2:
+            return f"({text}).swapaxes(-2, -3)"
         return text
 
     def integers(self, low: int, high: int, *shape: int) -> str:
@@ -147,6 +155,7 @@ class Draw:
             dtype = dtype or self.dtype
             self.kwargs["out"] = self.random.choice((
                 f"np.empty({shape}, {dtype!r})", f"np.empty({(*shape, 2)}, {dtype!r})[..., 0]",
+                f"np.empty({shape and (*shape[:-1], shape[-1] + 3)}, {dtype!r})[{'..., 3:' if shape else '...'}]",
                 f"np.empty({shape[::-1]}, {dtype!r}).T"))
 
     def text(self, name: str) -> str:

@@ -104,11 +104,16 @@ def test_nan_and_inf_travel_as_in_naive(row: Kernel, dtype: np.dtype, value: flo
 
 @pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
-    """Read-only, strided, Fortran-ordered and unaligned inputs."""
+    """Read-only, strided, Fortran-ordered and unaligned inputs, and rows that lie apart."""
     def strided(array: np.ndarray) -> np.ndarray:
         wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype) if array.ndim else array
         wide[..., ::2] = array
         return wide[..., ::2]
+
+    def apart(array: np.ndarray) -> np.ndarray:
+        wide = np.full((*array.shape[:-1], array.shape[-1] + 3), array.flat[0] if array.size else 0, array.dtype)
+        wide[..., :-3] = array
+        return wide[..., :-3]
 
     def unaligned(array: np.ndarray) -> np.ndarray:
         raw = np.empty(array.nbytes + 1, np.uint8)[1:]
@@ -125,7 +130,7 @@ def test_other_layouts_give_the_same_bits(row: Kernel, dtype: np.dtype) -> None:
         if any(a.ndim == 0 for a in call.arrays()):
             continue
         expected = row.run(call)
-        for change in (strided, unaligned, np.asfortranarray, read_only):
+        for change in (strided, apart, unaligned, np.asfortranarray, read_only):
             changed = Call(tuple(a if i in row.writes or not isinstance(a, np.ndarray) else change(a)
                                  for i, a in enumerate(call.copy().args)),
                            {k: change(v) if isinstance(v, np.ndarray) else v for k, v in call.kwargs.items()})

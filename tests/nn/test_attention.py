@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import nn, random
+from fastnn import freeze, nn, random
 from fastnn.testing import assert_close, check_gradients
 
 N, L, S, E, H = 2, 5, 4, 6, 2
@@ -126,23 +126,19 @@ def test_row_by_row_with_a_cache(steps: list[int]) -> None:
         backward(y)
 
 
-def test_a_row_costs_the_same_whatever_its_place() -> None:
-    cache, row = nn.KeyValueCache(capacity=4), draw(N, H, 1, 3)
-    first, _, seen = cache.append(row, row)
-    for length in (2, 3, 4):
-        key, value, seen = cache.append(row, row)
-        assert key.shape == value.shape == (N, H, 4, 3)
-        assert key.flags.c_contiguous
-        assert np.shares_memory(key, first)
-        assert seen.tolist() == [[place < length for place in range(4)]]
-    assert cache.append(row, row)[0].shape == (N, H, 8, 3)
+def test_no_sequences_give_no_results() -> None:
+    layer = built(lambda: nn.MultiheadAttention(E, H))
+    y, backward = layer.forward(draw(0, L, E))
+    assert y.shape == backward(y).shape == (0, L, E)
+    assert not layer.in_proj_weight.grad.any()
 
 
-@pytest.mark.parametrize("shape", [(0, L, E), (N, 0, E)])
-def test_no_sequences_and_empty_ones(shape: tuple[int, ...]) -> None:
-    block = built(lambda: nn.TransformerBlock(E, H, 7))
-    y, backward = block.forward(np.ones(shape), is_causal=True)
-    assert y.shape == backward(y).shape == shape
+def test_a_frozen_layer_packs_its_weights_once() -> None:
+    layer, x = built(lambda: nn.MultiheadAttention(16, 2)), draw(N, 1, 16)
+    frozen = freeze(layer)
+    assert frozen(x).tobytes() == frozen(x).tobytes() == layer(x).tobytes()
+    attention: Any = frozen.model
+    assert attention._kept.last[0] is attention.in_proj_weight.data
 
 
 def test_gradients_of_a_block() -> None:

@@ -170,17 +170,6 @@ def test_its_weights_are_read_only() -> None:
             parameter.data[...] = 0
 
 
-def test_attention_keeps_its_packed_weight() -> None:
-    frozen, x = fastnn.freeze(nn.MultiheadAttention(32, 2)), draw((1, 1, 32), np.float32)
-    frozen(x)
-    weight, packed = frozen.model.in_proj_weight.data, dict(frozen.model._kept.last[1])
-    assert frozen.model._kept.last[0] is weight
-    frozen(x)
-    assert packed.items() == frozen.model._kept.last[1].items()
-    assert len(packed) == 1
-    assert not weight.flags.writeable
-
-
 def test_layers_are_few() -> None:
     frozen = fastnn.freeze(MODELS["nested"][0]())
     assert [type(layer).__name__ for layer in frozen.model] == ["Conv2d", "ReLU"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnn._checks import Array, as_float, check_floats, check_needs, check_shape, check_side
-from fastnn.kernels._outputs import empty_beside, result_of
-from fastnn.kernels._plans import Gradients, Needs, Plan, bound, planned, why
+from fastnn.kernels._outputs import deliver, empty_beside, output, result_of, shaped
+from fastnn.kernels._plans import Gradients, Needs, Plan, Planned, bound, why
 from fastnn.kernels._targets import implementation
 
 __all__ = ["scaled_dot_product_attention", "scaled_dot_product_attention_backward"]
@@ -64,6 +65,9 @@ def scaled_dot_product_attention(
     2 L S (E + Ev) operations for each of the leading dimensions, about half of them for the keys that are not hidden
     with `is_causal`. The L x S matrix of weights is never in memory: a few queries at a time go along the keys with
     the largest product so far and the sums that it leaves [2]_, [3]_, so that memory grows with L + S.
+
+    On "cpu" arrays, and `out`, are not copied if their last dimension is contiguous: heads may lie side by side, as
+    linear maps write and read them.
 
     What is hidden, and what has a product of -inf, takes no part, whatever it holds: a NaN or inf in a key or value
     reaches only the queries that see it. A product of NaN or inf makes all of the query's results NaN. Products that
@@ -152,55 +156,94 @@ def scaled_dot_product_attention_backward(
     array([[-0.5, -0.5],
            [ 0.5,  0.5]])
     """
-    numbers = (_checked_scale(scale),)
     arrays = grad_output, query, key, value, y, logsumexp, _unexpanded(attn_mask, query, key)
-    return _attention_backward(arrays, (is_causal, needs), target, numbers=numbers)
+    return _attention_backward(arrays, (is_causal, needs), target, numbers=(_checked_scale(scale), (None,) * 3))
 
 
-@planned
+# --- for layers ------------------------------------------------------------------------------------------------------
+# Linear maps write the parts of all heads side by side, (N, T, parts, H, D), and read them so. Attention on the CPU
+# does the same, without copies.
+
+
+def heads_beside(x: Array, length: int, parts: int) -> tuple[Array, list[Array]]:
+    """Return new memory (N, length, parts H D) beside x of shape (N, H, T, D), and its parts (N, H, length, D)."""
+    n, heads, _, size = x.shape
+    rows = empty_beside(x, (n, length, parts * heads * size), x.dtype)
+    return rows, heads_in(rows, parts, heads)
+
+
+def heads_in(rows: Array, parts: int, heads: int) -> list[Array]:
+    """Return the parts of rows (N, T, parts H D) as arrays (N, H, T, D) in the same memory."""
+    n, t, size = rows.shape
+    return [*rows.reshape(n, t, parts, heads, size // (parts * heads)).transpose(2, 0, 3, 1, 4)]
+
+
+def write_gradients(grads: Sequence[Array], grad_output: Array, query: Array, key: Array, value: Array, y: Array,
+                    logsumexp: Array, attn_mask: Array | None, is_causal: bool) -> None:
+    """Write what `scaled_dot_product_attention_backward` returns; `grads` share no memory with each other or inputs."""
+    _attention_backward((grad_output, query, key, value, y, logsumexp, attn_mask), (is_causal, (True,) * 3),
+                        numbers=(None, tuple(grads)))
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+@functools.partial(Planned, rows=("query", "key", "value"))
 def _attention(query: Array, key: Array, value: Array, attn_mask: Array | None, is_causal: bool, return_lse: bool,
                target: str | None) -> Plan:
     module, shapes = implementation(__name__, target, query), _shapes(query, key, value, attn_mask)
-    given = shapes.query, shapes.key, shapes.value, shapes.mask
     default, rows = query.shape[-1] ** -0.5, query.shape[:-1]
-    attend: Callable[..., None] = _see_nothing
-    if 0 not in shapes.scores:
-        attend = bound(module, "scaled_dot_product_attention", *_seen(given, query, key, value, attn_mask),
-                       which=shapes.which, is_causal=bool(is_causal))
+    see = getattr(module, "by_heads", _reshaped)
+    attend = None if 0 in shapes.scores else bound(
+        module, "scaled_dot_product_attention", *_examples(query.dtype, shapes.query, shapes.key, shapes.value), None,
+        which=shapes.which, is_causal=bool(is_causal))
 
     def run(query: Array, key: Array, value: Array, attn_mask: Array | None, scale: float | None, y: Array) -> Any:
         logsumexp = empty_beside(query, rows, query.dtype)
-        attend(*_seen(given, query, key, value, attn_mask), default if scale is None else scale, y.reshape(shapes.y),
-               logsumexp.reshape(shapes.y[:2]))
+        if attend is None:                  # there are no queries or no keys
+            y[...] = 0
+            logsumexp[...] = -math.inf
+        else:
+            attend(see(query, shapes.query), see(key, shapes.key), see(value, shapes.value),
+                   _reshaped(attn_mask, shapes.mask), default if scale is None else scale, see(y, shapes.y),
+                   logsumexp.reshape(shapes.y[:2]))
         return (logsumexp,) if return_lse else None
 
-    return Plan(run, result_of((*rows, value.shape[-1]), query.dtype, query),
+    return Plan(run, result_of((*rows, value.shape[-1]), query.dtype, query)._replace(rows=see is not _reshaped),
                 operations=2 * shapes.visible(is_causal) * (query.shape[-1] + value.shape[-1]), why=why(attend))
 
 
-@planned
+@functools.partial(Planned, rows=("grad_output", "query", "key", "value", "y"))
 def _attention_backward(grad_output: Array, query: Array, key: Array, value: Array, y: Array, logsumexp: Array,
                         attn_mask: Array | None, is_causal: bool, needs: Needs, target: str | None) -> Plan:
     check_floats(grad_output=grad_output, query=query, key=key, value=value, y=y, logsumexp=logsumexp)
     module, shapes = implementation(__name__, target, query), _shapes(query, key, value, attn_mask)
-    given = shapes.y, shapes.query, shapes.key, shapes.value, shapes.y, shapes.y[:2], shapes.mask
+    given = shapes.y, shapes.query, shapes.key, shapes.value, shapes.y
     check_shape("grad_output", grad_output, (*query.shape[:-1], value.shape[-1]))
     check_shape("y", y, grad_output.shape)
     check_shape("logsumexp", logsumexp, query.shape[:-1])
     check_needs(needs, ("query", "key", "value"))
     default, results = query.shape[-1] ** -0.5, (query.shape, key.shape, value.shape)
     kept = tuple(map(bool, needs))
-    if 0 in shapes.scores:
-        return Plan(lambda grad_output, *rest: tuple([_zeros(grad_output, shape) if need else None
-                                                      for need, shape in zip(kept, results)]))
-    differentiate = bound(module, "scaled_dot_product_attention_backward",
-                          *_seen(given, grad_output, query, key, value, y, logsumexp, attn_mask), which=shapes.which,
-                          is_causal=bool(is_causal), needs=kept)
+    see = getattr(module, "by_heads", _reshaped)
+    differentiate = None if 0 in shapes.scores or not any(kept) else bound(
+        module, "scaled_dot_product_attention_backward", *_examples(query.dtype, *given, shapes.y[:2]), None,
+        which=shapes.which, is_causal=bool(is_causal))
 
     def run(*arguments: Any) -> Gradients:
-        *arrays, scale = arguments
-        grads = _seen(results, *differentiate(*_seen(given, *arrays), default if scale is None else scale))
-        return grads[0], grads[1], grads[2]
+        *arrays, logsumexp, attn_mask, scale, outs = arguments
+        grads = [output(out, shape, logsumexp.dtype, logsumexp, see is not _reshaped) if need else None
+                 for out, shape, need in zip(outs, results, kept)]
+        if differentiate is None:           # there are no queries or no keys
+            for grad in grads:
+                if grad is not None:
+                    grad[...] = 0
+        else:
+            differentiate(*map(see, arrays, given), logsumexp.reshape(shapes.y[:2]), _reshaped(attn_mask, shapes.mask),
+                          default if scale is None else scale,
+                          [None if grad is None else see(grad, shape) for grad, shape in zip(grads, given[1:4])])
+        query, key, value = (None if grad is None else deliver(grad, out) for grad, out in zip(grads, outs))
+        return query, key, value
 
     return Plan(run, operations=2 * shapes.visible(is_causal) * (3 * query.shape[-1] + 2 * value.shape[-1]),
                 why=why(differentiate))
@@ -254,22 +297,12 @@ def _shapes(query: Array, key: Array, value: Array, attn_mask: Array | None) -> 
                    (heads, queries, value.shape[-1]), mask, which, (heads, queries, keys))
 
 
-def _seen(shapes: tuple[Any, ...], *arrays: Array | None) -> list[Any]:
-    """Return arrays in other shapes, None as it is."""
-    return [None if array is None else array.reshape(shape) for array, shape in zip(arrays, shapes)]
+def _examples(dtype: np.dtype, *shapes: tuple[int, ...]) -> list[Array]:
+    return [shaped(shape, dtype) for shape in shapes]
 
 
-def _see_nothing(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
-                 logsumexp: Array) -> None:
-    """Attention where there are no queries or no keys."""
-    y[...] = 0
-    logsumexp[...] = -math.inf
-
-
-def _zeros(beside: Array, shape: tuple[int, ...]) -> Array:
-    array = empty_beside(beside, shape, beside.dtype)
-    array[...] = 0
-    return array
+def _reshaped(array: Array | None, shape: tuple[int, ...] | None) -> Array | None:
+    return None if array is None else array.reshape(shape)
 
 
 def _checked_scale(scale: float | None) -> float | None:

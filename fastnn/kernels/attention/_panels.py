@@ -5,20 +5,22 @@ A matrix of scores has a row for what a pass walks along, and `VECTORS` vectors 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.lib.stride_tricks import as_strided
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, helper, inlined_helper
 from fastnn.kernels._cpu.gemm import panels
 from fastnn.kernels._cpu.llvm import ROWS, VECTORS, Vectors, data_of, index, lanes
-from fastnn.kernels._cpu.tiles import transpose_tile
+from fastnn.kernels._cpu.tiles import transpose_rows, transpose_tile
 
 
 def rows_for(features: int) -> int:
@@ -26,40 +28,73 @@ def rows_for(features: int) -> int:
     return min(range(max(1, ROWS - 3), ROWS + 1), key=lambda rows: -(-features // rows) * (rows * VECTORS + 1))
 
 
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+class Heads(NamedTuple):
+    """Matrices, one a head, wherever their rows lie in memory: a layer keeps those of all heads side by side."""
+
+    flat: Array
+    at: Array                               # (heads, 2): row i of head n begins at at[n, 0] + i at[n, 1]
+
+
+def by_heads(array: Array, shape: tuple[int, ...]) -> Heads:
+    """Return an array (..., rows, elements), one of `rows_in_place`, as matrices of shape (heads, rows, elements)."""
+    if array.flags.c_contiguous:
+        return Heads(array.reshape(-1), _places(shape[:1], (shape[1] * shape[2], shape[2])))
+    size = array.itemsize
+    strides = tuple([step // size for step in array.strides])
+    reach = 1 + sum([(count - 1) * step for count, step in zip(array.shape, strides)])
+    return Heads(as_strided(array, (reach,), (size,)), _places(array.shape[:-2], strides[:-1]))
+
+
+@functools.lru_cache(64)
+def _places(leading: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    begins = np.zeros(leading, np.int64)
+    for axis, (count, step) in enumerate(zip(leading, strides)):
+        begins += np.arange(count).reshape(-1, *(1,) * (len(leading) - 1 - axis)) * step
+    return np.stack([begins.reshape(-1), np.full(begins.size, strides[-1])], axis=1)
+
+
+@inlined_helper
+def place(at: Array, n: int, i: int) -> int:
+    """Return where row i of head n begins."""
+    return at[n, 0] + i * at[n, 1]
+
+
 # --- panels ----------------------------------------------------------------------------------------------------------
 
 
 @helper
-def pack_panel(source: Array, begin: int, inside: int, depth: int, target: Array, at: int, width: int) -> None:
-    """Copy rows of a flat array to columns: element k of row i comes to at + k width + i, for i < inside; else 0.
+def pack_panel(source: Array, begin: int, line: int, inside: int, depth: int, target: Array, at: int,
+               width: int) -> None:
+    """Copy rows to columns: element begin + i line + k comes to at + k width + i, for i < inside; else any number does.
 
     Vectors may write into what would be row `depth`, if `width` is not a multiple of them.
     """
-    vector, whole = lanes(target), 0
-    across = panels(width, vector) * vector
-    if inside == width and begin + across * depth <= source.size:
-        whole = depth // vector * vector
-        for k in range(0, whole, vector):
-            for i in range(across - vector, -1, -vector):       # what is written beyond the width is written again
-                transpose_tile(source, begin + i * depth + k, depth, target, at + k * width + i, width)
+    vector = lanes(target)
+    across, whole = panels(width, vector) * vector, depth // vector * vector
+    for k in range(0, whole, vector):
+        for i in range(across - vector, -1, -vector):       # what is written beyond the width is written again
+            row = min(i, inside - 1)
+            transpose_rows(source, begin + row * line + k, line, inside - row, target, at + k * width + i, width)
     for k in range(whole, depth):
-        for i in range(inside):
-            target[at + k * width + i] = source[begin + i * depth + k]
-        for i in range(inside, width):
-            target[at + k * width + i] = 0
+        for i in range(width):
+            target[at + k * width + i] = source[begin + min(i, inside - 1) * line + k]
 
 
 @helper
-def unpack_panel(source: Array, at: int, width: int, inside: int, depth: int, target: Array, begin: int) -> None:
-    """Copy columns back to rows: the element at + k width + i is k of row i."""
+def unpack_panel(source: Array, at: int, width: int, inside: int, depth: int, target: Array, begin: int,
+                 line: int) -> None:
+    """Copy columns back to rows: element at + k width + i comes to begin + i line + k."""
     vector = lanes(source)
     whole, down = inside // vector * vector, depth // vector * vector
     for k in range(0, down, vector):
         for i in range(0, whole, vector):
-            transpose_tile(source, at + k * width + i, width, target, begin + i * depth + k, depth)
+            transpose_tile(source, at + k * width + i, width, target, begin + i * line + k, line)
     for k in range(depth):
         for i in range(whole if k < down else 0, inside):
-            target[begin + i * depth + k] = source[at + k * width + i]
+            target[begin + i * line + k] = source[at + k * width + i]
 
 
 @helper
@@ -145,15 +180,31 @@ def masks_of(mask: Array | None, dtype: np.dtype) -> tuple[Array, Array]:
     return (bools, floats) if mask is None else (mask, floats) if mask.dtype == bool else (bools, mask)
 
 
-@inlined_helper
-def masked(score: float, bools: Array, floats: Array, m: int, i: int, j: int) -> float:
-    """Return the score of query i and key j with mask m, which has one row or column where all would be the same."""
+@helper
+def mask_line(bools: Array, floats: Array, m: int, i: int, key: int, line: Array) -> None:
+    """Write what mask m adds to the scores of query i and the keys from `key` on; -inf where they are hidden."""
     if bools.size:
-        return score if bools[m, i if bools.shape[1] > 1 else 0, j if bools.shape[2] > 1 else 0] else -np.inf
-    if floats.size:
-        mask = floats[m, i if floats.shape[1] > 1 else 0, j if floats.shape[2] > 1 else 0]
-        return -np.inf if mask == -np.inf else score + mask
-    return score
+        row = bools[m, i if bools.shape[1] > 1 else 0]
+        if row.size == 1:
+            line[:] = 0 if row[0] else -np.inf
+        else:
+            part = row[key : key + line.size]
+            for c in range(line.size):
+                line[c] = 0 if part[c] else -np.inf
+    else:
+        numbers = floats[m, i if floats.shape[1] > 1 else 0]
+        if numbers.size == 1:
+            line[:] = numbers[0]
+        else:
+            part_of_numbers = numbers[key : key + line.size]
+            for c in range(line.size):
+                line[c] = part_of_numbers[c]
+
+
+@inlined_helper
+def masked(score: float, added: float) -> float:
+    """Return a score and what a mask adds; what is hidden may be NaN or inf."""
+    return added if added == -np.inf else score + added
 
 
 @helper
@@ -161,9 +212,21 @@ def mask_columns(bools: Array, floats: Array, m: int, scores: Array, key: int, c
                  inside: int) -> None:
     """Mask scores whose rows are keys, and whose columns are queries."""
     if bools.size or floats.size:
-        for k in range(count):
+        keys, width = scores.shape
+        lines = np.empty((width, keys), scores.dtype)
+        if max(bools.shape[1], floats.shape[1]) == 1:       # one line for all queries
+            mask_line(bools, floats, m, 0, key, lines[0, :count])
+            for k in range(count):
+                row, added = scores[k], lines[0, k]
+                for c in range(width):
+                    row[c] = masked(row[c], added)
+        else:
+            flat, panel = scores.reshape(scores.size), np.empty(scores.size, scores.dtype)
             for c in range(inside):
-                scores[k, c] = masked(scores[k, c], bools, floats, m, query + c, key + k)
+                mask_line(bools, floats, m, query + c, key, lines[c, :count])
+            pack_panel(lines.reshape(lines.size), 0, keys, inside, count, panel, 0, width)
+            for i in range(count * width):
+                flat[i] = masked(flat[i], panel[i])
 
 
 @helper
@@ -171,6 +234,9 @@ def mask_rows(bools: Array, floats: Array, m: int, scores: Array, query: int, fi
               inside: int) -> None:
     """Mask scores whose rows, from `first` to `last`, are queries, and whose columns are keys."""
     if bools.size or floats.size:
+        line = np.empty(inside, scores.dtype)
         for r in range(first, last):
+            row = scores[r]
+            mask_line(bools, floats, m, query + r, key, line)
             for c in range(inside):
-                scores[r, c] = masked(scores[r, c], bools, floats, m, query + r, key + c)
+                row[c] = masked(row[c], line[c])

@@ -30,17 +30,21 @@ from fastnn.kernels._cpu.vectors import is_finite, row_max, row_sum, use_widest_
 from fastnn.kernels._memory import empty
 from fastnn.kernels._plans import because
 from fastnn.kernels.attention._panels import (
+    Heads,
     add_seen_rows,
     column_max,
     mask_columns,
+    mask_line,
     masked,
     masks_of,
     multiply_columns,
     pack_panel,
+    place,
     rows_for,
     subtract_from_columns,
     unpack_panel,
 )
+from fastnn.kernels.attention._panels import by_heads as by_heads
 from fastnn.kernels.attention.gradient import (
     plan_scaled_dot_product_attention_backward as plan_scaled_dot_product_attention_backward,
 )
@@ -51,15 +55,16 @@ _FEW_KEYS = 256                             # of one running sum, for few querie
 
 def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: Array | None, which: Array,
                                       is_causal: bool) -> Callable[..., None]:
-    """Return a function (query, key, value, mask, scale, y, logsumexp)."""
+    """Return a function (query, key, value, mask, scale, y, logsumexp), which takes arrays as `by_heads` sees them."""
     (heads, queries, features), keys, outputs = query.shape, key.shape[1], value.shape[2]
     dtype, work = query.dtype, heads * queries * keys * (features + outputs)
     if queries <= ATTENTION_FEW_QUERIES:
         of_few = _attend_few.launch(heads, work=work)
 
-        def few(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
+        def few(query: Heads, key: Heads, value: Heads, mask: Array | None, scale: float, y: Heads,
                 logsumexp: Array) -> None:
-            of_few(query, key, value, *masks_of(mask, dtype), which, is_causal, scale, y, logsumexp)
+            of_few(*query, *key, *value, keys, features, outputs, *masks_of(mask, dtype), which, is_causal, scale, *y,
+                   logsumexp)
 
         return because(f"one by one: {queries} quer{'y' if queries == 1 else 'ies'}", few)
     width, rows = VECTORS * lanes(query), rows_for(outputs + 1)
@@ -70,30 +75,31 @@ def plan_scaled_dot_product_attention(query: Array, key: Array, value: Array, ma
     pack = _pack_keys.launch(heads * parts, work=heads * keys * (features + outputs))
     attend = _attend(rows).launch(heads * panels(all_groups, groups), work=work)
 
-    def attention(query: Array, key: Array, value: Array, mask: Array | None, scale: float, y: Array,
+    def attention(query: Heads, key: Heads, value: Heads, mask: Array | None, scale: float, y: Heads,
                   logsumexp: Array) -> None:
         packed, values = empty(of_keys, dtype), empty(of_values, dtype)
         odd = np.empty((heads, parts), bool)
-        pack(key, value, packed, values, odd)
-        attend(query, *masks_of(mask, dtype), which, is_causal, groups, scale, packed, values, odd, y, logsumexp)
+        pack(*key, *value, outputs, packed, values, odd)
+        attend(*query, outputs, *masks_of(mask, dtype), which, is_causal, groups, scale, packed, values, odd, *y,
+               logsumexp)
 
     return because(f"tiles of {ROWS} keys and {width} queries, {groups} of these in a block", attention)
 
 
 @block_kernel(writes="packed values odd")
-def _pack_keys(block: int, key: Array, value: Array, packed: Array, values: Array, odd: Array) -> None:
+def _pack_keys(block: int, key: Array, key_at: Array, value: Array, value_at: Array, outputs: int, packed: Array,
+               values: Array, odd: Array) -> None:
     """Keys as rows of tiles, and values as rows with a column of ones; whether one of the values is not finite."""
     n, part = block // odd.shape[1], block % odd.shape[1]
-    keys, features = key.shape[1:]
-    flat_key, flat, outputs = key.reshape(key.size), packed.reshape(packed.size), value.shape[2]
+    keys, features, flat = values.shape[1], packed.shape[2] - 1, packed.reshape(packed.size)
     for t in range(part * ATTENTION_KEYS, min(packed.shape[1], (part + 1) * ATTENTION_KEYS)):
         inside, at = min(ROWS, keys - t * ROWS), (n * packed.shape[1] + t) * (features + 1) * ROWS
-        pack_panel(flat_key, (n * keys + t * ROWS) * features, inside, features, flat, at, ROWS)
+        pack_panel(key, place(key_at, n, t * ROWS), key_at[n, 1], inside, features, flat, at, ROWS)
     infinite = False
     for j in range(part * _KEYS, min(keys, (part + 1) * _KEYS)):
-        row = values[n, j]
+        row, given = values[n, j], value[place(value_at, n, j) :]
         for e in range(outputs):
-            row[e] = value[n, j, e]
+            row[e] = given[e]
         row[outputs] = 1
         for e in range(outputs + 1, row.size):
             row[e] = 0
@@ -109,12 +115,13 @@ def _attend(rows: int) -> BlockKernel:
 
     @block_kernel(writes="y logsumexp")
     @named("attend", rows)
-    def attend(block: int, query: Array, bools: Array, floats: Array, which: Array, is_causal: bool, groups: int,
-               scale: float, packed: Array, values: Array, odd: Array, y: Array, logsumexp: Array) -> None:
+    def attend(block: int, query: Array, query_at: Array, outputs: int, bools: Array, floats: Array, which: Array,
+               is_causal: bool, groups: int, scale: float, packed: Array, values: Array, odd: Array, y: Array,
+               y_at: Array, logsumexp: Array) -> None:
         """Some groups of queries of one head, which go along the keys together."""
         use_widest_vectors()
-        queries, features = query.shape[1:]
-        keys, padded, outputs, width = values.shape[1], values.shape[2], y.shape[2], VECTORS * lanes(y)
+        queries, features = logsumexp.shape[1], packed.shape[2] - 1
+        keys, padded, width = values.shape[1], values.shape[2], VECTORS * lanes(y)
         blocks = panels(panels(queries, width), groups)
         n, first = block // blocks, block % blocks * groups * width
         here = min(groups, panels(queries - first, width))
@@ -125,7 +132,7 @@ def _attend(rows: int) -> BlockKernel:
         largest, factors = np.empty(width, y.dtype), np.empty(width, y.dtype)
         flat_columns, flat_totals = columns.reshape(columns.size), totals.reshape(totals.size)
         flat_packed, flat_values = packed.reshape(packed.size), values.reshape(values.size)
-        flat_query, flat_scores, flat_y = query.reshape(query.size), scores.reshape(scores.size), y.reshape(y.size)
+        flat_scores = scores.reshape(scores.size)
         zero, one, lowest = y.dtype.type(0), y.dtype.type(1), y.dtype.type(-np.inf)
         slack, factor = y.dtype.type(ATTENTION_SLACK), y.dtype.type(scale)
         along_features, along_keys = np.arange(features) * ROWS, np.arange(_KEYS) * padded
@@ -133,8 +140,8 @@ def _attend(rows: int) -> BlockKernel:
 
         for g in range(here):
             query_first = first + g * width
-            pack_panel(flat_query, (n * queries + query_first) * features, min(width, queries - query_first), features,
-                       flat_columns, g * features * width, width)
+            pack_panel(query, place(query_at, n, query_first), query_at[n, 1], min(width, queries - query_first),
+                       features, flat_columns, g * features * width, width)
         for i in range(flat_columns.size):
             flat_columns[i] *= factor
 
@@ -185,8 +192,8 @@ def _attend(rows: int) -> BlockKernel:
                     logarithm = np.float64(shifts[g, c]) + log(np.float64(total))
                     logsumexp[n, query_first + c] = lowest if total == zero else logarithm
             multiply_columns(totals[g], outputs, factors)
-            unpack_panel(flat_totals, g * padded * width, width, inside, outputs, flat_y,
-                         (n * queries + query_first) * outputs)
+            unpack_panel(flat_totals, g * padded * width, width, inside, outputs, y, place(y_at, n, query_first),
+                         y_at[n, 1])
 
     return attend
 
@@ -203,26 +210,29 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @block_kernel(writes="y logsumexp")
-def _attend_few(block: int, query: Array, key: Array, value: Array, bools: Array, floats: Array, which: Array,
-                is_causal: bool, scale: float, y: Array, logsumexp: Array) -> None:
+def _attend_few(block: int, query: Array, query_at: Array, key: Array, key_at: Array, value: Array, value_at: Array,
+                keys: int, features: int, outputs: int, bools: Array, floats: Array, which: Array, is_causal: bool,
+                scale: float, y: Array, y_at: Array, logsumexp: Array) -> None:
     """One head's few queries, for which keys and values are read in place: that is what takes time."""
     use_widest_vectors()
-    keys, outputs = value.shape[1:]
-    scores, scaled, part = np.empty(keys, y.dtype), np.empty(query.shape[2], y.dtype), np.empty(outputs, y.dtype)
-    for i in range(query.shape[1]):
-        seen = min(keys, i + 1) if is_causal else keys
-        for e in range(scaled.size):
-            scaled[e] = query[block, i, e] * y.dtype.type(scale)
+    scores, added = np.empty(keys, y.dtype), np.empty(keys, y.dtype)
+    scaled, part = np.empty(features, y.dtype), np.empty(outputs, y.dtype)
+    for i in range(logsumexp.shape[1]):
+        seen, own = min(keys, i + 1) if is_causal else keys, query[place(query_at, block, i) :]
+        for e in range(features):
+            scaled[e] = own[e] * y.dtype.type(scale)
         for j in range(seen):
-            scores[j] = _dot(scaled, key[block, j])
+            begin = place(key_at, block, j)
+            scores[j] = _dot(scaled, key[begin : begin + features])
         if bools.size or floats.size:
+            mask_line(bools, floats, which[block], i, 0, added[:seen])
             for j in range(seen):
-                scores[j] = masked(scores[j], bools, floats, which[block], i, j)
+                scores[j] = masked(scores[j], added[j])
         largest = row_max(scores[:seen])
         shift = largest if largest > -np.inf else y.dtype.type(0)
         for j in range(seen):
             scores[j] = exp(scores[j] - shift)
-        total, result = row_sum(scores[:seen]), y[block, i]
+        total, result = row_sum(scores[:seen]), y[place(y_at, block, i) :][:outputs]
         inverse = y.dtype.type(1 if total == 0 else 1 / total)
         logsumexp[block, i] = -np.inf if total == 0 else shift + log(total)
         result[:] = 0
@@ -230,7 +240,7 @@ def _attend_few(block: int, query: Array, key: Array, value: Array, bools: Array
             part[:] = 0
             for j in range(begin, min(seen, begin + _FEW_KEYS)):
                 if scores[j] != 0:      # else it may be hidden, and hold anything
-                    weight, row_of_value = scores[j], value[block, j]
+                    weight, row_of_value = scores[j], value[place(value_at, block, j) :]
                     for e in range(outputs):
                         part[e] += weight * row_of_value[e]
             for e in range(outputs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from fastnn._device import cuda
 from fastnn.kernels._gpu.blocks import THREADS, blocks_for
 from fastnn.kernels._gpu.launch import launch
 from fastnn.kernels._gpu.tuning import ATTENTION_COLUMNS, ATTENTION_SIDE
-from fastnn.kernels._plans import Gradients, Needs
 
 _SIDE, _COLUMNS = ATTENTION_SIDE, ATTENTION_COLUMNS
 _SQUARE, _FEATURES = _SIDE * _SIDE, _SIDE * _COLUMNS        # threads of a block; features that it owns
@@ -263,20 +263,16 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
 
 def scaled_dot_product_attention_backward(
         grad_output: Array, query: Array, key: Array, value: Array, y: Array, logsumexp: Array, mask: Array | None,
-        scale: float, which: Array, is_causal: bool, needs: Needs) -> Gradients:
+        scale: float, grads: Sequence[Array | None], which: Array, is_causal: bool) -> None:
     (heads, queries, features), keys, outputs = query.shape, key.shape[1], value.shape[2]
     real: Any = query.dtype.type
     kind, of_mask = _mask_arguments(query, mask, which)
     means = _device.xp.empty(heads * queries, np.dtype(np.float64))
-    if needs[0] or needs[1]:
+    if grads[0] is not None or grads[1] is not None:
         launch(_row_products, blocks_for(len(means)), THREADS, grad_output.reshape(-1, outputs),
                y.reshape(-1, outputs), means)
-    grads: list[Array | None] = []
-    for of, like, need in zip(("query", "key", "value"), (query, key, value), needs):
-        grad = _device.xp.empty(like.shape, like.dtype) if need else None
+    for of, grad in zip(("query", "key", "value"), grads):
         if grad is not None:
-            launch(_gradient(real, kind, of), _blocks(*like.shape), _SQUARE, grad_output.reshape(-1),
+            launch(_gradient(real, kind, of), _blocks(*grad.shape), _SQUARE, grad_output.reshape(-1),
                    query.reshape(-1), key.reshape(-1), value.reshape(-1), means, logsumexp.reshape(-1), *of_mask,
                    is_causal, real(scale), queries, keys, features, outputs, grad.reshape(-1))
-        grads.append(grad)
-    return grads[0], grads[1], grads[2]

@@ -5,12 +5,11 @@ All is computed in the widest numbers there are, which on most machines reach fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from fastnn._checks import Array
-from fastnn.kernels._plans import Gradients, Needs
 
 
 def _scores(query: Array, key: Array, mask: Array | None, scale: float, which: Array,
@@ -46,8 +45,7 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, mask: A
 
 def scaled_dot_product_attention_backward(
         grad_output: Array, query: Array, key: Array, value: Array, y: Array, logsumexp: Array, mask: Array | None,
-        scale: float, which: Array, is_causal: bool, needs: Needs) -> Gradients:
-    dtype = query.dtype
+        scale: float, grads: Sequence[Array | None], which: Array, is_causal: bool) -> None:
     grad_output, query, key, value, y, logsumexp = (
         array.astype(np.longdouble) for array in (grad_output, query, key, value, y, logsumexp))
     grad_query, grad_key, grad_value = np.zeros_like(query), np.zeros_like(key), np.zeros_like(value)
@@ -60,6 +58,6 @@ def scaled_dot_product_attention_backward(
         grad_scores = weights * (grad_weights - (grad_output[n, i] * y[n, i]).sum())
         grad_query[n, i] = scale * (grad_scores[:, None] * key[n, keys]).sum(0)
         grad_key[n, keys] += scale * np.outer(grad_scores, query[n, i])
-    grads = (grad.astype(dtype) for grad in (grad_query, grad_key, grad_value))
-    query_grad, key_grad, value_grad = (grad if need else None for need, grad in zip(needs, grads))
-    return query_grad, key_grad, value_grad
+    for grad, computed in zip(grads, (grad_query, grad_key, grad_value)):
+        if grad is not None:
+            grad[...] = computed

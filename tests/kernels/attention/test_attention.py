@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastnn import kernels
-from fastnn.testing import assert_close
+from fastnn import kernels, use_target
+from fastnn.kernels.attention import heads_beside, heads_in, write_gradients
+from fastnn.testing import assert_close, assert_same_bits
 
 # Several tiles, panels of keys and of queries, and chunks.
 SIZES = [(20, 180), (120, 20), (3, 20)] if config.DISABLE_JIT else [(75, 400), (40, 1100), (300, 70), (3, 600)]
@@ -24,11 +25,12 @@ def drawn(*shape: int, seed: int = 0, dtype: Any = np.float64) -> Any:
         (heads, queries, features), (heads, keys, features), (heads, keys, outputs), (heads, queries, outputs))]
 
 
-def by_matrices(query: Any, key: Any, value: Any, grad: Any, seen: Any) -> Any:
+def by_matrices(query: Any, key: Any, value: Any, grad: Any, seen: Any, added: Any = 0) -> Any:
     """The result and gradients by the whole matrix of weights."""
-    scores = np.where(seen, query @ key.swapaxes(1, 2) / np.sqrt(query.shape[2]), -np.inf)
-    weights = np.exp(scores - scores.max(2, keepdims=True))
-    weights /= weights.sum(2, keepdims=True)
+    scores = np.where(seen, query @ key.swapaxes(1, 2) / np.sqrt(query.shape[2]) + added, -np.inf)
+    top = scores.max(2, keepdims=True)
+    weights = np.exp(scores - np.where(np.isinf(top), 0, top))
+    weights /= np.maximum(weights.sum(2, keepdims=True), 1e-300)
     y = weights @ value
     inner = weights * (grad @ value.swapaxes(1, 2) - (grad * y).sum(2, keepdims=True)) / np.sqrt(query.shape[2])
     return y, (inner @ key, inner.swapaxes(1, 2) @ query, weights.swapaxes(1, 2) @ grad)
@@ -50,6 +52,53 @@ def test_tiles_panels_and_chunks(queries: int, keys: int, is_causal: bool) -> No
                                   needs=tuple(j == i for j in range(3)))
             assert alone[i].tobytes() == found[i].tobytes()
             assert [array is None for array in alone] == [j != i for j in range(3)]
+
+
+@pytest.mark.parametrize(("queries", "keys"), SIZES)
+@pytest.mark.parametrize("of_queries", [False, True])
+@pytest.mark.parametrize("of_keys", [False, True])
+def test_masks_of_every_shape(queries: int, keys: int, of_queries: bool, of_keys: bool) -> None:
+    query, key, value, grad = drawn(2, queries, keys, 10, 21, dtype=np.float32)
+    rng = np.random.default_rng(2)
+    shape = 2, queries if of_queries else 1, keys if of_keys else 1
+    seen = rng.random(shape) < 0.7
+    added = np.where(rng.random(shape) < 0.7, rng.standard_normal(shape), -np.inf).astype(np.float32)
+    for mask in (seen, added):
+        boolean = mask.dtype == bool
+        truth, gradients = by_matrices(*[array.astype(np.float64) for array in (query, key, value, grad)],
+                                       mask if boolean else mask > -np.inf, 0 if boolean else np.maximum(mask, -99))
+        y, logsumexp = attend(query, key, value, mask, return_lse=True)
+        assert_close(y, truth)
+        assert_close(differentiate(grad, query, key, value, y, logsumexp, mask), gradients, gradient=True)
+
+
+@pytest.mark.parametrize(("queries", "keys"), SIZES)
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_heads_side_by_side_have_the_same_bits(queries: int, keys: int, target: str) -> None:
+    """As linear maps write and read them; what lies between rows stays as it is."""
+    if target == "naive":
+        queries, keys = max(2, queries // 3), max(2, keys // 20)
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((2, length, 3 * parts * 4)).astype(np.float32) for length, parts in (
+        (queries, 1), (keys, 2), (queries, 1))]
+    (query,), (key, value), (grad,) = (heads_in(array, parts, 3) for array, parts in zip(rows, (1, 2, 1)))
+    assert not any(array.flags.c_contiguous for array in (query, key, value, grad))
+    copies = [np.ascontiguousarray(array) for array in (query, key, value, grad)]
+    with use_target(target):
+        expected, logsumexp = attend(*copies[:3], return_lse=True)
+        room = np.full((2, queries, 3, 4 + 1), np.float32(7))
+        out = room[..., :4].swapaxes(1, 2)
+        y, found = attend(query, key, value, return_lse=True, out=out)
+        assert y is out
+        assert y.tobytes() + found.tobytes() == expected.tobytes() + logsumexp.tobytes()
+        assert (room[..., 4] == 7).all()
+        gradients = differentiate(copies[3], *copies[:3], expected, logsumexp)
+        assert_same_bits(differentiate(grad, query, key, value, y, logsumexp), gradients)
+        (_, by_query), (together, by_others) = heads_beside(query, queries, 1), heads_beside(query, keys, 2)
+        write_gradients([*by_query, *by_others], grad, query, key, value, y, logsumexp, None, False)
+        assert_same_bits([*by_query, *by_others], gradients)
+        assert together.shape == (2, keys, 2 * 3 * 4)
+        assert np.shares_memory(together, by_others[1])
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="takes long")
