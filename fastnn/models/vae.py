@@ -70,6 +70,7 @@ class VAE(Module):
         @once
         def backward(grads: Variational, *, input_grad: bool = True) -> Array | None:
             by_z = z_backward(decoder_backward(grads.logits))
+            # (N, latent) twice -> (N, 2 latent)
             grad_moments = np.concatenate([grads.mean + by_z[0], grads.log_variance + by_z[1]], axis=1)
             return encoder_backward(grad_moments, input_grad=input_grad)
 

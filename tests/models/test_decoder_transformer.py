@@ -39,7 +39,8 @@ def test_a_tied_weight_gets_the_sum_of_both_gradients() -> None:
     assert len(list(tied.parameters())) == len(list(apart.parameters())) - 1
     for decoder in (tied, apart):
         scores, backward = decoder.forward(TOKENS)
-        backward(np.cos(np.arange(scores.size)).reshape(scores.shape), input_grad=False)
+        backward(grad := np.cos(np.arange(scores.size)).reshape(scores.shape), input_grad=False)
+        np.testing.assert_array_equal(grad.reshape(-1), np.cos(np.arange(scores.size)))
     np.testing.assert_allclose(tied.head.weight.grad, apart.head.weight.grad + apart.embedding.weight.grad, rtol=1e-12)
 
 

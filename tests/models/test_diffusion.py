@@ -38,6 +38,10 @@ def test_the_time_decides_and_images_do_not_meet() -> None:
     np.testing.assert_array_equal(together, apart)
     assert (model(IMAGES, TIMES[::-1].copy()) != together).all()
     assert model(IMAGES[:0], TIMES[:0]).shape == (0, 1, 4, 4)
+    x, grad = IMAGES.copy(), np.ones_like(IMAGES)
+    model.forward(x, TIMES)[1](grad)                        # which adds in place, but not to what it is given
+    assert (x == IMAGES).all()
+    assert (grad == 1).all()
     whole = models.UNet()
     assert (whole(np.ones((1, 1, 4, 4), np.float32)) == 0).all()            # as the last layer starts
     assert sum(parameter.data.size for parameter in whole.parameters()) == 715_777
