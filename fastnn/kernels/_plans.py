@@ -193,7 +193,7 @@ def because(why: str, run: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def why(run: Callable[..., Any]) -> str:
+def why(run: Callable[..., Any] | None) -> str:
     """Return what `because` noted."""
     return str(getattr(run, "why", ""))
 

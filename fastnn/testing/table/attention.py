@@ -44,7 +44,7 @@ def _attention_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Ca
 def _attention_refused() -> Iterator[Refused]:
     q, k = normal(2, 3, 4), normal(2, 5, 4)
     yield Refused(Call((q[0, 0], k, k)), ValueError, r"query: expected shape \(..., L, E\), E not 0, got \(4,\)")
-    yield Refused(Call((q, k[0], k)), ValueError, r"key: expected shape \(2, S, 4\) .* got \(5, 4\)")
+    yield Refused(Call((q, k[0], k)), ValueError, r"key: expected shape \(2, S, 4\), .* got \(5, 4\)")
     yield Refused(Call((q, k[..., :3], k)), ValueError, r"key: expected shape \(2, S, 4\)")
     yield Refused(Call((q, k, k[:1])), ValueError, r"value: expected shape \(2, S, Ev\)")
     yield Refused(Call((q, k, k[:, :4])), ValueError, r"value: expected shape \(2, 5, 4\), got \(2, 4, 4\)")
