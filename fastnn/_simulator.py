@@ -147,10 +147,6 @@ def asnumpy(array: ndarray) -> np.ndarray:
     return array.get()
 
 
-def ascontiguousarray(array: ndarray) -> ndarray:
-    return np.ascontiguousarray(_host(array)).view(ndarray)
-
-
 def adopt(value: Any) -> ndarray:
     """View one of the simulator's own arrays."""
     return value._ary.view(ndarray)
