@@ -62,7 +62,7 @@ class _ELBO(nn.Module):
 def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]:
     """Every layer, loss and model in float64, and what to call it with."""
     rng = random.generator(seed, "gradcheck")
-    rows, images, labels = (4, 6), (2, 4, 6, 5), rng.integers(0, 6, 4)
+    rows, images, sequences, labels = (4, 6), (2, 4, 6, 5), (2, 5, 6), rng.integers(0, 6, 4)
     with random.seeded(seed):
         cases: list[tuple[str, nn.Module, tuple[int, ...]]] = [
             ("Linear", nn.Linear(6, 3), rows),
@@ -82,6 +82,11 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Upsample: bilinear", nn.Upsample(scale_factor=(2, 1.5), mode="bilinear"), images),
             ("BatchNorm1d", nn.BatchNorm1d(6), rows),
             ("BatchNorm2d", nn.BatchNorm2d(4), images),
+            ("LayerNorm", nn.LayerNorm(6), rows),
+            ("GroupNorm", nn.GroupNorm(2, 4), images),
+            ("MultiheadAttention", nn.MultiheadAttention(6, 2), sequences),
+            ("TransformerBlock", nn.TransformerBlock(6, 2, 7, dropout=0.2), sequences),
+            ("SinusoidalPositions", nn.SinusoidalPositions(6), sequences),
             ("Dropout", nn.Dropout(0.4), rows),
             ("ReLU", nn.ReLU(), rows),
             ("LeakyReLU", nn.LeakyReLU(0.1), rows),
@@ -119,9 +124,17 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("GaborBank", models.GaborBank(4), (2, 1, 14, 14)),
             ("VAE", models.VAE(12, 7, 3, samples=2, seed=seed), (4, 3, 2, 2)),
         ]
+        of_tokens: list[tuple[str, nn.Module]] = [
+            ("Embedding", nn.Embedding(7, 3, 0)),
+            ("SinusoidalEmbedding", nn.Sequential(nn.SinusoidalEmbedding(6, dtype=np.float64), nn.Linear(6, 3)))]
+        attention = nn.MultiheadAttention(6, 2)
     for name, module, shape in cases:
         yield name, module.to(np.float64), (rng.standard_normal(shape),)
     tokens = rng.integers(1, 7, (2, 5))     # 0 is padding, whose embedding never learns
+    for name, module in of_tokens:
+        yield name, module.to(np.float64), (tokens,)
+    query, keys, values = (rng.standard_normal((2, length, 6)) for length in (5, 3, 3))
+    yield "MultiheadAttention: between sequences", attention.to(np.float64), (query, keys, values)
     for name, tied in (("DecoderTransformer", False), ("DecoderTransformer: tied", True)):
         config = models.DecoderTransformerConfig(7, 5, embed_dim=6, head_dim=2, num_layers=2, hidden=5, tied=tied)
         decoder = models.DecoderTransformer(config, seed=seed).to(np.float64)

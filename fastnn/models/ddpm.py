@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels, random
-from fastnn._checks import Array, as_float, as_int, check_choice
+from fastnn._checks import Array, as_float, as_int, check_choice, check_shape
 from fastnn.nn import Backward, Module
 from fastnn.nn.module import beside
 
@@ -78,14 +78,15 @@ class DDPM(Module):
     def forward(self, x: Array, time: Array, *, training: bool = True) -> tuple[Array, Backward]:
         return self.model.forward(x, time, training=training)
 
-    def add_noise(self, images: Array, time: Array, noise: Array) -> Array:
+    def add_noise(self, images: NDArray[np.floating], time: NDArray[np.integer],
+                  noise: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return images as they are at time steps: x_t, in which there is so much of the noise.
 
         Parameters
         ----------
-        images, noise : arrays of shape (N, C, H, W)
+        images, noise : ndarrays of shape (N, C, H, W)
             x_0, with values from -1 to 1, and noise from N(0, 1).
-        time : array of integers, shape (N,)
+        time : ndarray of integers, shape (N,)
             Time steps, from 0 to timesteps - 1.
 
         Examples
@@ -96,7 +97,11 @@ class DDPM(Module):
         >>> model.add_noise(x, np.array([0, 999]), 0 * x).ravel().round(3)
         array([1.   , 0.006])
         """
-        signal = self.signal[time].reshape(-1, 1, 1, 1)
+        check_shape("noise", noise, images.shape)
+        check_shape("time", time, (len(images),))
+        if time.size and not 0 <= time.min() <= time.max() < self.timesteps:
+            raise ValueError(f"time: expected steps from 0 to {self.timesteps - 1}, got {time.min()} to {time.max()}")
+        signal = self.signal[time].reshape(-1, 1, 1, 1)                                 # (N,) -> (N, 1, 1, 1)
         return np.sqrt(signal).astype(images.dtype) * images + np.sqrt(1 - signal).astype(images.dtype) * noise
 
     def noised(self, batch: tuple[NDArray[np.floating], ...],

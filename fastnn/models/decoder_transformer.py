@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import kernels, random
+from fastnn import _device, kernels, random
 from fastnn._checks import Array, as_array, as_float, as_int, check_rank
 from fastnn.nn import (
     Backward,
@@ -81,6 +81,8 @@ class DecoderTransformerConfig:
             raise ValueError("embed_dim: expected an even number, a sine and a cosine of a position a frequency, got "
                              f"{self.embed_dim}")
         as_float("dropout", self.dropout, 0, 1)
+        if self.padding is not None and as_int("padding", self.padding, 0) >= self.vocab_size:
+            raise ValueError(f"padding: expected a token from 0 to {self.vocab_size - 1}, got {self.padding}")
 
 
 class DecoderTransformer(Module):
@@ -148,15 +150,18 @@ class DecoderTransformer(Module):
         """
         tokens = as_array("tokens", tokens)
         check_rank("tokens", tokens, 2, layout="(N, T)")
+        if caches is not None and len(caches) != len(self.layers):
+            raise ValueError(f"caches: expected one for each of the {len(self.layers)} blocks, got {len(caches)}")
         start = caches[0].length if caches else 0
         if start + tokens.shape[1] > self.config.context:
             raise ValueError(f"tokens: expected at most {self.config.context - start} of a sequence, the context of "
                              f"{self.config.context}{f' without the {start} before' * bool(start)}, "
                              f"got shape {tokens.shape}")
-        scale = math.sqrt(self.config.embed_dim)
         # (N, T) -> (N, T, E)
         rows, embedding_backward = self.embedding.forward(tokens, training=training)
-        x, _ = self.positions.forward(rows * rows.dtype.type(scale), start=start, training=training)
+        scale = rows.dtype.type(math.sqrt(self.config.embed_dim))
+        rows *= scale                           # in place, as is their gradient below: nobody else has these
+        x, _ = self.positions.forward(rows, start=start, training=training)
         x, dropout_backward = self.dropout.forward(x, training=training)
         backwards = []
         for i, block in enumerate(self.layers):
@@ -174,7 +179,8 @@ class DecoderTransformer(Module):
             while backwards:
                 grad = backwards.pop()(grad)
             grad = dropout_backward(grad)
-            embedding_backward(grad * grad.dtype.type(scale))
+            grad *= scale
+            embedding_backward(grad)
 
         return scores, backward
 
@@ -183,7 +189,7 @@ class DecoderTransformer(Module):
         if self.config.padding is None:
             return None
         padding = tokens == self.config.padding
-        return padding if not isinstance(padding, np.ndarray) or padding.any() else None
+        return padding if _device.is_device(padding) or padding.any() else None
 
     def generate(self, tokens: Sequence[int] | NDArray[Any], length: int, *, temperature: float = 1.0,
                  top_k: int | None = None, top_p: float | None = None, seed: int = 0,
@@ -249,7 +255,7 @@ class DecoderTransformer(Module):
                     seen = fresh = seen[-max(1, context // 2) :]
                     caches = self._caches()
                 # (1, T) -> (1, T, V), of which the last row counts
-                scores = kernels.to_host(model(self._beside(np.array([fresh])), caches))[0, -1].astype(np.float64)
+                scores = kernels.to_host(model(self._beside(np.array([fresh])), caches)[0, -1]).astype(np.float64)
                 scores[hidden] = -np.inf
                 shares = sampling_probabilities(scores, temperature=temperature, top_k=top_k, top_p=top_p)
                 until = shares.cumsum()
@@ -264,7 +270,7 @@ class DecoderTransformer(Module):
         """Return how each token attends to those before it: of each block, shares of shape (N, num_heads, T, T).
 
         Row t of a head says what share of the values at 0 to t goes into its result at t; the shares sum to 1. This is
-        to look at: `forward` does not form them.
+        to look at: `forward` does not form them. Tokens are integers of shape (N, T), without padding.
 
         Examples
         --------
@@ -274,9 +280,10 @@ class DecoderTransformer(Module):
         >>> len(weights), weights[0].shape, weights[0][0, 0, 0].tolist()
         (4, (1, 2, 3, 3), [1.0, 0.0, 0.0])
         """
-        n, t = np.shape(tokens)
+        tokens = self._beside(as_array("tokens", tokens))
+        check_rank("tokens", tokens, 2, layout="(N, T)")
+        n, t = tokens.shape
         heads, size = self.config.num_heads, self.config.head_dim
-        tokens = self._beside(np.asarray(tokens))
         x = self.positions(self.embedding(tokens) * math.sqrt(self.config.embed_dim))
         found = []
         blocks: list[Any] = list(self.layers)

@@ -43,7 +43,8 @@ class TimedBlock(Module):
     def forward(self, x: Array, time: Array, *, training: bool = True) -> tuple[Array, Backward]:
         h, body1_backward = self.body1.forward(x, training=training)
         shift, shift_backward = self.shift.forward(time, training=training)
-        h += shift[:, :, None, None]            # an array of its own, which nobody keeps
+        # (N, C) -> (N, C, 1, 1); the sum may be in place, since nobody keeps the result of a convolution.
+        h += shift[:, :, None, None]
         h, body2_backward = self.body2.forward(h, training=training)
         s, shortcut_backward = self.shortcut.forward(x, training=training)
 
@@ -66,14 +67,16 @@ class PixelAttention(Module):
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
         n, c, height, width = x.shape
         h, norm_backward = self.norm.forward(x, training=training)
-        rows = as_array("x", h.reshape(n, c, -1).swapaxes(1, 2))                        # (N, H W, C)
+        # (N, C, H, W) -> (N, H W, C), and back
+        rows = as_array("x", h.reshape(n, c, height * width).swapaxes(1, 2))
         rows, attention_backward = self.attention.forward(rows, training=training)
-        h = as_array("x", rows.swapaxes(1, 2)).reshape(x.shape)                         # (N, C, H, W)
+        h = as_array("x", rows.swapaxes(1, 2)).reshape(x.shape)
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array:
-            grad_rows = attention_backward(as_array("grad_y", grad_y.reshape(n, c, -1).swapaxes(1, 2)))
-            grad_h = as_array("grad_y", grad_rows.swapaxes(1, 2)).reshape(n, c, height, width)
+            # the same way
+            grad_rows = as_array("grad_y", grad_y.reshape(n, c, height * width).swapaxes(1, 2))
+            grad_h = as_array("grad_y", attention_backward(grad_rows).swapaxes(1, 2)).reshape(n, c, height, width)
             return kernels.add(norm_backward(grad_h), grad_y)
 
         return kernels.add(h, x), backward
@@ -180,7 +183,7 @@ class UNet(Module):
             if size:
                 h, back = self.upsample[size - 1].forward(h, training=training)
                 doubles.append(back)
-            h = np.concatenate([h, across.pop()], axis=1)
+            h = np.concatenate([h, across.pop()], axis=1)           # (N, C, H, W) twice -> (N, 2 C, H, W)
             h, back = block.forward(h, embedded, training=training)
             ups.append(back)
         y, out_backward = self.out.forward(h, training=training)
@@ -209,7 +212,7 @@ class UNet(Module):
             while downs:
                 if len(halves) == len(downs):
                     grad = halves.pop()(grad)
-                grad = kernels.add(grad, as_array("grad_y", grads_across.pop()))
+                grad += grads_across.pop()      # in place, as a block or a convolution has just made it
                 through(downs.pop())
             time_backward(sum(by_time), input_grad=False)
             return in_backward(grad, input_grad=input_grad), None

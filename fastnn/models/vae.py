@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn import kernels, random
-from fastnn._checks import Array, as_array, as_int
+from fastnn._checks import Array, as_array, as_int, check_shape
 from fastnn.nn import Backward, Flatten, Linear, Module, Reparameterization, Sequential, Tanh, Variational, once
 from fastnn.nn.init import xavier_normal
 from fastnn.nn.module import beside
@@ -70,6 +70,7 @@ class VAE(Module):
         @once
         def backward(grads: Variational, *, input_grad: bool = True) -> Array | None:
             by_z = z_backward(decoder_backward(grads.logits))
+            # (N, latent) twice -> (N, 2 latent)
             grad_moments = np.concatenate([grads.mean + by_z[0], grads.log_variance + by_z[1]], axis=1)
             return encoder_backward(grad_moments, input_grad=input_grad)
 
@@ -110,9 +111,9 @@ class VAE(Module):
         >>> models.VAE().sample(4).shape
         (4, 196)
         """
-        z = [random.generator(as_int("seed", seed, 0), "prior", i).standard_normal(self.latent)
-             for i in range(as_int("n", n, 1))]
-        return self.decode(self._beside_weights(np.stack(z)))
+        n, seed = as_int("n", n, 1), as_int("seed", seed, 0)
+        z = np.stack([random.generator(seed, "prior", i).standard_normal(self.latent) for i in range(n)])
+        return self.decode(self._beside_weights(z))
 
     def log_likelihood(self, x: Array, *, samples: int = 100, seed: int = 0) -> Array:
         """Estimate the log-likelihood of binary inputs by importance sampling, in nats.
@@ -185,6 +186,7 @@ class VAE(Module):
         (2, 8, 196)
         """
         begin, end = self.encode(x)[0], self.encode(y)[0]
+        check_shape("y", y, np.shape(x))
         shares = self._beside_weights(np.linspace(0, 1, as_int("steps", steps, 2)))[:, None]
         return self.decode(begin[:, None] + shares * (end - begin)[:, None])           # (N, steps, latent) before
 

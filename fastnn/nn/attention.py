@@ -130,7 +130,7 @@ class MultiheadAttention(Module):
 
     _kept: kernels.KeptWeight | None = None     # a frozen layer's, whose in_proj_weight is constant
 
-    def __init__(self, embed_dim: int, num_heads: int, bias: bool = True, *, head_dim: int | None = None,
+    def __init__(self, embed_dim: int, num_heads: int, *, bias: bool = True, head_dim: int | None = None,
                  init: Init = xavier_uniform, dtype: DTypeLike = np.float32) -> None:
         self.embed_dim, self.num_heads = as_int("embed_dim", embed_dim, 1), as_int("num_heads", num_heads, 1)
         if head_dim is None and embed_dim % num_heads:

@@ -116,14 +116,14 @@ class SinusoidalEmbedding(Module):
             raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        x = as_array("x", x)
-        y = waves(kernels.to_host(x), self.embedding_dim, self.period).astype(self.dtype)
+        y = waves(as_array("x", x), self.embedding_dim, self.period).astype(self.dtype, copy=False)
+        shape = y.shape
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> None:
-            check_shape("grad_y", grad_y, y.shape)
+            check_shape("grad_y", grad_y, shape)
 
-        return beside(x, y), backward
+        return y, backward
 
 
 class SinusoidalPositions(Module):
@@ -172,7 +172,7 @@ class SinusoidalPositions(Module):
 
 def waves(numbers: Array, dim: int, period: float) -> Array:
     """Return the sines and cosines of numbers at dim / 2 frequencies, one after the other: (*shape, dim), float64."""
-    angles = numbers[..., None] * period ** (np.arange(0, dim, 2) / -dim)
+    angles = numbers[..., None] * beside(numbers, period ** (np.arange(0, dim, 2) / -dim))
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(*numbers.shape, dim)
 
 

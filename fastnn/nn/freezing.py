@@ -18,7 +18,7 @@ from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, beside, data_of
-from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
+from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from fastnn.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from fastnn.nn.resampling import Upsample
 from fastnn.nn.shape import Flatten, Identity
@@ -170,8 +170,9 @@ class FoldedLinear(Linear):
 # --- other layers that do the same -----------------------------------------------------------------------------------
 
 _WEIGHTED = Conv2d, ConvTranspose2d, Linear, FoldedLinear
-_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Upsample,
-           Flatten, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, SiLU, Softplus, Softmax, LogSoftmax)
+_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, LayerNorm, GroupNorm, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d,
+           AdaptiveMaxPool2d, Upsample, Flatten, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, SiLU, Softplus, Softmax,
+           LogSoftmax)
 _CONTAINERS = Sequential, Residual, Composed, Checkpointed, Frozen
 
 

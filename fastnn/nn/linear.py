@@ -13,7 +13,7 @@ from fastnn import kernels, random
 from fastnn._checks import Array, IntPair, as_floats, as_int, as_pair, check_shape, check_size
 from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
-from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once
+from fastnn.nn.module import Backward, Forward, Module, Parameter, accumulate, data_of, learns, once
 
 
 class _Weighted(Module):
@@ -34,11 +34,10 @@ class _Weighted(Module):
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            needs = input_grad, self.weight.requires_grad, self.bias is not None and self.bias.requires_grad
+            needs = input_grad, learns(self.weight), learns(self.bias)
             grad_x, grad_weight, grad_bias = kernel_backward(grad_y, x, weight, needs=needs, **options)
             self.weight.accumulate(grad_weight)
-            if self.bias is not None:
-                self.bias.accumulate(grad_bias)
+            accumulate(self.bias, grad_bias)
             return grad_x
 
         return y, backward

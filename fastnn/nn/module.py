@@ -120,9 +120,7 @@ class Parameter:
     grad : array of the same shape, optional
         The gradient so far.
     requires_grad : bool
-        Whether it is learned. A frozen parameter keeps its gradient as it is, and optimizers pass over it. Linear and
-        convolutional layers do not compute it either; batch normalization does, along with the gradient by x, and
-        drops it.
+        Whether it is learned. A frozen parameter keeps its gradient as it is: layers and optimizers pass over it.
 
     Attributes
     ----------
@@ -181,6 +179,17 @@ class Parameter:
 def data_of(parameter: Parameter | None) -> Array | None:
     """Return the array of a parameter that may be absent."""
     return None if parameter is None else parameter.data
+
+
+def learns(parameter: Parameter | None) -> bool:
+    """Return whether a parameter that may be absent wants a gradient."""
+    return parameter is not None and parameter.requires_grad
+
+
+def accumulate(parameter: Parameter | None, grad: Array | None) -> None:
+    """Add to the gradient of a parameter that may be absent."""
+    if parameter is not None:
+        parameter.accumulate(grad)
 
 
 class LoadResult(NamedTuple):

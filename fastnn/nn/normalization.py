@@ -11,7 +11,18 @@ from numpy.typing import DTypeLike
 from fastnn import kernels
 from fastnn._checks import Array, as_float, as_floats, as_int, channels_last, check_rank, check_size, is_sequence
 from fastnn.nn.activation import ReLU
-from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, repeats, state_lock
+from fastnn.nn.module import (
+    Backward,
+    Forward,
+    Module,
+    Parameter,
+    accumulate,
+    data_of,
+    learns,
+    once,
+    repeats,
+    state_lock,
+)
 
 
 class _BatchNorm(Module):
@@ -63,13 +74,11 @@ class _BatchNorm(Module):
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            learns = [p is not None and p.requires_grad for p in (self.weight, self.bias)]
             grad_x, grad_weight, grad_bias = kernels.batch_norm_backward(
                 grad_y, x, weight, mean, invstd, training=of_batch, bias=bias, activation=activation,
-                needs=(input_grad, learns[0], learns[1]))
-            if self.weight is not None and self.bias is not None:
-                self.weight.accumulate(grad_weight)
-                self.bias.accumulate(grad_bias)
+                needs=(input_grad, learns(self.weight), learns(self.bias)))
+            accumulate(self.weight, grad_weight)
+            accumulate(self.bias, grad_bias)
             return grad_x
 
         return y, backward
@@ -195,9 +204,9 @@ class LayerNorm(Module):
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
             grad_x, grad_weight, grad_bias = kernels.layer_norm_backward(
-                grad_y, x, shape, weight, mean, invstd, needs=(input_grad, _learns(self.weight), _learns(self.bias)))
-            _accumulate(self.weight, grad_weight)
-            _accumulate(self.bias, grad_bias)
+                grad_y, x, shape, weight, mean, invstd, needs=(input_grad, learns(self.weight), learns(self.bias)))
+            accumulate(self.weight, grad_weight)
+            accumulate(self.bias, grad_bias)
             return grad_x
 
         return y, backward
@@ -256,18 +265,9 @@ class GroupNorm(Module):
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
             grad_x, grad_weight, grad_bias = kernels.group_norm_backward(
-                grad_y, x, groups, weight, mean, invstd, needs=(input_grad, _learns(self.weight), _learns(self.bias)))
-            _accumulate(self.weight, grad_weight)
-            _accumulate(self.bias, grad_bias)
+                grad_y, x, groups, weight, mean, invstd, needs=(input_grad, learns(self.weight), learns(self.bias)))
+            accumulate(self.weight, grad_weight)
+            accumulate(self.bias, grad_bias)
             return grad_x
 
         return y, backward
-
-
-def _learns(parameter: Parameter | None) -> bool:
-    return parameter is not None and parameter.requires_grad
-
-
-def _accumulate(parameter: Parameter | None, grad: Array | None) -> None:
-    if parameter is not None:
-        parameter.accumulate(grad)

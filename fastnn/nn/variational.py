@@ -50,7 +50,8 @@ class Reparameterization(Module):
         check_shape("log_variance", log_variance, mean.shape)
         seed, *counters = random.next_draw(self._next_call)
         noise = random.generator(seed, "reparameterization", *counters).standard_normal((self.samples, *mean.shape))
-        spread = np.exp(0.5 * log_variance) * beside(mean, noise.astype(mean.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):      # what is not finite is an answer, as from kernels
+            spread = np.exp(0.5 * log_variance) * beside(mean, noise.astype(mean.dtype))
 
         @once
         def backward(grad_z: Array, *, input_grad: bool = True) -> tuple[Array | None, Array | None]:

@@ -39,7 +39,8 @@ def test_a_tied_weight_gets_the_sum_of_both_gradients() -> None:
     assert len(list(tied.parameters())) == len(list(apart.parameters())) - 1
     for decoder in (tied, apart):
         scores, backward = decoder.forward(TOKENS)
-        backward(np.cos(np.arange(scores.size)).reshape(scores.shape), input_grad=False)
+        backward(grad := np.cos(np.arange(scores.size)).reshape(scores.shape), input_grad=False)
+        np.testing.assert_array_equal(grad.reshape(-1), np.cos(np.arange(scores.size)))
     np.testing.assert_allclose(tied.head.weight.grad, apart.head.weight.grad + apart.embedding.weight.grad, rtol=1e-12)
 
 
@@ -61,15 +62,26 @@ def test_with_a_cache_the_scores_are_the_same() -> None:
             parts.append(decoder(TOKENS[:1, start : start + cut], caches))
             start += cut
         np.testing.assert_allclose(np.concatenate(parts, 1), decoder(TOKENS[:1]), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="caches: expected one for each of the 2 blocks, got 1"):
+        decoder(TOKENS[:1], caches[:1])
     with pytest.raises(ValueError, match="tokens: expected at most 0 of a sequence, the context of 8 without the 8"):
         decoder(TOKENS[:1, :1], caches)
 
 
-def test_attention_to_look_at_sums_to_1_and_is_causal() -> None:
-    for weights in model().attention_weights(TOKENS[:1]):
+def test_attention_to_look_at_is_that_of_the_forward_pass() -> None:
+    decoder: Any = model(np.float64)
+    found = decoder.attention_weights(TOKENS[:1])
+    x = decoder.positions(decoder.embedding(TOKENS[:1]) * np.sqrt(12))
+    for block, weights in zip(decoder.layers, found, strict=True):
         assert weights.shape == (1, 2, 8, 8)
-        np.testing.assert_allclose(weights.sum(3), 1, rtol=1e-5)
+        np.testing.assert_allclose(weights.sum(3), 1)
         assert not np.triu(weights, 1).any()
+        rows, attention = block.norm1(x), block.self_attn
+        values = rows @ attention.in_proj_weight.data[-8:].T + attention.in_proj_bias.data[-8:]
+        means = weights @ values.reshape(1, 8, 2, 4).swapaxes(1, 2)                     # (1, H, T, D)
+        np.testing.assert_allclose(attention.out_proj(means.swapaxes(1, 2).reshape(1, 8, 8)),
+                                   attention.forward(rows, is_causal=True)[0], rtol=1e-9)
+        x = block.forward(x, is_causal=True)[0]
 
 
 def test_with_temperature_0_the_likeliest_token_is_next() -> None:
@@ -139,6 +151,9 @@ def test_sequences_that_do_not_fit() -> None:
         models.DecoderTransformerConfig(context=0)
     with pytest.raises(ValueError, match=r"embed_dim: expected an even number, .* got 5"):
         models.DecoderTransformerConfig(embed_dim=5)
+    with pytest.raises(ValueError, match="padding: expected a token from 0 to 8, got 9"):
+        models.DecoderTransformerConfig(9, padding=9)
+    assert model()(TOKENS[:0]).shape == (0, 8, 30)
 
 
 @pytest.mark.peers

@@ -37,6 +37,11 @@ def test_the_time_decides_and_images_do_not_meet() -> None:
     together, apart = model(IMAGES, TIMES), [model(IMAGES[[i]], TIMES[[i]])[0] for i in range(2)]
     np.testing.assert_array_equal(together, apart)
     assert (model(IMAGES, TIMES[::-1].copy()) != together).all()
+    assert model(IMAGES[:0], TIMES[:0]).shape == (0, 1, 4, 4)
+    x, grad = IMAGES.copy(), np.ones_like(IMAGES)
+    model.forward(x, TIMES)[1](grad)                        # which adds in place, but not to what it is given
+    assert (x == IMAGES).all()
+    assert (grad == 1).all()
     whole = models.UNet()
     assert (whole(np.ones((1, 1, 4, 4), np.float32)) == 0).all()            # as the last layer starts
     assert sum(parameter.data.size for parameter in whole.parameters()) == 715_777
@@ -47,6 +52,8 @@ def test_the_time_decides_and_images_do_not_meet() -> None:
     (lambda: models.UNet(multipliers=()), "multipliers: expected a sequence of integers"),
     (lambda: small()(IMAGES[:, :, :3]), r"x: expected shape \(N, 1, H, W\) with H and W multiples of 2, got \(2, 1, 3"),
     (lambda: small()(IMAGES, TIMES[:1]), r"time: expected a number for each of the 2 images, got shape \(1,\)"),
+    (lambda: models.DDPM(small(), 50).add_noise(IMAGES, TIMES + 10, IMAGES), "time: expected steps from 0 to 49"),
+    (lambda: models.DDPM(small(), 50).add_noise(IMAGES, TIMES, IMAGES[:1]), r"noise: expected shape \(2, 1, 4, 4\)"),
     (lambda: models.DDPM(small(), 1), "timesteps: expected at least 2, got 1"),
     (lambda: models.DDPM(small(), 10, "square"), "schedule: expected .*linear.*cosine.*, got 'square'"),      # type: ignore[arg-type]
     (lambda: models.DDPM(small(), 10).sample(1, (1, 4, 4), steps=11), "steps: expected at most the model's 10 time"),

@@ -54,6 +54,8 @@ def test_what_it_draws() -> None:
     np.testing.assert_allclose(lines[:, [0, -1]].reshape(4, 12), model.reconstruct(BINARY[[0, 2, 1, 3]]))
     latent_map = model.latent_map(3)
     np.testing.assert_array_equal(latent_map[1, 1], model.decode(np.zeros(2)))
+    with pytest.raises(ValueError, match=r"y: expected shape \(2, 4, 3\), got \(3, 4, 3\)"):
+        model.interpolate(BINARY[:2], BINARY[:3])
     with pytest.raises(ValueError, match="latent_map: expected a model of two latent variables, got one of 3"):
         small(latent=3).latent_map()
 

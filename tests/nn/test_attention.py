@@ -53,7 +53,7 @@ class With(nn.Module):
 @pytest.mark.parametrize("bias", [True, False])
 def test_as_torch(name: str, bias: bool) -> None:
     torch = pytest.importorskip("torch")
-    layer, x, grad = built(lambda: nn.MultiheadAttention(E, H, bias)), draw(N, L, E), draw(N, L, E, seed=1)
+    layer, x, grad = built(lambda: nn.MultiheadAttention(E, H, bias=bias)), draw(N, L, E), draw(N, L, E, seed=1)
     theirs = torch.nn.MultiheadAttention(E, H, bias=bias, batch_first=True, dtype=torch.float64)
     theirs.load_state_dict({key: torch.tensor(array) for key, array in layer.state_dict().items()})
     tensor = torch.tensor(x, requires_grad=True)

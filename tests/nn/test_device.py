@@ -87,6 +87,15 @@ def test_a_layer_does_what_it_does_on_the_host(name: str, nothing_waits: Any) ->
     nothing_waits(step)
 
 
+def test_waves_are_made_where_the_numbers_lie(nothing_waits: Any) -> None:
+    layer, numbers = nn.SinusoidalEmbedding(6), np.array([0, 7, 999])
+    placed = fastnn.to_device(numbers)
+    found = layer(placed)
+    assert _device.is_device(found)
+    np.testing.assert_allclose(fastnn.to_host(found), layer(numbers), rtol=1e-6, atol=1e-6)
+    nothing_waits(lambda: layer(placed))
+
+
 SCORES = random.generator(0, "scores").standard_normal((3, 4))
 
 

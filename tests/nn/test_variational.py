@@ -28,6 +28,7 @@ def test_a_step_decides_what_is_drawn() -> None:
     assert (drawn(layer, 0, 1, 2) != drawn(layer, 0, 1, 3)).all()
     assert (layer(MEAN, LOG_VARIANCE) != layer(MEAN, LOG_VARIANCE)).all()
     assert layer(*np.float32([MEAN, LOG_VARIANCE])).dtype == np.float32
+    assert np.isinf(layer(MEAN, LOG_VARIANCE + 2e3)).all()              # without a warning
 
 
 def test_the_divergence_from_the_prior() -> None:
