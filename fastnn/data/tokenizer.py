@@ -178,7 +178,7 @@ class Tokenizer:
         >>> from fastnn import data
         >>> tokenizer = data.Tokenizer.train(["The cat sat on the mat."], vocab_size=32)
         >>> tokenizer.pieces([tokenizer.CLS, *tokenizer.encode("a cat")])
-        ['[CLS]', ' ', 'a', ' ', 'c', 'at']
+        ['[CLS]', ' ', 'a', ' cat']
         """
         return [self._pieces[token].replace(_SPACE, " ") for token in tokens]
 

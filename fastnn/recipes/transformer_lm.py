@@ -121,7 +121,7 @@ class TransformerLM(Recipe):
         check_above_0("lr", self.lr)
         check_above_0("clip_norm", self.clip_norm)
         check_at_least_0("weight_decay", self.weight_decay)
-        if not as_float("dropout", self.dropout) < 1:
+        if not 0 <= as_float("dropout", self.dropout) < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, got {self.dropout}")
         self.model_config(self.vocab_size)          # says what is wrong with the sizes
 
