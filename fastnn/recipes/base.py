@@ -23,6 +23,7 @@ import llvmlite.binding
 from fastnn import _device, kernels
 from fastnn._checks import as_int
 from fastnn._files import as_path, read_json
+from fastnn.nn import Module
 from fastnn.recipes.space import Space
 from fastnn.training._interrupts import Interrupts
 from fastnn.training.checkpoint import CheckpointError, read_metadata, replace_file
@@ -225,6 +226,12 @@ class Recipe(ABC):
             self._check_new(folder)         # another process may have begun and ended one since the first look
         self.run_dir = folder
         return folder
+
+    def announce(self, model: Module, data: str) -> None:
+        """Print which model is trained on what, and where."""
+        parameters = sum(parameter.data.size for parameter in model.parameters())
+        print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {data}")
+        print(f"run folder: {self.run_dir}", flush=True)
 
     def write_config(self, **more: Any) -> None:
         """Write config.json to the run's folder, unless it says the same already."""

@@ -228,12 +228,9 @@ class ImageClassifier(Recipe):
         trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs}, callbacks=callbacks,
                                progress=progress)
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
             shape = " x ".join(map(str, train.images.shape[1:]))
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
-                  f"{dataset.name} ({shape}); {len(validation or ()):,} for validation, {len(dataset.test):,} for the "
-                  "test")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{len(train):,} images of {dataset.name} ({shape}); {len(validation or ()):,} for "
+                                 f"validation, {len(dataset.test):,} for the test")
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
 

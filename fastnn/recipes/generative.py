@@ -139,12 +139,10 @@ class ImageGenerator(Recipe):
                                    callbacks=[*self.callbacks(validation), *callbacks, *trackers], run_dir=run_dir,
                                    seed=self.seed, device=self.device, config=self.config(), progress=progress)
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
-            images, held_out = train.arrays[0], validation.arrays[0]
+            images = train.arrays[0]
             shape = " x ".join(map(str, images.shape[1:]))
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(images):,} images of "
-                  f"{dataset.name} ({shape}); {len(held_out):,} for validation")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{len(images):,} images of {dataset.name} ({shape}); {len(validation.arrays[0]):,} "
+                                 "for validation")
         trainer.fit(train, validation, epochs=self.epochs, resume=self.resume)
         return trainer, dataset
 

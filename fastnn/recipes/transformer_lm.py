@@ -225,11 +225,8 @@ class TransformerLM(Recipe):
             device=self.device, clip_norm=self.clip_norm, config={**self.config(), "inputs": inputs}, progress=progress,
             callbacks=[Perplexity(), *([training.tracker(self.track)] if self.track else [])])
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {train.tokens:,} tokens of "
-                  f"{len(tokenizer):,}, in {len(train.sequences):,} passages of {len(texts)} texts; "
-                  f"{validation.tokens:,} for validation")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{train.tokens:,} tokens of {len(tokenizer):,}, in {len(train.sequences):,} passages "
+                                 f"of {len(texts)} texts; {validation.tokens:,} for validation")
         trainer.fit(data.Rounds(train, self.every), validation, epochs=self.updates // self.every, resume=self.resume)
         return trainer, tokenizer, validation
 

@@ -118,7 +118,7 @@ def test_a_diffusion_from_training_to_samples(capsys: pytest.CaptureFixture[str]
         sample(Path("whole"), n=2, steps=3, seed=seed, output=Path(f"{len(list(Path().glob('*.png')))}.png"))
     files = [Path(f"{i}.png").read_bytes() for i in range(3)]
     assert files[0] == files[1] != files[2]
-    assert capsys.readouterr().err.count("3/3") == 3        # the bar of each
+    assert "3/3" in capsys.readouterr().err                # the bar
     recipe = recipes.load(Path("whole"))
     assert isinstance(recipe, DDPMMnist)
     images = as_pixels(recipe.trained().sample(2, (1, 28, 28), steps=3, seed=2), -1)

@@ -167,8 +167,9 @@ def test_the_tokenizer_of_another_run_is_refused(run_dir: Path, text: Path, tmp_
     monkeypatch.setattr(sys, "argv", ["fastnn", "generate", "lm"])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert (end.value.code, capsys.readouterr().err[:84]) == (
-        2, "fastnn: lm/tokenizer.json: expected the tokenizer that the run was begun with, whose ")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "fastnn: lm/tokenizer.json: expected the tokenizer that the run was begun with, whose SHA-256 is ")
 
 
 def test_evaluating_a_run_gives_its_results_again(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
