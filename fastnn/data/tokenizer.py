@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,7 +114,7 @@ class Tokenizer:
         if not isinstance(texts, str):
             texts = list(texts)
         check_texts("texts", texts)
-        counts = Counter(character for text in texts for character in tokenizer.normalizer.normalize_str(text))
+        counts = Counter(itertools.chain.from_iterable(map(tokenizer.normalizer.normalize_str, texts)))
         del counts[" "]
         if not counts:
             raise ValueError("texts: expected words to learn from, got none")

@@ -51,6 +51,7 @@ class DDPMMnist(ImageGenerator):
     headline: ClassVar[tuple[str, ...]] = ("validation noise error", "read, all steps", f"read, {_FEW} steps")
     changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
 
+    epochs: int = 8
     batch_size: int = 64
 
     timesteps: int = 500
@@ -116,11 +117,12 @@ class DDPMMnist(ImageGenerator):
         shown = data.to_float(dataset.test.images[:_SHOWN], 0.5, 0.5, scale=dataset.scale)
         pictures = {"Images become noise": self._noising(model, shown), "Noise becomes images": self._walk(model)}
         tables: dict[str, Sequence[Sequence[str]]] = {}
+        reader = None if self.classifier is None else _reader(self.classifier)
         for name, steps in (("all steps", None), (f"{_FEW} steps", _FEW)):
             images = _drawn(model, self.samples, steps, self.seed)
             pictures[f"Samples by {name}"] = training.plots.grid(images[:100])
-            if self.classifier is not None:
-                rows, share = _read(_reader(self.classifier), images)
+            if reader is not None:
+                rows, share = _read(reader, images)
                 tables[f"Samples by {name} as they are read"] = rows
                 figures[f"read, {name}"] = percent(share)
         return Results(figures, pictures, tables)
