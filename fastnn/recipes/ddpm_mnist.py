@@ -51,7 +51,6 @@ class DDPMMnist(ImageGenerator):
     headline: ClassVar[tuple[str, ...]] = ("validation noise error", "read, all steps", f"read, {_FEW} steps")
     changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
 
-    epochs: int = 8
     batch_size: int = 64
 
     timesteps: int = 500
