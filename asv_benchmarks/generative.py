@@ -107,7 +107,7 @@ def steps_of_both(torch: Any, n: int) -> tuple[dict[str, Callable[[], Any]], dic
     times = rng.integers(0, 500, n)
     loss, optimizer = nn.MSELoss(), optim.AdamW(model.parameters(), 1e-3)
     their_x, their_noise, their_times = map(torch.from_numpy, (x, noise, times))
-    their_optimizer = torch.optim.AdamW(twin.parameters(), 1e-3)
+    their_optimizer = torch.optim.AdamW(twin.parameters(), 1e-3, fused=True)
 
     def ours() -> None:
         y, backward = model.forward(x, times, training=True)

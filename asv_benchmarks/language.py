@@ -4,15 +4,14 @@
     python language.py --updates 100    fewer
     python language.py --layers 2       of another depth; --text FILE: on another text
 
-Both make each update in turns, in one process and with as many threads. Tokens a second are those that count, padding
-left out, over the sum of the times of all updates but the first ten. PyTorch runs eagerly, with its fused attention and
-its fused optimizer.
+Both make each update in turns, in one process and with as many threads. Tokens a second, padding left out, and how many
+times as fast fastnn is, are medians over all updates but the first ten. Then both write in turns, token by token.
+PyTorch runs eagerly, with its fused attention and its fused optimizer.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import statistics
 import sys
@@ -47,7 +46,7 @@ def main() -> None:
     recipe = recipes.TransformerLM(num_layers=options.layers, text=tuple(options.text))
     recipe.check()
     texts = recipe.load_texts()
-    tokenizer = data.Tokenizer.train(paragraph for text in texts.values() for paragraph in data.paragraphs(text))
+    tokenizer = recipe.learned_tokenizer(texts)
     train, validation = recipe.loaders(texts, tokenizer)
     model = models.DecoderTransformer(recipe.model_config(len(tokenizer)))
     twin = torch_twin(torch, model)
@@ -56,30 +55,40 @@ def main() -> None:
 
     steps: dict[str, Callable[[Any, Any], float]] = {
         "fastnn": our_step(model, recipe), "PyTorch": torch_step(torch, twin, recipe)}
-    seconds, losses, count = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0), 0
-    for update, batch in enumerate(itertools.islice(data.Rounds(train, options.updates).epoch(0), options.updates), 1):
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    losses, counts = dict.fromkeys(steps, 0.0), []
+    for update, batch in enumerate(data.Rounds(train, options.updates).epoch(0), 1):
         for name, step in steps.items() if update % 2 else reversed(steps.items()):
             begin = time.perf_counter()
             losses[name] = step(*batch)
-            seconds[name] += time.perf_counter() - begin
-        count += int((batch[1] != -100).sum())
-        if update == min(WARM, options.updates - 1):
-            seconds, count = dict.fromkeys(steps, 0.0), 0
+            seconds[name].append(time.perf_counter() - begin)
+        counts.append(int((batch[1] != -100).sum()))
         if update % 50 == 0 or update == options.updates:
+            ours, theirs, tokens = (np.array(values[WARM if update > WARM else 0 :])
+                                    for values in (*seconds.values(), counts))
             print(f"update {update}: " + "; ".join(
-                f"{name} loss {losses[name]:.4f}, {count / max(seconds[name], 1e-9):,.0f} tokens/s" for name in steps)
-                + f"; ratio {seconds['PyTorch'] / max(seconds['fastnn'], 1e-9):.3f}", flush=True)
+                f"{name} loss {losses[name]:.4f}, {np.median(tokens / times):,.0f} tokens/s"
+                for name, times in zip(steps, (ours, theirs))) + f"; ratio {np.median(theirs / ours):.3f}", flush=True)
     print("validation loss: " + "; ".join(f"{name} {loss:.4f}" for name, loss in (
         ("fastnn", mean_loss(validation, lambda *batch: our_loss(model, *batch))),
         ("PyTorch", mean_loss(validation, lambda *batch: their_loss(torch, twin, *batch))))), flush=True)
-    for name, drawn in (("fastnn", model.generate([tokenizer.CLS], DRAWN)),
-                        ("PyTorch", torch_generate(torch, twin, tokenizer.CLS, DRAWN, recipe.context))):
-        times = [time.perf_counter(), *(time.perf_counter() for _ in drawn)]
-        each = np.diff(times)[5:]           # the first ones compile
-        quarter = recipe.context // 4
-        print(f"{name}: {len(each) / each.sum():,.0f} tokens/s generated; a token among the first {quarter} takes "
-              f"{1e3 * statistics.median(each[:quarter]):.3f} ms, among the last {quarter} of the context "
-              f"{1e3 * statistics.median(each[recipe.context - quarter - 5 : recipe.context - 5]):.3f} ms", flush=True)
+
+    times: dict[str, list[float]] = {}
+    for length in (2 * recipe.context, DRAWN):          # the first ones compile
+        drawn = {"fastnn": model.generate([tokenizer.CLS], length),
+                 "PyTorch": torch_generate(torch, twin, tokenizer.CLS, length, recipe.context)}
+        times = {name: [] for name in drawn}
+        for _ in range(length):
+            for name, tokens in drawn.items():
+                begin = time.perf_counter()
+                next(tokens)
+                times[name].append(time.perf_counter() - begin)
+    quarter = recipe.context // 4
+    for name, each in times.items():
+        first, last = (1e3 * statistics.median(part) for part in (
+            each[1 : quarter + 1], each[recipe.context - quarter : recipe.context]))
+        print(f"{name}: {len(each) / sum(each):,.0f} tokens/s generated; a token among the first {quarter} takes "
+              f"{first:.3f} ms, among the last {quarter} of the context {last:.3f} ms", flush=True)
 
 
 def our_step(model: nn.Module, recipe: recipes.TransformerLM) -> Callable[[Any, Any], float]:

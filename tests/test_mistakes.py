@@ -100,6 +100,17 @@ train transformer-lm --text nowhere: nowhere: expected a text, but there is no s
 train transformer-lm --text folder: folder: expected a text, but it is a folder
 train transformer-lm --text text --data-dir folder: data_dir: expected none with texts of your own
 train transformer-lm --text text --updates 150: updates: expected a multiple of every = 100, got 150
+train transformer-lm --text empty: empty: expected a text, got an empty file
+train transformer-lm --text latin: latin: expected a text in UTF-8, but byte 4, in line 1, is 0xe9
+train transformer-lm --text text: text: expected a text of 20 words or more
+train vae-mnist --latent 0: latent: expected at least 1, got 0
+train vae-mnist --data-dir folder: mnist: expected its files in
+train ddpm-mnist --schedule square: invalid choice 'square'
+train ddpm-mnist --ema 1: ema: expected from 0 to below 1, got 1.0
+train ddpm-mnist --width 12: width: expected a multiple of groups = 8, got 12
+train ddpm-mnist --classifier nowhere: nowhere: expected the folder of a run
+train ddpm-mnist --classifier figures: classifier: expected the run of a classifier of digits
+train ddpm-mnist --classifier run: classifier: expected one of images of shape (1, 28, 28)
 train nowhere:Mine: recipe: nowhere:Mine cannot be imported: ModuleNotFoundError
 train folder/nowhere.py:Mine: recipe: folder/nowhere.py:Mine cannot be imported
 train mistakes_broken.py:Mine: recipe: mistakes_broken.py:Mine cannot be imported: ZeroDivisionError
@@ -205,6 +216,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     (folder / "figures/config.json").write_text(json.dumps({"recipe": "regression", "data_dir": None}))
     (folder / "text").write_text("a text")
+    (folder / "empty").write_text("")
+    (folder / "latin").write_bytes("caf\u00e9".encode("latin-1"))
     for name in ("mistakes_mine.py", "folder/mistakes_mine.py"):
         (folder / name).write_text(RECIPE)
     (folder / "mistakes_broken.py").write_text("1 / 0")

@@ -181,7 +181,7 @@ def generate(run: Path, /, prompt: str = "", length: int = 200, temperature: flo
     prompt : str
         The text that is gone on with; without one the model begins.
     length : int
-        How many tokens are drawn; a word has one or some.
+        How many tokens are drawn, of which a word has one or some; the last word is finished.
     temperature : float
         Below 1 likely tokens become likelier, above 1 the others do; with 0 the likeliest is always taken.
     top_k : int
@@ -230,7 +230,7 @@ def sample(run: Path, /, n: int = 64, seed: int = 0, output: Path | None = None,
     latent_map : bool
         Of an autoencoder with two latent variables, instead of samples, a map of them; n is a square number.
     data_dir : Path
-        Folder in which the data sets lie, if it is not the one that the run was begun with.
+        With --interpolate, the folder in which the data sets lie, if it is not the one that the run was begun with.
     device : {"cpu", "cuda"}
         Where to compute, whatever the model was trained on.
     recipe : str
@@ -245,6 +245,8 @@ def sample(run: Path, /, n: int = 64, seed: int = 0, output: Path | None = None,
                               if value is not None and value is not False}
     for name in wanted.keys() - inspect.signature(found.sample).parameters.keys():
         raise ValueError(f"{name}: expected none for a run of {found.name}, which has no such option; leave it out")
+    if data_dir is not None and not interpolate:
+        raise ValueError(f"data_dir: expected none without interpolate, which alone reads images, got {data_dir}")
     found.data_dir, found.device = data_dir or found.data_dir, device
     found.sample(n, seed=seed, output=output, **wanted)
 

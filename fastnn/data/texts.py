@@ -54,10 +54,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{os.fspath(path)}: expected a text in UTF-8, but byte {error.start + 1:,}, in line "
-                         f"{line:,}, is 0x{raw[error.start]:02x}, which is none of it; turn the file into UTF-8, "
-                         f"from Latin-1 say by iconv -f LATIN1 -t UTF-8") from error
+                         f"{line:,}, is 0x{raw[error.start]:02x}, which does not fit there; convert the file, from "
+                         "Latin-1 for example by iconv -f LATIN1 -t UTF-8") from error
     if not text.strip():
-        raise ValueError(f"{os.fspath(path)}: expected a text, got a file of {len(raw):,} bytes without one")
+        raise ValueError(f"{os.fspath(path)}: expected a text, got "
+                         + (f"{len(raw):,} bytes of white space" if raw else "an empty file"))
     return text
 
 

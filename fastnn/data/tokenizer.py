@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -66,7 +68,7 @@ class Tokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(json)
         except Exception as error:          # of no class of its own
-            raise ValueError(f"json: expected a tokenizer that fastnn trained, got something else: "
+            raise ValueError("json: expected a tokenizer that fastnn trained, got something else: "
                              f"{one_line(error)}") from error
         self._pieces = [self._tokenizer.id_to_token(i) for i in range(self._tokenizer.get_vocab_size())]
         if tuple(self._pieces[: len(_SPECIAL)]) != _SPECIAL:
@@ -85,7 +87,7 @@ class Tokenizer:
             What to learn from, such as the paragraphs of a book.
         vocab_size : int, default 2048
             How many tokens there are at most, the five special ones among them; few texts give fewer. Half of
-            them at most are single characters, the commonest.
+            them at most are single characters, the commonest, of equally rare ones those that come first.
 
         Returns
         -------
@@ -109,12 +111,19 @@ class Tokenizer:
             normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Strip()])
         tokenizer.pre_tokenizer = pre.Sequence([pre.Metaspace(_SPACE, prepend_scheme="always"),
                                                 pre.Punctuation("isolated")])
-        tokenizer.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=list(_SPECIAL), limit_alphabet=vocab_size // 2, show_progress=False))
-        trained = cls(tokenizer.to_str())
-        if len(trained) == len(_SPECIAL):
+        if not isinstance(texts, str):
+            texts = list(texts)
+        check_texts("texts", texts)
+        counts = Counter(itertools.chain.from_iterable(map(tokenizer.normalizer.normalize_str, texts)))
+        del counts[" "]
+        if not counts:
             raise ValueError("texts: expected words to learn from, got none")
-        return trained
+        # The library would leave out any of the characters that are equally rare, others in each run.
+        alphabet = [_SPACE, *(character for character, _ in counts.most_common(vocab_size // 2 - 1))]
+        tokenizer.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=list(_SPECIAL), initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet), show_progress=False))
+        return cls(tokenizer.to_str())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -147,18 +156,12 @@ class Tokenizer:
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the tokens of a text, shape (T,)."""
+        check_texts("text", [text])
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the tokens of each of many texts, which are encoded at once."""
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"text: expected str, got {texts!r:.100}")
-        for text in texts:
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:     # what Python makes of bytes on a command line that are not UTF-8
-                raise ValueError(f"text: expected what UTF-8 can hold, got {text[error.start]!r} as character "
-                                 f"{error.start + 1:,}") from error
+        check_texts("texts", texts)
         return [np.array(encoded.ids, np.int64) for encoded in self._tokenizer.encode_batch(list(texts))]
 
     def unknown(self, text: str) -> str:
@@ -176,7 +179,7 @@ class Tokenizer:
         >>> from fastnn import data
         >>> tokenizer = data.Tokenizer.train(["The cat sat on the mat."], vocab_size=32)
         >>> tokenizer.pieces([tokenizer.CLS, *tokenizer.encode("a cat")])
-        ['[CLS]', ' ', 'a', ' ', 'c', 'at']
+        ['[CLS]', ' ', 'a', ' cat']
         """
         return [self._pieces[token].replace(_SPACE, " ") for token in tokens]
 
@@ -241,3 +244,17 @@ class Tokenizer:
 
     def __hash__(self) -> int:
         return hash(self.json)
+
+
+def check_texts(name: str, texts: Sequence[Any]) -> None:
+    """Raise an error unless these are several str, each of them what UTF-8 can hold."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name}: expected several texts, got one, {texts!r:.100}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: expected str, got {text!r:.100}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:         # what Python makes of bytes on a command line that are not UTF-8
+            raise ValueError(f"{name}: expected what UTF-8 can hold, got {text[error.start]!r} as character "
+                             f"{error.start + 1:,}") from error

@@ -23,10 +23,12 @@ import llvmlite.binding
 from fastnn import _device, kernels
 from fastnn._checks import as_int
 from fastnn._files import as_path, read_json
+from fastnn.nn import Module
 from fastnn.recipes.space import Space
 from fastnn.training._interrupts import Interrupts
-from fastnn.training.checkpoint import CheckpointError, replace_file
-from fastnn.training.run_folder import CONFIG, check_free, hold
+from fastnn.training.checkpoint import CheckpointError, read_metadata, replace_file
+from fastnn.training.run_folder import CONFIG, LAST, check_free, hold
+from fastnn.training.tracking import tracker
 
 RUNS = Path("runs")
 RESULTS = "results.json"
@@ -123,15 +125,14 @@ class Recipe(ABC):
         return {option.name: getattr(self, option.name) for option in fields(self)
                 if option.name not in ("run_dir", "resume", "track") and getattr(self, option.name) != option.default}
 
-    def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:
+    def check_saved(self, path: Path) -> Any:
         """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
 
         That is seen before the model is made, which has no other size than its weights.
         """
-        saved = metadata.get("config")
+        saved = read_metadata(path).get("config")
         if not isinstance(saved, dict):
-            raise CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one "
-                                           "without")
+            raise CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one without")
         for name, value in json.loads(json.dumps(self.config())).items():
             if name in saved and name not in (*self.changeable, *self.varying) and value != saved[name]:
                 raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
@@ -171,6 +172,10 @@ class Recipe(ABC):
         if self.run_dir is not None:
             check_free(self.run_dir)
             self._check_new(self.run_dir)
+            if self.resumes and (self.run_dir / LAST).exists():
+                self.check_saved(self.run_dir / LAST)
+        if track := getattr(self, "track", None):
+            tracker(track)                              # says what is not installed
         _check_can_be_made(self.run_dir or RUNS)
 
     def _check_new(self, folder: Path) -> None:
@@ -222,6 +227,12 @@ class Recipe(ABC):
         self.run_dir = folder
         return folder
 
+    def announce(self, model: Module, data: str) -> None:
+        """Print which model is trained on what, and where."""
+        parameters = sum(parameter.data.size for parameter in model.parameters())
+        print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {data}")
+        print(f"run folder: {self.run_dir}", flush=True)
+
     def write_config(self, **more: Any) -> None:
         """Write config.json to the run's folder, unless it says the same already."""
         assert self.run_dir is not None
@@ -243,6 +254,12 @@ def check_above_0(name: str, *values: float) -> None:
     for value in values:
         if not (isinstance(value, Real) and 0 < value < math.inf):
             raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+
+
+def check_at_least_0(name: str, value: float) -> None:
+    """Raise ValueError unless the value is a finite number, 0 or above."""
+    if not (isinstance(value, Real) and 0 <= value < math.inf):
+        raise ValueError(f"{name}: expected at least 0, got {value!r}")
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:

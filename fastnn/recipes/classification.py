@@ -8,7 +8,6 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
@@ -19,9 +18,8 @@ from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
 from fastnn._files import one_line
 from fastnn.nn.freezing import freeze
-from fastnn.recipes.base import Recipe, check_above_0, load, read_config
+from fastnn.recipes.base import Recipe, check_above_0, check_at_least_0, load, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
-from fastnn.training.checkpoint import read_metadata
 from fastnn.training.metrics import percent
 from fastnn.training.run_folder import BEST, CONFIG, LAST
 
@@ -139,13 +137,8 @@ class ImageClassifier(Recipe):
     def check(self) -> None:
         super().check()
         check_above_0("lr", self.lr)
-        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
-            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay!r}")
-        if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
-            self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
+        check_at_least_0("weight_decay", self.weight_decay)
         self.origin()
-        if self.track:
-            training.tracker(self.track)        # says what is not installed
 
     def origin(self) -> tuple[Path, Any] | None:
         """Return with which checkpoint the model begins, and what its run says of its inputs; None where it is new.
@@ -235,12 +228,9 @@ class ImageClassifier(Recipe):
         trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs}, callbacks=callbacks,
                                progress=progress)
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
             shape = " x ".join(map(str, train.images.shape[1:]))
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
-                  f"{dataset.name} ({shape}); {len(validation or ()):,} for validation, {len(dataset.test):,} for the "
-                  "test")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{len(train):,} images of {dataset.name} ({shape}); {len(validation or ()):,} for "
+                                 f"validation, {len(dataset.test):,} for the test")
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
 
@@ -369,7 +359,7 @@ class ImageClassifier(Recipe):
         """The same, checked as far as it goes without the kernels, which may have to be compiled."""
         assert self.run_dir is not None
         path = self.checkpoint
-        saved = self.check_saved(read_metadata(path), path)
+        saved = self.check_saved(path)
         model = self.model()
         training.load_model(path, model)
         inputs = read_config(self.run_dir).get("inputs")

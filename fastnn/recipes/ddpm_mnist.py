@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,16 @@ from fastnn import data, kernels, models, nn, optim, random, training
 from fastnn._checks import as_float, as_int
 from fastnn._files import as_path
 from fastnn.nn.freezing import freeze
-from fastnn.recipes.base import load, read_config
+from fastnn.recipes.base import check_at_least_0, load
 from fastnn.recipes.classification import ImageClassifier
 from fastnn.recipes.generative import ImageGenerator, Results, as_pixels
+from fastnn.training._progress import Progress
 from fastnn.training.metrics import percent
 
 _SHAPE = (1, 28, 28)
 _HELD_OUT = 2000                            # images that validate
 _BATCH = 500                                # of them, and of images that are read, at once
+_AT_ONCE = 100                              # images that are drawn at once
 _FEW = 50                                   # steps of the fast way to draw
 _SURE = 0.9                                 # the probability from which on a digit counts as read
 _SHOWN, _MOMENTS = 4, 8                     # images of a picture of noise, and its columns
@@ -45,11 +47,11 @@ class DDPMMnist(ImageGenerator):
     """
 
     name: ClassVar[str] = "ddpm-mnist"
-    takes: ClassVar[str] = "40 min"
+    takes: ClassVar[str] = "~35 min"
     headline: ClassVar[tuple[str, ...]] = ("validation noise error", "read, all steps", f"read, {_FEW} steps")
     changeable: ClassVar[tuple[str, ...]] = (*ImageGenerator.changeable, "samples", "classifier")
 
-    epochs: int = 6
+    epochs: int = 12
     batch_size: int = 64
 
     timesteps: int = 500
@@ -78,8 +80,9 @@ class DDPMMnist(ImageGenerator):
 
     def check(self) -> None:
         self.timesteps, self.samples = as_int("timesteps", self.timesteps, _FEW), as_int("samples", self.samples, 1)
-        self.weight_decay = as_float("weight_decay", self.weight_decay, 0)
-        training.ExponentialMovingAverage(self.ema)
+        check_at_least_0("weight_decay", self.weight_decay)
+        if not 0 <= as_float("ema", self.ema) < 1:
+            raise ValueError(f"ema: expected from 0 to below 1, got {self.ema}")
         if self.classifier is not None:
             self.classifier = self.classifier.absolute()    # the run may be resumed from elsewhere
             _reader(self.classifier)
@@ -114,11 +117,12 @@ class DDPMMnist(ImageGenerator):
         shown = data.to_float(dataset.test.images[:_SHOWN], 0.5, 0.5, scale=dataset.scale)
         pictures = {"Images become noise": self._noising(model, shown), "Noise becomes images": self._walk(model)}
         tables: dict[str, Sequence[Sequence[str]]] = {}
+        reader = None if self.classifier is None else _reader(self.classifier)
         for name, steps in (("all steps", None), (f"{_FEW} steps", _FEW)):
-            images = as_pixels(model.sample(self.samples, _SHAPE, steps=steps, seed=self.seed), -1)
+            images = _drawn(model, self.samples, steps, self.seed)
             pictures[f"Samples by {name}"] = training.plots.grid(images[:100])
-            if self.classifier is not None:
-                rows, share = _read(self.classifier, images)
+            if reader is not None:
+                rows, share = _read(reader, images)
                 tables[f"Samples by {name} as they are read"] = rows
                 figures[f"read, {name}"] = percent(share)
         return Results(figures, pictures, tables)
@@ -142,13 +146,11 @@ class DDPMMnist(ImageGenerator):
         """
         n, seed = as_int("n", n, 1), as_int("seed", seed, 0)
         self.check_output(output)
-        if classifier is not None:
-            _reader(as_path("classifier", classifier))
-        model = self.trained()
-        images = as_pixels(model.sample(n, _SHAPE, steps=steps, seed=seed), -1)
+        reader = None if classifier is None else _reader(as_path("classifier", classifier))
+        images = _drawn(self.trained(), n, steps, seed)
         self.write(images, None, output, f"samples-seed-{seed}" + (f"-steps-{steps}" if steps else ""))
-        if classifier is not None:
-            rows, share = _read(as_path("classifier", classifier), images)
+        if reader is not None:
+            rows, share = _read(reader, images)
             for row in rows:
                 print(f"{row[0]:>5} {row[1]:>8} {row[2]:>10} {row[3]:>10}")
             print(f"read with a probability of {_SURE} or more: {percent(share)}")
@@ -169,25 +171,43 @@ class DDPMMnist(ImageGenerator):
         return training.plots.images(as_pixels(rows.reshape(-1, *_SHAPE), -1), names * _SHOWN, columns=len(walks))
 
 
-def _reader(folder: Path) -> ImageClassifier:
-    """Return the recipe of a run that keeps a classifier of such images, or raise an error that says what there is."""
+def _drawn(model: models.DDPM, n: int, steps: int | None, seed: int) -> NDArray[np.uint8]:
+    """Draw the images that the model's `sample` draws, under a bar: some hundred take minutes."""
+    numbers, drawn = range(n), []
+    parts = [numbers[start : start + _AT_ONCE] for start in range(0, n, _AT_ONCE)]
+    with Progress(len(parts) * len(model.times(steps)), 0, 1, shown=True) as progress:
+        for part in parts:
+            for walk in model.denoise(part, _SHAPE, steps=steps, seed=seed):
+                images = walk.images
+                progress.step_ends(None)
+            drawn.append(as_pixels(kernels.to_host(images), -1))
+    return np.concatenate(drawn)
+
+
+class _Reader(NamedTuple):
+    """A trained classifier, and what config.json says of its inputs."""
+
+    model: nn.Module
+    inputs: Any
+
+
+def _reader(folder: Path) -> _Reader:
+    """Return the classifier of a run, or raise an error that says what there is."""
     found = load(folder)
     if not isinstance(found, ImageClassifier):
         raise ValueError("classifier: expected the run of a classifier of digits, such as runs/cnn-mnist-1, got one of "
                          f"{found.name} in {folder}")
-    inputs = read_config(folder).get("inputs")
-    if not isinstance(inputs, dict) or inputs.get("shape") != list(_SHAPE) or not found.checkpoint.exists():
-        raise ValueError(f"classifier: expected the run of a trained classifier of images of shape {_SHAPE}, such as "
-                         f"runs/cnn-mnist-1, but there is none in {folder}")
-    return found
+    model, inputs = found.trained()
+    if tuple(inputs["shape"]) != _SHAPE:
+        raise ValueError(f"classifier: expected one of images of shape {_SHAPE}, such as runs/cnn-mnist-1, got one of "
+                         f"{tuple(inputs['shape'])} in {folder}")
+    return _Reader(found.measured(freeze(model)), inputs)
 
 
-def _read(folder: Path, images: NDArray[np.uint8]) -> tuple[list[list[str]], float]:
+def _read(reader: _Reader, images: NDArray[np.uint8]) -> tuple[list[list[str]], float]:
     """Return a table of what a classifier reads in images, and the share of those that it reads surely."""
-    reader = _reader(folder)
-    model, inputs = reader.trained()
-    frozen = reader.measured(freeze(model))
-    parts = [frozen(data.to_float(images[i : i + _BATCH], inputs["mean"], inputs["std"], scale=inputs["scale"]))
+    inputs = reader.inputs
+    parts = [reader.model(data.to_float(images[i : i + _BATCH], inputs["mean"], inputs["std"], scale=inputs["scale"]))
              for i in range(0, len(images), _BATCH)]
     likeliest = kernels.softmax(np.concatenate(parts))
     labels, sure = likeliest.argmax(1), likeliest.max(1) >= _SURE

@@ -17,8 +17,8 @@ from fastnn import data, nn, optim, training
 from fastnn._extras import require
 from fastnn._files import as_path
 from fastnn.recipes.base import Recipe, check_above_0
-from fastnn.training.checkpoint import read_metadata, replace_file
-from fastnn.training.run_folder import BEST, LAST
+from fastnn.training.checkpoint import replace_file
+from fastnn.training.run_folder import BEST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,10 +107,6 @@ class ImageGenerator(Recipe):
     def check(self) -> None:
         super().check()
         check_above_0("lr", self.lr)
-        if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
-            self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
-        if self.track:
-            training.tracker(self.track)        # says what is not installed
         self.model()                            # says what is wrong with its options
 
     def experiment(self) -> None:
@@ -143,12 +139,10 @@ class ImageGenerator(Recipe):
                                    callbacks=[*self.callbacks(validation), *callbacks, *trackers], run_dir=run_dir,
                                    seed=self.seed, device=self.device, config=self.config(), progress=progress)
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
-            images, held_out = train.arrays[0], validation.arrays[0]
+            images = train.arrays[0]
             shape = " x ".join(map(str, images.shape[1:]))
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(images):,} images of "
-                  f"{dataset.name} ({shape}); {len(held_out):,} for validation")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{len(images):,} images of {dataset.name} ({shape}); {len(validation.arrays[0]):,} "
+                                 "for validation")
         trainer.fit(train, validation, epochs=self.epochs, resume=self.resume)
         return trainer, dataset
 
@@ -158,7 +152,7 @@ class ImageGenerator(Recipe):
         self.check_data_dir()
         assert self.run_dir is not None
         path = self.run_dir / BEST
-        self.check_saved(read_metadata(path), path)
+        self.check_saved(path)
         model = self.model()
         training.load_model(path, model)
         return model.to(self.device)

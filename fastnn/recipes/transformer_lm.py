@@ -6,9 +6,8 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,11 +16,11 @@ import numpy as np
 from fastnn import data, models, nn, optim, training
 from fastnn._checks import as_float, as_int
 from fastnn._files import as_path
-from fastnn.data import Tokenizer
-from fastnn.recipes.base import Recipe, check_above_0, read_config
-from fastnn.training.checkpoint import read_metadata, replace_file
+from fastnn.data.tokenizer import Tokenizer, check_texts
+from fastnn.recipes.base import Recipe, check_above_0, check_at_least_0, read_config
+from fastnn.training.checkpoint import replace_file
 from fastnn.training.metrics import Record
-from fastnn.training.run_folder import BEST, CONFIG, LAST
+from fastnn.training.run_folder import BEST, CONFIG
 
 _TOKENIZER = "tokenizer.json"
 _SHARES = 20                # parts of a text, of which one is held out and validated on
@@ -29,6 +28,7 @@ _IN_A_ROW = 20              # paragraphs that are held out together
 _LEAST = 10                 # contexts that all texts together must have
 _GIVEN = 6                  # held out words of each text that are gone on with in the report
 _SHOWN = 24                 # tokens whose attention is drawn
+_TAIL = 32                  # tokens at most that finish the last word of what is generated
 
 
 @dataclass
@@ -114,23 +114,16 @@ class TransformerLM(Recipe):
         super().check()
         paths = (self.text,) if isinstance(self.text, str | os.PathLike) else self.text
         self.text = tuple(as_path("text", path).expanduser().absolute() for path in paths)  # resumed from elsewhere
-        if self.text and self.data_dir is not None:
-            raise ValueError(f"data_dir: expected none with texts of your own, got {self.data_dir}; leave one out")
         for name, least in (("vocab_size", 32), ("context", 2), ("every", 1)):
             as_int(name, getattr(self, name), least)
         if as_int("updates", self.updates, 1) % self.every:
             raise ValueError(f"updates: expected a multiple of every = {self.every}, got {self.updates}")
         check_above_0("lr", self.lr)
         check_above_0("clip_norm", self.clip_norm)
-        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
-            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay!r}")
-        if not as_float("dropout", self.dropout) < 1:
+        check_at_least_0("weight_decay", self.weight_decay)
+        if not 0 <= as_float("dropout", self.dropout) < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, got {self.dropout}")
         self.model_config(self.vocab_size)          # says what is wrong with the sizes
-        if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
-            self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
-        if self.track:
-            training.tracker(self.track)            # says what is not installed
 
     def model_config(self, vocab_size: int) -> models.DecoderTransformerConfig:
         """Return the sizes of the model."""
@@ -142,7 +135,14 @@ class TransformerLM(Recipe):
         """Return the texts by name."""
         if not self.text:
             return data.books(self.data_dir)
+        if self.data_dir is not None:
+            raise ValueError(f"data_dir: expected none with texts of your own, got {self.data_dir}; leave one out")
         return {str(path): data.read_text(path) for path in self.text}
+
+    def learned_tokenizer(self, texts: Mapping[str, str]) -> Tokenizer:
+        """Return a tokenizer of what is trained on of the texts."""
+        return Tokenizer.train((paragraph for name, text in texts.items() for paragraph in _divided(name, text)[0]),
+                               self.vocab_size)
 
     def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
         """Return what makes the updates."""
@@ -213,8 +213,7 @@ class TransformerLM(Recipe):
                 raise ValueError(f"text: expected the texts with which the run in {self.run_dir} was begun, got others "
                                  f"under the names {', '.join(digests)}")
         else:
-            tokenizer = Tokenizer.train((paragraph for name, text in texts.items()
-                                         for paragraph in _divided(name, text)[0]), self.vocab_size)
+            tokenizer = self.learned_tokenizer(texts)
         train, validation = self.loaders(texts, tokenizer)
         model = models.DecoderTransformer(self.model_config(len(tokenizer)), seed=self.seed)
         run_dir = self.open_run_dir()
@@ -226,11 +225,8 @@ class TransformerLM(Recipe):
             device=self.device, clip_norm=self.clip_norm, config={**self.config(), "inputs": inputs}, progress=progress,
             callbacks=[Perplexity(), *([training.tracker(self.track)] if self.track else [])])
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {train.tokens:,} tokens of "
-                  f"{len(tokenizer):,}, in {len(train.sequences):,} passages of {len(texts)} texts; "
-                  f"{validation.tokens:,} for validation")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{train.tokens:,} tokens of {len(tokenizer):,}, in {len(train.sequences):,} passages "
+                                 f"of {len(texts)} texts; {validation.tokens:,} for validation")
         trainer.fit(data.Rounds(train, self.every), validation, epochs=self.updates // self.every, resume=self.resume)
         return trainer, tokenizer, validation
 
@@ -241,7 +237,7 @@ class TransformerLM(Recipe):
         self.check_device()
         assert self.run_dir is not None
         path = self.run_dir / BEST
-        saved = self.check_saved(read_metadata(path), path)
+        saved = self.check_saved(path)
         tokenizer, inputs = self._tokenizer()
         if saved.get("inputs") != inputs:
             raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs what {path.name} was trained with, "
@@ -268,7 +264,7 @@ class TransformerLM(Recipe):
             The text; without one, the model begins. It is said on stderr which of its characters the tokenizer does not
             know, and how much of it the model sees, where it has more tokens than the context.
         length : int, default 200
-            How many tokens are drawn.
+            How many tokens are drawn; then those that finish the last word, some few.
         temperature, top_k, top_p
             How they are drawn; see `fastnn.models.sampling_probabilities`.
         seed : int, default 0
@@ -285,6 +281,7 @@ class TransformerLM(Recipe):
         >>> recipe = recipes.load("runs/transformer-lm-1")  # doctest: +SKIP
         >>> print("".join(recipe.generate("Well, Holmes")))  # doctest: +SKIP
         """
+        check_texts("prompt", [prompt])
         model, tokenizer = self.trained()
         words = self._drawn(model, tokenizer, prompt, length, temperature=temperature, top_k=top_k, top_p=top_p,
                             seed=seed)
@@ -299,10 +296,11 @@ class TransformerLM(Recipe):
 
     def _drawn(self, model: Any, tokenizer: Tokenizer, prompt: str, length: int, *, temperature: float = 0.9,
                top_k: int | None = 40, top_p: float | None = None, seed: int = 0) -> Iterator[str]:
+        length = as_int("length", length, 0)
         tokens = model.generate(
-            _tokens(tokenizer, prompt), length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-            never=(tokenizer.PAD, tokenizer.UNK, tokenizer.CLS, tokenizer.MASK))
-        return tokenizer.words(tokens, begins=not prompt.strip())
+            _tokens(tokenizer, prompt), length + _TAIL * (length > 0), temperature=temperature, top_k=top_k,
+            top_p=top_p, seed=seed, never=(tokenizer.PAD, tokenizer.UNK, tokenizer.CLS, tokenizer.MASK))
+        return tokenizer.words(_to_the_end_of_a_word(tokenizer, tokens, length), begins=not prompt.strip())
 
     def _tokenizer(self) -> tuple[Tokenizer, dict[str, Any]]:
         """Return the tokenizer of the run in run_dir, and what config.json says of its inputs."""
@@ -364,3 +362,11 @@ def _tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:
     for i, paragraph in enumerate(data.paragraphs(prompt)):
         tokens += [tokenizer.SEP] * (i > 0) + tokenizer.encode(paragraph).tolist()
     return tokens
+
+
+def _to_the_end_of_a_word(tokenizer: Tokenizer, tokens: Iterable[int], length: int) -> Iterator[int]:
+    """Pass on so many tokens, and then those that go on with the last word."""
+    for place, token in enumerate(tokens):
+        if place >= length and (token == tokenizer.SEP or tokenizer.pieces([token])[0].startswith(" ")):
+            return
+        yield token

@@ -267,7 +267,8 @@ class Evaluation:
     Attributes
     ----------
     loss : float
-        The mean loss of a sample; NaN where there is none, as for nearest neighbours.
+        The mean loss of a sample, or of a token where the loss is one of tokens; NaN where there is none, as for
+        nearest neighbours.
     accuracy : float or None
         The share of right predictions, from 0 to 1; None, as all that follows, where the task is no classification.
     confusion : ndarray of int64, shape (C, C), or None

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def test_a_text_is_read_as_it_is_meant(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("contents", "message"), [
-    (b"", "expected a text, got a file of 0 bytes without one"),
-    (b" \n\n\t", "expected a text, got a file of 4 bytes without one"),
+    (b"", "expected a text, got an empty file"),
+    (b" \n\n\t", "expected a text, got 4 bytes of white space"),
     ("one\ntwo\ncaf\u00e9\n".encode("latin-1"), "expected a text in UTF-8, but byte 12, in line 3, is 0xe9"),
 ])
 def test_what_is_no_text(tmp_path: Path, contents: bytes, message: str) -> None:
@@ -119,6 +120,26 @@ def test_the_same_texts_give_the_same_tokenizer_in_any_process(tokenizer: data.T
     assert data.Tokenizer.train(BOOK[:2], 80) != tokenizer
 
 
+def test_which_rare_characters_are_left_out_is_decided() -> None:
+    rare = "".join(chr(ord("\u4e00") + i) for i in range(60))
+    learned = [data.Tokenizer.train(["we are we", rare], 40) for _ in range(3)]
+    assert len({tokenizer.sha256 for tokenizer in learned}) == 1
+    assert learned[0].unknown("we are") == ""
+    assert learned[0].unknown(rare) == rare[15:]    # 20 are known: the space's, w, e, a, r, and 15
+    assert learned[0].decode(learned[0].encode("we are")) == "we are"
+
+
+@pytest.mark.parametrize(("given", "error", "message"), [
+    ("a text", TypeError, "texts: expected several texts, got one, 'a text'"),
+    ([b"bytes"], TypeError, "texts: expected str, got b'bytes'"),
+    (["ab\udcff"], ValueError, r"texts: expected what UTF-8 can hold, got '\\udcff' as character 3"),
+    ([" ", "\n"], ValueError, "texts: expected words to learn from, got none"),
+])
+def test_what_no_tokenizer_is_learned_from(given: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        data.Tokenizer.train(given)
+
+
 def test_a_tokenizer_is_saved_and_read(tokenizer: data.Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "tokenizer.json")
     again = data.Tokenizer.load(tmp_path / "tokenizer.json")
@@ -130,8 +151,6 @@ def test_a_tokenizer_is_saved_and_read(tokenizer: data.Tokenizer, tmp_path: Path
         (tmp_path / "other.json").write_text(contents)
         with pytest.raises(ValueError, match=f"other.json: .*{what}"):
             data.Tokenizer.load(tmp_path / "other.json")
-    with pytest.raises(ValueError, match="texts: expected words to learn from, got none"):
-        data.Tokenizer.train([" ", "\n"])
 
 
 # --- sequences ---

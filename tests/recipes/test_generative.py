@@ -13,6 +13,7 @@ import pytest
 from fastnn import data, models, recipes, training
 from fastnn.cli.runs import sample
 from fastnn.recipes import CNN, DDPMMnist, VAEMnist
+from fastnn.recipes.generative import as_pixels
 from fastnn.recipes.vae_mnist import binarized
 
 Image = pytest.importorskip("PIL.Image")
@@ -117,6 +118,12 @@ def test_a_diffusion_from_training_to_samples(capsys: pytest.CaptureFixture[str]
         sample(Path("whole"), n=2, steps=3, seed=seed, output=Path(f"{len(list(Path().glob('*.png')))}.png"))
     files = [Path(f"{i}.png").read_bytes() for i in range(3)]
     assert files[0] == files[1] != files[2]
+    assert "3/3" in capsys.readouterr().err                # the bar
+    recipe = recipes.load(Path("whole"))
+    assert isinstance(recipe, DDPMMnist)
+    images = as_pixels(recipe.trained().sample(2, (1, 28, 28), steps=3, seed=2), -1)
+    with Image.open("2.png") as image:
+        np.testing.assert_array_equal(np.asarray(image)[::2, ::2], training.plots.tile(images))
 
 
 def test_a_classifier_reads_what_is_drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +150,8 @@ def test_a_classifier_reads_what_is_drawn(capsys: pytest.CaptureFixture[str], mo
     (vae(lr=0), "lr: expected a number above 0, got 0"),
     (vae(per_class=200), r"per_class: expected at most \d\d, since a class of mnist has \d\d training images and 10"),
     (DDPMMnist(timesteps=10), "timesteps: expected at least 50, got 10"),
-    (DDPMMnist(ema=1), "decay: expected a number below 1, got 1"),
+    (DDPMMnist(ema=1), "ema: expected from 0 to below 1, got 1"),
+    (DDPMMnist(weight_decay=-1), "weight_decay: expected at least 0, got -1"),
     (DDPMMnist(schedule="square"), "schedule: expected .*, got 'square'"),                # type: ignore[arg-type]
     (DDPMMnist(classifier=Path("nowhere")), "expected the folder of a run"),
 ])
@@ -164,6 +172,7 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
         ({"latent_map": True, "interpolate": True}, "latent_map: expected one of interpolate and latent_map, got both"),
         ({"interpolate": True, "n": 9}, "n: expected a multiple of 8, the images of a line, with interpolate, got 9"),
         ({"interpolate": True, "n": 8000}, "n: expected at most 1440, since there are 360 test digits"),
+        ({"data_dir": tmp_path}, "data_dir: expected none without interpolate"),
         ({"output": Path("a.jpg")}, "output: expected a file whose name ends in .png, got a.jpg"),
         ({"output": Path("no/a.png")}, "output: expected a file in a folder, but there is no folder no"),
     ]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import recipes, training
+from fastnn import cli, data, recipes, training
 from fastnn.cli import runs
 from fastnn.recipes.transformer_lm import _divided
 
@@ -125,15 +126,62 @@ def test_it_goes_on_with_a_text_in_whole_words(run_dir: Path, capsys: pytest.Cap
     assert not capsys.readouterr().out.startswith(" ")
 
 
+def test_the_last_word_is_whole(run_dir: Path) -> None:
+    recipe = recipes.load(run_dir)
+    words = list(recipe.generate("The cat", 40, seed=1))
+    counts = []
+    for length in range(1, 12):
+        fewer = list(recipe.generate("The cat", length, seed=1))
+        assert fewer == words[: len(fewer)]
+        counts.append(len(fewer))
+    assert 1 <= counts[0] < counts[-1]
+    assert list(recipe.generate("The cat", 0)) == []
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--temperature", "-0.5"], "temperature: expected a number from 0 to inf, got -0.5"),
+    (["--temperature", "nan"], "temperature: expected a number from 0 to inf, got nan"),
+    (["--temperature", "inf"], "temperature: expected a finite number, got inf"),
+    (["--top-p", "0"], "top_p: expected a number above 0 and at most 1, got 0.0"),
+    (["--top-p", "1.5"], "top_p: expected a number above 0 and at most 1, got 1.5"),
+    (["--top-k", "-1"], "top_k: expected at least 1, got -1"),
+    (["--length", "-1"], "length: expected at least 0, got -1"),
+    (["--seed", "-1"], "seed: expected at least 0, got -1"),
+    (["--prompt", "caf\udce9"], "prompt: expected what UTF-8 can hold, got '\\udce9' as character 4"),
+])
+def test_wrong_options_end_in_a_sentence(run_dir: Path, options: list[str], message: str,
+                                         monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["fastnn", "generate", str(run_dir), *options])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err == f"fastnn: {message}\n"
+
+
+def test_the_tokenizer_of_another_run_is_refused(run_dir: Path, text: Path, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run_dir, tmp_path / "lm")
+    data.Tokenizer.train([text.read_text()], 70).save(tmp_path / "lm" / "tokenizer.json")
+    monkeypatch.setattr(sys, "argv", ["fastnn", "generate", "lm"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "fastnn: lm/tokenizer.json: expected the tokenizer that the run was begun with, whose SHA-256 is ")
+
+
 def test_evaluating_a_run_gives_its_results_again(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs.evaluate(run_dir)
     loss = json.loads((run_dir / "results.json").read_text())["loss"]
     assert capsys.readouterr().out.startswith(f"validation loss: {loss:.4f}, perplexity {np.exp(loss):.2f}, on ")
+    with pytest.raises(ValueError, match="data_dir: expected none with texts of your own"):
+        runs.evaluate(run_dir, data_dir=run_dir)
 
 
 @pytest.mark.parametrize(("file", "change", "message"), [
     ("tokenizer.json", lambda text: "{", r"tokenizer\.json: expected a tokenizer that fastnn trained"),
-    ("tokenizer.json", lambda text: text + "\n", "expected the tokenizer that the run was begun with, whose SHA-256"),
     ("config.json", lambda text: text.replace('"tokenizer"', '"token"'), "expected under inputs the texts and the"),
     ("config.json", lambda text: text.replace('"num_layers": 1', '"num_layers": 2'), "expected num_layers 1, with"),
 ])
@@ -170,7 +218,7 @@ def test_a_twentieth_of_a_text_is_held_out(text: str) -> None:
     ({"text": "short.txt"}, "text: expected at least 1,280 tokens to train on, 10 times the context, got"),
     ({"text": ("word.txt",)}, r"word\.txt: expected a text of 20 words or more, a part of which .* got 1"),
     ({"text": ("latin.txt",)}, r"latin\.txt: expected a text in UTF-8, but byte 4, in line 1, is 0xe9"),
-    ({"text": ("empty.txt",)}, r"empty\.txt: expected a text, got a file of 0 bytes without one"),
+    ({"text": ("empty.txt",)}, r"empty\.txt: expected a text, got an empty file"),
 ])
 def test_options_and_texts_that_cannot_be_obeyed(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     for name, contents in (("short.txt", b"All is well. " * 9), ("word.txt", b"word"),

@@ -108,6 +108,18 @@ def test_losses_of_tokens_are_means_over_those_that_count():
     assert history.records[0]["images_per_second"] is None
 
 
+def test_a_model_that_draws_in_inference_draws_the_same_in_each_evaluation():
+    class Noisy(nn.Linear):
+        def forward(self, x, *, training=True):
+            scores, backward = super().forward(x.reshape(len(x), -1), training=training)
+            return self.draw.forward(scores, np.zeros_like(scores), training=training)[0][0], backward
+
+    model = Noisy(64, 10)
+    model.draw = nn.Reparameterization()
+    losses = [trainer(model, seed=seed).evaluate(loader()).loss for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_an_evaluation_has_the_order_of_the_data_and_changes_nothing():
     run = trainer()
     before = weights(run.model)
