@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
+from numba import _dynfunc, types
+from numba.core import cgutils, registry
+from numba.core.lowering import Environment
 from numba.extending import intrinsic
+from numba.np.ufunc.parallel import _launch_threads
 
-from fastnn.kernels._cpu.cache import DiskCache
+from fastnn.kernels._cpu.cache import Entry
 
 config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 
@@ -46,22 +49,59 @@ def renamed(function: Callable, module: str, name: str) -> Callable:
     return function
 
 
-_libraries: list[Any] = []
+class Compiled(NamedTuple):
+    """A compiled function, by how it is called."""
+
+    entry_point: Callable[..., Any]
+    """From Python, with arguments of the types it was compiled for: nothing looks at them."""
+
+    address: int
+    """From compiled code, if it takes and returns plain integers."""
+
+    from_disk: bool
 
 
-def compiled(function: Callable, name: str, signature: tuple, key: tuple, **options: Any) -> tuple[Any, bool]:
-    """Compile a function for one signature, or load it from the disk; whether that was so comes second."""
+_libraries: list[Any] = []                  # an address keeps nothing alive
+
+
+def compiled(function: Callable, name: str, signature: tuple, key: Any = (), **options: Any) -> Compiled:
+    """Compile a function for one signature, or load it from the disk; the key holds what its types do not show.
+
+    Numba's own cache misses changes of helpers in other files and of settings, keeps pickles, which can run anything,
+    and lets processes that compile different signatures at once overwrite each other's files.
+    """
+    codegen = registry.cpu_target.target_context.codegen()
+    entry = Entry(name, function.__module__, [repr((key, signature, options)), *map(str, codegen.magic_tuple())])
+    if found := entry.read():
+        return _loaded(function, codegen, *found)
     dispatcher = numba.njit(**options)(function)
-    dispatcher._cache = DiskCache(name, key)
     dispatcher.compile(signature)
     (result,) = dispatcher.overloads.values()
-    return result, bool(dispatcher.stats.cache_hits)
+    library, names = result.library, result.fndesc
+    if not result.environment.consts:       # Python objects that it needs, which no kernel does
+        parallel = bool(result.reload_init)
+        entry.write({"python": names.llvm_cpython_wrapper_name, "plain": names.llvm_cfunc_wrapper_name,
+                     "environment": names.env_name, "parallel": parallel}, library._get_compiled_object())
+    _libraries.append(library)
+    return Compiled(result.entry_point, library.get_pointer_to_function(names.llvm_cfunc_wrapper_name), False)
 
 
-def address_of_code(result: Any) -> int:
-    """The address of a compiled function that takes and returns plain integers."""
-    _libraries.append(result.library)       # an address keeps nothing alive
-    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+def _loaded(function: Callable, codegen: Any, symbols: dict[str, Any], code: bytes) -> Compiled:
+    registry.cpu_target.target_context.refresh()
+    if symbols["parallel"]:
+        _launch_threads()
+    library = codegen.create_library(function.__qualname__)
+    library.enable_object_caching()
+    library._set_compiled_object(code)
+    library._finalize_final_module()
+    _libraries.append(library)
+    # At once: code that another process compiled may have the same name, and the last one loaded is found by it.
+    address_of = codegen._engine.get_function_address
+    environment = Environment(function.__globals__)
+    codegen.set_env(symbols["environment"], environment)
+    entry_point = _dynfunc.make_function(sys.modules[function.__module__], function.__name__, "",
+                                         address_of(symbols["python"]), environment, (library,))
+    return Compiled(entry_point, address_of(symbols["plain"]), True)
 
 
 @intrinsic
