@@ -37,7 +37,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnn.kernels._cpu import cache
-from fastnn.kernels._cpu.compiler import SUMS, Compiled, call, compiled, config
+from fastnn.kernels._cpu.compiler import SUMS, call, compiled, config
 from fastnn.kernels._cpu.threads import finish_stores, get_num_threads, run_parallel, state, watch_forks
 from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
@@ -162,7 +162,8 @@ class _Compiled:
     def __init__(self, kernel: BlockKernel, args: tuple) -> None:
         self.kernel = kernel
         self.types = self.types_of(args)
-        self.block_function = numba.njit(**kernel.options)(kernel.function)
+        self.block_function = numba.njit(**kernel.options, no_cpython_wrapper=not config.BOUNDSCHECK,
+                                         no_cfunc_wrapper=True)(kernel.function)
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
             f"def run(begin, end, worker, loop, call_block, {names}):\n"
@@ -176,7 +177,7 @@ class _Compiled:
             f"        call(loop, (begin, end, call_block, arguments))\n"
             f"    if is_set(_failed):\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
-            (types.intp,) * 5 + self.types).entry_point     # without Numba's search for a signature
+            (types.intp,) * 5 + self.types, from_python=True)
 
     def types_of(self, args: tuple) -> tuple[types.Type, ...]:
         return tuple(self.kernel.type_of(name, arg) for name, arg in zip(self.kernel.parameters, args))
@@ -191,17 +192,17 @@ class _Compiled:
             f"    try:\n"
             f"        block_function({self.kernel.place}, {names})\n"
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        set(_failed)\n", (types.intp,) * 3).address
+            f"        set(_failed)\n", (types.intp,) * 3, from_python=False)
 
-    def compile(self, source: str, signature: tuple) -> Compiled:
+    def compile(self, source: str, signature: tuple, from_python: bool) -> Any:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": call,
                  "finish_stores": finish_stores, "address_of": _address_of, "set": _set, "is_set": _is_set,
                  "load": _loader(types.Tuple((types.intp, *self.types)))}
         exec(source, scope)
         name = source.split("(")[0].split()[1]
-        result = compiled(scope[name], f"{self.kernel.name}.{name}", signature, self.types, **self.kernel.options)
-        self.from_disk = result.from_disk
+        result, self.from_disk = compiled(scope[name], f"{self.kernel.name}.{name}", signature, self.types,
+                                          from_python=from_python, **self.kernel.options)
         seconds = time.perf_counter() - begin
         self.kernel.seconds += seconds
         if seconds > 1 and not self.from_disk and not _Compiled.said_slow:

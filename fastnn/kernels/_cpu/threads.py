@@ -174,7 +174,9 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
 
 @functools.cache
 def loop_address() -> int:
-    return compiled(_loop, f"{__name__}.loop", (types.intp,) * 4, parallel=True, nogil=True).address
+    address: int = compiled(_loop, f"{__name__}.loop", (types.intp,) * 4, from_python=False, parallel=True,
+                            nogil=True).function
+    return address
 
 
 @intrinsic
