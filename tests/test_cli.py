@@ -422,6 +422,23 @@ def test_bench_times_the_naive_version_on_a_part(tmp_path: Path) -> None:
     assert all(re.search(r" s +[\d.]+ ms +[\d,]+ +[\d.]+ GB/s +\d+ %$", row.rstrip()) for row in rows)
 
 
+def test_cache_clear_deletes_compiled_kernels_and_nothing_else(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    code = "import numpy as np, fastnn; fastnn.relu(np.ones(3))"
+    environment = {"FASTNN_CACHE_DIR": str(cache)}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment})
+    (cache / "notes.txt").touch()
+    count = len(list(cache.iterdir())) - 1
+    assert count > 0
+    done = fastnn_command("cache", "clear", cwd=tmp_path, **environment)
+    assert re.fullmatch(rf"deleted {count} files, [\d.]+ MB, in {re.escape(str(cache))}\n", done.stdout)
+    assert [path.name for path in cache.iterdir()] == ["notes.txt"]
+    cache.chmod(0o777)
+    done = fastnn_command("cache", "clear", cwd=tmp_path, **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"fastnn: there is no cache to clear: {cache}: others may write to it\n")
+
+
 def test_warmup_compiles_what_is_needed_later(tmp_path: Path) -> None:
     cache = {"FASTNN_CACHE_DIR": str(tmp_path / "cache")}
     done = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
@@ -429,12 +446,12 @@ def test_warmup_compiles_what_is_needed_later(tmp_path: Path) -> None:
     cold = [line.split() for line in done.stdout.splitlines()[1:3]]
     assert [line[:2] for line in cold] == [["mse_loss", "float32"], ["mse_loss_backward", "float32"]]
     assert all(int(compiled) > 0 and loaded == "0" for _, _, compiled, loaded, _ in cold)
-    files = set((tmp_path / "cache").rglob("*.nbc"))
+    files = set((tmp_path / "cache").rglob("*.kernel"))
     assert files
     code = ("import numpy as np; from fastnn import kernels; x = np.ones((300, 300), np.float32); "
             "kernels.mse_loss(x, x); kernels.mse_loss_backward(1.0, x, x); kernels.mse_loss(x[:2], x[:2])")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **cache})
-    assert set((tmp_path / "cache").rglob("*.nbc")) == files
+    assert set((tmp_path / "cache").rglob("*.kernel")) == files
     again = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
     cached = [line.split() for line in again.stdout.splitlines()[1:3]]
     assert [line[:4] for line in cached] == [[*line[:2], "0", line[2]] for line in cold]
@@ -454,7 +471,7 @@ def test_doctor_lists_what_there_is(tmp_path: Path) -> None:
     assert lines["fastnn"].startswith(fastnn.__version__)
     assert lines["threads"].startswith("1 ")
     assert f"numpy {np.__version__}" in lines["packages"]
-    assert "loops" in lines["compiled kernels"]
+    assert re.search(r"\d+ files, [\d.]+ MB in ", lines["compiled kernels"])
     assert "mnist: expected its files in" in lines["data: mnist"]
     assert "float32" in lines["register tile"]
 

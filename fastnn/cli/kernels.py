@@ -125,3 +125,19 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     print(f"\n{counts[0]} functions compiled and {counts[1]} loaded from the disk, in "
           f"{time.perf_counter() - begin:.1f} s with their first calls; each counts where it was needed first")
 
+
+def cache(action: tyro.conf.Positional[Literal["clear"]]) -> None:
+    """Delete compiled kernels from the disk: "fastnn cache clear".
+
+    They are compiled again when they are needed. "fastnn doctor" says where they lie and how large they are; those that
+    were not used for three months go by themselves, as does what exceeds a gigabyte.
+
+    Parameters
+    ----------
+    action : {"clear"}
+        What to do.
+    """
+    folder, (count, size) = compilation.cache.folder(), compilation.cache.clear()
+    if folder is None:
+        raise ValueError(f"there is no cache to clear: {compilation.cache.why_not()}")
+    print(f"deleted {count} files, {size / 1e6:.1f} MB, in {folder}")

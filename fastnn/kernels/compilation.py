@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._cpu.cache import DiskCache
-from fastnn.kernels._cpu.cache import cache_dir as cache_dir
+from fastnn.kernels._cpu import cache as cache
 from fastnn.kernels._cpu.compiler import config
 from fastnn.kernels._cpu.launch import PARALLEL_WORK, kernels
 from fastnn.kernels._cpu.llvm import ROWS
@@ -32,11 +30,6 @@ def threading_layer() -> str | None:
     """Return which of Numba's threading layers runs parallel kernels; None where they run on one thread."""
     relu(np.zeros(10 * PARALLEL_WORK, np.float32))      # the layer is known after a launch
     return state.layer
-
-
-def cache_folder() -> Path | None:
-    """Return the folder of this version's compiled kernels; None where there can be none."""
-    return DiskCache.folder()
 
 
 def compile_parallel_loop() -> None:

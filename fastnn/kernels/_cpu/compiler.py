@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numba
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
+from llvmlite.binding import Linkage
+from numba import _dynfunc, types
+from numba.core import cgutils, registry
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.lowering import Environment
 from numba.extending import intrinsic
+from numba.np.ufunc.parallel import _launch_threads
 
-from fastnn.kernels._cpu.cache import DiskCache
+from fastnn.kernels._cpu.cache import Entry
 
 config: Any = numba.config                  # its settings are made when it is imported, unseen by type checkers
 
 # Never nnan or ninf: NaN and inf must travel. For sums of products alone, where the order is free.
 SUMS: set[str] = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
-helper = numba.njit(nogil=True, error_model="numpy")
-helper.__doc__ = "Compile a function that block functions call."
-sums_helper = numba.njit(nogil=True, error_model="numpy", fastmath=SUMS)
+_helper: Any = functools.partial(numba.njit, nogil=True, error_model="numpy", no_cpython_wrapper=True,
+                                 no_cfunc_wrapper=True)
+
+helper = _helper()
+helper.__doc__ = "Compile a function that block functions call; compiled, Python cannot call it."
+sums_helper = _helper(fastmath=SUMS)
 
 # For functions of numbers: a loop vectorizes only if what it calls is inlined, and LLVM spares what it finds long.
-inlined_helper = numba.njit(nogil=True, error_model="numpy", forceinline=True)
-inlined_sums_helper = numba.njit(nogil=True, error_model="numpy", fastmath=SUMS, forceinline=True)
+inlined_helper = _helper(forceinline=True)
+inlined_sums_helper = _helper(fastmath=SUMS, forceinline=True)
 
 
 def named(name: str, *parameters: object) -> Callable[[Callable], Callable]:
@@ -46,22 +57,133 @@ def renamed(function: Callable, module: str, name: str) -> Callable:
     return function
 
 
-_libraries: list[Any] = []
+class Compiled(NamedTuple):
+    """A compiled function, and whether it came from the disk."""
+
+    function: Any
+    """What Python calls, with arguments of the types it was compiled for, at which nothing looks; or an address."""
+
+    from_disk: bool
 
 
-def compiled(function: Callable, name: str, signature: tuple, key: tuple, **options: Any) -> tuple[Any, bool]:
-    """Compile a function for one signature, or load it from the disk; whether that was so comes second."""
-    dispatcher = numba.njit(**options)(function)
-    dispatcher._cache = DiskCache(name, key)
-    dispatcher.compile(signature)
-    (result,) = dispatcher.overloads.values()
-    return result, bool(dispatcher.stats.cache_hits)
+_libraries: list[Any] = []                  # an address keeps nothing alive
 
 
-def address_of_code(result: Any) -> int:
-    """The address of a compiled function that takes and returns plain integers."""
-    _libraries.append(result.library)       # an address keeps nothing alive
-    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+def compiled(function: Callable, name: str, signature: tuple, key: Any = (), *, from_python: bool,
+             **options: Any) -> Compiled:
+    """Compile a function for one signature, or load it from the disk, to be called from Python or by its address.
+
+    One that is called by its address takes and returns plain integers. The key holds what the signature does not show.
+
+    Numba's own cache misses changes of helpers in other files and of settings, keeps pickles, which can run anything,
+    and lets processes that compile different signatures at once overwrite each other's files.
+    """
+    context = registry.cpu_target.target_context
+    context.refresh()                       # makes Numba's runtime, which is nobody's part
+    codegen = context.codegen()
+    entry = Entry(name, function.__module__, [repr((key, signature)), *map(str, codegen.magic_tuple())])
+    if found := entry.read():
+        about, code = found
+        if about["parallel"]:
+            _launch_threads()               # gives the functions that divide the work
+        library = codegen.create_library(name)
+        library.enable_object_caching()
+        library._set_compiled_object(code)
+        library._finalize_final_module()
+    else:
+        with global_compiler_lock:
+            parallel = bool(options.get("parallel"))
+            options |= {"no_cpython_wrapper": not from_python, "no_cfunc_wrapper": from_python}
+            dispatcher = numba.njit(**options)(function)
+            with nullcontext() if parallel else _in_parts(codegen):     # Numba calls parts of parallel code by address
+                dispatcher.compile(signature)
+            (result,) = dispatcher.overloads.values()
+            names = result.fndesc
+            about = {"symbol": names.llvm_cpython_wrapper_name if from_python else names.llvm_cfunc_wrapper_name,
+                     "environment": names.env_name, "parallel": parallel}
+            library = result.library if parallel else _whole(codegen, result.library, about["symbol"])
+        entry.write(about, library._get_compiled_object())
+    _libraries.append(library)
+    # At once: code that another process compiled may have the same name, and the last one loaded is found by it.
+    address = codegen._engine.get_function_address(about["symbol"])
+    if not from_python:
+        return Compiled(address, bool(found))
+    environment = Environment(function.__globals__)
+    codegen.set_env(about["environment"], environment)
+    return Compiled(_dynfunc.make_function(sys.modules[function.__module__], function.__name__, "", address,
+                                           environment, (library,)), bool(found))
+
+
+class _Part(JITCodeLibrary):
+    """Code that is part of other code: it is optimised, and made machine code, where that is.
+
+    Numba does both with each function for itself too, and with each of its own functions that are used.
+    """
+
+    def add_llvm_module(self, module: Any) -> None:
+        self._final_module.link_in(module)
+
+    def finalize(self) -> None:
+        self._finalize_dynamic_globals()
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.linkage = Linkage.linkonce_odr     # it may be part of several parts
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0                            # there is no machine code, and nobody to call it
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Part of Numba's code generator: there is no machine code that it could be set in."""
+
+    def _get_module_for_linking(self) -> Any:
+        """For code of others that use a function of Numba's which was compiled as a part."""
+        return _linked_module(self)
+
+
+@contextmanager
+def _in_parts(codegen: Any) -> Iterator[None]:
+    """Compile functions as parts; within the compiler's lock, so that nobody else does."""
+    usual, codegen._library_class = codegen._library_class, _Part
+    try:
+        yield
+    finally:
+        codegen._library_class = usual
+
+
+def _whole(codegen: Any, part: _Part, symbol: str) -> Any:
+    """Return a library with machine code of a function and of all that it calls."""
+    library = codegen.create_library(part.name)
+    library.enable_object_caching()
+    library._final_module = _linked_module(part)
+    for function in library._final_module.functions:
+        if not function.is_declaration:
+            function.linkage = Linkage.external if function.name == symbol else Linkage.internal
+    library._optimize_final_module()
+    library._final_module.verify()
+    library._finalize_final_module()
+    return library
+
+
+def _linked_module(part: _Part) -> Any:
+    module = part._final_module.clone()
+    waiting, seen = [part], {part}
+    others = []
+    while waiting:                          # those who call before those who are called: what nobody calls is left out
+        library = waiting.pop()
+        if library is not part:
+            module.link_in(library._final_module, preserve=True)
+        new = [called for called in library._linking_libraries if called not in seen]
+        seen.update(new)
+        waiting += [called for called in new if isinstance(called, _Part)]
+        others += [called for called in new if not isinstance(called, _Part)]
+    for library in others:
+        module.link_in(library._get_module_for_linking(), preserve=True)
+    return module
 
 
 @intrinsic

@@ -24,7 +24,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -37,8 +36,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._cpu.cache import DiskCache
-from fastnn.kernels._cpu.compiler import SUMS, address_of_code, call, compiled, config
+from fastnn.kernels._cpu import cache
+from fastnn.kernels._cpu.compiler import SUMS, call, compiled, config
 from fastnn.kernels._cpu.threads import finish_stores, get_num_threads, run_parallel, state, watch_forks
 from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
@@ -163,7 +162,8 @@ class _Compiled:
     def __init__(self, kernel: BlockKernel, args: tuple) -> None:
         self.kernel = kernel
         self.types = self.types_of(args)
-        self.block_function = numba.njit(**kernel.options)(kernel.function)
+        self.block_function = numba.njit(**kernel.options, no_cpython_wrapper=not config.BOUNDSCHECK,
+                                         no_cfunc_wrapper=True)(kernel.function)
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
             f"def run(begin, end, worker, loop, call_block, {names}):\n"
@@ -177,7 +177,7 @@ class _Compiled:
             f"        call(loop, (begin, end, call_block, arguments))\n"
             f"    if is_set(_failed):\n"
             f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
-            (types.intp,) * 5 + self.types).entry_point     # without Numba's search for a signature
+            (types.intp,) * 5 + self.types, from_python=True)
 
     def types_of(self, args: tuple) -> tuple[types.Type, ...]:
         return tuple(self.kernel.type_of(name, arg) for name, arg in zip(self.kernel.parameters, args))
@@ -186,15 +186,15 @@ class _Compiled:
     def call_block(self) -> int:
         """The address of the function that runs one block."""
         names = ", ".join(self.kernel.parameters)
-        return address_of_code(self.compile(
+        return self.compile(
             f"def call_block(block, worker, arguments):\n"
             f"    _failed, {names} = load(arguments)\n"
             f"    try:\n"
             f"        block_function({self.kernel.place}, {names})\n"
             f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        set(_failed)\n", (types.intp,) * 3))
+            f"        set(_failed)\n", (types.intp,) * 3, from_python=False)
 
-    def compile(self, source: str, signature: tuple) -> Any:
+    def compile(self, source: str, signature: tuple, from_python: bool) -> Any:
         begin = time.perf_counter()
         scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": call,
                  "finish_stores": finish_stores, "address_of": _address_of, "set": _set, "is_set": _is_set,
@@ -202,16 +202,15 @@ class _Compiled:
         exec(source, scope)
         name = source.split("(")[0].split()[1]
         result, self.from_disk = compiled(scope[name], f"{self.kernel.name}.{name}", signature, self.types,
-                                          **self.kernel.options)
+                                          from_python=from_python, **self.kernel.options)
         seconds = time.perf_counter() - begin
         self.kernel.seconds += seconds
         if seconds > 1 and not self.from_disk and not _Compiled.said_slow:
             _Compiled.said_slow = True
-            where = DiskCache.folder()
-            kept = where and os.access(where, os.W_OK)
+            why_not = cache.why_not()
             logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.kernel.name, seconds,
-                           f"they are kept in {where}" if kept else "they cannot be kept: no writable cache folder, "
-                           "set FASTNN_CACHE_DIR")
+                           f"they cannot be kept: {why_not}, set FASTNN_CACHE_DIR" if why_not else
+                           f"they are kept in {cache.folder()}")
         return result
 
 

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnn.kernels import _memory
-from fastnn.kernels._cpu.compiler import address_of_code, call, compiled, config
+from fastnn.kernels._cpu.compiler import call, compiled, config
 from fastnn.kernels._cpu.tuning import TURNS
 
 _intp: Any = types.intp
@@ -174,7 +174,9 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
 
 @functools.cache
 def loop_address() -> int:
-    return address_of_code(compiled(_loop, f"{__name__}.loop", (types.intp,) * 4, (), parallel=True, nogil=True)[0])
+    address: int = compiled(_loop, f"{__name__}.loop", (types.intp,) * 4, from_python=False, parallel=True,
+                            nogil=True).function
+    return address
 
 
 @intrinsic
