@@ -162,8 +162,8 @@ class _Compiled:
     def __init__(self, kernel: BlockKernel, args: tuple) -> None:
         self.kernel = kernel
         self.types = self.types_of(args)
-        self.block_function = numba.njit(**kernel.options, no_cpython_wrapper=not config.BOUNDSCHECK,
-                                         no_cfunc_wrapper=True)(kernel.function)
+        wrappers = {"no_cpython_wrapper": not config.BOUNDSCHECK, "no_cfunc_wrapper": True}
+        self.block_function = numba.njit(**{**kernel.options, **wrappers})(kernel.function)
         names = ", ".join(kernel.parameters)
         self.run = self.compile(
             f"def run(begin, end, worker, loop, call_block, {names}):\n"
