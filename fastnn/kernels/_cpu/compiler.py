@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numba
 from llvmlite import ir
 from llvmlite.binding import Linkage
-from numba import types
+from numba import _dynfunc, types  # type: ignore[attr-defined] # compiled code
 from numba.core import cgutils, registry
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.lowering import Environment, _dynfunc  # type: ignore[attr-defined] # compiled code
+from numba.core.lowering import Environment
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
