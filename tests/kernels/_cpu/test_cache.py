@@ -17,6 +17,8 @@ import pytest
 
 import fastnn
 from fastnn.kernels._cpu import cache
+from fastnn.kernels.linear import cpu as linear_cpu
+from fastnn.kernels.pooling import maxima
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the compiler")
 as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give files away")
@@ -193,8 +195,8 @@ def test_functions_of_two_processes_are_told_apart_by_a_third(copied: Path) -> N
 
 def test_what_a_kernel_is_made_of_is_in_the_key() -> None:
     """And what it is not made of is not: a comment in one kernel makes no other one be compiled again."""
-    linear, pooling = ({name.removeprefix("fastnn.kernels.") for name in cache.used(f"fastnn.kernels.{module}")}
-                       for module in ("linear.cpu", "pooling.maxima"))
+    linear, pooling = ({name.removeprefix("fastnn.kernels.") for name in cache.used(module.__name__)}
+                       for module in (linear_cpu, maxima))
     assert {"_cpu.gemm", "_cpu.tiles", "_cpu.llvm", "_cpu.launch", "_cpu.tuning", "_cpu.vectors"} <= linear
     assert {"_cpu.llvm", "_cpu.launch", "_cpu.vectors"} <= pooling
     assert not [name for name in linear if name.startswith(("pooling", "conv", "distance", "loss"))]
