@@ -20,8 +20,8 @@ class ResNetCifar10(ShortOrFull):
 
     The augmentation mirrors and moves the photographs, and the first convolution keeps all of their pixels. The full
     schedule is Adam with decoupled weight decay, its learning rate divided by 10 after 50 and after 75 of 100 epochs.
-    The short one is one cycle of 11 epochs of gradient descent with Nesterov's momentum of 0.9, which in so few leads
-    to higher accuracy on images that were not trained on.
+    The short one is one cycle of 30 epochs of gradient descent with Nesterov's momentum of 0.9, with half of the
+    channels: in an hour on two cores that reads more images right than 11 epochs with all of them.
 
     Examples
     --------
@@ -35,8 +35,8 @@ class ResNetCifar10(ShortOrFull):
     space: ClassVar[Space] = {"lr": Range(1e-2, 1.0, log=True), "weight_decay": Range(1e-4, 1e-2, log=True),
                               "batch_size": (64, 128, 256)}
     of_schedule: ClassVar[dict[Schedule, dict[str, Any]]] = {
-        "short": {"epochs": 11, "lr": 0.1, "weight_decay": 5e-4},
-        "full": {"epochs": 100, "lr": 0.002, "weight_decay": 0.1}}
+        "short": {"epochs": 30, "lr": 0.1, "weight_decay": 5e-4, "width": 32},
+        "full": {"epochs": 100, "lr": 0.002, "weight_decay": 0.1, "width": 64}}
 
     batch_size: int = 128
 
@@ -49,8 +49,9 @@ class ResNetCifar10(ShortOrFull):
     depth: Literal[18, 34, 50] = 18
     """Layers of the network."""
 
-    width: int = 64
-    """Channels of the first stage; each later one has twice as many, and four times those with 50 layers."""
+    width: int = -1
+    """Channels of the first stage; each later one has twice as many, and four times those with 50 layers. -1 stands for
+    32 in the short schedule and 64 in the full one."""
 
     checkpointed: bool = False
     """Keep each block's input alone for the backward pass, which runs the block again: less memory, more time."""
@@ -58,8 +59,8 @@ class ResNetCifar10(ShortOrFull):
     def check(self) -> None:
         if as_int("depth", self.depth) not in _NETWORKS:
             raise ValueError(f"depth: expected one of {', '.join(map(str, _NETWORKS))}, got {self.depth}")
-        self.width = as_int("width", self.width, 1)
         super().check()
+        self.width = as_int("width", self.width, 1)
 
     def model(self) -> nn.Module:
         return _NETWORKS[self.depth](self.num_classes, small_images=True, width=self.width,
