@@ -21,7 +21,7 @@ class ResNetCifar10(ShortOrFull):
     The augmentation mirrors and moves the photographs, and the first convolution keeps all of their pixels. The full
     schedule is Adam with decoupled weight decay, its learning rate divided by 10 after 50 and after 75 of 100 epochs.
     The short one is one cycle of 30 epochs of gradient descent with Nesterov's momentum of 0.9, with half of the
-    channels: in an hour on two cores that reads more images right than 11 epochs with all of them.
+    channels: in the same time on two cores that reads more images right than 11 epochs with all of them.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class ResNetCifar10(ShortOrFull):
     """
 
     name: ClassVar[str] = "resnet-cifar10"
-    takes: ClassVar[str] = "49 min"
+    takes: ClassVar[str] = "50 min"
     space: ClassVar[Space] = {"lr": Range(1e-2, 1.0, log=True), "weight_decay": Range(1e-4, 1e-2, log=True),
                               "batch_size": (64, 128, 256)}
     of_schedule: ClassVar[dict[Schedule, dict[str, Any]]] = {
