@@ -93,11 +93,15 @@ class ShortOrFull(Convolutional):
     """Where the full schedule divides the learning rate by 10, as shares of the epochs."""
 
     def check(self) -> None:
+        self.settle()
+        super().check()
+
+    def settle(self) -> None:
+        """Give options that are -1 what the schedule takes for them."""
         check_choice("schedule", self.schedule, get_args(Schedule))
         for name, value in self.of_schedule[self.schedule].items():
             if getattr(self, name) == -1:
                 setattr(self, name, value)
-        super().check()
 
     def changed(self) -> dict[str, Any]:
         usual = self.of_schedule.get(self.schedule, {})

@@ -63,10 +63,12 @@ class ResNetCifar10(ShortOrFull):
         self.width = as_int("width", self.width, 1)
 
     def model(self) -> nn.Module:
+        self.settle()
         return _NETWORKS[self.depth](self.num_classes, small_images=True, width=self.width,
                                      checkpointed=self.checkpointed, seed=self.seed)
 
     def make_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        self.settle()
         if self.schedule == "full":
             return super().make_optimizer(model)
         return optim.SGD(optim.parameter_groups(model, self.weight_decay), self.lr, momentum=0.9, nesterov=True)

@@ -131,11 +131,12 @@ def test_a_run_keeps_the_number_of_epochs_that_its_schedule_has() -> None:
     ({"schedule": "full"}, optim.AdamW, 0.002, 0.1),
     ({"schedule": "full", "lr": 0.3}, optim.AdamW, 0.3, 0.1),
 ])
-def test_the_schedule_of_a_residual_network_chooses_its_optimizer_and_rates(
+def test_the_schedule_of_a_residual_network_chooses_its_optimizer_rates_and_width(
         options: dict[str, Any], optimizer: type[optim.Optimizer], lr: float, weight_decay: float) -> None:
-    one = RECIPES["resnet-cifar10"](width=4, **options)
-    one.check()
-    assert type(one.make_optimizer(one.model())) is optimizer
+    one = RECIPES["resnet-cifar10"](**options)
+    model = one.model()
+    assert model.conv1.out_channels == one.width == (64 if one.schedule == "full" else 32)
+    assert type(one.make_optimizer(model)) is optimizer
     assert (one.lr, one.weight_decay) == (lr, weight_decay)
     assert ("--lr" in one.command()) == ("lr" in options)
 
