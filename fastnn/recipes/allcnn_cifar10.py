@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastnn import data, models, nn, optim
 from fastnn._checks import as_float, as_int
@@ -33,7 +33,7 @@ class AllCNNCifar10(ShortOrFull):
     space: ClassVar[Space] = {"lr": Range(1e-2, 1.0, log=True), "weight_decay": Range(1e-4, 1e-2, log=True),
                               "dropout": Range(0.0, 0.6), "batch_size": (64, 128, 256)}
     label_smoothing: ClassVar[float] = 0.0
-    lengths: ClassVar[dict[Schedule, int]] = {"short": 22, "full": 100}
+    of_schedule: ClassVar[dict[Schedule, dict[str, Any]]] = {"short": {"epochs": 22}, "full": {"epochs": 100}}
     milestones: ClassVar[tuple[float, float]] = (0.4, 0.8)
 
     batch_size: int = 128

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 
 from fastnn import data, nn, optim, training
-from fastnn._checks import as_int, check_choice
+from fastnn._checks import check_choice
 from fastnn.recipes.cifar import CIFAR
 from fastnn.recipes.classification import ImageClassifier
 
@@ -68,7 +68,7 @@ class ShortOrFull(Convolutional):
     >>> from fastnn import models, recipes
     >>> class Tiny(recipes.ShortOrFull):
     ...     name = "tiny"
-    ...     lengths = {"short": 2, "full": 20}
+    ...     of_schedule = {"short": {"epochs": 2}, "full": {"epochs": 20}}
     ...     milestones = 0.6, 0.8
     ...
     ...     def model(self):
@@ -87,20 +87,26 @@ class ShortOrFull(Convolutional):
     """How often training goes through all images; -1 stands for the number of the schedule, and another number
     stretches the schedule to it."""
 
-    lengths: ClassVar[dict[Schedule, int]]
-    """The epochs of each schedule."""
+    of_schedule: ClassVar[dict[Schedule, dict[str, Any]]]
+    """What each schedule takes for options that are -1: `epochs`, and others whose default a subclass sets to -1."""
     milestones: ClassVar[tuple[float, float]] = (0.5, 0.75)
     """Where the full schedule divides the learning rate by 10, as shares of the epochs."""
 
     def check(self) -> None:
-        check_choice("schedule", self.schedule, get_args(Schedule))
-        if as_int("epochs", self.epochs) == -1:
-            self.epochs = self.lengths[self.schedule]
+        self.settle()
         super().check()
 
+    def settle(self) -> None:
+        """Give options that are -1 what the schedule takes for them."""
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        for name, value in self.of_schedule[self.schedule].items():
+            if getattr(self, name) == -1:
+                setattr(self, name, value)
+
     def changed(self) -> dict[str, Any]:
+        usual = self.of_schedule.get(self.schedule, {})
         return {name: option for name, option in super().changed().items()
-                if (name, option) != ("epochs", self.lengths.get(self.schedule))}
+                if name not in usual or option != usual[name]}
 
     def make_schedule(self) -> Callable[[float], float]:
         if self.schedule == "short":

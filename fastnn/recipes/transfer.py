@@ -114,7 +114,7 @@ class Transfer(Recipe):
 
     name: ClassVar[str] = "transfer"
     needs: ClassVar[str] = "CIFAR-10 (170 MB)"
-    takes: ClassVar[str] = "~20 min"
+    takes: ClassVar[str] = "12 min"
     changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "device")     # epochs are for each part
 
     dataset: Learned = "cifar10"

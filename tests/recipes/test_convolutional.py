@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import data, models, nn, recipes, training
+from fastnn import data, models, nn, optim, recipes, training
 from fastnn.data import Dataset, Split
 from fastnn.nn import Module
 from fastnn.recipes import RECIPES
@@ -120,10 +120,25 @@ def test_another_number_of_epochs_stretches_the_schedule(name: str) -> None:
 
 def test_a_run_keeps_the_number_of_epochs_that_its_schedule_has() -> None:
     one = recipe("allcnn-cifar10", epochs=-1)
-    one.lengths = {"short": 1, "full": 3}
+    one.of_schedule = {"short": {"epochs": 1}, "full": {"epochs": 3}}
     one.run_dir = Path("run")
     one.fit(progress=False)
     assert recipes.load("run").epochs == 1
+
+
+@pytest.mark.parametrize(("options", "optimizer", "lr", "weight_decay"), [
+    ({}, optim.SGD, 0.1, 5e-4),
+    ({"schedule": "full"}, optim.AdamW, 0.002, 0.1),
+    ({"schedule": "full", "lr": 0.3}, optim.AdamW, 0.3, 0.1),
+])
+def test_the_schedule_of_a_residual_network_chooses_its_optimizer_rates_and_width(
+        options: dict[str, Any], optimizer: type[optim.Optimizer], lr: float, weight_decay: float) -> None:
+    one = RECIPES["resnet-cifar10"](**options)
+    model = one.model()
+    assert model.conv1.out_channels == one.width == (64 if one.schedule == "full" else 32)
+    assert type(one.make_optimizer(model)) is optimizer
+    assert (one.lr, one.weight_decay) == (lr, weight_decay)
+    assert ("--lr" in one.command()) == ("lr" in options)
 
 
 # --- the speed run ---
@@ -194,7 +209,7 @@ def test_the_depth_chooses_the_residual_network(options: dict[str, Any], model: 
 @pytest.mark.parametrize(("name", "options", "message"), [
     *((name, {"width": 0}, "width: expected at least 1, got 0") for name in SMALL),
     *((name, {"lr": 0.0}, "lr: expected a number above 0, got 0.0") for name in SMALL),
-    *((name, {"weight_decay": -1}, "weight_decay: expected at least 0, got -1") for name in SMALL),
+    *((name, {"weight_decay": -0.5}, "weight_decay: expected at least 0, got -0.5") for name in SMALL),
     *((name, {"dataset": "svhn"}, "dataset: expected one of 'cifar10', 'cifar100', got 'svhn'") for name in SMALL),
     *((name, {"schedule": "long"}, "schedule: expected one of 'short', 'full', got 'long'") for name in SHORT_OR_FULL),
     *((name, {"epochs": -2}, "epochs: expected at least 1, got -2") for name in SMALL),

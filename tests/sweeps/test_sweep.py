@@ -294,10 +294,14 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_replaced() -> N
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_what_is_searched_is_a_field_and_holds_its_default(recipe: type[recipes.Recipe]) -> None:
-    default = {field.name: field.default for field in fields(recipe)}
-    for name, choice in recipe.space.items():
-        inside = choice.low <= default[name] <= choice.high if isinstance(choice, Range) else default[name] in choice
-        assert inside, name
+    assert recipe.space.keys() <= {field.name for field in fields(recipe)}
+    schedules = ("short", "full") if issubclass(recipe, recipes.ShortOrFull) else (None,)
+    for schedule in schedules:              # which may decide what an option is
+        one = recipe() if schedule is None else recipe(schedule=schedule)       # type: ignore[call-arg]
+        one.check()
+        for name, choice in recipe.space.items():
+            default = getattr(one, name)
+            assert choice.low <= default <= choice.high if isinstance(choice, Range) else default in choice, name
 
 
 def test_a_range_that_is_none() -> None:
