@@ -22,6 +22,7 @@ from fastnn.kernels import compilation
 from fastnn.nn.freezing import freeze
 from fastnn.recipes.base import Recipe, check_above_0, check_at_least_0, load, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
+from fastnn.training._ahead import compile_run
 from fastnn.training._loader import first_and_last
 from fastnn.training.metrics import percent
 from fastnn.training.run_folder import BEST, CONFIG, LAST
@@ -234,8 +235,13 @@ class ImageClassifier(Recipe):
             shape = " x ".join(map(str, train.images.shape[1:]))
             self.announce(model, f"{len(train):,} images of {dataset.name} ({shape}); {len(validation or ()):,} for "
                                  f"validation, {len(dataset.test):,} for the test")
+        def use() -> None:
+            """What the run will launch, with what comes after training."""
+            self._use(copy.deepcopy(model), dataset, normalize)
+            compile_run(trainer, train_loader, validation_loader)
+
         if self.device == "cpu":
-            compilation.compile_ahead(lambda: self._use(copy.deepcopy(model), dataset, normalize), shown=progress)
+            compilation.compile_ahead(use, shown=progress)
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
 

@@ -46,7 +46,7 @@ def _copied(trainer: Trainer, loaders: Sequence[Loader]) -> tuple[Trainer, list[
     tried.model, tried.loss, tried.optimizer, tried.callbacks, copies = copy.deepcopy(
         (trainer.model, trainer.loss, trainer.optimizer, list(filter(_is_own, trainer.callbacks)), list(loaders)),
         {id(array): array for loader in loaders for array in getattr(loader, "arrays", ())})
-    tried._state = State()
+    tried._state, tried._steps_per_epoch = State(), 1
     return tried, copies
 
 

@@ -26,15 +26,18 @@ _ahead: ContextVar[bool] = ContextVar("ahead", default=False)
 
 @contextmanager
 def launching_nothing(see: Watcher = lambda *launch: None) -> Iterator[None]:
-    """Have compiled kernels give 0 instead of running, where shapes alone matter; `see` is told of each."""
-    def zero(kernel: BlockKernel, blocks: int, threads: int, args: tuple[Any, ...]) -> bool:
+    """Have compiled kernels give the number 1 instead of running, where shapes alone matter; `see` is told of each.
+
+    Integers are 0, which are classes and indices. Means of losses are divided by numbers of samples, which are floats.
+    """
+    def fill(kernel: BlockKernel, blocks: int, threads: int, args: tuple[Any, ...]) -> bool:
         see(kernel, blocks, threads, args)
         for name, array in zip(kernel.parameters, args):
-            if name in kernel.writes:
-                array.fill(0)
+            if name in kernel.writes and array.flags.writeable:     # else it is a constant that stands for none
+                array.fill(array.dtype.kind == "f")
         return True
 
-    with watched_by(zero), np.errstate(all="ignore"):
+    with watched_by(fill), np.errstate(all="ignore"):
         yield
 
 
@@ -50,7 +53,7 @@ def is_ahead() -> bool:
 def compile_ahead(code: Callable[[], object], *, shown: bool, strict: bool = False) -> tuple[int, int]:
     """Compile what some code launches; return how many functions there are, and how many had to be compiled.
 
-    The code is called, and does everything but run compiled kernels: their results are 0 instead. So it must work on
+    The code is called, and does everything but run compiled kernels: their results are 1 instead. So it must work on
     copies of what it changes. Where it fails, what it launched until then is compiled: the reason is seen when it runs,
     or with `strict` at once. Code that itself compiles other code ahead becomes one with that.
     """
@@ -80,6 +83,7 @@ def compile_ahead(code: Callable[[], object], *, shown: bool, strict: bool = Fal
     finally:
         _ahead.reset(token)
     if missing := [each for each in codes.values() if not each.is_there()]:
+        missing.sort(key=lambda each: each.from_python)     # what Python calls is short, and fills up the end
         # Where a process can be copied with all that it imported. (macOS can, but its own libraries fail then.)
         at_once = sys.platform == "linux" and cache.why_not() == ""
         done = _made_by_processes(missing, min(get_num_threads(), len(missing))) if at_once else _made(missing)
