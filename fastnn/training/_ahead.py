@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,10 @@ def compile_run(trainer: Trainer, train_loader: Loader, validation_loader: Loade
         tried, copies = _copied(trainer, [loader for loader in loaders if _is_own(loader)])
         training, *validation = [batches or first_and_last(copies.pop(0)) for batches in given]
         for *inputs, targets in training:
-            loss = tried._step(inputs, targets)
-            for callback in tried.callbacks:
-                callback.on_step_end(tried, loss)
-        for batches in validation:
-            for *inputs, targets in batches:
-                with random.at_step(trainer.seed, 0):
-                    tried.loss.forward(tried.model(*inputs), targets, training=False)
+            tried._step(inputs, targets)
+        for *inputs, targets in itertools.chain(training, *validation):     # before a checkpoint, and in validation
+            with random.at_step(trainer.seed, 0):
+                tried.loss.forward(tried.model(*inputs), targets, training=False)
 
     compilation.compile_ahead(launch, shown=trainer.progress)
     if compilation.is_ahead():
@@ -43,10 +41,10 @@ def compile_run(trainer: Trainer, train_loader: Loader, validation_loader: Loade
 def _copied(trainer: Trainer, loaders: Sequence[Loader]) -> tuple[Trainer, list[Any]]:
     """Return a trainer and loaders that may be used up. Arrays of loaders are shared, for they are large and stay."""
     tried = copy.copy(trainer)
-    tried.model, tried.loss, tried.optimizer, tried.callbacks, copies = copy.deepcopy(
-        (trainer.model, trainer.loss, trainer.optimizer, list(filter(_is_own, trainer.callbacks)), list(loaders)),
+    tried.model, tried.loss, tried.optimizer, copies = copy.deepcopy(
+        (trainer.model, trainer.loss, trainer.optimizer, list(loaders)),
         {id(array): array for loader in loaders for array in getattr(loader, "arrays", ())})
-    tried._state, tried._steps_per_epoch = State(), 1
+    tried.callbacks, tried._state, tried._steps_per_epoch = [], State(), 1
     return tried, copies
 
 
