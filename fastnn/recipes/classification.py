@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import sys
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
 from fastnn._files import one_line
+from fastnn.kernels import compilation
 from fastnn.nn.freezing import freeze
 from fastnn.recipes.base import Recipe, check_above_0, check_at_least_0, load, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
+from fastnn.training._ahead import compile_run
+from fastnn.training._loader import first_and_last
 from fastnn.training.metrics import percent
 from fastnn.training.run_folder import BEST, CONFIG, LAST
 
@@ -231,8 +235,22 @@ class ImageClassifier(Recipe):
             shape = " x ".join(map(str, train.images.shape[1:]))
             self.announce(model, f"{len(train):,} images of {dataset.name} ({shape}); {len(validation or ()):,} for "
                                  f"validation, {len(dataset.test):,} for the test")
+        def use() -> None:
+            """What the run will launch, with what comes after training."""
+            self._use(copy.deepcopy(model), dataset, normalize)
+            compile_run(trainer, train_loader, validation_loader)
+
+        if self.device == "cpu":
+            compilation.compile_ahead(use, shown=progress)
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
+
+    def _use(self, model: nn.Module, dataset: data.Dataset, normalize: data.Normalize) -> None:
+        """Do with a trained model what is done after training: measure it, and look at one image."""
+        measured, loss = self.measured(freeze(model)), self.make_loss()
+        for images, labels in first_and_last(in_order(dataset.test, normalize)):
+            loss.forward(measured(images), labels, training=False)
+        kernels.softmax(measured(images[:1]))
 
     def split(self, dataset: data.Dataset) -> tuple[data.Split, data.Split | None]:
         """Return the images that are trained on, and those that are held out for validation."""
@@ -261,7 +279,8 @@ class ImageClassifier(Recipe):
                                  f"classes {names}, got {got}")
         name, images = type(model).__name__, np.zeros((min(len(test), _BATCH), *shape), np.float32)
         try:
-            scores = model(images)
+            with compilation.launching_nothing():
+                scores = model(images)
         except ValueError as error:
             raise ValueError(f"dataset: images of shape {shape} do not fit this {name}: {error}") from error
         if scores.shape != (len(images), classes):

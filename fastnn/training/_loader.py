@@ -42,6 +42,15 @@ def in_order(loader: Loader) -> Loader:
     return loader.in_order() if isinstance(loader, DataLoader | SequenceLoader) else loader
 
 
+def first_and_last(loader: Loader) -> list[Sequence[Any]]:
+    """Return the batches of epoch 0 whose sizes may differ."""
+    batches = []
+    for step in sorted({0, len(loader) - 1}):
+        with closing(loader.epoch(0, step)) as rest:
+            batches.append(placed(next(rest), "cpu"))
+    return batches
+
+
 def placed(batch: Any, device: str) -> Sequence[Any]:
     """Return a batch where the model is; a copy to a GPU is queued behind the steps before it."""
     if not isinstance(batch, tuple | list) or len(batch) < 2:

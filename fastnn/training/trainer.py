@@ -21,6 +21,7 @@ from fastnn._checks import as_float, as_int, is_sequence
 from fastnn._files import as_path
 from fastnn.nn import Module
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
+from fastnn.training._ahead import compile_run
 from fastnn.training._interrupts import Interrupts, Signalled
 from fastnn.training._loader import Loader, check_loader, fault, in_order, placed
 from fastnn.training._parts import Parts
@@ -351,6 +352,7 @@ class Trainer:
         check_averaging(self.callbacks)
         check_pruning(self.callbacks)
         check_monitored(self.callbacks, validated=validation_loader is not None)
+        compile_run(self, train_loader, validation_loader)
         Trial(self._parts, self.device, self.seed).run(train_loader, validation_loader)
 
     def _take_up(self, epochs: int) -> None:

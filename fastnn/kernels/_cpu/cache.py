@@ -168,6 +168,10 @@ class Entry:
         self.key = json.dumps([name, _sources(module), key, _environment()])
         self.file = f"{name}-{hashlib.sha256(self.key.encode()).hexdigest()[:24]}{SUFFIX}"
 
+    def is_there(self) -> bool:
+        """Whether there is such a file, whatever is in it."""
+        return (place := folder()) is not None and (place / self.file).is_file()
+
     def read(self) -> tuple[dict[str, Any], bytes] | None:
         """Return what was written, a description and code; None where there is nothing that fits."""
         if (place := folder()) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -58,60 +59,95 @@ def renamed(function: Callable, module: str, name: str) -> Callable:
 
 
 class Compiled(NamedTuple):
-    """A compiled function, and whether it came from the disk."""
+    """A compiled function, whether it came from the disk, and the seconds that it took."""
 
     function: Any
     """What Python calls, with arguments of the types it was compiled for, at which nothing looks; or an address."""
 
     from_disk: bool
+    seconds: float
+    name: str
 
 
+made: dict[str, Compiled] = {}              # what this process has compiled or loaded, by the names of files
 _libraries: list[Any] = []                  # an address keeps nothing alive
 
 
-def compiled(function: Callable, name: str, signature: tuple, key: Any = (), *, from_python: bool,
-             **options: Any) -> Compiled:
-    """Compile a function for one signature, or load it from the disk, to be called from Python or by its address.
-
-    One that is called by its address takes and returns plain integers. The key holds what the signature does not show.
+class Code:
+    """A function to be compiled for one signature, or loaded from the disk; for Python, or to be called by its address.
 
     Numba's own cache misses changes of helpers in other files and of settings, keeps pickles, which can run anything,
     and lets processes that compile different signatures at once overwrite each other's files.
+
+    Parameters
+    ----------
+    function : callable
+        One that is called by its address takes and returns plain integers.
+    name : str
+        By which it is kept, beside what follows.
+    signature : tuple
+        The types of its arguments.
+    key : optional
+        What the signature does not show.
+    from_python : bool
+        Whether Python calls it.
+    **options
+        Numba's.
     """
-    context = registry.cpu_target.target_context
-    context.refresh()                       # makes Numba's runtime, which is nobody's part
-    codegen = context.codegen()
-    entry = Entry(name, function.__module__, [repr((key, signature)), *map(str, codegen.magic_tuple())])
-    if found := entry.read():
-        about, code = found
+
+    def __init__(self, function: Callable, name: str, signature: tuple, key: Any = (), *, from_python: bool,
+                 **options: Any) -> None:
+        self.function, self.signature, self.from_python, self.options = function, signature, from_python, options
+        context = registry.cpu_target.target_context
+        context.refresh()                   # makes Numba's runtime, which is nobody's part
+        self.codegen = context.codegen()
+        self.entry = Entry(name, function.__module__, [repr((key, signature)), *map(str, self.codegen.magic_tuple())])
+        self.name = name
+
+    def is_there(self) -> bool:
+        """Whether it need not be compiled."""
+        return self.entry.file in made or self.entry.is_there()
+
+    def make(self) -> Compiled:
+        """Compile it, or load it."""
+        if self.entry.file not in made:
+            begin = time.perf_counter()
+            found = self.entry.read()
+            about, library = self._loaded(*found) if found else self._compiled()
+            _libraries.append(library)
+            # At once: code that another process compiled may have the same name, and the last one loaded is found by it
+            function = address = self.codegen._engine.get_function_address(about["symbol"])
+            if self.from_python:
+                environment = Environment(self.function.__globals__)
+                self.codegen.set_env(about["environment"], environment)
+                function = _dynfunc.make_function(sys.modules[self.function.__module__], self.function.__name__, "",
+                                                  address, environment, (library,))
+            made[self.entry.file] = Compiled(function, bool(found), time.perf_counter() - begin, self.name)
+        return made[self.entry.file]
+
+    def _loaded(self, about: dict[str, Any], code: bytes) -> tuple[dict[str, Any], Any]:
         if about["parallel"]:
             _launch_threads()               # gives the functions that divide the work
-        library = codegen.create_library(name)
+        library = self.codegen.create_library(self.name)
         library.enable_object_caching()
         library._set_compiled_object(code)
         library._finalize_final_module()
-    else:
-        with global_compiler_lock:
-            parallel = bool(options.get("parallel"))
-            options |= {"no_cpython_wrapper": not from_python, "no_cfunc_wrapper": from_python}
-            dispatcher = numba.njit(**options)(function)
-            with nullcontext() if parallel else _in_parts(codegen):     # Numba calls parts of parallel code by address
-                dispatcher.compile(signature)
-            (result,) = dispatcher.overloads.values()
-            names = result.fndesc
-            about = {"symbol": names.llvm_cpython_wrapper_name if from_python else names.llvm_cfunc_wrapper_name,
-                     "environment": names.env_name, "parallel": parallel}
-            library = result.library if parallel else _whole(codegen, result.library, about["symbol"])
-        entry.write(about, library._get_compiled_object())
-    _libraries.append(library)
-    # At once: code that another process compiled may have the same name, and the last one loaded is found by it.
-    address = codegen._engine.get_function_address(about["symbol"])
-    if not from_python:
-        return Compiled(address, bool(found))
-    environment = Environment(function.__globals__)
-    codegen.set_env(about["environment"], environment)
-    return Compiled(_dynfunc.make_function(sys.modules[function.__module__], function.__name__, "", address,
-                                           environment, (library,)), bool(found))
+        return about, library
+
+    @global_compiler_lock
+    def _compiled(self) -> tuple[dict[str, Any], Any]:
+        parallel = bool(self.options.get("parallel"))
+        wrappers = {"no_cpython_wrapper": not self.from_python, "no_cfunc_wrapper": self.from_python}
+        dispatcher = numba.njit(**{**self.options, **wrappers})(self.function)
+        with nullcontext() if parallel else _in_parts(self.codegen):    # Numba calls parts of parallel code by address
+            dispatcher.compile(self.signature)
+        (result,) = dispatcher.overloads.values()
+        names = result.fndesc
+        symbol = names.llvm_cpython_wrapper_name if self.from_python else names.llvm_cfunc_wrapper_name
+        library = result.library if parallel else _whole(self.codegen, result.library, symbol)
+        about = {"symbol": symbol, "environment": names.env_name, "parallel": parallel}
+        self.entry.write(about, library._get_compiled_object())
+        return about, library
 
 
 class _Part(JITCodeLibrary):

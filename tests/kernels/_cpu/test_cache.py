@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the comp
 as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give files away")
 
 COMPILE = "print(fastnn.relu(np.ones(480)).sum())"
-LOADED = "from fastnn.kernels import compilation; print(all(k.from_disk for k in compilation.compiled_kernels()))"
+LOADED = "from fastnn.kernels import compilation; print(all(f.from_disk for f in compilation.functions()))"
 
 
 def python(code: str, cache: Path | None, cwd: Path | None = None, **environment: str | None) -> tuple[str, str]:
