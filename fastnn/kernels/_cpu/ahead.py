@@ -13,10 +13,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
-from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels._cpu import cache
-from fastnn.kernels._cpu.compiler import Code, config
+from fastnn.kernels._cpu.compiler import Code, config, global_compiler_lock
 from fastnn.kernels._cpu.launch import BlockKernel, Watcher, watched_by
 from fastnn.kernels._cpu.threads import get_num_threads, loop
 
