@@ -175,7 +175,7 @@ compress run --run-dir run: run_dir: run holds a run already
 compress run --run-dir run --resume: run_dir: expected a run of fastnn.recipes.compression:Compression, but run holds
 compress run --resume: resume: expected a run of compress under
 summary: Missing from fastnn summary: STR
-summary resnet19: model: expected one of cnn, allcnn,
+summary resnet19: model: expected one of cnn, vae, allcnn,
 summary resnet19: or the folder of a run, got 'resnet19'; did you mean resnet18?
 summary folder: or the folder of a run, got 'folder'
 summary cnn --input-shape 0 8 8: input_shape: expected at least 1, got 0

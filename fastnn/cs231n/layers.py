@@ -720,4 +720,4 @@ def _scores(x: Array, y: Array) -> tuple[Array, Array]:
     x, = promoted(x=x)
     check_rank("x", x, 2, layout="(N, C)")
     check_not_empty("x", x)
-    return x, as_labels("y", y, *x.shape)
+    return x, as_labels("y", y, x.shape[:1], x.shape[1])

@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastnn import random
 from fastnn.kernels import compilation
 from fastnn.training._loader import Loader, first_and_last, in_order
 from fastnn.training._state import State
 
-if TYPE_CHECKING:
-    from fastnn.training.trainer import Trainer
 
-
-def compile_run(trainer: Trainer, train_loader: Loader, validation_loader: Loader | None) -> None:
+def compile_run(trainer: Any, train_loader: Loader, validation_loader: Loader | None) -> None:
     """Compile what steps on the first and the last batch launch, and validation."""
     if trainer.device != "cpu":
         return
@@ -38,7 +35,7 @@ def compile_run(trainer: Trainer, train_loader: Loader, validation_loader: Loade
         raise compilation.EnoughError("training was begun for what it launches")
 
 
-def _copied(trainer: Trainer, loaders: Sequence[Loader]) -> tuple[Trainer, list[Any]]:
+def _copied(trainer: Any, loaders: Sequence[Loader]) -> tuple[Any, list[Any]]:
     """Return a trainer and loaders that may be used up. Arrays of loaders are shared, for they are large and stay."""
     tried = copy.copy(trainer)
     tried.model, tried.loss, tried.optimizer, copies = copy.deepcopy(

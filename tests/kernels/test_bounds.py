@@ -514,6 +514,12 @@ for _name in ("layer_norm", "group_norm"):
 
 
 @case
+def embedding(rng, dtype, e):
+    weight, input = draw(rng, (7, 20), dtype), rng.integers(0, 7, 50)
+    return (input, weight), {}, [(weight.astype(Wide)[input], np.zeros((50, 20), Wide))]
+
+
+@case
 def embedding_backward(rng, dtype, e):
     grad, input = draw(rng, (50, 20), dtype, 0.9), rng.integers(0, 7, 50)
     total, size = np.zeros((2, 7, 20), Wide)
@@ -620,7 +626,7 @@ for _row in KERNELS.values():
 def bounded() -> set[str]:
     """Names of the kernels of one number for one, of rows, channels and points whose docstrings bound an error."""
     says = re.compile(r"\|error\||error of a squared distance|errors are at most|its error bound|Exact\.|Rounded once"
-                      r"|One rounding")
+                      r"|One rounding|is off by at most|Errors and cost are those of")
     return {name for name in KERNELS if says.search(inspect.getdoc(getattr(kernels, name)) or "")}
 
 

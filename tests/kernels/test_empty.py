@@ -145,6 +145,9 @@ def test_each_dimension(name: str, sizes: dict[str, int], make: Make, size: int,
         gradient = row.backward(call, row(call.copy(), target="naive"),
                                 np.asarray(np.random.default_rng(1).standard_normal(np.shape(found[0]))))
         naive, found = (backward.run(gradient, which) for which in ("naive", target))
-        assert_close(found, naive, gradient=True, what=f"gradient of {what}")
+        compared: list[Any] = [found, naive]
+        if name == "scaled_dot_product_attention":          # with one key some are 0, up to the rounding of the others
+            compared = [np.concatenate([grad.ravel() for grad in grads]) for grads in compared]
+        assert_close(*compared, gradient=True, what=f"gradient of {what}")
         for i, grad in zip(row.inputs, found):
             assert grad.shape == call.args[i].shape, what

@@ -80,7 +80,7 @@ def test_tokens_are_integers() -> None:
     costs = fastnn.summary(model, (5,), np.int64)
     assert [layer.multiply_adds for layer in costs.layers] == [0, 5 * 4 * 4, 5 * 3 * 4 * 4 + 2 * 5 * 5 * 4]
     assert costs.parameters == 7 * 4 + 4 * (4 * 4 + 4)
-    with pytest.raises(TypeError, match="input: expected integers"):
+    with pytest.raises(TypeError, match="input: expected integer indices"):
         fastnn.summary(model, (5,))
 
 

@@ -258,7 +258,6 @@ def test_options_may_be_sequences_of_one() -> None:
     (lambda: nn.AdaptiveAvgPool2d((None, -1)), "output_size: expected at least 0"),
     (lambda: nn.GELU("erf"), "approximate: expected 'none' or 'tanh', got 'erf'"),
     (lambda: nn.Softplus(0), "beta: expected a number from 1e-30 to 1e30, or the negative of one, got 0.0"),
-    (lambda: nn.AdaptiveMaxPool2d("3"), "output_size: expected an integer"),
     (lambda: nn.Upsample(), "size: expected either size or scale_factor, got neither"),
     (lambda: nn.Upsample(2, 2), "size: expected either size or scale_factor, got both"),
     (lambda: nn.Upsample(scale_factor=-1), "scale_factor: expected finite numbers above 0, got -1"),
@@ -294,6 +293,7 @@ def test_wrong_values(make: Callable[[], Any], message: str) -> None:
     (lambda: nn.Linear(4, 5)([[1.0]]), "x: expected an array, got list"),
     (lambda: nn.AvgPool2d(2)([[1.0]]), "x: expected an array, got list"),
     (lambda: nn.Conv2d(2.5, 4, 3), "in_channels: expected an integer, got 2.5"),
+    (lambda: nn.AdaptiveMaxPool2d("3"), "output_size: expected an integer, got '3'"),
 ])
 def test_wrong_types(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):

@@ -93,7 +93,7 @@ def scaled_dot_product_attention(
     >>> query, key = np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> kernels.scaled_dot_product_attention(query, key, np.array([[1.0], [3.0]]), is_causal=True)
     array([[1.        ],
-           [1.39112886]])
+           [1.39114063]])
     """
     numbers = (_checked_scale(scale),)
     return _attention((query, key, value, _unexpanded(attn_mask, query, key)), (is_causal, return_lse), target, out,

@@ -34,8 +34,8 @@ def bilinear_backward(grad_output: Array, grad_x: Array, steps: Steps, align_cor
     for n, c, i, j in np.ndindex(grad_output.shape):
         top, bottom, a = pixels(i, steps[0], grad_x.shape[2], align_corners)
         left, right, b = pixels(j, steps[1], grad_x.shape[3], align_corners)
-        for h, down in ((top, 1 - a), (bottom, a)):
-            for w, across in ((left, 1 - b), (right, b)):
+        for h, down in shares(top, bottom, a):
+            for w, across in shares(left, right, b):
                 grad_x[n, c, h, w] += down * across * grad_output[n, c, i, j]
 
 
@@ -49,3 +49,8 @@ def pixels(i: int, step: float, size: int, align_corners: bool) -> tuple[int, in
     place = i * step if align_corners else max(0.0, (i + 0.5) * step - 0.5)
     first = min(int(place), size - 1)
     return first, min(first + 1, size - 1), place - first
+
+
+def shares(first: int, second: int, share: float) -> tuple[tuple[int, float], ...]:
+    """Two rows, and what each gives to the one between them; at the border they are one row, which gives all."""
+    return ((first, 1.0),) if first == second else ((first, 1 - share), (second, share))

@@ -26,7 +26,7 @@ METHODS = {                                 # of a library, with their parameter
     "add_llvm_module": "self ll_module", "finalize": "self", "get_pointer_to_function": "self name",
     "_get_module_for_linking": "self", "_set_compiled_object": "self value", "_get_compiled_object": "self",
     "_optimize_final_module": "self", "_finalize_final_module": "self", "enable_object_caching": "self",
-    "_finalize_dynamic_globals": "self",
+    "_finalize_dynamic_globals": "self", "_optimize_functions": "self ll_module",
 }
 
 
