@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numba
-from llvmlite import ir
+from llvmlite import binding, ir
 from llvmlite.binding import Linkage
 from numba import _dynfunc, types  # type: ignore[attr-defined] # compiled code
 from numba.core import cgutils, registry
@@ -91,13 +91,16 @@ class Code:
         What the signature does not show.
     from_python : bool
         Whether Python calls it.
+    body : str, optional
+        The name of the function of which this is a shell.
     **options
         Numba's.
     """
 
     def __init__(self, function: Callable, name: str, signature: tuple, key: Any = (), *, from_python: bool,
-                 **options: Any) -> None:
+                 body: str = "", **options: Any) -> None:
         self.function, self.signature, self.from_python, self.options = function, signature, from_python, options
+        self.once = function.__qualname__, body
         context = registry.cpu_target.target_context
         context.refresh()                   # makes Numba's runtime, which is nobody's part
         self.codegen = context.codegen()
@@ -139,7 +142,8 @@ class Code:
         parallel = bool(self.options.get("parallel"))
         wrappers = {"no_cpython_wrapper": not self.from_python, "no_cfunc_wrapper": self.from_python}
         dispatcher = numba.njit(**{**self.options, **wrappers})(self.function)
-        with nullcontext() if parallel else _in_parts(self.codegen):    # Numba calls parts of parallel code by address
+        # Numba calls parts of parallel code by their addresses.
+        with nullcontext() if parallel else _in_parts(self.codegen, self.once):
             dispatcher.compile(self.signature)
         (result,) = dispatcher.overloads.values()
         names = result.fndesc
@@ -156,8 +160,14 @@ class _Part(JITCodeLibrary):
     Numba does both with each function for itself too, and with each of its own functions that are used.
     """
 
+    once: tuple[str, ...] = ()
+    """Names of functions that are not optimised but there."""
+
     def add_llvm_module(self, module: Any) -> None:
-        self._optimize_functions(module)    # the cheap part, without which some loops are a third slower when inlined
+        # Cheap passes, without which some functions are a third slower when they are inlined. The function around them
+        # must not have them before: some are a quarter slower then, since loops change before it is known what is in them.
+        if self.name not in self.once:
+            self._optimize_functions(module)
         self._final_module.link_in(module)
 
     def finalize(self) -> None:
@@ -183,9 +193,9 @@ class _Part(JITCodeLibrary):
 
 
 @contextmanager
-def _in_parts(codegen: Any) -> Iterator[None]:
+def _in_parts(codegen: Any, once: tuple[str, ...]) -> Iterator[None]:
     """Compile functions as parts; within the compiler's lock, so that nobody else does."""
-    usual, codegen._library_class = codegen._library_class, _Part
+    usual, codegen._library_class, _Part.once = codegen._library_class, _Part, once
     try:
         yield
     finally:
@@ -209,19 +219,29 @@ def _whole(codegen: Any, part: _Part, symbol: str) -> Any:
 
 
 def _linked_module(part: _Part) -> Any:
-    module = part._final_module.clone()
+    """Return a module of a function and of what it calls, near and far.
+
+    What is in it but not called would have been called by others that are not either: such callers keep functions from
+    being inlined. So all is linked first, and then taken is what is called.
+    """
     waiting, seen = [part], {part}
     others = []
+    all_called = binding.parse_assembly("")
     while waiting:
         library = waiting.pop()
         if library is not part:
-            module.link_in(library._final_module, preserve=True)
+            all_called.link_in(library._final_module, preserve=True)
         new = [called for called in library._linking_libraries if called not in seen]
         seen.update(new)
         waiting += [called for called in new if isinstance(called, _Part)]
         others += [called for called in new if not isinstance(called, _Part)]
     for library in others:
-        module.link_in(library._get_module_for_linking(), preserve=True)
+        all_called.link_in(library._get_module_for_linking(), preserve=True)
+    for function in all_called.functions:
+        if not function.is_declaration and function.linkage == Linkage.weak_odr:
+            function.linkage = Linkage.linkonce_odr         # taken where it is called
+    module = part._final_module.clone()
+    module.link_in(all_called)
     return module
 
 

@@ -211,7 +211,7 @@ class _Compiled:
         self.codes = [
             Code(_run, f"{__name__}.run", (*(word,) * 5, arguments), from_python=True, nogil=True),
             Code(renamed(call_block, module, f"{kernel.name}.call_block"), f"{kernel.name}.call_block", (word,) * 3,
-                 kinds, from_python=False, **kernel.options)]
+                 kinds, from_python=False, body=kernel.function.__qualname__, **kernel.options)]
 
     @functools.cached_property
     def run(self) -> Callable[..., None]:
