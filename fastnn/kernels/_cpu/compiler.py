@@ -165,7 +165,7 @@ class _Part(JITCodeLibrary):
 
     def add_llvm_module(self, module: Any) -> None:
         # Cheap passes, without which some functions are a third slower when they are inlined. The function around them
-        # must not have them before: some are a quarter slower then, since loops change before it is known what is in them.
+        # must not have them before: some are a quarter slower then, as loops change before it is known what is in them.
         if self.name not in self.once:
             self._optimize_functions(module)
         self._final_module.link_in(module)
