@@ -13,7 +13,8 @@ import fastnn
 from fastnn import models, nn
 from fastnn._checks import as_int
 from fastnn.cli.parsing import meant
-from fastnn.cli.runs import classifier_of
+from fastnn.cli.runs import trained_of
+from fastnn.recipes import ImageClassifier, ImageGenerator, TransformerLM
 from fastnn.training.run_folder import CONFIG
 
 # What each takes of those that have no size of their own.
@@ -44,8 +45,9 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     known = {name.lower(): name for name in models.__all__ if _is_network(getattr(models, name))}
     name = known.get(model.lower().replace("-", "").replace("_", ""))
     if Path(model, CONFIG).exists():
-        found, inputs = classifier_of(Path(model), recipe).trained()
-        shape = input_shape or tuple(inputs["shape"])
+        run = trained_of(Path(model), recipe, ImageClassifier | ImageGenerator | TransformerLM, "a trained network")
+        found, own_shape = _network(run)
+        shape = input_shape or own_shape
     elif name:
         if recipe is not None:
             raise ValueError(f"recipe: expected none for one of fastnn.models, got {recipe}; it is for the folder of a "
@@ -57,6 +59,18 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
                          f"{meant(model, known)}")
     costs = fastnn.summary(found, shape, np.int64 if isinstance(found, models.DecoderTransformer) else None)
     print(f"{type(found).__name__}, samples of shape {' x '.join(map(str, shape))}\n\n{costs}")
+
+
+def _network(run: Any) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return the network of a run, and the shape of the samples that it was trained on."""
+    if isinstance(run, ImageClassifier):
+        found, inputs = run.trained()
+        return found, tuple(inputs["shape"])
+    if isinstance(run, TransformerLM):
+        return run.trained()[0], (run.context,)
+    found = run.trained()
+    found = found.model if isinstance(found, models.DDPM) else found
+    return found, _SHAPES.get(type(found).__name__, _PHOTOGRAPH)
 
 
 def _is_network(model: Any) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from fastnn import data, models, recipes, training
 from fastnn.cli.runs import sample
+from fastnn.cli.summary import summary
 from fastnn.recipes import CNN, DDPMMnist, VAEMnist
 from fastnn.recipes.generative import as_pixels
 from fastnn.recipes.vae_mnist import binarized
@@ -94,6 +95,8 @@ def test_a_vae_from_training_to_samples(capsys: pytest.CaptureFixture[str]) -> N
                                 ("whole/latent-map.png", 3, 3)):
         with Image.open(name) as image:
             assert image.size == (4 * (15 * width - 1), 4 * (15 * height - 1))
+    summary("whole")
+    assert capsys.readouterr().out.startswith("VAE, samples of shape 1 x 14 x 14\n")
 
 
 def test_digits_are_binarized_at_half_their_size() -> None:
@@ -124,6 +127,9 @@ def test_a_diffusion_from_training_to_samples(capsys: pytest.CaptureFixture[str]
     images = as_pixels(recipe.trained().sample(2, (1, 28, 28), steps=3, seed=2), -1)
     with Image.open("2.png") as image:
         np.testing.assert_array_equal(np.asarray(image)[::2, ::2], training.plots.tile(images))
+    capsys.readouterr()
+    summary("whole")
+    assert capsys.readouterr().out.startswith("UNet, samples of shape 1 x 28 x 28\n")
 
 
 def test_a_classifier_reads_what_is_drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from fastnn import cli, data, recipes, training
 from fastnn.cli import runs
+from fastnn.cli.summary import summary
 from fastnn.recipes.transformer_lm import _divided
 
 pytest.importorskip("tokenizers")
@@ -46,6 +47,11 @@ def run_dir(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "lm"
     recipes.TransformerLM(text=(text,), run_dir=folder, **SMALL).run()
     return folder
+
+
+def test_summary_of_a_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(str(run_dir))
+    assert capsys.readouterr().out.startswith("DecoderTransformer, samples of shape 16\n")
 
 
 def test_what_a_run_leaves(run_dir: Path) -> None:
