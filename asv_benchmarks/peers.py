@@ -21,7 +21,6 @@ import platform
 import resource
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -223,12 +222,11 @@ def launches(call: Callable[[], Any]) -> dict[str, Any]:
 
     timed(ONE_CORE, call)
     launch.BlockKernel.__call__ = record  # type: ignore[method-assign]     # every launch is seen,
-    launch.watchers[threading.get_ident()] = lambda *launched: None         # those of plans too: watched, they go by it
     try:
-        total = timed(ONE_CORE, call)
+        with launch.watched_by(lambda *launched: None):     # those of plans too: watched, they go by it
+            total = timed(ONE_CORE, call)
     finally:
         launch.BlockKernel.__call__ = plain  # type: ignore[method-assign]      # as it was
-        del launch.watchers[threading.get_ident()]
     serial = total - sum(seconds for _, seconds in recorded)
     many = serial + sum(seconds * math.ceil(blocks / MANY_CORES) / blocks for blocks, seconds in recorded)
     return {"blocks": [blocks for blocks, _ in recorded], "serial": serial / total, "on_many_cores": total / many}

@@ -181,7 +181,7 @@ summary folder: or the folder of a run, got 'folder'
 summary cnn --input-shape 0 8 8: input_shape: expected at least 1, got 0
 summary cnn --input-shape 1 1 1: input_shape: samples of shape (1, 1, 1) do not fit this CNN
 summary cnn --recipe cnn: recipe: expected none for one of fastnn.models
-summary figures: figures: expected the run of a recipe that keeps a trained classifier, got one of regression
+summary figures: figures: expected the run of a recipe that keeps a trained network, got one of regression
 summary own: own: expected a run of one of fastnn's recipes
 summary no-best: no-best/best.safetensors
 results nowhere: nowhere: expected finished runs in it

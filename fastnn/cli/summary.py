@@ -14,7 +14,8 @@ from fastnn import models, nn
 from fastnn._checks import as_int
 from fastnn.cli.parsing import meant
 from fastnn.cli.runs import trained_of
-from fastnn.recipes import ImageClassifier, ImageGenerator, TransformerLM
+from fastnn.recipes import Compression, ImageClassifier, ImageGenerator, TransformerLM
+from fastnn.recipes.base import read_config
 from fastnn.training.run_folder import CONFIG
 
 # What each takes of those that have no size of their own.
@@ -45,6 +46,9 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     known = {name.lower(): name for name in models.__all__ if _is_network(getattr(models, name))}
     name = known.get(model.lower().replace("-", "").replace("_", ""))
     if Path(model, CONFIG).exists():
+        if read_config(Path(model)).get("recipe") == Compression.name:
+            raise ValueError(f"model: expected the run of a network that is trained, got {model}, a compression, whose "
+                             "report has its sizes; give the run that was compressed")
         run = trained_of(Path(model), recipe, ImageClassifier | ImageGenerator | TransformerLM, "a trained network")
         found, own_shape = _network(run)
         shape = input_shape or own_shape
