@@ -667,9 +667,12 @@ def test_no_error_is_above_the_documented_bound(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [name for name in CASES if name != "knn"])     # whose squares are not looked at there
 def test_no_error_is_above_the_documented_bound_on_a_gpu(name: str, dtype: Any) -> None:
+    def placed(value: Any) -> Any:
+        return fastnn.to_device(value) if isinstance(value, Array) else value
+
     def run(*args: Any, **options: Any) -> Any:
-        result = getattr(kernels, name)(*[fastnn.to_device(arg) if isinstance(arg, Array) else arg for arg in args],
-                                        **options)
+        result = getattr(kernels, name)(*map(placed, args),
+                                        **{option: placed(value) for option, value in options.items()})
         return tuple(map(fastnn.to_host, result)) if isinstance(result, tuple) else fastnn.to_host(result)
 
     search(name, dtype, 4 if _device.SIMULATED else DRAWS, run)

@@ -545,11 +545,12 @@ def _plan_factors(x: Array, **factors: Array | None) -> Callable[..., list[Array
             raise ValueError(f"{name}: expected a shape that broadcasts to that of x, {x.shape}, got {factor.shape}")
 
     def flat(factor: Array | None) -> Array | None:
-        if factor is None or factor.shape == x_shape:
-            return None if factor is None else factor.reshape(-1)
+        if factor is None:
+            return None
         while factor.ndim and factor.shape[0] == 1:
             factor = factor[0]
-        return np.broadcast_to(factor, x_shape[len(x_shape) - factor.ndim:]).reshape(-1)
+        shape = x_shape[len(x_shape) - factor.ndim:]
+        return (factor if factor.size == math.prod(shape) else np.broadcast_to(factor, shape)).reshape(-1)
 
     x_shape = x.shape
     return lambda *factors: [*map(flat, factors)]

@@ -26,7 +26,7 @@ def _attention_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Ca
     for shape, keys, features, mask, options in [
             ((2, 3, 5, 4), 7, 3, None, none),
             ((3, 6, 5), 6, 2, None, {"is_causal": True}),
-            ((1, 1), 1, 1, None, {"scale": -0.3}),
+            ((1, 1), 2, 1, None, {"scale": -0.3}),
             ((2, 2, 4, 3), 5, 18, rng.random((2, 1, 1, 5)) < 0.6, none),                     # padded keys
             ((2, 9, 3), 4, 2, np.where(rng.random((9, 4)) < 0.4, -np.inf, rng.standard_normal((9, 4))), none),
             ((1, 2, 20, 5), 37, 20, rng.random((1, 2, 20, 37)) < 0.7, {"is_causal": True}),
