@@ -114,7 +114,10 @@ class BlockKernel:
         compiled = self.compiled_for(args)
         if config.BOUNDSCHECK:              # one by one, so that an error says what it found
             assert compiled.types == self.types_of(args), f"{self.name}: other types than before"
-            self.run(compiled.block_function, blocks, args)
+            # Numba looks at them here: a constant that stands for what else is written would have a type of its own.
+            self.run(compiled.block_function, blocks, tuple([
+                arg.copy() if name in self.writes and isinstance(arg, np.ndarray) and not arg.flags.writeable else arg
+                for name, arg in zip(self.parameters, args)]))
             return None
         threads = threads_for(blocks, work, workers)
         if threads == 1:
