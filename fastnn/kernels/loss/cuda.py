@@ -36,39 +36,40 @@ def _step(grad_losses: Array) -> int:
 
 @functools.cache
 def _row_of_thread(group: int) -> Any:
-    """Make the function that returns, for x, a thread's row, its n and p, its first class, and the number of classes.
+    """Make the function that returns a thread's row, where its scores begin, its first class, and how many it has.
 
     Threads beyond the last row get an empty one, and so come to each barrier with the others.
     """
     size = block_size(group)
 
     @cuda.jit(device=True)
-    def row_of_thread(x: Array) -> tuple[int, int, int, int, int]:
+    def row_of_thread(rows: int, classes: int, places: int) -> tuple[int, int, int, int]:
         i = cuda.blockIdx.x * size + cuda.threadIdx.x
-        known = i // group < x.shape[0] * x.shape[2]
+        known = i // group < rows
         row = i // group if known else 0
-        return row, row // x.shape[2], row % x.shape[2], i % group, x.shape[1] if known else 0
+        return row, row // places * classes * places + row % places, i % group, classes if known else 0
 
     return row_of_thread
 
 
 @functools.cache
 def _cross_entropy(real: Any, group: int) -> Any:
-    row_of_thread, largest_and_sum, row_total = _row_of_thread(group), exp_sum(real, group), row_sum(group)
+    row_of_thread, (largest_of, sum_of), row_total = _row_of_thread(group), exp_sum(real, group), row_sum(group)
     size = block_size(group)
 
     @cuda.jit
-    def cross_entropy(x: Array, labels: Array, ignored: int, weighted: bool, weight: Array, label_smoothing: float,
-                      unit: float, losses: Array) -> None:
+    def cross_entropy(x: Array, all_classes: int, places: int, labels: Array, ignored: int, weighted: bool,
+                      weight: Array, label_smoothing: float, unit: float, losses: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
-        row, n, p, lane, classes = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, p, lane, classes)
+        row, begin, lane, classes = row_of_thread(labels.size, all_classes, places)
+        largest = largest_of(parts, x, begin, places, lane, classes)
+        total = sum_of(parts, x, largest, begin, places, lane, classes)
         small = unit * _ROOM                            # of scores times this no sum overflows
         m, logarithm, even = small * np.float64(largest), small * math.log(total) if classes > 0 else 0.0, 0.0
         if label_smoothing > 0:
             for c in range(lane, classes, group):
                 counts = np.float64(weight[c]) if weighted else 1.0
-                even += counts * (logarithm + (m - small * np.float64(x[n, c, p])))
+                even += counts * (logarithm + (m - small * np.float64(x[begin + c * places])))
             even = row_total(parts, even)
         if classes > 0 and lane == 0:
             label, loss, counts = labels[row], _NAN, 1.0
@@ -76,7 +77,7 @@ def _cross_entropy(real: Any, group: int) -> Any:
                 loss, counts = 0.0, 0.0
             elif label >= 0 and label < classes:
                 counts = np.float64(weight[label]) if weighted else 1.0
-                loss = counts * (logarithm + (m - small * np.float64(x[n, label, p])))
+                loss = counts * (logarithm + (m - small * np.float64(x[begin + label * places])))
                 if label_smoothing > 0:
                     loss = (1.0 - label_smoothing) * loss + label_smoothing * (even / classes)
             losses[0, row] = loss / _ROOM
@@ -87,15 +88,17 @@ def _cross_entropy(real: Any, group: int) -> Any:
 
 @functools.cache
 def _cross_entropy_backward(real: Any, group: int) -> Any:
-    row_of_thread, largest_and_sum, row_total = _row_of_thread(group), exp_sum(real, group), row_sum(group)
+    row_of_thread, (largest_of, sum_of), row_total = _row_of_thread(group), exp_sum(real, group), row_sum(group)
     size = block_size(group)
 
     @cuda.jit
-    def cross_entropy_backward(grad_losses: Array, step: int, x: Array, labels: Array, ignored: int, weighted: bool,
-                               weight: Array, label_smoothing: float, grad_x: Array) -> None:
+    def cross_entropy_backward(grad_losses: Array, step: int, x: Array, all_classes: int, places: int, labels: Array,
+                               ignored: int, weighted: bool, weight: Array, label_smoothing: float,
+                               grad_x: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
-        row, n, p, lane, classes = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, p, lane, classes)
+        row, begin, lane, classes = row_of_thread(labels.size, all_classes, places)
+        largest = largest_of(parts, x, begin, places, lane, classes)
+        total = sum_of(parts, x, largest, begin, places, lane, classes)
         weights = 1.0 * classes
         if weighted and label_smoothing > 0:
             weights = 0.0
@@ -108,25 +111,26 @@ def _cross_entropy_backward(real: Any, group: int) -> Any:
             grad = np.float64(grad_losses[row * step]) if known else _NAN
             counts = (1.0 - label_smoothing) * (np.float64(weight[label]) if weighted and known else 1.0)
             for c in range(lane, classes, group):
-                probability = np.float64(math.exp(x[n, c, p] - largest)) * scale
+                probability = np.float64(math.exp(x[begin + c * places] - largest)) * scale
                 value = counts * (probability - 1.0 if c == label else probability)
                 if label_smoothing > 0:
                     value += even * (probability * weights - (np.float64(weight[c]) if weighted else 1.0))
-                grad_x[n, c, p] = real(0) if label == ignored else real(grad * value)
+                grad_x[begin + c * places] = real(0) if label == ignored else real(grad * value)
 
     return cross_entropy_backward
 
 
 def cross_entropy(x: Array, labels: Array, weight: Array | None, label_smoothing: float, unit: float, losses: Array, *,
                   ignore_index: int) -> None:
-    _run_rows(_cross_entropy, x, x, int64_of(labels), ignore_index, weight is not None, either(weight, x.reshape(-1)),
-              label_smoothing, unit, losses)
+    _run_rows(_cross_entropy, x, x.reshape(-1), *x.shape[1:], int64_of(labels), ignore_index, weight is not None,
+              either(weight, x.reshape(-1)), label_smoothing, unit, losses)
 
 
 def cross_entropy_backward(grad_losses: Array, x: Array, labels: Array, weight: Array | None, label_smoothing: float,
                            grad_x: Array, *, ignore_index: int) -> None:
-    _run_rows(_cross_entropy_backward, x, grad_losses, _step(grad_losses), x, int64_of(labels), ignore_index,
-              weight is not None, either(weight, x.reshape(-1)), label_smoothing, grad_x)
+    _run_rows(_cross_entropy_backward, x, grad_losses, _step(grad_losses), x.reshape(-1), *x.shape[1:],
+              int64_of(labels), ignore_index, weight is not None, either(weight, x.reshape(-1)), label_smoothing,
+              grad_x.reshape(-1))
 
 
 def _run_rows(make: Callable[[Any, int], Any], x: Array, *args: Any) -> None:
