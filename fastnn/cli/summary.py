@@ -12,6 +12,8 @@ from fastnn import models, nn
 from fastnn._checks import as_int
 from fastnn.cli.parsing import meant
 from fastnn.cli.runs import classifier_of
+from fastnn.recipes import Compression
+from fastnn.recipes.base import read_config
 from fastnn.training.run_folder import CONFIG
 
 # What each takes of those that have no size of their own.
@@ -40,6 +42,9 @@ def summary(model: str, /, input_shape: tuple[int, ...] | None = None, recipe: s
     known = {name.lower(): name for name in models.__all__ if _is_network(getattr(models, name))}
     name = known.get(model.lower().replace("-", "").replace("_", ""))
     if Path(model, CONFIG).exists():
+        if read_config(Path(model)).get("recipe") == Compression.name:
+            raise ValueError(f"model: expected the run of a network that is trained, got {model}, a compression, whose "
+                             "report has its sizes; give the run that was compressed")
         found, inputs = classifier_of(Path(model), recipe).trained()
         shape = input_shape or tuple(inputs["shape"])
     elif name:

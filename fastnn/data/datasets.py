@@ -399,11 +399,11 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None, layouts: Sequence[
             if len(found) == len(layout):
                 return list(found.values())
             lacking = ", ".join(file for file in layout if file not in found)
-            looked.append(f"  {folder}: " + (f"lacks {lacking}" if folder.is_dir() else "no such folder"))
+            looked.append(f"{folder}: " + (f"lacks {lacking}" if folder.is_dir() else "no such folder"))
     raise FileNotFoundError(
-        f"{name}: expected its files in {given} (given as {origin}), plain or with .gz; looked in\n"
-        + "\n".join(dict.fromkeys(looked))
-        + "\nPut them there, give another folder as data_dir or FASTNN_DATA, or give neither to download them."
+        f"{name}: expected its files in {given} (given as {origin}), plain or with .gz; looked in "
+        + "; ".join(dict.fromkeys(looked))
+        + ". Put them there, give another folder as data_dir or FASTNN_DATA, or give neither to download them."
     )
 
 

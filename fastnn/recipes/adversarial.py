@@ -194,9 +194,9 @@ class Adversarial(Recipe):
         if len(rows := np.flatnonzero(right)[:_DRAWN]):
             drawn = [("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
             for name, found in at_eps.items():
-                drawn += [(name, normalize.inverse(found.images[rows]),
-                           [f"→ {classes[label]}" for label in found.scores[rows].argmax(1)]),
-                          ("change", _around_gray(found.images[rows] - images[rows]), [""] * len(rows))]
+                attacked = normalize.inverse(found.images[rows])
+                drawn += [(name, attacked, [f"→ {classes[label]}" for label in found.scores[rows].argmax(1)]),
+                          ("change", _around_gray(attacked - drawn[0][1]), [""] * len(rows))]
             pictures["Attacked images and their changes"] = _rows(*drawn)
         return _Found({name: np.array(curve) for name, curve in curves.items()}, at_eps[name].losses, pictures)
 

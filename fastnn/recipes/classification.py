@@ -164,7 +164,13 @@ class ImageClassifier(Recipe):
         """Give a new model the weights that it begins with, and freeze what stays."""
         if (origin := self.origin()) is not None:
             path, inputs = origin
-            training.load_model(path, model, skip=() if inputs["classes"] == list(classes) else training.head(model))
+            skip = () if inputs["classes"] == list(classes) else training.head(model)
+            try:
+                training.load_model(path, model, skip=skip)
+            except training.CheckpointError as error:
+                error.add_note(f"init_from: expected the run of a {type(model).__name__} like this one, with the same "
+                               f"options such as width, got {path.parent}")
+                raise
         training.freeze_layers(model, self.freeze)
 
     def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:

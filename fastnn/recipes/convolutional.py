@@ -54,7 +54,8 @@ class Convolutional(CIFAR, ImageClassifier):
         for epoch in range(epochs):
             with closing(loader.epoch(epoch)) as batches:
                 rows.append(next(batches)[0])
-        return training.plots.images(np.concatenate(rows), columns=len(part))
+        return training.plots.images(np.concatenate(rows), columns=len(part),
+                                     row_names=["image", *(f"epoch {epoch + 1}" for epoch in range(epochs))])
 
 
 @dataclass

@@ -32,7 +32,7 @@ class FFNComparison(CIFAR):
     """
 
     name: ClassVar[str] = "ffn-comparison"
-    takes: ClassVar[str] = "3 min"
+    takes: ClassVar[str] = "6 min"
     headline: ClassVar[tuple[str, ...]] = (
         "validation from he_normal", "validation from xavier_normal", "validation from normal")
     reported: ClassVar[str] = "He 50 to 52 %, random 32 to 50 %"

@@ -30,7 +30,7 @@ class ThreeLayerConvNet(CIFAR, ImageClassifier):
     """
 
     name: ClassVar[str] = "three-layer-convnet"
-    takes: ClassVar[str] = "6 min"
+    takes: ClassVar[str] = "7 min"
     space: ClassVar[Space] = {"lr": Range(3e-4, 3e-2, log=True), "batch_size": (64, 128, 256)}
 
     epochs: int = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -36,8 +37,9 @@ def status(error: KeyboardInterrupt) -> int:
 class Interrupts:
     """Inside the `with`, the first signal is noted in `requested`, the second one does what it did before.
 
-    With `at_once` the first one raises `Signalled`. Off the main thread, where Python handles no signals, nothing
-    changes, and a signal that is ignored, as SIGHUP is under nohup, stays so.
+    With `at_once` the first one raises `Signalled`, and does so again where C code passed over that. Off the main
+    thread, where Python handles no signals, nothing changes, and a signal that is ignored, as SIGHUP is under nohup,
+    stays so.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -52,7 +54,21 @@ class Interrupts:
                 if previous not in (signal.SIG_IGN, None):      # None: a handler that Python did not install
                     self._previous[number] = previous
                     signal.signal(number, self._handle)
+            if self._at_once and self._previous:
+                self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         return self
+
+    def _swallowed(self, unraisable: Any) -> None:
+        """Raise the signal again where C code passes over exceptions: LLVM's callbacks, finalizers."""
+        if isinstance(unraisable.exc_value, Signalled) and self._previous:
+            threading.Timer(_ONCE, self._again).start()
+        else:
+            self._hook(unraisable)
+
+    def _again(self) -> None:
+        if self._previous:
+            number, self.requested = self.requested, 0
+            signal.raise_signal(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:                        # a forked child, which has nothing to save
@@ -69,11 +85,15 @@ class Interrupts:
         signal.raise_signal(number)
 
     def _restore(self) -> None:
+        if self._at_once and self._previous:
+            sys.unraisablehook = self._hook
         while self._previous:
             signal.signal(*self._previous.popitem())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         self._restore()
+        if self._at_once and self.requested and isinstance(error, Exception):      # it left something half done
+            raise Signalled(self.requested) from error
         if self.requested and error is None:                    # it came after the last look
             signal.raise_signal(self.requested)

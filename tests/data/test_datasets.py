@@ -128,7 +128,7 @@ def test_missing_files_are_listed(tmp_path, write_idx_set, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
         data.mnist(tmp_path)
     message = str(caught.value)
-    assert f"{tmp_path / 'mnist'}: lacks {IDX_FILES[1]}\n" in message
+    assert f"{tmp_path / 'mnist'}: lacks {IDX_FILES[1]}; " in message
     assert f"{tmp_path}: lacks {', '.join(IDX_FILES)}" in message
     assert "given as data_dir" in message
     assert "neither to download" in message

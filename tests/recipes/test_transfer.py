@@ -116,8 +116,10 @@ def test_wrong_options_are_refused_before_anything_is_written(recipe: Any, error
 
 def test_runs_that_do_not_fit_are_refused_before_anything_is_written(source: Path) -> None:
     for recipe in (recipes.FFNFashion(init_from=source), recipes.Transfer(init_from=source)):
-        with pytest.raises(training.CheckpointError, match=r"expected a checkpoint of this .*, got one of CNN: "):
+        with pytest.raises(training.CheckpointError,
+                           match=r"expected a checkpoint of this .*, got one of CNN: ") as caught:
             recipe.begin(recipe.model(), "ab") if isinstance(recipe, recipes.ImageClassifier) else run_small(recipe)
+        assert caught.value.__notes__[0].startswith("init_from: expected the run of a ")
     assert list(Path().iterdir()) == []
     Path("figures").mkdir()
     Path("figures/config.json").write_text('{"recipe": "regression"}')
