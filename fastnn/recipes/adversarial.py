@@ -192,11 +192,12 @@ class Adversarial(Recipe):
                     ("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]]),
                     ("gradient", _around_gray(gradients), [f"→ {classes[label]}" for label in answers[rows]]))
         if len(rows := np.flatnonzero(right)[:_DRAWN]):
-            drawn = [("image", normalize.inverse(images[rows]), [classes[label] for label in labels[rows]])]
+            plain = normalize.inverse(images[rows])
+            drawn = [("image", plain, [classes[label] for label in labels[rows]])]
             for name, found in at_eps.items():
                 attacked = normalize.inverse(found.images[rows])
                 drawn += [(name, attacked, [f"→ {classes[label]}" for label in found.scores[rows].argmax(1)]),
-                          ("change", _around_gray(attacked - drawn[0][1]), [""] * len(rows))]
+                          ("change", _around_gray(attacked - plain), [""] * len(rows))]
             pictures["Attacked images and their changes"] = _rows(*drawn)
         return _Found({name: np.array(curve) for name, curve in curves.items()}, at_eps[name].losses, pictures)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastnn import kernels
 from fastnn._checks import as_float, as_int
-from fastnn.nn import Module, Parameter
+from fastnn.nn import Module
 from fastnn.training.callback import Callback
 from fastnn.training.checkpoint import Tensors, part
 from fastnn.training.metrics import History, Record
@@ -142,7 +142,7 @@ class WeightHistograms(Callback):
     Attributes
     ----------
     names : list of str
-        The parameters of two or more dimensions that are learned: weights, not biases, scales or what is frozen.
+        The parameters of two or more dimensions: weights, not biases or scales.
     ranges : list of ndarray, shape (layers, 2)
         The least and the largest weight of each layer, for each time that was counted.
     counts : list of ndarray, shape (layers, bins)
@@ -172,7 +172,7 @@ class WeightHistograms(Callback):
     def on_fit_begin(self, trainer: _Trainer) -> None:
         if not trainer.history:
             self._forget()
-        self.names = [name for name, parameter in trainer.model.named_parameters() if _is_counted(parameter)]
+        self.names = [name for name, parameter in trainer.model.named_parameters() if parameter.data.ndim > 1]
         if not self.counts:
             self._count(trainer)
 
@@ -181,7 +181,7 @@ class WeightHistograms(Callback):
 
     def _count(self, trainer: _Trainer) -> None:
         weights = [kernels.to_host(parameter.data) for parameter in trainer.model.parameters()
-                   if _is_counted(parameter)]
+                   if parameter.data.ndim > 1]
         self.ranges.append(np.array([(weight.min(), weight.max()) for weight in weights], np.float64).reshape(-1, 2))
         self.counts.append(np.array([np.histogram(weight, self.bins)[0] for weight in weights],
                                     np.int64).reshape(-1, self.bins))
@@ -196,7 +196,3 @@ class WeightHistograms(Callback):
             raise ValueError(f"expected ranges of shape (times, layers, 2) and counts of (times, layers, {self.bins}), "
                              f"got {ranges.shape} and {counts.shape}")
         self.ranges, self.counts = list(ranges), list(counts)
-
-
-def _is_counted(parameter: Parameter) -> bool:
-    return parameter.data.ndim > 1 and parameter.requires_grad

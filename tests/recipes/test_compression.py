@@ -14,6 +14,7 @@ import fastnn
 from fastnn import data, nn, recipes, training
 from fastnn.cli.results import results
 from fastnn.cli.runs import classifier_of
+from fastnn.cli.summary import summary
 from fastnn.data import Dataset, Split
 from fastnn.nn.cost import in_bytes
 from fastnn.training import pruning
@@ -86,6 +87,11 @@ def test_results_have_a_row_for_each_run_that_was_compressed(runs: Path, capsys:
     assert row.count(" images/s") == 4
     again = recipes.load(runs / "compress-1")
     assert again.command() == "fastnn compress cnn-1 --epochs 1 --sparsities 0.9 0.5"
+
+
+def test_a_compression_has_no_summary_of_another_network(runs: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected the run of a network that is trained, got .*compress-1, a compr"):
+        summary(str(runs / "compress-1"))
 
 
 def test_the_compressed_model_is_evaluated_and_predicts(runs: Path, capsys: pytest.CaptureFixture[str],
