@@ -23,7 +23,8 @@ from fastnn.testing import KERNELS, Call
 from fastnn.testing.table import as_tuple
 from fastnn.testing.table.base import TorchFunction
 
-F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
+F32, F64, U8 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)
+NUMPY, COMPILED = "NumPy", "torch.compile"
 TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimizer"
 ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: waking a thread that sleeps costs more
 SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
@@ -88,6 +89,7 @@ class Row:
     label: str
     make: Callable[[], Case]
     small: bool = False                     # PyTorch is timed on one thread too
+    apart: bool = False                     # each candidate has a process of its own; `make` can be pickled
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def groups(quick: bool = False) -> list[Group]:
               [row for row in small if row not in pooling_or_training], {TORCH: (1.0, 1.0)}),
         Group("attention", list(_attentions(quick)), {TORCH: (1.2, 1.2)}),
         Group("attention of one query, bmm", [*_attention_of_one(quick), *_batches(quick)], {TORCH: (1.0, 1.0)}),
+        *[Group(f"linear, {dtype.name}", list(_products(quick, dtype)), {NUMPY: (1.0, 0.9)}) for dtype in (F32, F64)],
+        Group("the course's affine layers", list(_affine_layers(quick)), {NUMPY: (1.0, 0.9)}),
         Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
                               for m, n, d in _less(KNN, quick)], {SKLEARN: (2.5, 1.8), FAISS: (1.5, 1.0)}),
         Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
@@ -135,6 +139,9 @@ def groups(quick: bool = False) -> list[Group]:
                 {TORCH: (target, target)})
           for name, batch, target in [("cnn-mnist", 8 if quick else 64, 1.5), ("resnet18", 2 if quick else 32, 1.8),
                                       ("cifar10-speedrun", 2 if quick else 1000, 1.0)]],
+        *[Group(f"training step, {name}", [Row("batch 64", functools.partial(_small_training, name, 64), apart=True)],
+                {TORCH: (1.0 / step, 1.0 / step), COMPILED: (1.0 / compiled, 1.0 / compiled)})
+          for name, step, compiled in [("784-128-128-128-10", 0.7, 0.7), ("cnn", 0.6, 0.8)]],
         Group("1x1x8x8: conv2d, batch_norm", [row for row in tiny if row.label in NOT_SLOWER],
               {ONE_THREAD: (1.0, 1.0)}),
         Group("1x1x8x8: every other kernel", [row for row in tiny if row.label not in NOT_SLOWER], most=6e-6),
@@ -303,6 +310,55 @@ def _bmm(batch: int, n: int, m: int, p: int, backward: bool) -> Case:
         grad, ta, tb = _tensors(*gradient.args)
         peers[TORCH] = lambda: (torch.bmm(grad, tb.mT), torch.bmm(ta.mT, grad))
     return Case(_ours("bmm_backward", gradient), peers, 2 * flops, 2 * moved)
+
+
+# --- products of two matrices ------------------------------------------------------------------------------------
+
+PRODUCTS = [(64, 784, 128), (512, 3072, 512), (4096, 4096, 4096)]                      # samples, inputs, outputs
+AFFINE = [(n, inputs, outputs) for n in (1, 50, 100, 500)
+          for inputs, outputs in [(3072, 100), (3072, 50), (100, 100), (500, 10)]]
+
+
+def _products(quick: bool, dtype: np.dtype) -> Iterator[Row]:
+    for sizes in _less(PRODUCTS, quick):
+        for what in ("forward", "by x", "by weight"):
+            yield Row(f"{' x '.join(map(str, sizes))}, {what}", functools.partial(_product, *sizes, what, dtype),
+                      apart=True)
+
+
+def _product(n: int, inputs: int, outputs: int, what: str, dtype: np.dtype) -> Case:
+    x, w, g = (_normal(*shape, seed=seed).astype(dtype, copy=False)
+               for seed, shape in enumerate([(n, inputs), (outputs, inputs), (n, outputs)]))
+    ours, theirs = {
+        "forward": (lambda: fastnn.linear(x, w), lambda: x @ w.T),
+        "by x": (lambda: fastnn.linear_backward(g, x, w, needs=(True, False, False))[0], lambda: g @ w),
+        "by weight": (lambda: fastnn.linear_backward(g, x, w, needs=(False, True, False))[1], lambda: g.T @ x),
+    }[what]
+    return Case(ours, {NUMPY: theirs}, 2.0 * n * inputs * outputs,
+                dtype.itemsize * float(x.size + w.size + g.size), "multiply" if dtype == F32 else None)
+
+
+def _affine_layers(quick: bool) -> Iterator[Row]:
+    for sizes in AFFINE[:2] if quick else AFFINE:
+        yield Row(" x ".join(map(str, sizes)), functools.partial(_affine, *sizes), apart=True)
+
+
+def _affine(n: int, inputs: int, outputs: int) -> Case:
+    """The layer and its gradients as the course's students write them, in float64, on (inputs, outputs) weights."""
+    from fastnn import cs231n
+
+    rng = np.random.default_rng(0)
+    x, w, b, g = (rng.standard_normal(shape) for shape in ((n, inputs), (inputs, outputs), outputs, (n, outputs)))
+
+    def ours() -> Any:
+        y, cache = cs231n.affine_forward(x, w, b)
+        return y, *cs231n.affine_backward(g, cache)
+
+    def theirs() -> Any:
+        y = x @ w + b
+        return y, g @ w.T, x.T @ g, g.sum(axis=0)
+
+    return Case(ours, {NUMPY: theirs}, 6.0 * n * inputs * outputs, 8.0 * (2 * x.size + 2 * w.size + 2 * g.size), None)
 
 
 # --- memory-bound kernels ----------------------------------------------------------------------------------------
@@ -530,10 +586,10 @@ def our_step(name: str) -> Callable[[Any, Any], Any]:
     return networks.our_step(NETWORKS[name], our_model(name))
 
 
-def torch_step(name: str, fused: bool = False) -> Callable[[Any, Any], Any]:
+def torch_step(name: str, fused: bool = False, compiled: bool = False) -> Callable[[Any, Any], Any]:
     """Return the same step of PyTorch, from the same weights."""
     network = NETWORKS[name]
-    return networks.torch_step(torch, network, networks.torch_model(torch, network, network.ours()), fused)
+    return networks.torch_step(torch, network, networks.torch_model(torch, network, network.ours()), fused, compiled)
 
 
 def _training(name: str, n: int) -> Case:
@@ -542,6 +598,16 @@ def _training(name: str, n: int) -> Case:
     if torch is not None:
         tensors, plain, fused = _tensors(*batch), torch_step(name), torch_step(name, fused=True)
         peers = {TORCH: lambda: plain(*tensors), FUSED: lambda: fused(*tensors)}
+    return Case(lambda: step(*batch), peers, 6 * n * NETWORKS[name].products, calls=3, tolerance=1e-2)
+
+
+def _small_training(name: str, n: int) -> Case:
+    """A step of a network so small that what is around its kernels counts."""
+    batch, peers = batch_of(name, n), {}
+    step = our_step(name)
+    if torch is not None:
+        tensors, plain, compiled = _tensors(*batch), torch_step(name), torch_step(name, compiled=True)
+        peers = {TORCH: lambda: plain(*tensors), COMPILED: lambda: compiled(*tensors)}
     return Case(lambda: step(*batch), peers, 6 * n * NETWORKS[name].products, calls=3, tolerance=1e-2)
 
 
