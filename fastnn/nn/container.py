@@ -9,20 +9,20 @@ from typing import Any, Self
 
 from fastnn import kernels, random
 from fastnn._checks import Array
-from fastnn.nn.linear import Conv2d
+from fastnn.nn.linear import Conv2d, Linear
 from fastnn.nn.module import Backward, Module, again, inference, inside, keeps, once
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
 from fastnn.nn.shape import Identity
 
-_FUSING = BatchNorm1d, BatchNorm2d, Conv2d          # layers that can do a ReLU's work too
+_FUSING = BatchNorm1d, BatchNorm2d, Conv2d, Linear  # layers that can do a ReLU's work too
 
 
 class Sequential(Module):
     """Layers one after the other.
 
     Their names are "0", "1" and so on, or the keys of a dict. Layers before the first one that learns are not run
-    backward when the gradient by the input is not wanted. A ReLU that follows a convolution or batch normalization is
-    done in the same pass over memory.
+    backward when the gradient by the input is not wanted. A ReLU that follows a linear layer, a convolution or batch
+    normalization is done in the same pass over memory.
 
     Parameters
     ----------

@@ -393,11 +393,13 @@ def draw_linear(draw: Draw, backward: bool = False) -> None:
     draw.args = [draw.floats(*shape, reach=18) for shape in arrays]
     if draw.chance(0.5):
         draw.args.append(draw.floats(o + draw.chance(0.03), reach=18))
+    draw.option("activation", ("relu", None), 0.15)
     draw.out(n, o)
 
 
 def judge_linear(call: Call, eps: Any) -> list[Truth]:
-    truth, magnitude = (reference("linear", Call(c.args)) for c in (call, absolute(call)))
+    truth = reference("linear", Call(call.args, {"activation": call.kwargs.get("activation")}))
+    magnitude = reference("linear", Call(absolute(call).args))
     return [of_sums(truth, magnitude, call.args[1].shape[1] + 1, eps)]
 
 

@@ -13,13 +13,30 @@ from fastnn.kernels._cpu.compiler import inlined_helper, named
 from fastnn.kernels._cpu.launch import BlockKernel, Launch, block_kernel
 from fastnn.kernels._cpu.llvm import BYTES, lanes
 from fastnn.kernels._cpu.threads import get_num_threads
-from fastnn.kernels._cpu.tiles import copy_vector, gather_tile, tile_shape, transpose_rows, transpose_tile
-from fastnn.kernels._cpu.tuning import BLOCKS_A_THREAD, COPIED_A_CYCLE, MOST_COLUMNS, MOST_PANELS, TRANSPOSED_A_CYCLE
+from fastnn.kernels._cpu.tiles import (
+    copy_vector,
+    gather_tile,
+    tile_cost,
+    tile_shape,
+    tile_shapes,
+    transpose_rows,
+    transpose_tile,
+)
+from fastnn.kernels._cpu.tuning import (
+    BLOCKS_A_THREAD,
+    COPIED_A_CYCLE,
+    CYCLES_A_TILE,
+    MOST_COLUMNS,
+    MOST_FOR_ONE_TILE,
+    MOST_PANELS,
+    TRANSPOSED_A_CYCLE,
+)
 from fastnn.kernels._memory import empty
 from fastnn.kernels._outputs import EMPTY
 
 # Depth of one running sum; longer ones are sums of such sums, which keeps their rounding error small.
 DEPTH = 512
+SUMS = 64                                   # columns whose sums are a block
 
 _copy = copy_vector(1)
 
@@ -86,16 +103,20 @@ def pack_columns(matrices: Array, width: int) -> Array:
 class Form(NamedTuple):
     """How a product is cut into blocks, and how its operands lie: what compiled code takes."""
 
-    row_parts: int                          # parts of the panels of rows
-    column_parts: int                       # and of columns; a block is one part of both
-    depth: int
-    a_by_rows: bool                         # whether a comes as (rows, depth); else as (depth, rows)
-    b_by_rows: bool                         # whether b comes as (columns, depth); else as (depth, columns)
-    packed_b: int                           # elements of a scratch for panels of columns, before those for rows
+    blocks: int = 0                         # parts of all groups
+    row_parts: int = 1                      # parts of the panels of rows
+    column_parts: int = 1                   # and of columns; a block is one part of both
+    rows: int = 0
+    columns: int = 0
+    depth: int = 0
+    a_by_rows: int = 0                      # whether a comes as (rows, depth); else as (depth, rows)
+    b_by_rows: int = 0                      # whether b comes as (columns, depth); else as (depth, columns)
+    packed_b: int = 0                       # elements of a scratch for panels of columns, before those for rows
+    relu: int = 0                           # whether what is negative becomes 0
 
 
 class Product:
-    """How matrices of certain shapes are multiplied: calling it writes y = a b + bias, of each group where there are.
+    """A product of matrices of certain shapes, y = a b + bias; of each group, where there are.
 
     Then a, b and y have one more dimension, and a bias has one row for all. A block packs what it reads itself, DEPTH
     of the depth at a time: all of its columns, and as many rows as the second cache holds. So operands are read as they
@@ -103,44 +124,96 @@ class Product:
     """
 
     def __init__(self, groups: int, shape: tuple[int, int], depth: int, dtype: np.dtype, a_by_rows: bool,
-                 b_by_rows: bool) -> None:
-        vector = BYTES // dtype.itemsize
-        tall, wide = tile_shape(shape[0], panels(shape[1], vector))
-        self.kernel, self.width = _multiply(tall, wide), wide * vector
-        self.offsets, self.none = np.arange(min(depth, DEPTH)) * self.width, EMPTY[dtype]
-        self.by_rows, self.depth, self.work = (a_by_rows, b_by_rows), depth, groups * shape[0] * shape[1] * depth
-        self.groups, self.shape = groups, (groups, *shape)
-        self.cost = _Cost(groups, panels(shape[0], tall), panels(shape[1], self.width), tall, wide, vector,
-                          *self.by_rows)
-        self.launches: dict[int, tuple[Launch, Form, tuple[int, int]]] = {}         # by the number of threads
+                 b_by_rows: bool, relu: bool = False) -> None:
+        self.groups, self.shape, self.depth, self.dtype = groups, shape, depth, dtype
+        self.by_rows, self.relu = (a_by_rows, b_by_rows), relu
+        self.work = groups * shape[0] * shape[1] * depth
+        self.vector = BYTES // dtype.itemsize
+        self.vectors = panels(shape[1], self.vector)
+        self.least = min(map(self.cycles, tile_shapes(self.vectors)))
 
-    def __call__(self, a: Array, b: Array, bias: Array, y: Array, packed_b: Array | None = None) -> None:
-        threads = get_num_threads()
-        launch, form, scratch = self.launches.get(threads) or self._cut(threads)
-        packed = self.none if packed_b is None else packed_b.reshape(-1)
-        launch(a.reshape(-1), b.reshape(-1), packed, self.offsets, bias, form, empty(scratch, y.dtype),
-               y.reshape(self.shape), y.reshape(-1))
+    def cycles(self, tile: tuple[int, int]) -> int:
+        """Return what it takes by a tile of these rows and vectors."""
+        return self.groups * self.depth * tile_cost(tile, self.shape[0], self.vectors)
 
-    def _cut(self, threads: int) -> tuple[Launch, Form, tuple[int, int]]:
-        cost, depth = self.cost, len(self.offsets)
+    def cut(self, tile: tuple[int, int], threads: int) -> tuple[Form, int]:
+        """Return its form, and the elements of a worker's scratch."""
+        (tall, wide), vector, depth = tile, self.vector, min(self.depth, DEPTH)
+        cost = _Cost(self.groups, panels(self.shape[0], tall), panels(self.shape[1], wide * vector), tall, wide, vector,
+                     *self.by_rows)
         rows, columns = cost.best(threads)
         height, breadth = min(MOST_PANELS, panels(cost.a_panels, rows)), panels(cost.b_panels, columns)
-        packed_b = breadth * (depth * self.width + cost.vector)
-        form = Form(rows, columns, self.depth, *self.by_rows, packed_b)
-        launch = self.kernel.launch(self.groups * rows * columns, work=self.work, workers=threads)
-        found = self.launches[threads] = launch, form, (threads, packed_b + height * (depth * cost.tall + cost.vector))
+        packed_b = breadth * (depth * wide * vector + vector)
+        form = Form(self.groups * rows * columns, rows, columns, *self.shape, self.depth, int(self.by_rows[0]),
+                    int(self.by_rows[1]), packed_b, int(self.relu))
+        return form, packed_b + height * (depth * tall + vector)
+
+
+class Products:
+    """One launch of a product, or of two by one tile, and of the sums of so many columns of a matrix."""
+
+    def __init__(self, *products: Product, dtype: np.dtype | None = None, sums: int = 0) -> None:
+        self.products, self.sums = products, sums
+        self.dtype = products[0].dtype if dtype is None else dtype
+        self.tile = tile_of(*products)
+        self.width = self.tile[1] * (BYTES // self.dtype.itemsize)
+        self.kernel, self.none = _multiply(*self.tile), EMPTY[self.dtype]
+        self.offsets = np.arange(max([min(one.depth, DEPTH) for one in products], default=0)) * self.width
+        self.launches: dict[int, tuple[Launch, Form, Form, tuple[int, int]]] = {}   # by the number of threads
+
+    def __call__(self, a: Array, b: Array, bias: Array, y: Array | None, packed_b: Array | None = None,
+                 a2: Array | None = None, b2: Array | None = None, y2: Array | None = None,
+                 terms: Array | None = None, sums: Array | None = None) -> None:
+        """Write y = a b + bias, y2 = a2 b2, and the sums of the rows of `terms`."""
+        threads, none = get_num_threads(), self.none
+        launch, form, form2, scratch = self.launches.get(threads) or self._cut(threads)
+        launch(empty(scratch, self.dtype), self.offsets, a.reshape(-1), b.reshape(-1),
+               none if packed_b is None else packed_b.reshape(-1), bias, form, none if y is None else y.reshape(-1),
+               none if a2 is None else a2.reshape(-1), none if b2 is None else b2.reshape(-1), form2,
+               none if y2 is None else y2.reshape(-1), none if terms is None else terms.reshape(-1),
+               none if sums is None else sums)
+
+    def _cut(self, threads: int) -> tuple[Launch, Form, Form, tuple[int, int]]:
+        cuts = [one.cut(self.tile, threads) for one in self.products]
+        forms, scratches = zip(*cuts, *[(Form(), 0)] * (2 - len(cuts)))
+        launch = self.kernel.launch(sum(form.blocks for form in forms) + panels(self.sums, SUMS),
+                                    work=sum(one.work for one in self.products), workers=threads)
+        found = self.launches[threads] = launch, *forms, (threads, max(scratches))
         return found
 
     def pack_b(self, b: Array) -> Array:
-        """Return b as panels, for a call with `packed_b`."""
-        return (pack_rows if self.by_rows[1] else pack_columns)(b.reshape(self.groups, *b.shape[-2:]), self.width)
+        """Return b of the first product as panels, for a call with `packed_b`."""
+        first = self.products[0]
+        pack = pack_rows if first.by_rows[1] else pack_columns
+        return pack(b.reshape(first.groups, *b.shape[-2:]), self.width)
 
 
-def plan_product(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Product:
-    """Return how to multiply matrices like these; by rows: a is (rows, depth), b is (columns, depth)."""
+def product_of(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool, relu: bool = False) -> Product:
+    """Return the product of matrices like these; by rows: a is (rows, depth), b is (columns, depth)."""
     rows, depth = a.shape[-2:] if a_by_rows else a.shape[:-3:-1]
     return Product(len(a) if a.ndim == 3 else 1, (rows, b.shape[-2 if b_by_rows else -1]), depth, a.dtype, a_by_rows,
-                   b_by_rows)
+                   b_by_rows, relu)
+
+
+def tile_of(*products: Product) -> tuple[int, int]:
+    """Return the best tile for all; for small ones the usual one, from which another would gain too little.
+
+    Too little is what the time to compile it is not worth.
+    """
+    def cycles(tile: tuple[int, int]) -> int:
+        return sum(one.cycles(tile) for one in products)
+
+    usual = tile_shape(64, 2)
+    if cycles(usual) <= sum(one.least for one in products) + CYCLES_A_TILE:
+        return usual
+    return min(tile_shapes(max(one.vectors for one in products)), key=cycles)
+
+
+def suit_one_tile(first: Product, second: Product) -> bool:
+    """Whether two products cost little more with one tile than with one each."""
+    tile = tile_of(first, second)
+    cycles, least = first.cycles(tile) + second.cycles(tile), first.least + second.least
+    return cycles <= max(least + CYCLES_A_TILE, MOST_FOR_ONE_TILE * least)
 
 
 class _Cost(NamedTuple):
@@ -208,32 +281,55 @@ def _pack(source: Array, origin: int, by_rows: bool, size: int, line: int, first
                     origin + (row * line + k + n if by_rows else (k + n) * line + row)]
 
 
+@inlined_helper
+def _sum_columns(block: int, terms: Array, sums: Array) -> None:
+    """Sums of SUMS columns of a matrix, in float64 and in the order of its rows."""
+    line = len(sums)
+    first, last = block * SUMS, min(block * SUMS + SUMS, line)
+    totals = np.zeros(SUMS, np.float64)
+    for row in range(0, terms.size, line):
+        for i in range(first, last):
+            totals[i - first] += terms[row + i]
+    for i in range(first, last):
+        sums[i] = totals[i - first]
+
+
 @functools.cache
 def _multiply(rows: int, vectors: int) -> BlockKernel:
     """The kernel of all products whose tile has this shape."""
     tile = gather_tile(rows, vectors)
 
-    @block_kernel(writes="packed scratch y result")     # packed is read alone; but so it has the type of scratch
+    # packed is read alone; but so it has the type of scratch
+    @block_kernel(writes="scratch packed y y2 sums", typed_by="a")
     @named("multiply", f"{rows}x{vectors}")
-    def multiply(block: int, worker: int, a: Array, b: Array, packed: Array, offsets: Array, bias: Array, form: Form,
-                 scratch: Array, y: Array, result: Array) -> None:
-        """Some panels of rows times some of columns: sums of DEPTH products each are added to y."""
-        height, line = y.shape[1:]
-        vector, columns, depth = lanes(y), vectors * lanes(y), form.depth
+    def multiply(block: int, worker: int, scratch: Array, offsets: Array, a: Array, b: Array, packed: Array,
+                 bias: Array, form: Form, y: Array, a2: Array, b2: Array, form2: Form, y2: Array, terms: Array,
+                 sums: Array) -> None:
+        """Some panels of rows times some of columns, where sums of DEPTH products each are added to y; or sums."""
+        if block >= form.blocks + form2.blocks:
+            _sum_columns(block - form.blocks - form2.blocks, terms, sums)
+            return
+        second = block >= form.blocks
+        if second:
+            block -= form.blocks
+            form, a, b, y = form2, a2, b2, y2
+        kept, biased = packed.size > 0 and not second, bias.size > 0 and not second
+        height, line, depth = form.rows, form.columns, form.depth
+        vector, columns = lanes(y), vectors * lanes(y)
         rest, column_part = divmod(block, form.column_parts)
         group, row_part = divmod(rest, form.row_parts)
-        corner_of_group = group * height * line
         a_panels, b_panels = panels(height, rows), panels(line, columns)
         first, last = row_part * a_panels // form.row_parts, (row_part + 1) * a_panels // form.row_parts
         left = column_part * b_panels // form.column_parts
         right = (column_part + 1) * b_panels // form.column_parts
         own = scratch[worker]
-        packed_a, packed_b = own[form.packed_b :], packed if packed.size else own
+        packed_a, packed_b = own[form.packed_b :], packed if kept else own
         start, edge = np.zeros((rows, columns), y.dtype), np.empty(rows * columns, y.dtype)
         totals, total_at = start.reshape(-1), np.arange(vectors) * vector
         for k in range(0, depth, DEPTH):
             count = min(DEPTH, depth - k)
-            if packed.size == 0:
+            relu = form.relu and k + count == depth
+            if not kept:
                 _pack(b, group * depth * line, form.b_by_rows, line, depth if form.b_by_rows else line, left, right, k,
                       count, packed_b, 0, columns)
             for begin in range(first, last, MOST_PANELS):
@@ -241,33 +337,35 @@ def _multiply(rows: int, vectors: int) -> BlockKernel:
                 _pack(a, group * height * depth, form.a_by_rows, height, depth if form.a_by_rows else height, begin,
                       after, k, count, packed_a, 0, rows)
                 for j in range(left, right):
-                    corner = j * columns
-                    inside = min(columns, line - corner)
-                    begins = total_at + (((group * b_panels + j) * depth + k) * columns if packed.size else
+                    inside = min(columns, line - j * columns)
+                    begins = total_at + (((group * b_panels + j) * depth + k) * columns if kept else
                                          (j - left) * (count * columns + vector))
-                    if k == 0 and bias.size:
+                    if k == 0 and biased:
                         for r in range(rows):
                             for c in range(inside):
-                                start[r, c] = bias[corner + c]
+                                start[r, c] = bias[j * columns + c]
                     for i in range(begin, after):
-                        top = i * rows
-                        tall, whole = min(rows, height - top), inside == columns
+                        corner = (group * height + i * rows) * line + j * columns
+                        tall, whole = min(rows, height - i * rows), inside == columns
                         if k and whole:
                             for r in range(tall):
                                 for c in range(0, columns, vector):
-                                    _copy(result, corner_of_group + (top + r) * line + corner + c, totals,
-                                          r * columns + c)
+                                    _copy(y, corner + r * line + c, totals, r * columns + c)
                         elif k:
                             for r in range(tall):
                                 for c in range(inside):
-                                    start[r, c] = y[group, top + r, corner + c]
+                                    start[r, c] = y[corner + r * line + c]
                         panel = packed_a[(i - begin) * (count * rows + vector) :][: count * rows].reshape(count, rows)
-                        target = result[corner_of_group + top * line + corner :] if whole else edge
-                        tile(panel, packed_b, begins, offsets[:count], start, 0, target, total_at,
-                             line if whole else columns, tall)
+                        target, step = (y[corner:], line) if whole else (edge, columns)
+                        tile(panel, packed_b, begins, offsets[:count], start, 0, target, total_at, step, tall)
+                        if relu:
+                            for r in range(tall):
+                                for c in range(columns):
+                                    if target[r * step + c] < 0:
+                                        target[r * step + c] = 0
                         if not whole:
                             for r in range(tall):
                                 for c in range(inside):
-                                    y[group, top + r, corner + c] = edge[r * columns + c]
+                                    y[corner + r * line + c] = edge[r * columns + c]
 
     return multiply

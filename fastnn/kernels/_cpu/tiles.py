@@ -42,22 +42,25 @@ def tile_columns(array: Array) -> int:
     return VECTORS * BYTES // array.itemsize
 
 
-def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
-    """Return the rows and vectors of the tile that fits a product of so many rows and vectors.
+@functools.cache
+def tile_shapes(vectors: int) -> list[tuple[int, int]]:
+    """Return the rows and vectors of tiles for so many vectors: of few shapes, as each is compiled by itself."""
+    return [*((ROWS - less, 2) for less in range(4)), *[(2 * ROWS, 1)] * (vectors == 1),
+            *((few, _registers_for(few)) for few in (8, 6, 3, 1) if few < ROWS - 3)]
 
-    It is one of a few, which fill the registers or waste less on the last rows, as each is compiled by itself.
+
+def tile_cost(tile: tuple[int, int], rows: int, vectors: int) -> int:
+    """Return the cycles of a step of the depth, for a product of so many rows and vectors.
+
+    Two products a cycle, or two loads, of which one of a vector touches two lines.
     """
-    if vectors == 1 and rows > ROWS:
-        return 2 * ROWS, 1
-    shapes = [(ROWS - less, 2) for less in range(4)]
-    shapes += [(few, _registers_for(few)) for few in (8, 6, 3, 1) if few < ROWS - 3]
+    tall, wide = tile
+    return -(-rows // tall) * -(-vectors // wide) * (max(tall * wide, tall + 2 * wide) + 1)
 
-    def cost(shape: tuple[int, int]) -> int:
-        """Steps of all tiles: two products a cycle, or two loads, of which one of a vector touches two lines."""
-        tall, wide = shape
-        return -(-rows // tall) * -(-vectors // wide) * (max(tall * wide, tall + 2 * wide) + 1)
 
-    return min(shapes, key=cost)
+def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
+    """Return the tile that fits a product of so many rows and vectors: it fills the registers, or wastes less."""
+    return min(tile_shapes(vectors), key=lambda tile: tile_cost(tile, rows, vectors))
 
 
 def _registers_for(rows: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastnn._checks import Array, check_floats, check_needs, check_rank, check_shape
+from fastnn._checks import Array, check_floats, check_needs, check_rank, check_shape, is_relu
 from fastnn.kernels._outputs import result_of
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
@@ -11,9 +11,9 @@ from fastnn.kernels.kept import KeptWeight, check_kept
 __all__ = ["bmm", "bmm_backward", "linear", "linear_backward"]
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None, *, kept: KeptWeight | None = None,
-           out: Array | None = None, target: str | None = None) -> Array:
-    """Multiply rows by a matrix and add a bias: y[n, o] = sum_i x[n, i] weight[o, i] + bias[o].
+def linear(x: Array, weight: Array, bias: Array | None = None, *, activation: str | None = None,
+           kept: KeptWeight | None = None, out: Array | None = None, target: str | None = None) -> Array:
+    """Multiply rows by a matrix and add a bias, y[n, o] = sum_i x[n, i] weight[o, i] + bias[o]; or the ReLU of that.
 
     Parameters
     ----------
@@ -23,6 +23,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, kept: KeptWeig
         The matrix, one row an output, of x's dtype.
     bias : array of shape (O,), optional
         Added to every row.
+    activation : {"relu"}, optional
+        What is applied to the result, in the same pass. Its gradient is `relu_backward`'s, of the result.
     kept : KeptWeight, optional
         Where the weight is kept as it was packed, for the next call, if it is a `KeptWeight(constant=True)`. No result
         depends on it. On "cuda" it stays empty.
@@ -55,7 +57,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, kept: KeptWeig
     array([[11.5, 17. ]])
     """
     check_kept(kept)
-    return _linear((x, weight, bias), (), target, out, (kept,))
+    return _linear((x, weight, bias), (activation,), target, out, (kept,))
 
 
 def linear_backward(grad_output: Array, x: Array, weight: Array, *, needs: tuple[bool, bool, bool] = (True, True, True),
@@ -167,12 +169,12 @@ def bmm_backward(grad_output: Array, input: Array, mat2: Array, *, needs: tuple[
 
 
 @planned
-def _linear(x: Array, weight: Array, bias: Array | None, target: str | None) -> Plan:
+def _linear(x: Array, weight: Array, bias: Array | None, activation: str | None, target: str | None) -> Plan:
     check_floats(x=x, weight=weight, bias=bias)
     _check(x, weight)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1])
-    return Plan(bound(implementation(__name__, target, x), "linear", x, weight),
+    return Plan(bound(implementation(__name__, target, x), "linear", x, weight, relu=is_relu(activation)),
                 result_of((len(x), len(weight)), x.dtype, x), operations=2 * len(x) * weight.size)
 
 

@@ -39,11 +39,11 @@ def _form(a_along_k: bool, b_along_k: bool) -> Form:
 _ALONG_BOTH, _ALONG_A, _ALONG_NONE = _form(True, True), _form(True, False), _form(False, False)
 
 
-def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
+def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array, relu: bool) -> None:
     count, inputs = x.shape
     outputs = len(weight)
     product(_ALONG_BOTH, x, weight, bias, y, (outputs, inputs, 1, 1, inputs), (count, outputs, inputs),
-            Layout(inputs, 0, 0, outputs, 0))
+            Layout(inputs, 0, 0, outputs, 0), relu=relu)
 
 
 def linear_backward(grad_output: Array, x: Array, weight: Array, needs: tuple[bool, bool, bool],

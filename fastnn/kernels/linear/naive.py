@@ -8,12 +8,14 @@ from fastnn._checks import Array
 from fastnn.kernels.kept import KeptWeight
 
 
-def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
+def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array, relu: bool) -> None:
     for n in range(x.shape[0]):
         for o in range(weight.shape[0]):
             y[n, o] = 0 if bias is None else bias[o]
             for i in range(x.shape[1]):
                 y[n, o] += x[n, i] * weight[o, i]
+    if relu:
+        y[y < 0] = 0
 
 
 def linear_backward(grad_output: Array, x: Array, weight: Array,

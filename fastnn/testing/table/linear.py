@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.testing.table.base import F32, Benchmark, Call, Kernel, Refused, TorchFunction, draw, normal
+from fastnn.testing.table.base import F32, Benchmark, Call, Kernel, Refused, WithRelu, by_weighted_sums, draw, normal
 
 
 def _linear_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
     for n, i, o in [(3, 5, 2), (1, 1, 1), (15, 7, 33), (2, 600, 3)]:
         yield Call((draw(rng, dtype, n, i), draw(rng, dtype, o, i), draw(rng, dtype, o)))
+    for n, i, o in [(3, 5, 2), (15, 30, 33)]:
+        yield Call((draw(rng, dtype, n, i), draw(rng, dtype, o, i), draw(rng, dtype, o)), {"activation": "relu"})
 
 
 def _linear_refused() -> Iterator[Refused]:
@@ -21,6 +23,7 @@ def _linear_refused() -> Iterator[Refused]:
     yield Refused(Call((x, w[:, :3])), ValueError, r"weight: expected shape \(O, 4\)")
     yield Refused(Call((x, w, normal(3))), ValueError, r"bias: expected shape \(2,\), got \(3,\)")
     yield Refused(Call((x, w.astype(int))), TypeError, r"weight: expected float32 or float64, got int64")
+    yield Refused(Call((x, w), {"activation": "elu"}), ValueError, r"activation: expected None or 'relu', got 'elu'")
 
 
 def _bmm_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
@@ -49,8 +52,8 @@ def _torch_bmm(*args: Any) -> Any:
 
 
 ROWS = (
-    Kernel("linear", _linear_samples, torch=TorchFunction("linear"), inputs=(0, 1, 2), refused=_linear_refused,
-           backward=lambda call, y, grad: Call((grad, *call.args[:2]), call.kwargs),
+    Kernel("linear", _linear_samples, torch=WithRelu("linear"), inputs=(0, 1, 2), refused=_linear_refused,
+           backward=by_weighted_sums,
            benchmarks=(Benchmark(
                "64 x 3136 by 128 x 3136", lambda n: Call((normal(n, 3136, dtype=F32), normal(128, 3136, dtype=F32))),
                64, 2.0 * 64 * 3136 * 128, "flop"),)),
