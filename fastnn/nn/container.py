@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, zip_longest
 from typing import Any, Self
 
 from fastnn import kernels, random
@@ -59,14 +57,16 @@ class Sequential(Module):
             setattr(self, name, layer)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        layers, backwards = list(self), []
+        layers: list[Any] = list(self.named_children())
+        backwards: list[Backward] = []
         fused = None
-        for (name, layer), following in zip_longest(self.named_children(), layers[1:]):
+        for place, (name, layer) in enumerate(layers, 1):
             if fused:                           # the layer before has done this one's work, and will do its backward's
                 fused = None
                 backwards.append(_pass_on)
                 continue
-            fused = layer.fuse(following) if isinstance(layer, _FUSING) else None
+            if isinstance(layer, _FUSING) and place < len(layers):
+                fused = layer.fuse(layers[place][1])
             try:
                 x, layer_backward = (fused or layer.forward)(x, training=training)
             except (TypeError, ValueError) as error:
@@ -76,11 +76,11 @@ class Sequential(Module):
 
         @once
         def backward(grad: Array, *, input_grad: bool = True) -> Array | None:
-            learning = (any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers)
-            # Whether a gradient is of use before the first layer, before the second, ..., after the last one.
-            wanted = list(accumulate(learning, operator.or_, initial=input_grad))
-            while backwards and wanted.pop():
-                grad = backwards.pop()(grad, input_grad=wanted[-1])
+            # The first layer whose gradient somebody wants.
+            first = 0 if input_grad else next((place for place, (_, layer) in enumerate(layers) if any(
+                parameter.requires_grad for parameter in layer.parameters())), len(layers))
+            while len(backwards) > first:
+                grad = backwards.pop()(grad, input_grad=input_grad or len(backwards) > first)
             return grad if input_grad else None
 
         return x, backward
