@@ -241,9 +241,11 @@ class ImageClassifier(Recipe):
             shape = " x ".join(map(str, train.images.shape[1:]))
             self.announce(model, f"{len(train):,} images of {dataset.name} ({shape}); {len(validation or ()):,} for "
                                  f"validation, {len(dataset.test):,} for the test")
+        warmed = compilation.is_ahead()
+
         def use() -> None:
             """What the run will launch, with what comes after training."""
-            self._use(copy.deepcopy(model), dataset, normalize)
+            self._use(copy.deepcopy(model), dataset, normalize, warmed)
             compile_run(trainer, train_loader, validation_loader)
 
         if self.device == "cpu":
@@ -251,12 +253,13 @@ class ImageClassifier(Recipe):
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
 
-    def _use(self, model: nn.Module, dataset: data.Dataset, normalize: data.Normalize) -> None:
-        """Do with a trained model what is done after training: measure it, and look at one image."""
+    def _use(self, model: nn.Module, dataset: data.Dataset, normalize: data.Normalize, alone: bool) -> None:
+        """Do with a trained model what is done after training: measure it, and look at one image alone."""
         measured, loss = self.measured(freeze(model)), self.make_loss()
         for images, labels in first_and_last(in_order(dataset.test, normalize)):
             loss.forward(measured(images), labels, training=False)
-        kernels.softmax(measured(images[:1]))
+        if alone:
+            kernels.softmax(measured(images[:1]))
 
     def split(self, dataset: data.Dataset) -> tuple[data.Split, data.Split | None]:
         """Return the images that are trained on, and those that are held out for validation."""

@@ -26,6 +26,7 @@ from fastnn.kernels._cpu.tuning import (
     BLOCKS_A_THREAD,
     COPIED_A_CYCLE,
     CYCLES_A_TILE,
+    FEW_CYCLES,
     MOST_COLUMNS,
     MOST_FOR_ONE_TILE,
     MOST_PANELS,
@@ -203,8 +204,8 @@ def tile_of(*products: Product) -> tuple[int, int]:
     def cycles(tile: tuple[int, int]) -> int:
         return sum(one.cycles(tile) for one in products)
 
-    usual = tile_shape(64, 2)
-    if cycles(usual) <= sum(one.least for one in products) + CYCLES_A_TILE:
+    usual, least = tile_shape(64, 2), sum(one.least for one in products)
+    if cycles(usual) <= least + max(FEW_CYCLES, min(least, CYCLES_A_TILE)):
         return usual
     return min(tile_shapes(max(one.vectors for one in products)), key=cycles)
 
@@ -213,7 +214,7 @@ def suit_one_tile(first: Product, second: Product) -> bool:
     """Whether two products cost little more with one tile than with one each."""
     tile = tile_of(first, second)
     cycles, least = first.cycles(tile) + second.cycles(tile), first.least + second.least
-    return cycles <= max(least + CYCLES_A_TILE, MOST_FOR_ONE_TILE * least)
+    return cycles <= max(least + FEW_CYCLES, MOST_FOR_ONE_TILE * least)
 
 
 class _Cost(NamedTuple):

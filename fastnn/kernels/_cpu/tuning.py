@@ -65,8 +65,9 @@ MOST_COLUMNS = 64
 # Elements that are packed in the time of two vectors of multiply-adds: transposed, and as they lie.
 TRANSPOSED_A_CYCLE, COPIED_A_CYCLE = 4, 8
 
-# Cycles that small products may lose with the tile that most have, before another one is compiled for them.
-CYCLES_A_TILE = 20_000
+# Cycles that a product may lose with the tile that most have before another one is compiled for it, which takes as long
+# as 100,000 such losses: few, or if it takes no more than twice as long, more.
+FEW_CYCLES, CYCLES_A_TILE = 25_000, 100_000
 
 # How much more cycles two products may take with one tile than with one each, for the sake of one launch.
 MOST_FOR_ONE_TILE = 1.1
