@@ -23,6 +23,7 @@ from fastnn.kernels._gpu.tuning import ATTENTION_COLUMNS, ATTENTION_SIDE
 
 _SIDE, _COLUMNS = ATTENTION_SIDE, ATTENTION_COLUMNS
 _SQUARE, _FEATURES = _SIDE * _SIDE, _SIDE * _COLUMNS        # threads of a block; features that it owns
+_ROWS = _SIDE * _FEATURES                                   # elements of such rows, constant: numba-cuda asks for that
 _LOWEST = -math.inf
 
 
@@ -95,7 +96,7 @@ def _attend(real: Any, kind: str) -> Any:
         a_tile = cuda.shared.array(_SQUARE, real)
         b_tile = cuda.shared.array(_SQUARE, real)
         scores = cuda.shared.array(_SQUARE, real)
-        rows = cuda.shared.array(_SIDE * _FEATURES, real)
+        rows = cuda.shared.array(_ROWS, real)
         totals = cuda.local.array(_COLUMNS, real)
         chunks, tiles = (outputs + _FEATURES - 1) // _FEATURES, (queries + _SIDE - 1) // _SIDE
         block, thread = cuda.blockIdx.x, cuda.threadIdx.x
@@ -171,7 +172,7 @@ def _gradient(real: Any, kind: str, of: str) -> Any:
         a_tile = cuda.shared.array(_SQUARE, real)
         b_tile = cuda.shared.array(_SQUARE, real)
         weights = cuda.shared.array(_SQUARE, real)
-        rows = cuda.shared.array(_SIDE * _FEATURES, real)
+        rows = cuda.shared.array(_ROWS, real)
         totals = cuda.local.array(_COLUMNS, real)
         own, other = (queries, keys) if of_query else (keys, queries)
         wide = outputs if of_value else features
