@@ -53,9 +53,10 @@ def read_text(path: str | os.PathLike[str]) -> str:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        other = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
         raise ValueError(f"{os.fspath(path)}: expected a text in UTF-8, but byte {error.start + 1:,}, in line "
-                         f"{line:,}, is 0x{raw[error.start]:02x}, which does not fit there; convert the file, from "
-                         "Latin-1 for example by iconv -f LATIN1 -t UTF-8") from error
+                         f"{line:,}, is 0x{raw[error.start]:02x}, which does not fit there; if it is a text in "
+                         f"{other}, convert it by iconv -f {other} -t UTF-8") from error
     if not text.strip():
         raise ValueError(f"{os.fspath(path)}: expected a text, got "
                          + (f"{len(raw):,} bytes of white space" if raw else "an empty file"))

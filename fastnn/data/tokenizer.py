@@ -159,10 +159,11 @@ class Tokenizer:
         check_texts("text", [text])
         return self.encode_all([text])[0]
 
-    def encode_all(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    def encode_all(self, texts: Iterable[str]) -> list[NDArray[np.int64]]:
         """Return the tokens of each of many texts, which are encoded at once."""
+        texts = texts if isinstance(texts, str) else list(texts)
         check_texts("texts", texts)
-        return [np.array(encoded.ids, np.int64) for encoded in self._tokenizer.encode_batch(list(texts))]
+        return [np.array(encoded.ids, np.int64) for encoded in self._tokenizer.encode_batch(texts)]
 
     def unknown(self, text: str) -> str:
         """Return the characters of a text that the tokenizer does not know, each once: `encode` makes them UNK."""
@@ -181,7 +182,7 @@ class Tokenizer:
         >>> tokenizer.pieces([tokenizer.CLS, *tokenizer.encode("a cat")])
         ['[CLS]', ' ', 'a', ' cat']
         """
-        return [self._pieces[token].replace(_SPACE, " ") for token in tokens]
+        return [self._pieces[self._checked(token)].replace(_SPACE, " ") for token in tokens]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens: that of `words`, put together."""
@@ -219,8 +220,7 @@ class Tokenizer:
         """
         word = ""
         for token in tokens:
-            if not 0 <= token < len(self._pieces):
-                raise ValueError(f"tokens: expected numbers from 0 to {len(self._pieces) - 1}, got {token}")
+            token = self._checked(token)
             if token == self.SEP:
                 yield from (part for part in (word, "\n\n") if part)
                 word, begins = "", True
@@ -235,6 +235,12 @@ class Tokenizer:
                 word, begins = word + piece, False
         if word:
             yield word
+
+    def _checked(self, token: Any) -> int:
+        token = as_int("tokens", token)
+        if not 0 <= token < len(self._pieces):
+            raise ValueError(f"tokens: expected numbers from 0 to {len(self._pieces) - 1}, got {token}")
+        return token
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens, SHA-256 {self.sha256[:12]}...)"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels, random
-from fastnn._checks import Array, as_float, as_int, check_choice, check_shape
+from fastnn._checks import Array, as_array, as_float, as_int, check_choice, check_shape, is_sequence
 from fastnn.nn import Backward, Module
 from fastnn.nn.module import beside
 
@@ -97,8 +97,11 @@ class DDPM(Module):
         >>> model.add_noise(x, np.array([0, 999]), 0 * x).ravel().round(3)
         array([1.   , 0.006])
         """
+        images, noise, time = as_array("images", images), as_array("noise", noise), as_array("time", time)
         check_shape("noise", noise, images.shape)
         check_shape("time", time, (len(images),))
+        if time.dtype.kind not in "iu":
+            raise TypeError(f"time: expected integers, got {time.dtype}")
         if time.size and not 0 <= time.min() <= time.max() < self.timesteps:
             raise ValueError(f"time: expected steps from 0 to {self.timesteps - 1}, got {time.min()} to {time.max()}")
         signal = self.signal[time].reshape(-1, 1, 1, 1)                                 # (N,) -> (N, 1, 1, 1)
@@ -137,7 +140,8 @@ class DDPM(Module):
         shape : sequence of ints
             Shape of an image: (C, H, W).
         steps : int, optional
-            Time steps that are visited, evenly spread, from 1 to all; all where not given.
+            Time steps that are visited, evenly spread, from 1 to all; all where not given. So many as there are is not
+            the same: with a number of steps, eta is 0 where it is not given.
         eta : float, optional
             How much noise each step adds, from 0, with which the first noise alone decides about the image, to 1, with
             which all steps together are DDPM; 1 where `steps` is not given, else 0.
@@ -187,10 +191,14 @@ class DDPM(Module):
         >>> [walk.time for walk in model.denoise([0], (1, 4, 4), steps=4)]
         [6, 3, 0, -1]
         """
+        if not is_sequence(shape):
+            raise TypeError(f"shape: expected that of an image, such as (1, 28, 28), got {shape!r:.100}")
         sizes = tuple([as_int("shape", size, 1) for size in shape])
-        times = self.times(steps)
+        times, seed = self.times(steps), as_int("seed", seed, 0)
         eta = as_float("eta", (1.0 if steps is None else 0.0) if eta is None else eta, 0, 1)
-        rngs = [random.generator(seed, "diffusion", number) for number in numbers]
+        rngs = [random.generator(seed, "diffusion", as_int("numbers", number, 0)) for number in numbers]
+        if not rngs:
+            raise ValueError("numbers: expected one image at least, got none")
         return self._walk_down(rngs, sizes, times, eta)
 
     def times(self, steps: int | None = None) -> list[int]:
@@ -210,7 +218,7 @@ class DDPM(Module):
 
     def _walk_down(self, rngs: Sequence[np.random.Generator], shape: tuple[int, ...], times: list[int],
                    eta: float) -> Iterator[Denoised]:
-        weight = next(self.model.parameters()).data
+        weight = next((parameter.data for parameter in self.model.parameters()), np.zeros(0, np.float32))
 
         def drawn() -> Array:
             return beside(weight, np.stack([rng.standard_normal(shape) for rng in rngs]).astype(weight.dtype))

@@ -215,6 +215,8 @@ class MultiheadAttention(Module):
             if mask.shape not in shapes:
                 raise ValueError(f"attn_mask: expected shape {', '.join(map(str, shapes[:-1]))} or {shapes[-1]}, "
                                  f"got {mask.shape}")
+            if mask.dtype not in (np.bool_, q.dtype):
+                raise TypeError(f"attn_mask: expected bool or {q.dtype} as the query has, got {mask.dtype}")
             mask = ~mask if mask.dtype == bool else mask
             mask = mask[:, None] if mask.ndim == 3 else mask
         if key_padding_mask is not None:

@@ -162,8 +162,9 @@ def summary(model: Module, input_shape: Sequence[int], dtype: DTypeLike | None =
     shape = tuple(as_int("input_shape", size, 1) for size in input_shape)
     # Batch normalization takes no single sample.
     less, more = _calls(model, 2, shape, dtype), _calls(model, 3, shape, dtype)
-    layers = [LayerSummary(call.name, type(call.module).__name__, call.output_shape, call.parameters,
-                           call.multiply_adds, call.kept - other.kept) for call, other in zip(more, less, strict=True)]
+    layers = [LayerSummary(call.name, type(call.module).__name__, _of_one(call.output_shape, other.output_shape),
+                           call.parameters, call.multiply_adds - other.multiply_adds, call.kept - other.kept)
+              for call, other in zip(more, less, strict=True)]
     parameters = list(model.parameters())
     return Summary(
         [layer for layer, call in zip(layers, more)
@@ -177,10 +178,16 @@ def summary(model: Module, input_shape: Sequence[int], dtype: DTypeLike | None =
 class _Call:
     name: str
     module: Module
-    output_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]           # this and what follows, but for parameters, is of the whole batch
     parameters: int
     multiply_adds: int
-    kept: int                               # bytes, of the whole batch
+    kept: int                               # bytes
+
+
+def _of_one(more: tuple[int, ...], less: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of one sample's result, from those of two batches, whose axis need not be the first."""
+    batch = next((axis for axis, (size, other) in enumerate(zip(more, less)) if size != other), 0)
+    return more[:batch] + more[batch + 1 :]
 
 
 def _calls(model: Module, samples: int, shape: tuple[int, ...], dtype: DTypeLike | None) -> list[_Call]:
@@ -201,7 +208,7 @@ def _calls(model: Module, samples: int, shape: tuple[int, ...], dtype: DTypeLike
         counted.update(map(id, own))
         new = {id(owner): owner for owner in map(_owner, _kept_by(backward, set())) if id(owner) not in known}
         known.update(new)
-        calls.append(_Call(names.get(id(module), ""), module, getattr(y, "shape", ())[1:],
+        calls.append(_Call(names.get(id(module), ""), module, getattr(y, "shape", ()),
                            sum(parameter.data.size for parameter in own), _multiply_adds(module, x, y),
                            sum(owner.nbytes for owner in new.values())))
 
@@ -248,12 +255,12 @@ def _fused(module: Module, fuse: Callable[[Module], Forward | None], note: _Note
 def _multiply_adds(module: Module, x: Any, y: Any) -> int:
     match module:
         case Linear() | Conv2d():
-            return prod(y.shape[1:]) * prod(module.weight.data.shape[1:])
+            return prod(y.shape) * prod(module.weight.data.shape[1:])
         case MultiheadAttention():          # of a sequence to itself; out_proj is a layer of its own
-            length, inner = x.shape[1], module.num_heads * module.head_dim
-            return length * inner * (3 * module.embed_dim + 2 * length)
+            samples, length, inner = len(x), x.shape[1], module.num_heads * module.head_dim
+            return samples * length * inner * (3 * module.embed_dim + 2 * length)
         case ConvTranspose2d():
-            return prod(x.shape[1:]) * prod(module.weight.data.shape[1:])
+            return prod(x.shape) * prod(module.weight.data.shape[1:])
         case _:
             return 0
 

@@ -167,8 +167,8 @@ class Recipe(ABC):
             for field in fields(self):
                 ours, theirs = getattr(self, field.name), getattr(saved, field.name)
                 if ours != theirs and field.name not in self.changeable:
-                    raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
-                                     f"begun, got {ours}; leave it out, or begin a new run")
+                    raise ValueError(f"{field.name}: expected {_shown(theirs)}, with which the run in {saved.run_dir} "
+                                     f"was begun, got {_shown(ours)}; leave it out, or begin a new run")
         if self.run_dir is not None:
             check_free(self.run_dir)
             self._check_new(self.run_dir)
@@ -205,11 +205,14 @@ class Recipe(ABC):
         """Return the recipe as the run that it resumes was begun: that in run_dir, else the newest under runs/."""
         run_dir = self.run_dir
         if run_dir is None:
-            taken = numbers(self.name)
-            if not taken:
+            taken = [number for number in numbers(self.name) if (RUNS / f"{self.name}-{number}" / CONFIG).exists()]
+            if not taken:                   # others were stopped before they trained
                 raise FileNotFoundError(f"resume: expected a run of {self.name} under {RUNS.absolute()}, but there is "
                                         "none; give its folder as run_dir, or begin one without resume")
             run_dir = RUNS / f"{self.name}-{max(taken)}"
+        if run_dir.is_dir() and not (run_dir / CONFIG).exists():
+            raise FileNotFoundError(f"resume: expected a run in {run_dir}, but nothing was trained there yet; begin "
+                                    "one there without resume")
         return cast(Recipe, load(run_dir, type(self)))
 
     def open_run_dir(self) -> Path:
@@ -239,6 +242,11 @@ class Recipe(ABC):
         path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
         if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
             replace_file(path, contents)
+
+
+def _shown(value: Any) -> Any:
+    """Return an option as it is written in a message."""
+    return (" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value
 
 
 def _check_can_be_made(folder: Path) -> None:

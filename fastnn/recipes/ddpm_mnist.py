@@ -140,11 +140,12 @@ class DDPMMnist(ImageGenerator):
         output : str or path-like, optional
             The file; in the run's folder where it is not given.
         steps : int, optional
-            Time steps that are visited; all where not given. Some 50 are enough for images nearly as good.
+            Time steps that are visited, by DDIM, where the first noise alone decides about the image. Without it all
+            are, with new noise at each (DDPM).
         classifier : str or path-like, optional
             Folder of a trained run of cnn-mnist, or another classifier of MNIST: a table says what it reads.
         """
-        n, seed = as_int("n", n, 1), as_int("seed", seed, 0)
+        n, seed = self.check_count(n), as_int("seed", seed, 0)
         self.check_output(output)
         reader = None if classifier is None else _reader(as_path("classifier", classifier))
         images = _drawn(self.trained(), n, steps, seed)
@@ -193,6 +194,9 @@ class _Reader(NamedTuple):
 
 def _reader(folder: Path) -> _Reader:
     """Return the classifier of a run, or raise an error that says what there is."""
+    if not folder.is_dir():
+        raise FileNotFoundError("classifier: expected the folder of a run, such as runs/cnn-mnist-1, but there is "
+                                f"none at {folder}")
     found = load(folder)
     if not isinstance(found, ImageClassifier):
         raise ValueError("classifier: expected the run of a classifier of digits, such as runs/cnn-mnist-1, got one of "
@@ -201,6 +205,9 @@ def _reader(folder: Path) -> _Reader:
     if tuple(inputs["shape"]) != _SHAPE:
         raise ValueError(f"classifier: expected one of images of shape {_SHAPE}, such as runs/cnn-mnist-1, got one of "
                          f"{tuple(inputs['shape'])} in {folder}")
+    if list(inputs["classes"]) != [str(digit) for digit in range(10)]:
+        raise ValueError("classifier: expected one of digits, such as runs/cnn-mnist-1, got one whose classes are "
+                         f"{', '.join(inputs['classes'])} in {folder}")
     return _Reader(found.measured(freeze(model)), inputs)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import data, nn, optim, training
+from fastnn._checks import as_int
 from fastnn._extras import require
 from fastnn._files import as_path
 from fastnn.recipes.base import Recipe, check_above_0
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEAST, _MOST = 56, 8192                    # rows of pixels that an image is written with, and a file
+_MOST_IMAGES = 10_000                       # of a file
 
 
 class Results(NamedTuple):
@@ -170,16 +172,24 @@ class ImageGenerator(Recipe):
         replace_file(path, contents.getvalue())
         print(f"{len(images):,} images: {path}")
 
+    def check_count(self, n: Any) -> int:
+        """Return how many images a file shall hold, or raise an error."""
+        n = as_int("n", n, 1)
+        if n > _MOST_IMAGES:
+            raise ValueError(f"n: expected at most {_MOST_IMAGES:,} images in a file, got {n:,}; draw others with "
+                             "another seed")
+        return n
+
     def check_output(self, output: str | os.PathLike[str] | None) -> None:
         """Raise an error where no file of images can be written, before they are drawn."""
         if output is None:
             return
         path: Path = as_path("output", output)
-        if path.suffix.lower() != ".png":
-            raise ValueError(f"output: expected a file whose name ends in .png, got {path}")
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise FileNotFoundError("output: expected a file in a folder, but "
                                     + (f"{path} is one" if path.is_dir() else f"there is no folder {path.parent}"))
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"output: expected a file whose name ends in .png, got {path}")
 
 
 def as_pixels(images: NDArray[Any], low: float = 0.0) -> NDArray[np.uint8]:

@@ -111,13 +111,14 @@ class TransformerLM(Recipe):
     to Weights & Biases, what would be sent is kept in the run's folder."""
 
     def check(self) -> None:
-        super().check()
         paths = (self.text,) if isinstance(self.text, str | os.PathLike) else self.text
         self.text = tuple(as_path("text", path).expanduser().absolute() for path in paths)  # resumed from elsewhere
+        super().check()
         for name, least in (("vocab_size", 32), ("context", 2), ("every", 1)):
             as_int(name, getattr(self, name), least)
         if as_int("updates", self.updates, 1) % self.every:
-            raise ValueError(f"updates: expected a multiple of every = {self.every}, got {self.updates}")
+            raise ValueError(f"updates: expected a multiple of every = {self.every}, got {self.updates}; give another "
+                             "number of updates, or of those after which the model is measured")
         check_above_0("lr", self.lr)
         check_above_0("clip_norm", self.clip_norm)
         check_at_least_0("weight_decay", self.weight_decay)
@@ -205,21 +206,18 @@ class TransformerLM(Recipe):
             The held out batches.
         """
         self.check()
-        texts = self.load_texts()
-        digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
         if self.resumes:
-            tokenizer, saved = self._tokenizer()
-            if saved["texts"] != digests:
-                raise ValueError(f"text: expected the texts with which the run in {self.run_dir} was begun, got others "
-                                 f"under the names {', '.join(digests)}")
+            tokenizer, inputs = self._tokenizer()
+            texts = self._same_texts(inputs)
         else:
+            texts = self.load_texts()
             tokenizer = self.learned_tokenizer(texts)
+            inputs = {"texts": _digests(texts), "tokenizer": tokenizer.sha256}
         train, validation = self.loaders(texts, tokenizer)
         model = models.DecoderTransformer(self.model_config(len(tokenizer)), seed=self.seed)
         run_dir = self.open_run_dir()
         if not self.resumes:
             replace_file(run_dir / _TOKENIZER, tokenizer.json.encode())
-        inputs = {"texts": digests, "tokenizer": tokenizer.sha256}
         trainer = training.Trainer(
             model, nn.TokenCrossEntropyLoss(), self.make_optimizer(model), run_dir=run_dir, seed=self.seed,
             device=self.device, clip_norm=self.clip_norm, config={**self.config(), "inputs": inputs}, progress=progress,
@@ -250,7 +248,7 @@ class TransformerLM(Recipe):
         """Measure the best model of the run in run_dir on the held out texts, and print loss and perplexity."""
         model, tokenizer = self.trained()
         trainer = training.Trainer(model, nn.TokenCrossEntropyLoss(), self.make_optimizer(model), device=self.device)
-        _, validation = self.loaders(self.load_texts(), tokenizer)
+        _, validation = self.loaders(self._same_texts(self._tokenizer()[1]), tokenizer)
         loss = trainer.evaluate(validation).loss
         print(f"validation loss: {loss:.4f}, perplexity {math.exp(loss):.2f}, on {validation.tokens:,} tokens")
 
@@ -302,6 +300,14 @@ class TransformerLM(Recipe):
             top_p=top_p, seed=seed, never=(tokenizer.PAD, tokenizer.UNK, tokenizer.CLS, tokenizer.MASK))
         return tokenizer.words(_to_the_end_of_a_word(tokenizer, tokens, length), begins=not prompt.strip())
 
+    def _same_texts(self, inputs: Mapping[str, Any]) -> dict[str, str]:
+        """Return the texts, which are those of the run in run_dir: in others, what it has learned may be held out."""
+        texts = self.load_texts()
+        if _digests(texts) != inputs["texts"]:
+            raise ValueError(f"text: expected the texts with which the run in {self.run_dir} was begun, got others "
+                             f"under the names {', '.join(texts)}; take them from a copy, or begin a new run")
+        return texts
+
     def _tokenizer(self) -> tuple[Tokenizer, dict[str, Any]]:
         """Return the tokenizer of the run in run_dir, and what config.json says of its inputs."""
         assert self.run_dir is not None
@@ -310,7 +316,10 @@ class TransformerLM(Recipe):
                 and isinstance(inputs.get("tokenizer"), str)):
             raise ValueError(f"{self.run_dir / CONFIG}: expected under inputs the texts and the tokenizer that the run "
                              f"was begun with, got {inputs!r:.200}")
-        tokenizer = Tokenizer.load(path)
+        try:
+            tokenizer = Tokenizer.load(path)
+        except (OSError, ValueError) as error:
+            raise type(error)(f"{error}; take the run's {_TOKENIZER} from a copy of the run") from error
         if tokenizer.sha256 != inputs["tokenizer"]:
             raise ValueError(f"{path}: expected the tokenizer that the run was begun with, whose SHA-256 is "
                              f"{inputs['tokenizer']:.64}, got another one, {tokenizer.sha256}; take it from a copy of "
@@ -321,6 +330,10 @@ class TransformerLM(Recipe):
         passage = max(validation.sequences, key=len)[:_SHOWN]
         return training.plots.attention([weights[0] for weights in model.attention_weights(passage[None])],
                                         tokenizer.pieces(passage))
+
+
+def _digests(texts: Mapping[str, str]) -> dict[str, str]:
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 class Perplexity(training.Callback):

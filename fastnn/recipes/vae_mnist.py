@@ -128,7 +128,7 @@ class VAEMnist(ImageGenerator):
         latent_map : bool, default False
             Instead of samples, a map of two latent variables.
         """
-        n, seed = as_int("n", n, 1), as_int("seed", seed, 0)
+        n, seed = self.check_count(n), as_int("seed", seed, 0)
         side = round(n**0.5)
         if interpolate and latent_map:
             raise ValueError("latent_map: expected one of interpolate and latent_map, got both")

@@ -432,7 +432,8 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
         figsize=(side * columns, (side + 0.25 * bool(names)) * rows), layout="constrained")
     for place, picture in enumerate(pixels.transpose(0, 2, 3, 1)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest")
+        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest",
+                    vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
         axes.set_axis_off()
         if names:
             axes.set_title(_name(names[place], 15), fontsize=8, color=_INK, **_LITERAL)

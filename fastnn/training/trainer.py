@@ -451,7 +451,9 @@ class Trainer:
         state = self._state
         when = (f"after {state.step} of {self._steps_per_epoch} steps" if since is None else
                 f"within steps {since + 1} to {state.step} of {self._steps_per_epoch}")
-        cure = fault or "try a lower learning rate, inputs scaled to mean 0 and deviation 1, or clip_norm=1"
+        scaled = "" if self._parts.of_tokens else ", inputs scaled to mean 0 and deviation 1"
+        clipped = "" if self.clip_norm is not None else ", or clip_norm=1"
+        cure = fault or f"try a lower learning rate{scaled}{clipped}"
         kept = f"; {self.run_dir / LAST} is as it was" if self.run_dir else ""
         return DivergedError(f"{what} in epoch {state.epoch + 1} {when} "
                              f"(learning rate {self._learning_rate(state.step):g}): {cure}{kept}")

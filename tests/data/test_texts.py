@@ -205,3 +205,19 @@ def test_rounds_go_on_where_the_last_one_ended() -> None:
     whole = [x.tolist() for i in range(4) for x, in rounds.epoch(i)]
     assert whole == [x.tolist() for i in range(3) for x, in data.DataLoader((np.arange(7),), 2, seed=3).epoch(i)]
     assert [x.tolist() for x, in rounds.epoch(2, 1)] == whole[7:9]
+
+
+def test_tokens_that_are_none_are_named() -> None:
+    tokenizer = data.Tokenizer.train(["The cat sat on the mat."], vocab_size=32)
+    for use in (tokenizer.pieces, tokenizer.decode):
+        for token, error in ((-1, ValueError), (999, ValueError), (1.5, TypeError)):
+            with pytest.raises(error, match="tokens: expected"):
+                use([token])
+    ours = tokenizer.encode_all(text for text in ("the cat", "a mat"))
+    assert [len(tokens) > 0 for tokens in ours] == [True, True]
+
+
+def test_a_text_in_utf_16_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("All is well.", encoding="utf-16")
+    with pytest.raises(ValueError, match="if it is a text in UTF-16, convert it by iconv -f UTF-16 -t UTF-8"):
+        data.read_text(tmp_path / "text.txt")

@@ -159,3 +159,25 @@ def importlib_networks() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize(("use", "message"), [
+    (lambda model: model.denoise([-1], (1, 4, 4)), "numbers: expected at least 0, got -1"),
+    (lambda model: model.denoise([], (1, 4, 4)), "numbers: expected one image at least, got none"),
+    (lambda model: model.denoise([0], (1, 4, 4), seed=-1), "seed: expected at least 0, got -1"),
+    (lambda model: model.sample(1, 8), "shape: expected that of an image, such as .*, got 8"),
+    (lambda model: model.add_noise(np.zeros((1, 1, 4, 4)), np.array([1.5]), np.zeros((1, 1, 4, 4))),
+     "time: expected integers, got float64"),
+    (lambda model: model.add_noise([1.0], np.array([1]), np.zeros(1)), "images: expected an array, got list"),
+])
+def test_wrong_arguments_are_named(use: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        use(models.DDPM(models.UNet(width=8, multipliers=(1,)), 10))
+
+
+def test_a_network_without_parameters_draws() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: Any, time: Any, *, training: bool = True) -> Any:
+            return x, None
+
+    assert models.DDPM(Nothing(), 10).sample(2, (1, 4, 4)).shape == (2, 1, 4, 4)

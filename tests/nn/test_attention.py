@@ -192,3 +192,10 @@ def full(sequences: int) -> nn.KeyValueCache:
     cache = nn.KeyValueCache()
     cache.append(draw(sequences, H, 1, 3), draw(sequences, H, 1, 3))
     return cache
+
+
+def test_a_mask_of_integers_is_refused_with_padding_too() -> None:
+    layer, x = nn.MultiheadAttention(8, 2), np.zeros((2, 3, 8), np.float32)
+    for padding in (None, np.zeros((2, 3), bool)):
+        with pytest.raises(TypeError, match="attn_mask: expected bool or float32 as the query has, got int64"):
+            layer.forward(x, attn_mask=np.zeros((3, 3), np.int64), key_padding_mask=padding)

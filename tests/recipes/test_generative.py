@@ -159,7 +159,7 @@ def test_a_classifier_reads_what_is_drawn(capsys: pytest.CaptureFixture[str], mo
     (DDPMMnist(ema=1), "ema: expected from 0 to below 1, got 1"),
     (DDPMMnist(weight_decay=-1), "weight_decay: expected at least 0, got -1"),
     (DDPMMnist(schedule="square"), "schedule: expected .*, got 'square'"),                # type: ignore[arg-type]
-    (DDPMMnist(classifier=Path("nowhere")), "expected the folder of a run"),
+    (DDPMMnist(classifier=Path("nowhere")), "classifier: expected the folder of a run, such as .*, but there is none"),
 ])
 def test_wrong_options_are_refused_before_anything_is_written(recipe: Any, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -172,6 +172,8 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     run.fit(progress=False)
     for options, message in [
         ({"n": 0}, "n: expected at least 1, got 0"),
+        ({"n": 10**12}, "n: expected at most 10,000 images in a file, got 1,000,000,000,000"),
+        ({"output": tmp_path}, "output: expected a file in a folder, but .* is one"),
         ({"steps": 5}, "steps: expected none for a run of vae-mnist"),
         ({"classifier": Path("x")}, "classifier: expected none for a run of vae-mnist"),
         ({"latent_map": True}, r"latent_map: expected a run with two latent variables \(--latent 2\), got one with 3"),

@@ -101,12 +101,39 @@ def test_a_run_is_not_resumed_on_another_text(run_dir: Path, text: Path, tmp_pat
     mine = tmp_path / "text.txt"
     config = json.loads((tmp_path / "lm" / "config.json").read_text())
     (tmp_path / "lm" / "config.json").write_text(json.dumps(config).replace(str(text), str(mine)))
-    tensors, metadata = training.load(tmp_path / "lm" / "last.safetensors")
-    training.save(tmp_path / "lm" / "last.safetensors", tensors,
-                  json.loads(json.dumps(metadata).replace(str(text), str(mine))))
+    for name in ("last.safetensors", "best.safetensors"):
+        tensors, metadata = training.load(tmp_path / "lm" / name)
+        training.save(tmp_path / "lm" / name, tensors, json.loads(json.dumps(metadata).replace(str(text), str(mine))))
     mine.write_text(text.read_text() + " One more.")
-    with pytest.raises(ValueError, match=r"text: expected the texts with which the run in .* was begun, got others"):
-        recipes.TransformerLM(text=(mine,), run_dir=tmp_path / "lm", resume=True, **SMALL).run()
+    # Nor is it measured there, where what it has learned may be held out.
+    for use in (recipes.TransformerLM(text=(mine,), run_dir=tmp_path / "lm", resume=True, **SMALL).run,
+                recipes.load(tmp_path / "lm").evaluate):
+        with pytest.raises(ValueError, match=r"text: expected the texts with which the run in .* was begun, got other"):
+            use()
+
+
+def test_a_run_is_resumed_on_a_path_as_it_was_given(run_dir: Path, text: Path, monkeypatch: pytest.MonkeyPatch,
+                                                    tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "lm")
+    monkeypatch.chdir(text.parent)
+    again = recipes.TransformerLM(text=(Path(text.name),), run_dir=tmp_path / "lm", resume=True, **SMALL)
+    again.check()
+    with pytest.raises(ValueError, match=rf"^text: expected {text}, with which .* got {text.parent}/other; leave it"):
+        replace(again, text=(Path("other"),)).check()
+
+
+def test_a_run_that_was_stopped_before_it_trained_is_passed_over(text: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"text": (text,), "resume": True, **SMALL}
+    Path("runs/transformer-lm-2").mkdir(parents=True)
+    Path("runs/transformer-lm-2/tokenizer.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"resume: expected a run of transformer-lm .*, but there is none"):
+        recipes.TransformerLM(**options).check()
+    with pytest.raises(FileNotFoundError, match=r"resume: expected a run in .*, but nothing was trained there yet"):
+        recipes.TransformerLM(run_dir=Path("runs/transformer-lm-2"), **options).check()
+    recipes.TransformerLM(run_dir=Path("runs/transformer-lm-1"), **(options | {"resume": False})).run()
+    saved = recipes.TransformerLM(**options)
+    saved.check()
+    assert saved.run_dir == Path("runs/transformer-lm-1")
 
 
 def test_it_goes_on_with_a_text_in_whole_words(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

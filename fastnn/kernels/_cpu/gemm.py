@@ -197,15 +197,12 @@ def product_of(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool, relu: bool 
 
 
 def tile_of(*products: Product) -> tuple[int, int]:
-    """Return the best tile for all; for small ones the usual one, from which another would gain too little.
-
-    Too little is what the time to compile it is not worth.
-    """
+    """Return the best tile for all, or the usual one where another gains less than compiling it is worth."""
     def cycles(tile: tuple[int, int]) -> int:
         return sum(one.cycles(tile) for one in products)
 
     usual, least = tile_shape(64, 2), sum(one.least for one in products)
-    if cycles(usual) <= least + max(FEW_CYCLES, min(least, CYCLES_A_TILE)):
+    if cycles(usual) <= max(MOST_FOR_ONE_TILE * least, least + max(FEW_CYCLES, min(least, CYCLES_A_TILE))):
         return usual
     return min(tile_shapes(max(one.vectors for one in products)), key=cycles)
 

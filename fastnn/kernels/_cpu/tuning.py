@@ -69,8 +69,8 @@ TRANSPOSED_A_CYCLE, COPIED_A_CYCLE = 4, 8
 # as 100,000 such losses: few, or if it takes no more than twice as long, more.
 FEW_CYCLES, CYCLES_A_TILE = 25_000, 100_000
 
-# How much more cycles two products may take with one tile than with one each, for the sake of one launch.
-MOST_FOR_ONE_TILE = 1.1
+# How many times as many cycles products may take with the usual tile, or with one for two, as with the best.
+MOST_FOR_ONE_TILE = 1.05
 
 # Blocks at most for each thread, so that one that is late leaves some to others.
 BLOCKS_A_THREAD = 8
