@@ -108,7 +108,7 @@ train vae-mnist --data-dir folder: mnist: expected its files in
 train ddpm-mnist --schedule square: invalid choice 'square'
 train ddpm-mnist --ema 1: ema: expected from 0 to below 1, got 1.0
 train ddpm-mnist --width 12: width: expected a multiple of groups = 8, got 12
-train ddpm-mnist --classifier nowhere: nowhere: expected the folder of a run
+train ddpm-mnist --classifier nowhere: classifier: expected the folder of a run, such as runs/cnn-mnist-1, but there
 train ddpm-mnist --classifier figures: classifier: expected the run of a classifier of digits
 train ddpm-mnist --classifier run: classifier: expected one of images of shape (1, 28, 28)
 train nowhere:Mine: recipe: nowhere:Mine cannot be imported: ModuleNotFoundError
