@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import models, nn, optim
+from fastnn import models, nn, optim, random
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ def our_step(network: Network, model: nn.Module) -> Callable[[Any, Any], Any]:
     return step
 
 
-def torch_step(torch: Any, network: Network, model: Any, fused: bool = False) -> Callable[[Any, Any], Any]:
-    """Return the same step of PyTorch."""
+def torch_step(torch: Any, network: Network, model: Any, fused: bool = False, compiled: bool = False,
+               ) -> Callable[[Any, Any], Any]:
+    """Return the same step of PyTorch; `compiled`: its model by torch.compile, and its optimizer fused."""
     loss = torch.nn.CrossEntropyLoss(label_smoothing=network.label_smoothing)
-    optimizer = network.their_optimizer(torch, model, fused)
+    optimizer = network.their_optimizer(torch, model, fused or compiled)
+    if compiled:
+        model = torch.compile(model)
 
     def step(images: Any, labels: Any) -> Any:
         with torch.enable_grad():
@@ -80,6 +84,25 @@ def _torch_cnn(torch: Any) -> Any:
         layers.Conv2d(1, 32, 5, padding=2), layers.ReLU(), layers.MaxPool2d(2), layers.Conv2d(32, 64, 5, padding=2),
         layers.ReLU(), layers.MaxPool2d(2), layers.Flatten(), layers.Linear(3136, 128), layers.ReLU(),
         layers.Linear(128, 10))
+
+
+def _torch_fully_connected(torch: Any) -> Any:
+    layers, sizes = torch.nn, (784, 128, 128, 128, 10)
+    made: list[Any] = [layers.Flatten()]
+    for inputs, outputs in itertools.pairwise(sizes):
+        made += [layers.Linear(inputs, outputs), layers.ReLU()]
+    return layers.Sequential(*made[:-1])
+
+
+def _torch_small_cnn(torch: Any) -> Any:
+    layers = torch.nn
+
+    def convolution(inputs: int, channels: int) -> tuple[Any, ...]:
+        return (layers.Conv2d(inputs, channels, 3, padding=1, bias=False), layers.BatchNorm2d(channels), layers.ReLU())
+
+    return layers.Sequential(
+        *convolution(1, 32), *convolution(32, 32), layers.MaxPool2d(2), *convolution(32, 64),
+        layers.AdaptiveAvgPool2d(2), layers.Flatten(), layers.Linear(256, 10))
 
 
 def _torch_resnet18(torch: Any) -> Any:
@@ -125,15 +148,29 @@ def _torch_speedrun(torch: Any) -> Any:
         "flatten": layers.Flatten(), "fc": layers.Linear(256, 10, bias=False)}))
 
 
+def _fully_connected() -> nn.Module:
+    sizes = (784, 128, 128, 128, 10)
+    with random.seeded(0):
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in itertools.pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+
 def _whitened() -> models.SpeedrunNet:
     return models.SpeedrunNet().whiten(np.random.default_rng(0).standard_normal((50, 3, 32, 32), np.float32))
 
 
+_ADAM = (lambda model: optim.Adam(model.parameters(), 1e-3),
+         lambda torch, model, fused: torch.optim.Adam(model.parameters(), 1e-3, fused=fused))
+
 NETWORKS = {
+    "784-128-128-128-10": Network(
+        (1, 28, 28), 784 * 128 + 2 * 128 * 128 + 1280, _fully_connected, _torch_fully_connected, *_ADAM),
+    "cnn": Network(
+        (1, 8, 8), 64 * 32 * 9 + 64 * 32 * 32 * 9 + 16 * 64 * 32 * 9 + 2560, models.CNN, _torch_small_cnn, *_ADAM),
     "cnn-mnist": Network(
-        (1, 28, 28), 784 * 32 * 25 + 196 * 64 * 32 * 25 + 3136 * 128, models.CNNMnist, _torch_cnn,
-        lambda model: optim.Adam(model.parameters(), 1e-3),
-        lambda torch, model, fused: torch.optim.Adam(model.parameters(), 1e-3, fused=fused)),
+        (1, 28, 28), 784 * 32 * 25 + 196 * 64 * 32 * 25 + 3136 * 128, models.CNNMnist, _torch_cnn, *_ADAM),
     "resnet18": Network(
         (3, 32, 32), 555.4e6, lambda: models.ResNet18(10, small_images=True), _torch_resnet18,
         *_sgd(momentum=0.9, weight_decay=5e-4, nesterov=False)),

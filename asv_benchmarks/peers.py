@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -21,7 +22,6 @@ import platform
 import resource
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -45,6 +45,7 @@ import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import on_gpu  # noqa: E402
 import rows as table  # noqa: E402
+from apart import Apart  # noqa: E402
 from rows import F32, ONE_THREAD, TORCH, Case, Group, Row  # noqa: E402
 
 import fastnn  # noqa: E402
@@ -117,13 +118,14 @@ def measure(only: list[str], quick: bool) -> dict[str, Any]:
 
 def measure_row(row: Row, floor: dict[str, Any], quick: bool = False) -> dict[str, Any]:
     """Check that all agree, then time them in turns."""
-    case = row.make()
+    here = row.make()
+    case = apart_from_each_other(row, here) if row.apart else here
     check(row.label, case)
     least = {"flops": case.flops / floor["peak"][case.peak] if case.peak else 0.0,
              "bytes": case.bytes / bandwidth(floor, case.bytes)}
     bound = "flops" if case.flops and (not case.peak or least["flops"] >= least["bytes"]) else "bytes"
     candidates = {"fastnn": case.ours, **case.peers}
-    if bound == "flops" and fastnn.get_num_threads() > 1 and table.device == "cpu":
+    if bound == "flops" and fastnn.get_num_threads() > 1 and table.device == "cpu" and not row.apart:
         candidates[ONE_CORE] = case.ours
     if row.small and TORCH in case.peers:
         candidates[ONE_THREAD] = case.peers[TORCH]
@@ -136,9 +138,18 @@ def measure_row(row: Row, floor: dict[str, Any], quick: bool = False) -> dict[st
              "work": {"flops": case.flops, "bytes": case.bytes}, "bound": bound,
              "speed": (case.flops if bound == "flops" else case.bytes) / seconds / 1e9,
              "of_floor": least[bound] / seconds}
-    if bound == "flops" and table.device == "cpu":
+    if bound == "flops" and table.device == "cpu" and not row.apart:
         found["launches"] = launches(case.ours)
+    for call in candidates.values():
+        if isinstance(call, Apart):
+            call.close()
     return found
+
+
+def apart_from_each_other(row: Row, case: Case) -> Case:
+    """Return a case with each call in a process of its own."""
+    return dataclasses.replace(case, ours=Apart(row.make, "fastnn"),
+                               peers={name: Apart(row.make, name) for name in case.peers})
 
 
 def check(label: str, case: Case) -> None:
@@ -182,6 +193,8 @@ def alternate(candidates: dict[str, Callable[[], Any]], seconds: float, least: i
 def timed(name: str, call: Callable[[], Any], number: int = 1) -> float:
     if table.device == "cuda":
         return on_gpu.timed(call, number)
+    if isinstance(call, Apart):
+        return call.timed(number)
     with threads_of(name):
         begin = time.perf_counter()
         for _ in range(number):
@@ -223,12 +236,11 @@ def launches(call: Callable[[], Any]) -> dict[str, Any]:
 
     timed(ONE_CORE, call)
     launch.BlockKernel.__call__ = record  # type: ignore[method-assign]     # every launch is seen,
-    launch.watchers[threading.get_ident()] = lambda *launched: None         # those of plans too: watched, they go by it
     try:
-        total = timed(ONE_CORE, call)
+        with launch.watched_by(lambda *launched: None):     # those of plans too: watched, they go by it
+            total = timed(ONE_CORE, call)
     finally:
         launch.BlockKernel.__call__ = plain  # type: ignore[method-assign]      # as it was
-        del launch.watchers[threading.get_ident()]
     serial = total - sum(seconds for _, seconds in recorded)
     many = serial + sum(seconds * math.ceil(blocks / MANY_CORES) / blocks for blocks, seconds in recorded)
     return {"blocks": [blocks for blocks, _ in recorded], "serial": serial / total, "on_many_cores": total / many}

@@ -23,7 +23,8 @@ from fastnn.testing import KERNELS, Call
 from fastnn.testing.table import as_tuple
 from fastnn.testing.table.base import TorchFunction
 
-F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
+F32, F64, U8 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)
+NUMPY, COMPILED = "NumPy", "torch.compile"
 TORCH, WARM, FUSED = "PyTorch", "PyTorch, warm outputs", "PyTorch, fused optimizer"
 ONE_THREAD = "PyTorch, one thread"          # on small arrays often its best: waking a thread that sleeps costs more
 SKLEARN, FAISS, CDIST = "scikit-learn", "faiss", "scipy cdist"
@@ -88,6 +89,7 @@ class Row:
     label: str
     make: Callable[[], Case]
     small: bool = False                     # PyTorch is timed on one thread too
+    apart: bool = False                     # each candidate has a process of its own; `make` can be pickled
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,15 @@ def groups(quick: bool = False) -> list[Group]:
         *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (2.5, 1.5), (2.0, 1.3)),
         *_convolutions("conv2d, other", quick, CONV_OTHER, (1.5, 1.0), (1.5, 1.0)),
         Group("batch norm, pooling, activations", list(_memory_bound(sizes)), {TORCH: (5.0, 2.0)}),
+        Group("layer norm, group norm, embedding", list(_by_rows({"1 MB": 1 << 18} if quick else {"33 MB": 1 << 23})),
+              {TORCH: (1.0, 1.0)}, of_floor=0.8),
         Group("pooling and training batch norm, small", pooling_or_training, {TORCH: (2.0, 2.0)}),
         Group("activations and batch norm in inference, small",
               [row for row in small if row not in pooling_or_training], {TORCH: (1.0, 1.0)}),
+        Group("attention", list(_attentions(quick)), {TORCH: (1.2, 1.2)}),
+        Group("attention of one query, bmm", [*_attention_of_one(quick), *_batches(quick)], {TORCH: (1.0, 1.0)}),
+        *[Group(f"linear, {dtype.name}", list(_products(quick, dtype)), {NUMPY: (1.0, 0.9)}) for dtype in (F32, F64)],
+        Group("the course's affine layers", list(_affine_layers(quick)), {NUMPY: (1.0, 0.9)}),
         Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
                               for m, n, d in _less(KNN, quick)], {SKLEARN: (2.5, 1.8), FAISS: (1.5, 1.0)}),
         Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
@@ -131,6 +139,9 @@ def groups(quick: bool = False) -> list[Group]:
                 {TORCH: (target, target)})
           for name, batch, target in [("cnn-mnist", 8 if quick else 64, 1.5), ("resnet18", 2 if quick else 32, 1.8),
                                       ("cifar10-speedrun", 2 if quick else 1000, 1.0)]],
+        *[Group(f"training step, {name}", [Row("batch 64", functools.partial(_small_training, name, 64), apart=True)],
+                {TORCH: (step, step), COMPILED: (compiled, compiled)})
+          for name, step, compiled in [("784-128-128-128-10", 1.4, 1.4), ("cnn", 1.7, 1.25)]],
         Group("1x1x8x8: conv2d, batch_norm", [row for row in tiny if row.label in NOT_SLOWER],
               {ONE_THREAD: (1.0, 1.0)}),
         Group("1x1x8x8: every other kernel", [row for row in tiny if row.label not in NOT_SLOWER], most=6e-6),
@@ -143,6 +154,10 @@ def _cuda_groups(quick: bool, sizes: dict[str, tuple[int, ...]]) -> list[Group]:
         *_convolutions("conv2d 3x3, stride 1, padding 1", quick, CONV3, (0.6, 0.6), (0.6, 0.6)),
         *_convolutions("conv2d, other", quick, CONV_OTHER, (0.6, 0.6), (0.6, 0.6)),
         Group("batch norm, pooling, activations", list(_memory_bound(sizes)), of_floor=0.8),
+        Group("attention", list(_attentions(quick))),
+        Group("attention of one query, bmm", [*_attention_of_one(quick), *_batches(quick)]),
+        Group("layer norm, group norm, embedding", list(_by_rows({"1 MB": 1 << 18} if quick else {"33 MB": 1 << 23})),
+              of_floor=0.8),
         Group("knn, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, F32))
                               for m, n, d in _less(KNN, quick)], {TOPK: (1.0, 1.0)}),
         Group("knn of bytes, k = 10", [Row(f"{m} queries, {n} points, D = {d}", functools.partial(_knn, m, n, d, U8))
@@ -236,6 +251,116 @@ def _conv(backward: bool, n: int, c: int, size: int, f: int, k: int, stride: int
     return Case(_ours("conv2d_backward", call), peers, 2 * flops, 2 * moved)
 
 
+# --- attention and products in batches ---------------------------------------------------------------------------
+
+# (batch, heads, length, features): a long text, and a language model's batch.
+ATTENTION = [(1, 8, 4096, 64), (64, 2, 128, 32)]
+
+
+def _attentions(quick: bool) -> Iterator[Row]:
+    for batch, heads, length, features in ATTENTION:
+        length = length // 8 if quick else length
+        for causal in (False, True):
+            for backward in (False, True):
+                yield Row(f"{batch} x {heads} x {length} x {features}{', causal' * causal}{', backward' * backward}",
+                          functools.partial(_attention, batch, heads, length, length, features, causal, backward))
+
+
+def _attention_of_one(quick: bool) -> Iterator[Row]:
+    for keys in (128,) if quick else (128, 1024, 16_384):
+        yield Row(f"attention, 1 query, 8 heads, {keys} keys of 64", functools.partial(
+            _attention, 1, 8, 1, keys, 64, False, False))
+
+
+def _attention(batch: int, heads: int, queries: int, keys: int, features: int, causal: bool, backward: bool) -> Case:
+    arrays = [_normal(batch, heads, length, features, seed=i) for i, length in enumerate((queries, keys, keys))]
+    pairs = batch * heads * (queries * (queries + 1) // 2 if causal else queries * keys)
+    name, options, peers = "scaled_dot_product_attention", {"is_causal": causal}, {}
+    moved = 4.0 * batch * heads * features * 2 * (queries + keys)
+    if not backward:
+        if torch is not None:
+            tensors = _tensors(*arrays)
+            peers[TORCH] = lambda: torch.nn.functional.scaled_dot_product_attention(*tensors, **options)
+        return Case(_ours(name, Call(tuple(arrays), options)), peers, 4.0 * pairs * features, moved)
+    gradient = _gradient(name, Call(tuple(arrays), {"return_lse": True, **options}))
+    if torch is not None and device == "cpu":
+        grad, *others = _tensors(*gradient.args)
+        op = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+        peers[TORCH] = lambda: op(grad, *others, 0.0, causal)
+    return Case(_ours(f"{name}_backward", gradient), peers, 10.0 * pairs * features, 2 * moved)
+
+
+def _batches(quick: bool) -> Iterator[Row]:
+    for sizes in _less([(64, 128, 64, 128), (8, 512, 512, 512), (512, 32, 32, 32)], quick):
+        for backward in (False, True):
+            yield Row(f"bmm, {' x '.join(map(str, sizes))}{', backward' * backward}",
+                      functools.partial(_bmm, *sizes, backward))
+
+
+def _bmm(batch: int, n: int, m: int, p: int, backward: bool) -> Case:
+    a, b, peers = _normal(batch, n, m), _normal(batch, m, p, seed=1), {}
+    flops, moved = 2.0 * batch * n * m * p, 4.0 * batch * (n * m + m * p + n * p)
+    if not backward:
+        if torch is not None:
+            tensors = _tensors(a, b)
+            peers[TORCH] = lambda: torch.bmm(*tensors)
+        return Case(_ours("bmm", Call((a, b))), peers, flops, moved)
+    gradient = _gradient("bmm", Call((a, b)))
+    if torch is not None:
+        grad, ta, tb = _tensors(*gradient.args)
+        peers[TORCH] = lambda: (torch.bmm(grad, tb.mT), torch.bmm(ta.mT, grad))
+    return Case(_ours("bmm_backward", gradient), peers, 2 * flops, 2 * moved)
+
+
+# --- products of two matrices ------------------------------------------------------------------------------------
+
+PRODUCTS = [(64, 784, 128), (512, 3072, 512), (4096, 4096, 4096)]                      # samples, inputs, outputs
+AFFINE = [(n, inputs, outputs) for n in (1, 50, 100, 500)
+          for inputs, outputs in [(3072, 100), (3072, 50), (100, 100), (500, 10)]]
+
+
+def _products(quick: bool, dtype: np.dtype) -> Iterator[Row]:
+    for sizes in _less(PRODUCTS, quick):
+        for what in ("forward", "by x", "by weight"):
+            yield Row(f"{' x '.join(map(str, sizes))}, {what}", functools.partial(_product, *sizes, what, dtype),
+                      apart=True)
+
+
+def _product(n: int, inputs: int, outputs: int, what: str, dtype: np.dtype) -> Case:
+    x, w, g = (_normal(*shape, seed=seed).astype(dtype, copy=False)
+               for seed, shape in enumerate([(n, inputs), (outputs, inputs), (n, outputs)]))
+    ours, theirs = {
+        "forward": (lambda: fastnn.linear(x, w), lambda: x @ w.T),
+        "by x": (lambda: fastnn.linear_backward(g, x, w, needs=(True, False, False))[0], lambda: g @ w),
+        "by weight": (lambda: fastnn.linear_backward(g, x, w, needs=(False, True, False))[1], lambda: g.T @ x),
+    }[what]
+    return Case(ours, {NUMPY: theirs}, 2.0 * n * inputs * outputs,
+                dtype.itemsize * float(x.size + w.size + g.size), "multiply" if dtype == F32 else None)
+
+
+def _affine_layers(quick: bool) -> Iterator[Row]:
+    for sizes in AFFINE[:2] if quick else AFFINE:
+        yield Row(" x ".join(map(str, sizes)), functools.partial(_affine, *sizes), apart=True)
+
+
+def _affine(n: int, inputs: int, outputs: int) -> Case:
+    """The layer and its gradients as the course's students write them, in float64, on (inputs, outputs) weights."""
+    from fastnn import cs231n
+
+    rng = np.random.default_rng(0)
+    x, w, b, g = (rng.standard_normal(shape) for shape in ((n, inputs), (inputs, outputs), outputs, (n, outputs)))
+
+    def ours() -> Any:
+        y, cache = cs231n.affine_forward(x, w, b)
+        return y, *cs231n.affine_backward(g, cache)
+
+    def theirs() -> Any:
+        y = x @ w + b
+        return y, g @ w.T, x.T @ g, g.sum(axis=0)
+
+    return Case(ours, {NUMPY: theirs}, 6.0 * n * inputs * outputs, 8.0 * (2 * x.size + 2 * w.size + 2 * g.size), None)
+
+
 # --- memory-bound kernels ----------------------------------------------------------------------------------------
 
 
@@ -311,6 +436,8 @@ ACTIVATIONS: dict[str, tuple[str, tuple[Any, ...], str, tuple[Any, ...]]] = {
     "leaky_relu": ("leaky_relu", (0.01,), "leaky_relu_backward", (0.01, False)),
     "sigmoid": ("sigmoid", (), "sigmoid_backward", ()),
     "tanh": ("tanh", (), "tanh_backward", ()),
+    "silu": ("silu", (), "silu_backward", ()),
+    "softplus": ("softplus", (1, 20), "softplus_backward", (1, 20)),
     "gelu": ("gelu", (), "gelu_backward", ()),
     "gelu by tanh": ("gelu", (), "gelu_backward", ()),
     "softmax": ("_softmax", (-1, False), "_softmax_backward_data", (-1, "float32")),
@@ -339,6 +466,56 @@ def _activation(name: str, shape: tuple[int, ...], backward: bool) -> Case:
         peers = {TORCH: lambda: op.default(*args, **options),
                  WARM: _warm(warm, op.default(*args, **options), *args, **options)}
     return Case(_ours(f"{kernel}_backward", gradient), peers, bytes=12.0 * x.size)
+
+
+def _by_rows(sizes: dict[str, int]) -> Iterator[Row]:
+    for size, elements in sizes.items():
+        for backward in (False, True):
+            end = f"{', backward' * backward}, {size}"
+            for columns in (8, 64, 257, 512, 4096):
+                yield Row(f"layer_norm of {columns}{end}", functools.partial(
+                    _row_norm, "layer_norm", (-(-elements // columns), columns), columns, backward))
+            yield Row(f"group_norm, 8 groups{end}", functools.partial(
+                _row_norm, "group_norm", (elements >> 16, 64, 32, 32), 8, backward))
+            yield Row(f"embedding of 8192 x 256{end}", functools.partial(_embedding, elements // 256, backward))
+
+
+def _row_norm(name: str, shape: tuple[int, ...], option: int, backward: bool) -> Case:
+    x, weight, bias, peers = _normal(*shape), _normal(shape[1]), _normal(shape[1], seed=1), {}
+    sizes = [shape[0], shape[1], x.size // (shape[0] * shape[1]), option]       # as torch's group norm wants them
+    if not backward:
+        if torch is not None:
+            tx, *parameters = _tensors(x, weight, bias)
+            peers[TORCH] = ((lambda: torch.native_layer_norm(tx, [option], *parameters, 1e-5)[0])
+                            if name == "layer_norm" else
+                            (lambda: torch.native_group_norm(tx, *parameters, *sizes, 1e-5)[0]))
+        return Case(_ours(name, Call((x, option, weight, bias))), peers, bytes=8.0 * x.size)
+    gradient = _gradient(name, Call((x, option, weight, bias), {"return_stats": True}))
+    grad, *_, mean, invstd = gradient.args
+    if torch is not None:
+        of_row = (shape[0], 1) if name == "layer_norm" else mean.shape
+        stats = (array.reshape(of_row).astype(F32) for array in (mean, invstd))
+        tg, tx, tw, tb, tm, ts = _tensors(grad, x, weight, bias, *stats)
+        peers[TORCH] = ((lambda: aten.native_layer_norm_backward.default(tg, tx, [option], tm, ts, tw, tb, [True] * 3))
+                        if name == "layer_norm" else
+                        (lambda: aten.native_group_norm_backward.default(tg, tx, tm, ts, tw, *sizes, [True] * 3)))
+    return Case(_ours(f"{name}_backward", gradient), peers, bytes=12.0 * x.size)
+
+
+def _embedding(count: int, backward: bool) -> Case:
+    rows, columns = 8192, 256
+    input, weight, peers = _placed(np.random.default_rng(0).integers(0, rows, count)), _normal(rows, columns), {}
+    call = Call((input, weight))
+    if not backward:
+        if torch is not None:
+            tensors = _tensors(input, weight)
+            peers[TORCH] = lambda: torch.nn.functional.embedding(*tensors)
+        return Case(_ours("embedding", call), peers, bytes=8.0 * count * columns)
+    gradient = _gradient("embedding", call)
+    if torch is not None:
+        arguments = (*_tensors(gradient.args[0], input), rows, -1, False)
+        peers[TORCH] = lambda: aten.embedding_dense_backward.default(*arguments)
+    return Case(_ours("embedding_backward", gradient), peers, bytes=4.0 * (count + rows) * columns)
 
 
 def _warm(overload: Any, results: Any, *args: Any, **options: Any) -> Callable[[], Any]:
@@ -409,10 +586,10 @@ def our_step(name: str) -> Callable[[Any, Any], Any]:
     return networks.our_step(NETWORKS[name], our_model(name))
 
 
-def torch_step(name: str, fused: bool = False) -> Callable[[Any, Any], Any]:
+def torch_step(name: str, fused: bool = False, compiled: bool = False) -> Callable[[Any, Any], Any]:
     """Return the same step of PyTorch, from the same weights."""
     network = NETWORKS[name]
-    return networks.torch_step(torch, network, networks.torch_model(torch, network, network.ours()), fused)
+    return networks.torch_step(torch, network, networks.torch_model(torch, network, network.ours()), fused, compiled)
 
 
 def _training(name: str, n: int) -> Case:
@@ -421,6 +598,16 @@ def _training(name: str, n: int) -> Case:
     if torch is not None:
         tensors, plain, fused = _tensors(*batch), torch_step(name), torch_step(name, fused=True)
         peers = {TORCH: lambda: plain(*tensors), FUSED: lambda: fused(*tensors)}
+    return Case(lambda: step(*batch), peers, 6 * n * NETWORKS[name].products, calls=3, tolerance=1e-2)
+
+
+def _small_training(name: str, n: int) -> Case:
+    """A step of a network so small that what is around its kernels counts."""
+    batch, peers = batch_of(name, n), {}
+    step = our_step(name)
+    if torch is not None:
+        tensors, plain, compiled = _tensors(*batch), torch_step(name), torch_step(name, compiled=True)
+        peers = {TORCH: lambda: plain(*tensors), COMPILED: lambda: compiled(*tensors)}
     return Case(lambda: step(*batch), peers, 6 * n * NETWORKS[name].products, calls=3, tolerance=1e-2)
 
 
@@ -444,23 +631,30 @@ def _tiny() -> dict[str, Case]:
         "conv_transpose2d": Call((x, w, b), {"padding": 1}),
         "max_pool2d": Call((x, 2)),
         "avg_pool2d": Call((x, 2)),
-        "adaptive_avg_pool2d": Call((x, 4)),
+        **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), Call((x, 4))),
+        "interpolate": Call((x, 4)),
         "batch_norm training": Call((x, mean, var, one, b), {"training": True}),
         "batch_norm inference": Call((x, mean.copy(), var.copy(), one, b)),
         "batch_norm_backward": Call((grad, x, one, np.zeros(1), np.ones(1))),
+        "layer_norm": Call((rows, 8, rows[0].copy(), rows[1].copy()), {"return_stats": True}),
+        "group_norm": Call((x, 1, one, b), {"return_stats": True}),
+        "embedding": Call((labels, rows)),
         "pairwise_l2": Call((rows, rows)),
         "knn": Call((rows, rows, 3)),
         "linear": Call((rows, rows, rows[0].copy())),
+        "bmm": Call((rows[None], rows[None])),
+        "scaled_dot_product_attention": Call((rows[None], rows[None], rows[None]), {"return_lse": True}),
         "quantize_per_tensor": Call((x, 0.02, 100)),
         "lookup_int8": Call((pixels, np.arange(256).astype(np.uint8))),
         "conv2d_int8": Call((pixels, np.ones((1, 1, 3, 3), np.int8), one), {"padding": 1}),
         "linear_int8": Call((pixels[0, :, :, 0].copy(), np.ones((8, 8), np.int8), np.ones(8, F32))),
         "max_pool2d_int8": Call((pixels, 2)),
-        **dict.fromkeys(("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "softmax", "log_softmax"), Call((x,))),
+        **dict.fromkeys(("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus", "softmax",
+                         "log_softmax"), Call((x,))),
         **dict.fromkeys(("add", "add_relu"), Call((x, grad))),
         "dropout": Call((x, np.ones(x.shape, np.uint8), 0.5)),
         **dict.fromkeys(("cross_entropy", "hinge_loss"), Call((rows, labels))),
-        "mse_loss": Call((x, grad)),
+        **dict.fromkeys(("mse_loss", "binary_cross_entropy_with_logits"), Call((x, grad))),
         "sgd_update": Call(tuple(states[:3]), {"lr": 1e-3, "momentum": 0.9}),
         "rmsprop_update": Call(tuple(states[:3]), {"lr": 1e-3}),
         "adam_update": Call(tuple(states), {"lr": 1e-3, "step": 1}),

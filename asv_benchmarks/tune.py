@@ -59,6 +59,10 @@ class Call(NamedTuple):
         if self.kernel == "batch_norm":
             arrays[1:1] = [None, None]
             options["training"] = True
+        if self.kernel == "layer_norm_backward":
+            arrays[2:] = [arrays[0].shape[1], arrays[2], *(to(array.astype(np.float64)) for array in arrays[3:])]
+        if self.kernel == "embedding_backward":
+            arrays.append(to(rng.integers(0, options["num_embeddings"], len(arrays[0]))))
         if self.kernel.startswith("cross_entropy"):
             arrays.append(to(np.zeros(len(arrays[-1]), np.int64)))
         if self.kernel == "conv2d_int8":
@@ -101,6 +105,25 @@ def linear(n: int, i: int, o: int) -> Call:
     return Call("linear", ((n, i), (o, i)))
 
 
+def linear_gradient(n: int, i: int, o: int) -> Call:
+    return Call("linear_backward", ((n, o), (n, i), (o, i)))
+
+
+def bmm(b: int, n: int, m: int, p: int) -> Call:
+    return Call("bmm", ((b, n, m), (b, m, p)))
+
+
+def attention(heads: int, queries: int, keys: int, features: int = 64, **options: Any) -> Call:
+    return Call("scaled_dot_product_attention",
+                ((heads, queries, features), (heads, keys, features), (heads, keys, features)), options)
+
+
+def attention_gradient(heads: int, queries: int, keys: int, features: int = 64, **options: Any) -> Call:
+    call = attention(heads, queries, keys, features, **options)
+    return call._replace(kernel=f"{call.kernel}_backward", shapes=(
+        call.shapes[0], *call.shapes, call.shapes[0], call.shapes[0][:2]))
+
+
 def knn(queries: int, points: int, dimensions: int, dtype: str = "float32") -> Call:
     return Call("knn", ((queries, dimensions), (points, dimensions)), {"k": 5}, dtype)
 
@@ -124,6 +147,14 @@ def norm(*shapes: tuple[int, ...]) -> list[Call]:
     return [Call("batch_norm", (shape,)) for shape in shapes]
 
 
+def row_norm(*shapes: tuple[int, int]) -> list[Call]:
+    return [Call("layer_norm_backward", (shape, shape, shape[1:], shape[:1], shape[:1])) for shape in shapes]
+
+
+def embedding(indices: int, rows: int, columns: int) -> Call:
+    return Call("embedding_backward", ((indices, columns),), {"num_embeddings": rows})
+
+
 def pool(*shapes: tuple[int, ...], kernel_size: int = 2) -> list[Call]:
     return [Call(kernel, (shape,), {"kernel_size": kernel_size}) for shape in shapes
             for kernel in ("max_pool2d", "avg_pool2d", "max_pool2d_backward", "avg_pool2d_backward")]
@@ -132,7 +163,7 @@ def pool(*shapes: tuple[int, ...], kernel_size: int = 2) -> list[Call]:
 CALLS = {
     "cpu": {
         "PARALLEL_WORK": [*flat("relu", 100_000, 150_000, 250_000, 350_000), linear(64, 32, 16), linear(64, 64, 16)],
-        "LEAST_BLOCKS": [linear(256, 512, 512), conv(1, 64, 64, 28), conv(1, 16, 16, 28),
+        "LEAST_BLOCKS": [attention(2, 512, 512), conv(1, 64, 64, 28), conv(1, 16, 16, 28),
                          weight_gradient(8, 64, 64, 28), pairs(256, 2000, 64)],
         "TURNS": [*flat("relu", 1 << 20, 1 << 22), conv(32, 16, 16, 32)],
         "STREAMED": [*flat("relu", 3 << 20, 6 << 20), *flat("add", 3 << 20, 6 << 20)],
@@ -146,8 +177,23 @@ CALLS = {
         "SHORT_ROW": rows((8192, 40), (4096, 100)),
         "UPDATE_PART": [*flat("rmsprop_update", 1 << 20), *flat("adam_update", 1 << 20)],
         "MOST_PANELS": [linear(1024, 1024, 1024), linear(4096, 256, 256)],
+        "MOST_COLUMNS": [linear(256, 512, 8192), linear(2048, 512, 8192)],
+        "TRANSPOSED_A_CYCLE": [linear(100, 512, 512), linear(512, 512, 100), linear_gradient(512, 512, 512)],
+        "COPIED_A_CYCLE": [bmm(64, 128, 64, 128), linear_gradient(512, 512, 512), linear_gradient(100, 512, 512)],
+        "FEW_CYCLES": [linear(64, 128, 10), linear(16, 256, 10), linear_gradient(10, 64, 256)],
+        "CYCLES_A_TILE": [linear(360, 256, 10), linear(1000, 128, 10)],
+        "MOST_FOR_ONE_TILE": [linear_gradient(64, 784, 128), linear_gradient(100, 512, 512), linear(60, 512, 512)],
+        "BLOCKS_A_THREAD": [linear(300, 512, 300), linear(2048, 512, 512), bmm(8, 128, 64, 128)],
         "LINEAR_FEW_WEIGHTS": [linear(64, 10, 10), linear(64, 20, 10), linear(2000, 20, 10)],
         "LINEAR_ROWS": [linear(2000, 10, 10), linear(100, 10, 10)],
+        "ATTENTION_KEYS": [attention(8, 1024, 1024), attention(128, 128, 128, 32),
+                           attention(8, 1024, 1024, is_causal=True)],
+        "ATTENTION_QUERIES": [attention_gradient(8, 1024, 1024), attention_gradient(128, 128, 128, 32)],
+        "ATTENTION_GROUPS": [attention(8, 4096, 4096), attention_gradient(8, 4096, 4096)],
+        "ATTENTION_FEW_QUERIES": [attention(8, n, 1024) for n in (4, 8, 12)],
+        "ATTENTION_SLACK": [attention(8, 1024, 1024)],
+        "ATTENTION_CHUNK": [attention_gradient(2, 1024, 1024), attention_gradient(16, 1024, 1024)],
+        "ATTENTION_CHUNKS": [attention_gradient(2, 4096, 4096), attention_gradient(16, 4096, 4096)],
         "SMALL_PRODUCTS": [conv(1, 2, 4, 5), conv(16, 2, 4, 6), conv(16, 2, 4, 8)],
         "SMALL_BATCH_PRODUCTS": [weight_gradient(n, 2, 4, 5) for n in (4, 8, 16)],
         "PADDED_ELEMENTS": [conv(8, 1, 8, 8, padding=150), conv(8, 1, 8, 8, padding=200)],
@@ -195,6 +241,11 @@ CALLS = {
         "NORM_VALUES": norm((32, 64, 28, 28), (4096, 256)),
         "NORM_FEW_RUNS": norm((8, 10), (20, 10), (4, 16, 8, 8)),
         "NORM_FEW_VALUES": norm((2, 8, 16, 16), (2, 8, 24, 24), (4, 8, 20, 20)),
+        "NORM_STRIP": row_norm((32_768, 64), (8192, 256), (2048, 1000)),
+        "NORM_ROW_SLABS": row_norm((131_072, 64), (8192, 1000)),
+        "NORM_SLAB_ROWS": row_norm((64, 4096), (256, 4096)),
+        "EMBEDDING_SLICE": [embedding(8192, 2048, columns) for columns in (200, 1000)],
+        "EMBEDDING_VALUES": [embedding(1000, 2048, 256), embedding(32_768, 32_768, 256)],
         "INT8_PIXELS": [conv_int8(32, 64, 64, 32), conv_int8(32, 256, 256, 7), conv_int8(32, 512, 512, 4)],
     },
     "cuda": {
@@ -213,6 +264,8 @@ CALLS = {
         "GEMM_READ": [linear(512, 512, 512), linear(2048, 512, 512), conv(8, 64, 64, 56)],
         "GEMM_LAUNCH": [linear(128, 4096, 128), weight_gradient(8, 64, 64, 28)],
         "GEMM_SCRATCH": [linear(512, 4096, 512), weight_gradient(8, 256, 256, 14)],
+        "ATTENTION_SIDE": [attention(64, 1024, 1024), attention_gradient(64, 1024, 1024)],
+        "ATTENTION_COLUMNS": [attention(64, 1024, 1024), attention_gradient(64, 1024, 1024)],
         "DEPTHWISE_BAND": [conv(32, 64, 64, 112, groups=64), conv(32, 64, 64, 28, 5, groups=64)],
         "DEPTHWISE_TAPS": [conv(32, 64, 64, 56, 9, groups=64), conv(32, 64, 64, 56, 13, groups=64)],
         "DEPTHWISE_MULTIPLE": [conv(32, 32, 32 * m, 56, groups=32) for m in (2, 4, 8)],

@@ -36,6 +36,20 @@ def as_array(name: str, value: Any) -> Array:
     return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
+def as_rows(name: str, value: Any) -> Array:
+    """Return `value` as `as_array` does, but in its layout if that is one of `rows_in_place`."""
+    if type(value) is not _ndarray:
+        value = as_view(name, value)
+    return value if type(value) is _ndarray and rows_in_place(value) else as_array(name, value)
+
+
+def rows_in_place(array: Array) -> bool:
+    """Whether elements along the last dimension are neighbours in memory, and no other dimension goes backwards."""
+    size = array.itemsize
+    return array.flags.aligned and array.strides[-1:] == (size,) and all(
+        step >= 0 and step % size == 0 for step in array.strides)
+
+
 def as_view(name: str, value: Any) -> Array:
     """Return `value` as NumPy sees it, in any layout; an array on a GPU comes back as it is."""
     if _device.is_device(value):
@@ -100,22 +114,30 @@ def check_side(name: str, array: Any, first: str, other: Any) -> None:
                         f"move one of them with fastnn.to_device or fastnn.to_host")
 
 
-def as_labels(name: str, value: Any, size: int, classes: int) -> Array:
-    """Return class labels as int64 of shape (size,), each in [0, classes).
+def as_labels(name: str, value: Any, shape: tuple[int, ...], classes: int, ignored: int | None = None) -> Array:
+    """Return class labels as int64 of this shape, each in [0, classes) or `ignored`.
 
     On a GPU, where a look at them would wait for it, kernels answer one out of range with NaN.
     """
     given = as_array(name, value)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer class labels, got {given.dtype}")
-    check_shape(name, given, (size,))
-    labels = given if given.dtype is _INT64 else given.astype(np.int64)
+    check_shape(name, given, shape)
+    labels = int64_of(given)
     if _device.is_device(labels):
         return labels
-    if size and np.maximum.reduce(labels.view(np.uint64)) >= classes:       # where negative ones are large
-        bad = given[(given < 0) | (given >= classes)][0]
-        raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad}")
+    if labels.size and labels.view(np.uint64).max() >= classes:             # where negative ones are large
+        bad = given[((labels < 0) | (labels >= classes)) & (labels != ignored)]
+        if bad.size:
+            raise ValueError(f"{name}: expected labels from 0 to {classes - 1} for {classes} classes, got {bad[0]}")
     return labels
+
+
+def int64_of(labels: Array) -> Array:
+    """Return integers as int64, and those beyond it as its largest."""
+    if labels.dtype is _INT64:
+        return labels
+    return (labels.clip(0, (1 << 63) - 1) if labels.dtype == np.uint64 else labels).astype(np.int64, copy=False)
 
 
 def check_rank(name: str, array: Array, *ranks: int, layout: str) -> None:
@@ -193,11 +215,13 @@ def as_int(name: str, value: Any, minimum: int = -_LARGEST) -> int:
     return number
 
 
-def check_needs(needs: Sequence[bool]) -> None:
-    """Raise ValueError unless `needs` says of three gradients whether they are needed."""
-    if not isinstance(needs, tuple | list) or len(needs) != 3 or not all(
+def check_needs(needs: Sequence[bool], names: Sequence[str] = ("x", "weight", "bias")) -> None:
+    """Raise ValueError unless `needs` says of the gradients by some arguments whether they are needed."""
+    if not isinstance(needs, tuple | list) or len(needs) != len(names) or not all(
             [isinstance(need, bool | int | np.bool_) for need in needs]):
-        raise ValueError(f"needs: expected three bools, for x, weight and bias, got {needs!r:.100}")
+        count = {2: "two", 3: "three"}[len(names)]
+        raise ValueError(f"needs: expected {count} bools, for {', '.join(names[:-1])} and {names[-1]}, got "
+                         f"{needs!r:.100}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

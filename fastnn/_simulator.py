@@ -139,6 +139,10 @@ def asarray(value: Any, dtype: Any = None) -> ndarray:
     return value if isinstance(value, ndarray) else np.array(value, dtype).view(ndarray)
 
 
+def ascontiguousarray(array: ndarray) -> ndarray:
+    return np.ascontiguousarray(array).view(ndarray)
+
+
 def asnumpy(array: ndarray) -> np.ndarray:
     return array.get()
 

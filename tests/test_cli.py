@@ -26,8 +26,10 @@ from fastnn.cli.summary import summary
 from fastnn.recipes import RECIPES
 from fastnn.training import run_folder
 
-COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "compress", "summary", "results", "bench", "gradcheck",
-            "warmup", "doctor")
+COMMANDS = ("list", "train", "sweep", "evaluate", "predict", "generate", "sample", "compress", "summary", "results",
+            "bench", "gradcheck", "warmup", "doctor")
+NETWORKS = {name for name in models.__all__
+            if isinstance(kind := getattr(models, name), type) and issubclass(kind, nn.Module)}
 PYTHON = (sys.executable, "-m", "fastnn")
 
 
@@ -99,7 +101,7 @@ def test_version(tmp_path: Path) -> None:
     ("predict nothing x.png", "nothing: expected the folder of a run, but there is no config.json in it"),
     ("train fc-net --hidden 0", "hidden: expected at least 1 unit a layer, got (0,)"),
     ("train knn-cifar10 --ks 5 1", "ks: expected rising numbers from 1 to 10,000, got (5, 1)"),
-    ("summary resnet19", "model: expected one of cnn, allcnn, "),
+    ("summary resnet19", "model: expected one of cnn, vae, allcnn, "),
     ("summary cnn --input-shape 3", "input_shape: samples of shape (3,) do not fit this CNN: x: expected 4 dimensions"),
     ("results nowhere", "nowhere: expected finished runs in it, folders with a results.json, but there is none; "),
     ("bench -k conv3d", "kernel: expected a part of one of conv2d, "),
@@ -107,6 +109,7 @@ def test_version(tmp_path: Path) -> None:
     ("gradcheck -k Conv3d", "module: expected a part of one of Linear, "),
     ("gradcheck --seed -1", "seed: expected at least 0, got -1"),
     ("warmup -k relu --dtypes uint8", "dtypes: expected some of those that the chosen kernels take, uint8 being"),
+    ("warmup cn", "recipe: expected one of cnn"),
     ("warmup --dtypes float16", "invalid choice 'float16' for argument '--dtypes'. "),
 ])
 def test_a_mistake_ends_in_a_sentence_and_status_2(arguments: str, message: str, tmp_path: Path) -> None:
@@ -363,11 +366,12 @@ def test_a_run_that_diverges_ends_in_a_sentence(tmp_path: Path) -> None:
 def test_gradcheck_knows_every_layer_loss_and_model() -> None:
     checked = {name.partition(":")[0] for name, *_ in _cases(0)}
     classes = {name: value for name in nn.__all__ if isinstance(value := getattr(nn, name), type)}
-    layers = {name for name, value in classes.items() if issubclass(value, nn.Module)} - {"Module", "Composed"}
-    assert checked == layers | (set(models.__all__) - {"KNearestNeighbors"})       # which has no gradients
+    without_forward = {"Module", "Composed", "ModuleList"}
+    layers = {name for name, value in classes.items() if issubclass(value, nn.Module)} - without_forward
+    assert checked == layers | NETWORKS
 
 
-@pytest.mark.parametrize("name", sorted(set(models.__all__) - {"KNearestNeighbors", "MultiCrop"}))
+@pytest.mark.parametrize("name", sorted(NETWORKS - {"DDPM", "MultiCrop"}))
 def test_summary_knows_every_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     summary(name.lower())
     assert re.search(r"^total ", capsys.readouterr().out, re.MULTILINE)
@@ -419,23 +423,50 @@ def test_bench_times_the_naive_version_on_a_part(tmp_path: Path) -> None:
     assert all(re.search(r" s +[\d.]+ ms +[\d,]+ +[\d.]+ GB/s +\d+ %$", row.rstrip()) for row in rows)
 
 
+def test_cache_clear_deletes_compiled_kernels_and_nothing_else(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    code = "import numpy as np, fastnn; fastnn.relu(np.ones(3))"
+    environment = {"FASTNN_CACHE_DIR": str(cache)}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment})
+    (cache / "notes.txt").touch()
+    count = len(list(cache.iterdir())) - 1
+    assert count > 0
+    done = fastnn_command("cache", "clear", cwd=tmp_path, **environment)
+    assert re.fullmatch(rf"deleted {count} files, [\d.]+ MB, in {re.escape(str(cache))}\n", done.stdout)
+    assert [path.name for path in cache.iterdir()] == ["notes.txt"]
+    cache.chmod(0o777)
+    done = fastnn_command("cache", "clear", cwd=tmp_path, **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"fastnn: there is no cache to clear: {cache}: others may write to it\n")
+
+
 def test_warmup_compiles_what_is_needed_later(tmp_path: Path) -> None:
     cache = {"FASTNN_CACHE_DIR": str(tmp_path / "cache")}
     done = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
     assert done.returncode == 0
-    cold = [line.split() for line in done.stdout.splitlines()[1:3]]
-    assert [line[:2] for line in cold] == [["mse_loss", "float32"], ["mse_loss_backward", "float32"]]
-    assert all(int(compiled) > 0 and loaded == "0" for _, _, compiled, loaded, _ in cold)
-    files = set((tmp_path / "cache").rglob("*.nbc"))
-    assert files
+    compiled, before = map(int, re.findall(r"(\d+) (?:functions|were)", done.stdout))
+    files = set((tmp_path / "cache").rglob("*.kernel"))
+    assert (compiled, before) == (len(files), 0)
+    assert f"{compiled}/{compiled}" in done.stderr          # the bar
     code = ("import numpy as np; from fastnn import kernels; x = np.ones((300, 300), np.float32); "
             "kernels.mse_loss(x, x); kernels.mse_loss_backward(1.0, x, x); kernels.mse_loss(x[:2], x[:2])")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **cache})
-    assert set((tmp_path / "cache").rglob("*.nbc")) == files
+    assert set((tmp_path / "cache").rglob("*.kernel")) == files
     again = fastnn_command("warmup", "-k", "mse_loss", "--dtypes", "float32", cwd=tmp_path, **cache)
-    cached = [line.split() for line in again.stdout.splitlines()[1:3]]
-    assert [line[:4] for line in cached] == [[*line[:2], "0", line[2]] for line in cold]
-    assert sum(float(line[4]) for line in cached) < 0.5 * sum(float(line[4]) for line in cold)
+    assert again.stdout.startswith("0 functions compiled in ")
+    assert f"{compiled} were there before" in again.stdout
+
+
+def test_nothing_compiles_after_the_warmup_of_a_recipe(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    cache = {"FASTNN_CACHE_DIR": str(tmp_path / "cache")}
+    assert fastnn_command("warmup", "cnn", cwd=tmp_path, **cache).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    files = set((tmp_path / "cache").rglob("*.kernel"))
+    image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
+    for command in ("train cnn --epochs 1 --run-dir run", "evaluate run", "predict run image.png"):
+        assert fastnn_command(*command.split(), cwd=tmp_path, **cache).returncode == 0
+    assert set((tmp_path / "cache").rglob("*.kernel")) == files
 
 
 def test_warmup_without_a_compiler(tmp_path: Path) -> None:
@@ -451,7 +482,7 @@ def test_doctor_lists_what_there_is(tmp_path: Path) -> None:
     assert lines["fastnn"].startswith(fastnn.__version__)
     assert lines["threads"].startswith("1 ")
     assert f"numpy {np.__version__}" in lines["packages"]
-    assert "loops" in lines["compiled kernels"]
+    assert re.search(r"\d+ files, [\d.]+ MB in ", lines["compiled kernels"])
     assert "mnist: expected its files in" in lines["data: mnist"]
     assert "float32" in lines["register tile"]
 

@@ -96,6 +96,21 @@ train gabor-svm-mnist --frequencies nan: frequencies: expected numbers above 0
 train embedding-net-mnist --updates 10 --every 3: updates: expected a multiple of every
 train regression --points 1: points: expected at least 2
 train regression --data-dir folder: data_dir: expected none, since regression reads no data set
+train transformer-lm --text nowhere: nowhere: expected a text, but there is no such file
+train transformer-lm --text folder: folder: expected a text, but it is a folder
+train transformer-lm --text text --data-dir folder: data_dir: expected none with texts of your own
+train transformer-lm --text text --updates 150: updates: expected a multiple of every = 100, got 150
+train transformer-lm --text empty: empty: expected a text, got an empty file
+train transformer-lm --text latin: latin: expected a text in UTF-8, but byte 4, in line 1, is 0xe9
+train transformer-lm --text text: text: expected a text of 20 words or more
+train vae-mnist --latent 0: latent: expected at least 1, got 0
+train vae-mnist --data-dir folder: mnist: expected its files in
+train ddpm-mnist --schedule square: invalid choice 'square'
+train ddpm-mnist --ema 1: ema: expected from 0 to below 1, got 1.0
+train ddpm-mnist --width 12: width: expected a multiple of groups = 8, got 12
+train ddpm-mnist --classifier nowhere: classifier: expected the folder of a run, such as runs/cnn-mnist-1, but there
+train ddpm-mnist --classifier figures: classifier: expected the run of a classifier of digits
+train ddpm-mnist --classifier run: classifier: expected one of images of shape (1, 28, 28)
 train nowhere:Mine: recipe: nowhere:Mine cannot be imported: ModuleNotFoundError
 train folder/nowhere.py:Mine: recipe: folder/nowhere.py:Mine cannot be imported
 train mistakes_broken.py:Mine: recipe: mistakes_broken.py:Mine cannot be imported: ZeroDivisionError
@@ -118,7 +133,7 @@ evaluate folder: folder: expected the folder of a run
 evaluate run extra: Unrecognized options: extra
 evaluate no-best: no-best/best.safetensors
 evaluate junk-best: junk-best/best.safetensors
-evaluate figures: figures: expected the run of a recipe that keeps a trained classifier, got one of regression
+evaluate figures: figures: expected the run of a recipe that keeps a trained classifier or language model, got one of
 evaluate own: own: expected a run of one of fastnn's recipes, got one of /elsewhere/theirs.py:Theirs, whose code is not
 evaluate own --recipe cnn: run_dir: expected a run of cnn, but own holds one of /elsewhere/theirs.py:Theirs
 evaluate own --recipe thiers: recipe: expected one of cnn, cnn-mnist,
@@ -136,6 +151,15 @@ predict run text --top 0: top: expected at least 1, got 0
 predict run text --tops 2: Perhaps you meant: --top INT
 predict no-best text: no-best/best.safetensors
 predict own text: own: expected a run of one of fastnn's recipes
+generate: Missing from fastnn generate: PATH
+generate nowhere: nowhere: expected the folder of a run
+generate run: run: expected the run of a recipe that keeps a language model, got one of cnn
+generate run --promt x: Perhaps you meant: --prompt STR
+generate run --length many: Error parsing --length
+sample: Missing from fastnn sample: PATH
+sample nowhere: nowhere: expected the folder of a run
+sample run: run: expected the run of a recipe that trains a model which draws images, got one of cnn
+sample run --n many: Error parsing --n
 compress: Missing from fastnn compress: PATH
 compress nowhere: nowhere: expected the folder of a run
 compress figures: figures: expected the run of a recipe that trains a classifier, got one of regression
@@ -151,13 +175,13 @@ compress run --run-dir run: run_dir: run holds a run already
 compress run --run-dir run --resume: run_dir: expected a run of fastnn.recipes.compression:Compression, but run holds
 compress run --resume: resume: expected a run of compress under
 summary: Missing from fastnn summary: STR
-summary resnet19: model: expected one of cnn, allcnn,
+summary resnet19: model: expected one of cnn, vae, allcnn,
 summary resnet19: or the folder of a run, got 'resnet19'; did you mean resnet18?
 summary folder: or the folder of a run, got 'folder'
 summary cnn --input-shape 0 8 8: input_shape: expected at least 1, got 0
 summary cnn --input-shape 1 1 1: input_shape: samples of shape (1, 1, 1) do not fit this CNN
 summary cnn --recipe cnn: recipe: expected none for one of fastnn.models
-summary figures: figures: expected the run of a recipe that keeps a trained classifier, got one of regression
+summary figures: figures: expected the run of a recipe that keeps a trained network, got one of regression
 summary own: own: expected a run of one of fastnn's recipes
 summary no-best: no-best/best.safetensors
 results nowhere: nowhere: expected finished runs in it
@@ -192,6 +216,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     (folder / "figures/config.json").write_text(json.dumps({"recipe": "regression", "data_dir": None}))
     (folder / "text").write_text("a text")
+    (folder / "empty").write_text("")
+    (folder / "latin").write_bytes("caf\u00e9".encode("latin-1"))
     for name in ("mistakes_mine.py", "folder/mistakes_mine.py"):
         (folder / name).write_text(RECIPE)
     (folder / "mistakes_broken.py").write_text("1 / 0")

@@ -130,7 +130,8 @@ import fastnn.cs231n, fastnn.kernels, fastnn.nn, fastnn.optim, fastnn.data, fast
 print(json.dumps({"same": environment == dict(os.environ) and state == np.random.get_state()[1].tolist()
                   and threading.active_count() == 1,
                   "heavy": [m for m in ("matplotlib", "tyro", "pooch", "PIL", "tqdm", "safetensors", "torch",
-                                        "scipy.ndimage", "optuna", "wandb", "tensorboard") if m in sys.modules]}))
+                                        "scipy.ndimage", "optuna", "wandb", "tensorboard",
+                                        "tokenizers") if m in sys.modules]}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = map(json.loads, done.stdout.splitlines())

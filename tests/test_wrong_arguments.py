@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import data, kernels, nn, optim, recipes, training
+from fastnn import data, kernels, models, nn, optim, recipes, training
 
 X, IMAGE, PAIR = np.ones((2, 3)), np.ones((1, 1, 4, 4)), np.array(["auto", "auto"])
 LINEAR = nn.Linear(3, 2)
@@ -65,6 +65,13 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: data.DataLoader((X,), 1, seed="a"), "seed: expected an integer, got 'a'"),
     (lambda: data.DataLoader((X,), 1, transform=3), "transform: expected a function of images and a random generator"),
     (lambda: data.DataLoader((X,), 1).epoch("a"), "epoch: expected an integer, got 'a'"),
+    (lambda: data.SequenceLoader([[1.5, 2]], 1), r"sequences: expected integers of shape \(T,\), two or more, got fl"),
+    (lambda: data.SequenceLoader([X], 1), "sequences: expected integers of shape .*, got float64 of shape"),
+    (lambda: models.sampling_probabilities([1.0]), "scores: expected an array, got list"),
+    (lambda: data.passages([X], 1, begin=0, end=1), "length: expected at least 2, got 1"),
+    (lambda: data.Rounds(None, 0), "batches: expected at least 1, got 0"),
+    (lambda: models.DecoderTransformerConfig(dropout=2), "dropout: expected a number from 0 to 1, got 2"),
+    (lambda: models.sampling_probabilities(X), r"scores: expected 1 dimensions \(V,\), got shape"),
     (lambda: data.split(data.digits(), 0.1), "part: expected a Split, got Dataset"),
     (lambda: data.split(data.digits().train, "a"), "size: expected an integer, got 'a'"),
     (lambda: data.split(data.digits().train, np.nan), "size: expected a number of samples from 1 to"),

@@ -73,10 +73,19 @@ def _run(arguments: Sequence[str]) -> int:
 
     from fastnn.cli.doctor import doctor
     from fastnn.cli.gradients import gradcheck
-    from fastnn.cli.kernels import bench, warmup
+    from fastnn.cli.kernels import bench, cache, warmup
     from fastnn.cli.parsing import parsed
     from fastnn.cli.results import results
-    from fastnn.cli.runs import compress_with, evaluate, list_recipes, named_recipes, predict, train_with
+    from fastnn.cli.runs import (
+        compress_with,
+        evaluate,
+        generate,
+        list_recipes,
+        named_recipes,
+        predict,
+        sample,
+        train_with,
+    )
     from fastnn.cli.summary import summary
     from fastnn.cli.sweep import sweep_with
     from fastnn.recipes import Compression
@@ -84,8 +93,8 @@ def _run(arguments: Sequence[str]) -> int:
     name, *words = arguments or ["--help"]
     recipes = named_recipes({"train": words[:1], "sweep": words}.get(name, []))
     commands: dict[str, Any] = {command.__name__: command for command in (
-        train_with(words, recipes), sweep_with(words, recipes), evaluate, predict, compress_with(words), summary,
-        results, bench, gradcheck, warmup, doctor)}
+        train_with(words, recipes), sweep_with(words, recipes), evaluate, predict, generate, sample,
+        compress_with(words), summary, results, bench, gradcheck, warmup, cache, doctor)}
     commands = {"list": list_recipes, **commands}
     app = tyro.extras.SubcommandApp()
     for called, command in commands.items():

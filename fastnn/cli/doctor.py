@@ -73,15 +73,11 @@ def _gpu() -> Iterator[tuple[str, str]]:
 
 
 def _cache() -> Iterator[tuple[str, str]]:
-    folder = compilation.cache_folder()
-    if folder is None:
-        yield "compiled kernels", (f"cannot be kept: {compilation.cache_dir() or 'no home folder'} is not writable; "
-                                   "set FASTNN_CACHE_DIR to a folder that is")
-        return
-    sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
-    others = sum(1 for other in folder.parent.iterdir() if other.is_dir() and other != folder)
-    yield "compiled kernels", (f"{len(sizes)} loops, {sum(sizes) / 1e6:.1f} MB in {folder}"
-                               + (f"; of other versions: {others} folders beside it" if others else ""))
+    sizes = [file.stat().st_size for file in compilation.cache.files()]
+    if folder := compilation.cache.folder():
+        yield "compiled kernels", f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB in {folder}"
+    if why := compilation.cache.why_not():
+        yield "compiled kernels", f"cannot be kept: {why}; set FASTNN_CACHE_DIR to a folder of your own"
 
 
 def _data(data_dir: Path | None) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
 from fastnn import kernels, models, nn, random, testing
+from fastnn.nn.module import beside
 
 _LIMIT = 1e-7
 
@@ -48,10 +49,20 @@ def gradcheck(module: Annotated[str, tyro.conf.arg(aliases=["-k"])] = "", seed: 
     return int(failed > 0)
 
 
+class _ELBO(nn.Module):
+    """The loss of a variational autoencoder as a function of the arrays that this returns."""
+
+    def __init__(self, targets: np.ndarray) -> None:
+        self.targets = targets
+
+    def forward(self, *arrays: np.ndarray, training: bool = True) -> tuple[Any, nn.Backward]:
+        return nn.ELBOLoss().forward(nn.Variational(*arrays), beside(arrays[0], self.targets), training=training)
+
+
 def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]:
     """Every layer, loss and model in float64, and what to call it with."""
     rng = random.generator(seed, "gradcheck")
-    rows, images, labels = (4, 6), (2, 4, 6, 5), rng.integers(0, 6, 4)
+    rows, images, sequences, labels = (4, 6), (2, 4, 6, 5), (2, 5, 6), rng.integers(0, 6, 4)
     with random.seeded(seed):
         cases: list[tuple[str, nn.Module, tuple[int, ...]]] = [
             ("Linear", nn.Linear(6, 3), rows),
@@ -66,8 +77,16 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("AvgPool2d: overlapping",
              nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), images),
             ("AdaptiveAvgPool2d", nn.AdaptiveAvgPool2d((2, 3)), images),
+            ("AdaptiveMaxPool2d", nn.AdaptiveMaxPool2d((4, 3)), images),
+            ("Upsample", nn.Upsample(scale_factor=2), images),
+            ("Upsample: bilinear", nn.Upsample(scale_factor=(2, 1.5), mode="bilinear"), images),
             ("BatchNorm1d", nn.BatchNorm1d(6), rows),
             ("BatchNorm2d", nn.BatchNorm2d(4), images),
+            ("LayerNorm", nn.LayerNorm(6), rows),
+            ("GroupNorm", nn.GroupNorm(2, 4), images),
+            ("MultiheadAttention", nn.MultiheadAttention(6, 2), sequences),
+            ("TransformerBlock", nn.TransformerBlock(6, 2, 7, dropout=0.2), sequences),
+            ("SinusoidalPositions", nn.SinusoidalPositions(6), sequences),
             ("Dropout", nn.Dropout(0.4), rows),
             ("ReLU", nn.ReLU(), rows),
             ("LeakyReLU", nn.LeakyReLU(0.1), rows),
@@ -75,6 +94,8 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
             ("Tanh", nn.Tanh(), rows),
             ("GELU", nn.GELU(), rows),
             ("GELU: by tanh", nn.GELU("tanh"), rows),
+            ("SiLU", nn.SiLU(), rows),
+            ("Softplus", nn.Softplus(), rows),
             ("Softmax", nn.Softmax(), rows),
             ("LogSoftmax", nn.LogSoftmax(), rows),
             ("Flatten", nn.Flatten(), images),
@@ -101,12 +122,42 @@ def _cases(seed: int) -> Iterator[tuple[str, nn.Module, tuple[np.ndarray, ...]]]
              (8, 3, 2, 2)),
             ("EmbeddingNet", models.EmbeddingNet(20, seed=seed), (2, 1, 28, 28)),
             ("GaborBank", models.GaborBank(4), (2, 1, 14, 14)),
+            ("VAE", models.VAE(12, 7, 3, samples=2, seed=seed), (4, 3, 2, 2)),
         ]
+        of_tokens: list[tuple[str, nn.Module]] = [
+            ("Embedding", nn.Embedding(7, 3, 0)),
+            ("SinusoidalEmbedding", nn.Sequential(nn.SinusoidalEmbedding(6, dtype=np.float64), nn.Linear(6, 3)))]
+        attention = nn.MultiheadAttention(6, 2)
     for name, module, shape in cases:
         yield name, module.to(np.float64), (rng.standard_normal(shape),)
+    tokens = rng.integers(1, 7, (2, 5))     # 0 is padding, whose embedding never learns
+    for name, module in of_tokens:
+        yield name, module.to(np.float64), (tokens,)
+    query, keys, values = (rng.standard_normal((2, length, 6)) for length in (5, 3, 3))
+    yield "MultiheadAttention: between sequences", attention.to(np.float64), (query, keys, values)
+    for name, tied in (("DecoderTransformer", False), ("DecoderTransformer: tied", True)):
+        config = models.DecoderTransformerConfig(7, 5, embed_dim=6, head_dim=2, num_layers=2, hidden=5, tied=tied)
+        decoder = models.DecoderTransformer(config, seed=seed).to(np.float64)
+        for parameter in decoder.parameters():  # which are small at first, and so are the gradients
+            parameter.data += 0.2 * rng.standard_normal(parameter.data.shape)
+        yield name, decoder, (tokens,)
+    yield "TokenCrossEntropyLoss", nn.TokenCrossEntropyLoss(), (rng.standard_normal((2, 5, 7)),
+                                                                np.where(tokens == 1, -100, tokens))
+    for name, around in (("UNet", lambda unet: unet), ("DDPM", models.DDPM)):
+        unet = models.UNet(width=4, multipliers=(1, 2), groups=2, seed=seed).to(np.float64)
+        for parameter in unet.parameters():     # some start at 0, with which what is before them would not be checked
+            parameter.data += 0.2 * rng.standard_normal(parameter.data.shape)
+        yield name, around(unet), (rng.standard_normal((2, 1, 4, 4)), np.array([3, 90]))
+    moments = rng.standard_normal((2, *rows))
+    yield "Reparameterization", nn.Reparameterization(2), tuple(moments)
+    yield "GaussianKLLoss", nn.GaussianKLLoss(), tuple(moments)
+    yield "ELBOLoss", _ELBO(rng.random((4, 3))), (rng.standard_normal((2, 4, 3)), *moments)
     scores = rng.standard_normal(rows)
     yield "CrossEntropyLoss", nn.CrossEntropyLoss(), (scores, labels)
     yield "CrossEntropyLoss: smoothed", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, labels)
     yield "CrossEntropyLoss: soft", nn.CrossEntropyLoss(label_smoothing=0.1), (scores, kernels.softmax(-scores))
+    yield "CrossEntropyLoss: weighted, some ignored, of places", nn.CrossEntropyLoss(
+        weight=np.array([1.0, 0.5, 2.0, 1.0, 1.5, 0.25]), ignore_index=labels[0]), (scores[..., None], labels[:, None])
+    yield "BCEWithLogitsLoss", nn.BCEWithLogitsLoss(pos_weight=np.full(6, 2.0)), (scores, rng.random(rows))
     yield "HingeLoss", nn.HingeLoss(), (scores, labels)
     yield "MSELoss", nn.MSELoss(), (scores, rng.standard_normal(rows))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import tempfile
 import time
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -10,6 +15,7 @@ import tyro
 
 import fastnn
 from fastnn import _device
+from fastnn.cli.runs import recipe_called
 from fastnn.kernels import compilation, peak
 from fastnn.testing import KERNELS, Kernel
 
@@ -82,14 +88,18 @@ def _seconds(row: Kernel, call: Any, target: str) -> float:
     return time.perf_counter() - begin
 
 
-def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64", "uint8")) -> None:
-    """Compile kernels ahead, so that nobody waits for them later.
+def warmup(recipe: tyro.conf.Positional[str | None] = None, /, kernel: Part = "",
+           dtypes: tuple[DType, ...] = ("float32", "float64", "uint8")) -> None:
+    """Compile kernels ahead, on all cores, so that nobody waits for them later.
 
-    They are kept on the disk; "fastnn doctor" says where. A line says how many functions a kernel needed that those
-    above it had not, one for each combination of types: compiled, or loaded from the disk, and the seconds of that.
+    "fastnn warmup cnn" compiles what training by that recipe, measuring the model and a look at one image take;
+    "fastnn warmup" all kernels, except for a few forms that only certain shapes need. They are kept on the disk;
+    "fastnn doctor" says where.
 
     Parameters
     ----------
+    recipe : str
+        A recipe, with the options that it has by itself; MODULE:CLASS or FILE.py:CLASS for one of your own.
     kernel : str
         Only kernels with this in their name, such as conv2d.
     dtypes : tuple of str
@@ -97,31 +107,45 @@ def warmup(kernel: Part = "", dtypes: tuple[DType, ...] = ("float32", "float64",
     """
     if compilation.is_off():
         raise ValueError("NUMBA_DISABLE_JIT is set, so every kernel runs as plain Python; unset it to compile them")
-    rows = [row for row in _kernels(kernel) if any(dtype.name in dtypes for dtype in row.dtypes)]
-    if not rows:
-        raise ValueError("dtypes: expected some of those that the chosen kernels take, uint8 being for distances "
-                         f"and quantised networks, got {', '.join(dtypes) or 'none'}")
-    columns = "{:<28} {:<8} {:>9} {:>9} {:>9}"
-    print(columns.format("kernel", "dtype", "compiled", "loaded", "seconds"))
+    if why := compilation.cache.why_not():
+        raise ValueError(f"compiled kernels cannot be kept: {why}; set FASTNN_CACHE_DIR to a folder of your own")
     begin = time.perf_counter()
-    compilation.compile_parallel_loop()
-    seen: set[int] = set()
-    counts = np.zeros(2, int)
+    if recipe is not None:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            begun = recipe_called(recipe)(run_dir=Path(folder, "run"))
+            functions, compiled = compilation.compile_ahead(begun.run, shown=True, strict=True)
+    else:
+        rows = [row for row in _kernels(kernel) if any(dtype.name in dtypes for dtype in row.dtypes)]
+        if not rows:
+            raise ValueError("dtypes: expected some of those that the chosen kernels take, uint8 being for distances "
+                             f"and quantised networks, got {', '.join(dtypes) or 'none'}")
+        functions, compiled = compilation.compile_ahead(functools.partial(_call_samples, rows, dtypes), shown=True,
+                                                        strict=True)
+    print(f"{compiled} functions compiled in {time.perf_counter() - begin:.1f} s, {functions - compiled} were there "
+          f"before, in {compilation.cache.folder()}")
+
+
+def _call_samples(rows: list[Kernel], dtypes: tuple[DType, ...]) -> None:
     for row in rows:
         for dtype in (dtype for dtype in row.dtypes if dtype.name in dtypes):
-            before = compilation.seconds()
             for options in [{"algorithm": algorithm} for algorithm in row.algorithms] or [{}]:
                 for call in row.samples(np.random.default_rng(0), dtype):
                     if row.takes(call, options.get("algorithm", "auto")):
                         row(call, target="cpu", **options)
-            new = [compiled for compiled in compilation.compiled_kernels() if id(compiled) not in seen]
-            for compiled in new:
-                _ = compiled.call_block         # sample calls are small and run on one thread; larger ones need this
-            seen.update(map(id, new))
-            loaded = sum(compiled.from_disk for compiled in new)
-            counts += len(new) - loaded, loaded
-            seconds = compilation.seconds() - before
-            print(columns.format(row.name, dtype.name, len(new) - loaded, loaded, f"{seconds:.2f}"), flush=True)
-    print(f"\n{counts[0]} functions compiled and {counts[1]} loaded from the disk, in "
-          f"{time.perf_counter() - begin:.1f} s with their first calls; each counts where it was needed first")
 
+
+def cache(action: tyro.conf.Positional[Literal["clear"]]) -> None:
+    """Delete compiled kernels from the disk: "fastnn cache clear".
+
+    They are compiled again when they are needed. "fastnn doctor" says where they lie and how large they are; those that
+    were not used for three months go by themselves, as does what exceeds a gigabyte.
+
+    Parameters
+    ----------
+    action : {"clear"}
+        What to do.
+    """
+    folder, (count, size) = compilation.cache.folder(), compilation.cache.clear()
+    if folder is None:
+        raise ValueError(f"there is no cache to clear: {compilation.cache.why_not()}")
+    print(f"deleted {count} files, {size / 1e6:.1f} MB, in {folder}")

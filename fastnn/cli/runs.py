@@ -18,7 +18,7 @@ import tyro
 from fastnn import recipes
 from fastnn.cli.ending import stopped
 from fastnn.cli.parsing import given, meant
-from fastnn.recipes import RECIPES, Compression, ImageClassifier, Recipe
+from fastnn.recipes import RECIPES, Compression, ImageClassifier, ImageGenerator, Recipe, TransformerLM
 from fastnn.recipes.base import Device, called, read_config
 
 _DEFAULT = recipes.CNN()
@@ -129,6 +129,8 @@ def _run(chosen: Any, words: Sequence[str], command: Sequence[str]) -> int:
 def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu", recipe: str | None = None) -> None:
     """Measure the best model of a run on the test images: confusion matrix, accuracy of each class, confusions.
 
+    A language model is measured on the texts that were held out, by loss and perplexity.
+
     Parameters
     ----------
     run : Path
@@ -140,9 +142,9 @@ def evaluate(run: Path, /, data_dir: Path | None = None, device: Device = "cpu",
     recipe : str
         MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
     """
-    classifier = classifier_of(run, recipe)
-    classifier.data_dir, classifier.device = data_dir or classifier.data_dir, device
-    classifier.evaluate()
+    measured = trained_of(run, recipe, ImageClassifier | TransformerLM, "a trained classifier or language model")
+    measured.data_dir, measured.device = data_dir or measured.data_dir, device
+    measured.evaluate()
 
 
 def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | None = None) -> None:
@@ -166,8 +168,96 @@ def predict(run: Path, files: tuple[Path, ...], /, top: int = 3, recipe: str | N
     classifier_of(run, recipe).predict(files, top)
 
 
+def generate(run: Path, /, prompt: str = "", length: int = 200, temperature: float = 0.9, top_k: int = 40,
+             top_p: float = 1.0, seed: int = 0, device: Device = "cpu", recipe: str | None = None) -> None:
+    """Go on with a text, by the best language model of a run; words are printed as they come.
+
+    A prompt may be longer than the context of the model, which then sees the end of it.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run, such as runs/transformer-lm-1.
+    prompt : str
+        The text that is gone on with; without one the model begins.
+    length : int
+        How many tokens are drawn, of which a word has one or some; the last word is finished.
+    temperature : float
+        Below 1 likely tokens become likelier, above 1 the others do; with 0 the likeliest is always taken.
+    top_k : int
+        Draw from so many likeliest tokens; 0 stands for all.
+    top_p : float
+        Draw from the fewest likeliest tokens that have this probability together, above 0 and up to 1.
+    seed : int
+        What is drawn from; the same one gives the same text.
+    device : {"cpu", "cuda"}
+        Where to compute, whatever the model was trained on.
+    recipe : str
+        MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
+    """
+    writer = trained_of(run, recipe, TransformerLM, "a language model")
+    writer.device = device
+    words = writer.generate(prompt, length, temperature=temperature, top_k=None if top_k == 0 else top_k, top_p=top_p,
+                            seed=seed)
+    print(prompt.rstrip() if prompt.strip() else "", end="", flush=True)
+    for word in words:
+        print(word, end="", flush=True)
+    print()
+
+
+def sample(run: Path, /, n: int = 64, seed: int = 0, output: Path | None = None, steps: int | None = None,
+           classifier: Path | None = None, interpolate: bool = False, latent_map: bool = False,
+           data_dir: Path | None = None, device: Device = "cpu", recipe: str | None = None) -> None:
+    """Draw images by the best model of a run, and write them side by side to a PNG file.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run, such as runs/ddpm-mnist-1.
+    n : int
+        How many.
+    seed : int
+        What they are drawn from: the i-th image depends on the seed and on i alone.
+    output : Path
+        The file; by default one in the run's folder that is named after what it shows.
+    steps : int
+        Of a diffusion model, the time steps that are visited; by default all. Some 50 are enough for images nearly as
+        good.
+    classifier : Path
+        Of a diffusion model, the folder of a trained classifier, such as runs/cnn-mnist-1: a table says what it reads.
+    interpolate : bool
+        Of an autoencoder, instead of samples, what lies between pairs of test images: lines of eight.
+    latent_map : bool
+        Of an autoencoder with two latent variables, instead of samples, a map of them; n is a square number.
+    data_dir : Path
+        With --interpolate, the folder in which the data sets lie, if it is not the one that the run was begun with.
+    device : {"cpu", "cuda"}
+        Where to compute, whatever the model was trained on.
+    recipe : str
+        MODULE:CLASS or FILE.py:CLASS of a run of a recipe of your own; its code is imported.
+    """
+    found = recipes.load(run, None if recipe is None else recipe_called(recipe))
+    if not isinstance(found, ImageGenerator):
+        raise ValueError(f"{run}: expected the run of a recipe that trains a model which draws images, got one of "
+                         f"{found.name}")
+    options = {"steps": steps, "classifier": classifier, "interpolate": interpolate, "latent_map": latent_map}
+    wanted: dict[str, Any] = {name: value for name, value in options.items()
+                              if value is not None and value is not False}
+    for name in wanted.keys() - inspect.signature(found.sample).parameters.keys():
+        raise ValueError(f"{name}: expected none for a run of {found.name}, which has no such option; leave it out")
+    if data_dir is not None and not interpolate:
+        raise ValueError(f"data_dir: expected none without interpolate, which alone reads images, got {data_dir}")
+    found.data_dir, found.device = data_dir or found.data_dir, device
+    found.sample(n, seed=seed, output=output, **wanted)
+
+
 def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:
-    """Return the recipe of a run that keeps a classifier; `recipe` names one of somebody's own.
+    """Return the recipe of a run that keeps a classifier; see `trained_of`."""
+    return cast(ImageClassifier, trained_of(run, recipe, ImageClassifier, "a trained classifier"))
+
+
+def trained_of(run: Path, recipe: str | None, kind: Any, what: str) -> Any:
+    """Return the recipe of a run, of some kind that keeps a trained model; `recipe` names one of somebody's own.
 
     For a compression it is that of the run that was compressed, with the compressed model.
     """
@@ -175,9 +265,10 @@ def classifier_of(run: Path, recipe: str | None) -> ImageClassifier:
     if read_config(run).get("recipe") == Compression.name:
         compression = recipes.load(run, Compression)
         recipes.load(compression.source, own)
-        return cast(ImageClassifier, compression.compressed())
-    found = recipes.load(run, own)
-    if not isinstance(found, ImageClassifier):
-        raise ValueError(f"{run}: expected the run of a recipe that keeps a trained classifier, got one of "
-                         f"{found.name}, which keeps its figures alone")
+        found = compression.compressed()
+    else:
+        found = recipes.load(run, own)
+    if not isinstance(found, kind):
+        raise ValueError(f"{run}: expected the run of a recipe that keeps {what}, got one of {found.name}"
+                         + ("" if hasattr(found, "trained") else ", which keeps its figures alone"))
     return found

@@ -328,7 +328,7 @@ def spatial_batchnorm_backward(dout: Array, cache: Cache) -> tuple[Any, ...]:
 def layernorm_forward(x: Array, gamma: Array, beta: Array, ln_param: dict[str, Any]) -> tuple[Array, Cache]:
     """Bring each row to mean 0 and variance 1, then scale and shift its columns.
 
-    Ba, Kiros and Hinton, "Layer normalization" (arXiv:1607.06450), by `fastnn.batch_norm` with rows as channels.
+    Ba, Kiros and Hinton, "Layer normalization" (arXiv:1607.06450), by `fastnn.group_norm` with one group.
 
     Parameters
     ----------
@@ -391,7 +391,7 @@ def spatial_groupnorm_forward(x: Array, gamma: Array, beta: Array, G: int,
                               gn_param: dict[str, Any]) -> tuple[Array, Cache]:
     """Bring each group of channels of each image to mean 0 and variance 1, then scale and shift each channel.
 
-    Wu and He, "Group normalization" (arXiv:1803.08494), by `fastnn.batch_norm` with groups as channels.
+    Wu and He, "Group normalization" (arXiv:1803.08494), by `fastnn.group_norm`.
 
     Parameters
     ----------
@@ -455,34 +455,26 @@ def spatial_groupnorm_backward(dout: Array, cache: Cache) -> tuple[Any, ...]:
     return _groupnorm_backward(dout, cache)
 
 
-# Two batch norms: over a view whose channels are the groups of each example, with their own statistics; then over the
-# true channels, with mean 0 and variance 1, which only scales and shifts.
 def _groupnorm_forward(x: Array, gamma: Array, beta: Array, groups: int, eps: float) -> tuple[Array, Cache]:
     channels = x.shape[1]
     for name, array in (("gamma", gamma), ("beta", beta)):
         if x.ndim == 2 or array.shape != (1, channels, 1, 1):
             check_shape(name, array, (channels,))
     check_not_empty("x", x)
-    view = x.reshape(1, len(x) * groups, -1)
-    if view.shape[2] == 1:
+    if x[0].size == groups:
         raise ValueError(f"x: expected more than one value to take statistics of, got shape {x.shape}")
-    zeros, ones = np.zeros(channels, x.dtype), np.ones(channels, x.dtype)
-    normalized: Any = kernels.batch_norm(view, None, None, training=True, eps=eps, return_stats=True)
-    z, mean, invstd = normalized
-    z = z.reshape(x.shape)
-    out: Any = kernels.batch_norm(z, zeros, ones, gamma.reshape(-1), beta.reshape(-1), eps=0.0)
-    return out, (view, z, gamma, mean, invstd)
+    normalized: Any = kernels.group_norm(x, groups, gamma.reshape(-1), beta.reshape(-1), eps=eps, return_stats=True)
+    out, mean, invstd = normalized
+    return out, (x, groups, gamma, mean, invstd)
 
 
 def _groupnorm_backward(dout: Array, cache: Cache) -> tuple[Any, ...]:
-    view, z, gamma, mean, invstd = cache
-    dout, view, z, gamma = promoted(dout=dout, x=view, z=z, gamma=gamma)
-    check_shape("dout", dout, z.shape)
-    zeros, ones = np.zeros(gamma.size), np.ones(gamma.size)
-    grads: tuple[Any, ...] = kernels.batch_norm_backward(dout, z, gamma.reshape(-1), zeros, ones, training=False)
-    dz, dgamma, dbeta = grads
-    dx: Any = kernels.batch_norm_backward(dz.reshape(view.shape), view, None, mean, invstd)[0]
-    return dx.reshape(z.shape), dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
+    x, groups, gamma, mean, invstd = cache
+    dout, x, gamma = promoted(dout=dout, x=x, gamma=gamma)
+    check_shape("dout", dout, x.shape)
+    grads: tuple[Any, ...] = kernels.group_norm_backward(dout, x, groups, gamma.reshape(-1), mean, invstd)
+    dx, dgamma, dbeta = grads
+    return dx, dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
 
 
 def dropout_forward(x: Array, dropout_param: dict[str, Any]) -> tuple[Array, Cache]:
@@ -728,4 +720,4 @@ def _scores(x: Array, y: Array) -> tuple[Array, Array]:
     x, = promoted(x=x)
     check_rank("x", x, 2, layout="(N, C)")
     check_not_empty("x", x)
-    return x, as_labels("y", y, *x.shape)
+    return x, as_labels("y", y, x.shape[:1], x.shape[1])

@@ -408,7 +408,7 @@ class MixUp:
         if images.dtype.kind != "f":
             raise TypeError(f"images: expected floats, got {images.dtype}; give the loader a Normalize as transform")
         n = len(images)
-        labels = as_labels("labels", given, n, self.num_classes)
+        labels = as_labels("labels", given, (n,), self.num_classes)
         shares, partners = rng.beta(self.alpha, self.alpha, n).astype(images.dtype), rng.permutation(n)
         share = shares[:, None, None, None]
         probabilities = np.zeros((n, self.num_classes), images.dtype)

@@ -58,6 +58,7 @@ _FOLDERS = {
     "fashion_mnist": ("fashion-mnist", "."),
     "cifar10": ("cifar-10/cifar-10-batches-py", "cifar-10-batches-py", "."),
     "cifar100": ("cifar-100/cifar-100-python", "cifar-100-python", "."),
+    "books": ("text", "."),
 }
 _IDX_FILES = [file.removesuffix(".gz") for file in SOURCES["mnist"].sha256]
 _CSV_FILES = ["fashion-mnist_train.csv", "fashion-mnist_test.csv"]
@@ -386,7 +387,7 @@ def split(part: Split, size: int | float, seed: int = 0) -> tuple[Split, Split]:
     )
 
 
-def _find(name: str, data_dir: str | os.PathLike[str] | None, layouts: Sequence[Sequence[str]]) -> list[Path] | None:
+def find(name: str, data_dir: str | os.PathLike[str] | None, layouts: Sequence[Sequence[str]]) -> list[Path] | None:
     """Return the files of the first layout that is there whole, or None where no folder is given."""
     origin = "FASTNN_DATA" if data_dir is None else "data_dir"
     given = (os.environ.get("FASTNN_DATA") or None) if data_dir is None else data_dir
@@ -417,7 +418,7 @@ def _mnist_like(
     classes: tuple[str, ...],
     layouts: Sequence[Sequence[str]],
 ) -> Dataset:
-    paths = _find(name, data_dir, layouts) or fetch(name)
+    paths = find(name, data_dir, layouts) or fetch(name)
     if len(paths) == len(_CSV_FILES):
         train, test = (Split(*read_csv(path)) for path in paths)
     else:
@@ -443,7 +444,7 @@ def _idx_split(name: str, image_path: Path, label_path: Path) -> Split:
 
 def _cifar(name: str, data_dir: str | os.PathLike[str] | None, labels: str, classes: tuple[str, ...]) -> Dataset:
     batches = BATCHES[name]
-    paths = _find(name, data_dir, [list(batches.sha256)])
+    paths = find(name, data_dir, [list(batches.sha256)])
     contents: Iterable[tuple[str, bytes]]
     if paths is None:
         contents = fetch_batches(name).items()

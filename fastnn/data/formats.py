@@ -54,7 +54,7 @@ def _read(stream: BinaryIO, size: int) -> bytearray:
     return contents
 
 
-def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
+def read_bytes(path: str | os.PathLike[str], limit: int, what: str = "a data file") -> bytes:
     """Return what a file holds, unzipped where it is a gzip stream, whatever its name.
 
     Parameters
@@ -63,6 +63,8 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         The file.
     limit : int
         The bytes that it may hold, unzipped. No more are read.
+    what : str, default "a data file"
+        What errors say that it should be.
 
     Raises
     ------
@@ -81,10 +83,11 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     ...     formats.read_bytes(path, 100)
     b'hello'
     """
-    with _unzipped(path, "a data file") as (stream, _, _):
+    with _unzipped(path, what) as (stream, _, _):
         contents = _read(stream, limit + 1)
     if len(contents) > limit:
-        raise ValueError(f"{os.fspath(path)}: expected at most {limit:,} bytes, got more; fetch the file again")
+        raise ValueError(f"{os.fspath(path)}: expected {what} of at most {limit:,} bytes, got more; fetch the "
+                         "file again, or give another")
     return bytes(contents)
 
 

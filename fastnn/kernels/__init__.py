@@ -59,6 +59,8 @@ panel
     Rows or columns as many as a tile has, packed into the order in which it reads them.
 chunk
     A block's part of an array that is seen flat.
+head
+    One matrix of queries, with its keys and values: all leading dimensions of attention's arrays count heads.
 tap
     One place of a filter or window, which meets one pixel for each result.
 phase
@@ -66,7 +68,8 @@ phase
 scale, zero point
     What a byte q stands for: (q - zero point) scale.
 slab
-    The pixels that a block of a convolution of bytes reads, as its tile reads them.
+    The rows of a matrix that a block forms sums of; of a convolution of bytes, the pixels that a block reads, as its
+    tile reads them.
 streamed
     Written past the caches, as what is far larger than they are is best.
 
@@ -85,8 +88,10 @@ from fastnn.kernels._cpu.threads import get_num_threads, set_num_threads
 from fastnn.kernels._memory import clear_pool, set_pool_limit
 from fastnn.kernels._targets import use_target
 from fastnn.kernels.activation import *  # noqa: F403 # each family says which of its names are public
+from fastnn.kernels.attention import *  # noqa: F403
 from fastnn.kernels.conv import *  # noqa: F403
 from fastnn.kernels.distance import *  # noqa: F403
+from fastnn.kernels.embedding import *  # noqa: F403
 from fastnn.kernels.explanation import FAMILIES, explain
 from fastnn.kernels.kept import KeptWeight
 from fastnn.kernels.linear import *  # noqa: F403
@@ -94,6 +99,7 @@ from fastnn.kernels.loss import *  # noqa: F403
 from fastnn.kernels.normalization import *  # noqa: F403
 from fastnn.kernels.pooling import *  # noqa: F403
 from fastnn.kernels.quantized import *  # noqa: F403
+from fastnn.kernels.resampling import *  # noqa: F403
 from fastnn.kernels.softmax import *  # noqa: F403
 from fastnn.kernels.update import *  # noqa: F403
 

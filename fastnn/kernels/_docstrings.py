@@ -19,6 +19,8 @@ _PARAMETERS = {
     "negative_slope": ("float", "The slope left of 0."),
     "approximate": ('{"none", "tanh"}', '"none": x erfc(-x / sqrt(2)) / 2; "tanh": '
                     "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."),
+    "beta": ("float", "What x is multiplied by; not 0."),
+    "threshold": ("float", "The largest beta x for which the logarithm is formed."),
     "axis": ("int", "The axis along which probabilities sum to 1; the last one needs no copies."),
     "p": ("float", "The probability, from 0 to 1, with which the mask drops an element. With 1 all results are 0."),
     "out": ("array of the same shape, optional", "Where the result is written."),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn import _device
-from fastnn._checks import FLOATS, Array, check_shape, check_side
+from fastnn._checks import FLOATS, Array, check_shape, check_side, rows_in_place
 from fastnn.kernels._memory import SMALLEST, empty
 
 EMPTY = {dtype: np.empty(0, dtype) for dtype in (*FLOATS, np.dtype(np.int64))}   # stands for an absent array
@@ -27,6 +27,7 @@ class Result(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     new: Callable[[], Array]                # makes one of no certain values
+    rows: bool = False                      # whether `out` is written as it lies if it is one of `rows_in_place`
 
 
 def result_of(shape: tuple[int, ...], dtype: Any, x: Array) -> Result:
@@ -44,10 +45,11 @@ def empty_beside(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return empty(shape, dtype) if type(x) is np.ndarray else _device.xp.empty(shape, dtype)
 
 
-def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> Array:
+def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array, rows: bool = False) -> Array:
     """Return the C-contiguous array that a kernel writes: a new one, `out`, or one that `deliver` copies to `out`.
 
-    It lies where x does. That `out` may be written was checked before (`check_written`).
+    With `rows` it may be an `out` of another layout; see `rows_in_place`. It lies where x does. That `out` may be
+    written was checked before (`check_written`).
     """
     if out is None:
         return empty_beside(x, shape, dtype)
@@ -59,7 +61,8 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: Any, x: Array) -> A
     check_shape("out", out, shape)
     if isinstance(out, np.ndarray) and not _device.is_device(out):
         out = np.asarray(out)               # a matrix, say, would stay two-dimensional where it is made flat
-        return out if out.flags.c_contiguous and out.flags.aligned else empty(shape, dtype)
+        in_place = (out.flags.c_contiguous and out.flags.aligned) or (rows and rows_in_place(out))
+        return out if in_place else empty(shape, dtype)
     return out if out.flags.c_contiguous else empty_beside(x, shape, dtype)
 
 

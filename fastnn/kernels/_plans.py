@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastnn import _device
-from fastnn._checks import Array, as_array, check_written, own_memory
+from fastnn._checks import Array, as_array, as_rows, check_written, own_memory
 from fastnn.kernels._foreign import current, returned, stream_of
 from fastnn.kernels._outputs import Result, deliver, output
 from fastnn.kernels._targets import current_target
@@ -60,9 +60,10 @@ _every: list[Planned] = []
 class Planned:
     """A kernel's planner with the plans that it made; see the module's text."""
 
-    def __init__(self, planner: Callable[..., Plan], names: Sequence[str] = ()) -> None:
+    def __init__(self, planner: Callable[..., Plan], names: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
         functools.update_wrapper(self, planner)
         self.planner = planner
+        self.rows = frozenset(rows)         # arrays of which rows alone need be contiguous; see `as_rows`
         self.names = tuple(names) or planner.__code__.co_varnames       # of the arrays, which come first
         self.plans: dict[tuple[Any, ...], Plan] = {}
         _every.append(self)
@@ -122,7 +123,7 @@ class Planned:
         if result is None:
             made = plan.run(*arrays, *numbers)
         else:
-            y = result.new() if out is None else output(out, *result[:2], arrays[0])
+            y = result.new() if out is None else output(out, *result[:2], arrays[0], result.rows)
             rest = plan.run(*arrays, *numbers, y)
             if out is not None:
                 y = deliver(y, out)
@@ -143,8 +144,9 @@ class Planned:
 
     def _normalized(self, given: tuple[Any, ...], key: list[Any], updated: tuple[str, ...],
                     ) -> tuple[tuple[Any, ...], list[Any]]:
-        """Return the arrays as planners and implementations take them, C-contiguous, and their key."""
-        arrays = tuple([None if array is None else as_array(name, array) for name, array in zip(self.names, given)])
+        """Return the arrays as planners and implementations take them, C-contiguous or by rows, and their key."""
+        arrays = tuple([None if array is None else (as_rows if name in self.rows else as_array)(name, array)
+                        for name, array in zip(self.names, given)])
         for name, old, array in zip(self.names, given, arrays):
             if name in updated and array is not old and _device.is_device(array):
                 raise ValueError(f"{name}: expected a C-contiguous array, which is updated")
@@ -191,7 +193,7 @@ def because(why: str, run: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def why(run: Callable[..., Any]) -> str:
+def why(run: Callable[..., Any] | None) -> str:
     """Return what `because` noted."""
     return str(getattr(run, "why", ""))
 

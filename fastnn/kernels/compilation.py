@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastnn.kernels._cpu.cache import DiskCache
-from fastnn.kernels._cpu.cache import cache_dir as cache_dir
-from fastnn.kernels._cpu.compiler import config
-from fastnn.kernels._cpu.launch import PARALLEL_WORK, kernels
+from fastnn.kernels._cpu import cache as cache
+from fastnn.kernels._cpu.ahead import EnoughError as EnoughError
+from fastnn.kernels._cpu.ahead import compile_ahead as compile_ahead
+from fastnn.kernels._cpu.ahead import is_ahead as is_ahead
+from fastnn.kernels._cpu.ahead import launching_nothing as launching_nothing
+from fastnn.kernels._cpu.compiler import config, made
+from fastnn.kernels._cpu.launch import PARALLEL_WORK
 from fastnn.kernels._cpu.llvm import ROWS
-from fastnn.kernels._cpu.threads import loop_address, state
+from fastnn.kernels._cpu.threads import state
 from fastnn.kernels._cpu.tiles import tile_columns
 from fastnn.kernels.activation import relu
 
@@ -34,22 +35,6 @@ def threading_layer() -> str | None:
     return state.layer
 
 
-def cache_folder() -> Path | None:
-    """Return the folder of this version's compiled kernels; None where there can be none."""
-    return DiskCache.folder()
-
-
-def compile_parallel_loop() -> None:
-    """Compile what runs the blocks of any kernel on several threads."""
-    loop_address()
-
-
-def compiled_kernels() -> Iterator[Any]:
-    """Iterate over what was compiled or loaded in this process, one for each kernel and combination of types."""
-    for kernel in kernels.values():
-        yield from kernel.compiled.values()
-
-
-def seconds() -> float:
-    """Return how long this process has compiled and loaded kernels."""
-    return sum(kernel.seconds for kernel in kernels.values())
+def functions() -> list[Any]:
+    """Return what was compiled or loaded in this process, in that order: each with its seconds and where it is from."""
+    return list(made.values())

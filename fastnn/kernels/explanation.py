@@ -16,8 +16,8 @@ from fastnn.kernels._cpu import launch as cpu_launch
 from fastnn.kernels._gpu import launch as gpu_launch
 from fastnn.kernels._plans import watched
 
-FAMILIES = ("activation", "conv", "distance", "linear", "loss", "normalization", "pooling", "quantized",
-            "softmax", "update")
+FAMILIES = ("activation", "attention", "conv", "distance", "embedding", "linear", "loss", "normalization", "pooling",
+            "quantized", "resampling", "softmax", "update")
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,12 @@ def _launches_to(launches: list[Launch]) -> Iterator[None]:
         launches.append(Launch(f"{function.__module__.removeprefix('fastnn.kernels.')}.{function.__qualname__}",
                                blocks, threads, _summary(function), {}))
 
-    cpu_launch.watchers[thread], gpu_launch.watchers[thread] = on_cpu, on_gpu
+    gpu_launch.watchers[thread] = on_gpu
     try:
-        yield
+        with cpu_launch.watched_by(on_cpu):
+            yield
     finally:
-        del cpu_launch.watchers[thread], gpu_launch.watchers[thread]
+        del gpu_launch.watchers[thread]
 
 
 def _summary(function: Any) -> str:

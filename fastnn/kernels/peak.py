@@ -13,7 +13,7 @@ import llvmlite.binding
 import numpy as np
 
 from fastnn._checks import FLOATS, Array
-from fastnn.kernels._cpu.cache import cache_dir
+from fastnn.kernels._cpu import cache
 from fastnn.kernels._cpu.dot import LANES, byte_gather_tile, byte_tile_shape
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.llvm import ROWS, lanes
@@ -114,7 +114,7 @@ def _least_seconds(function: Any, *args: Any) -> float:
 
 def _file() -> Path | None:
     """The file of this processor and number of threads; None where nothing can be kept."""
-    folder = cache_dir()
+    folder = cache.folder()
     return folder and folder / f"bench-{llvmlite.binding.get_host_cpu_name()}-{get_num_threads()}.json"
 
 

@@ -14,6 +14,8 @@ Examples
 from fastnn.models.all_cnn import AllCNN
 from fastnn.models.cnn import CNN
 from fastnn.models.cnn_mnist import CNNMnist
+from fastnn.models.ddpm import DDPM
+from fastnn.models.decoder_transformer import DecoderTransformer, DecoderTransformerConfig, sampling_probabilities
 from fastnn.models.embedding_net import EmbeddingNet
 from fastnn.models.fully_connected_net import FullyConnectedNet
 from fastnn.models.gabor import GaborBank
@@ -26,11 +28,17 @@ from fastnn.models.softmax_classifier import SoftmaxClassifier
 from fastnn.models.speedrun_net import SpeedrunNet
 from fastnn.models.three_layer_convnet import ThreeLayerConvNet
 from fastnn.models.two_layer_net import TwoLayerNet
+from fastnn.models.unet import UNet
+from fastnn.models.vae import VAE
 
 __all__ = [
     "CNN",
+    "DDPM",
+    "VAE",
     "AllCNN",
     "CNNMnist",
+    "DecoderTransformer",
+    "DecoderTransformerConfig",
     "EmbeddingNet",
     "FullyConnectedNet",
     "GaborBank",
@@ -45,4 +53,6 @@ __all__ = [
     "SpeedrunNet",
     "ThreeLayerConvNet",
     "TwoLayerNet",
+    "UNet",
+    "sampling_probabilities",
 ]

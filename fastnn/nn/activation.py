@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastnn import kernels
 from fastnn._checks import Array, as_float, as_int
+from fastnn.kernels.activation import as_beta_and_threshold
 from fastnn.nn.module import Backward, Module, once
 
 
@@ -128,6 +129,56 @@ class GELU(Module):
             return kernels.gelu_backward(grad_y, x, approximate) if input_grad else None
 
         return kernels.gelu(x, approximate), backward
+
+
+class SiLU(Module):
+    """x times its sigmoid, also called swish.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.SiLU()(np.array([-1.0, 1.0])).round(4)
+    array([-0.2689,  0.7311])
+    """
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.silu_backward(grad_y, x) if input_grad else None
+
+        return kernels.silu(x), backward
+
+
+class Softplus(Module):
+    """log(1 + exp(beta x)) / beta of each element: a smooth ReLU.
+
+    Parameters
+    ----------
+    beta : float
+        What x is multiplied by; not 0.
+    threshold : float
+        The largest beta x for which the logarithm is formed; beyond, the result is x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Softplus()(np.array([-1000.0, 0.0, 10.0])).round(4)
+    array([ 0.    ,  0.6931, 10.    ])
+    """
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        self.beta, self.threshold = as_beta_and_threshold(beta, threshold)
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        options = self.beta, self.threshold
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.softplus_backward(grad_y, x, *options) if input_grad else None
+
+        return kernels.softplus(x, *options), backward
 
 
 class Softmax(Module):

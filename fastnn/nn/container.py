@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator, Mapping
-from itertools import accumulate, zip_longest
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
 
 from fastnn import kernels, random
 from fastnn._checks import Array
-from fastnn.nn.linear import Conv2d
+from fastnn.nn.linear import Conv2d, Linear
 from fastnn.nn.module import Backward, Module, again, inference, inside, keeps, once
 from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
 from fastnn.nn.shape import Identity
 
-_FUSING = BatchNorm1d, BatchNorm2d, Conv2d          # layers that can do a ReLU's work too
+_FUSING = BatchNorm1d, BatchNorm2d, Conv2d, Linear  # layers that can do a ReLU's work too
 
 
 class Sequential(Module):
     """Layers one after the other.
 
     Their names are "0", "1" and so on, or the keys of a dict. Layers before the first one that learns are not run
-    backward when the gradient by the input is not wanted. A ReLU that follows a convolution or batch normalization is
-    done in the same pass over memory.
+    backward when the gradient by the input is not wanted. A ReLU that follows a linear layer, a convolution or batch
+    normalization is done in the same pass over memory.
 
     Parameters
     ----------
@@ -59,14 +57,16 @@ class Sequential(Module):
             setattr(self, name, layer)
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        layers, backwards = list(self), []
+        layers: list[Any] = list(self.named_children())
+        backwards: list[Backward] = []
         fused = None
-        for (name, layer), following in zip_longest(self.named_children(), layers[1:]):
+        for place, (name, layer) in enumerate(layers, 1):
             if fused:                           # the layer before has done this one's work, and will do its backward's
                 fused = None
                 backwards.append(_pass_on)
                 continue
-            fused = layer.fuse(following) if isinstance(layer, _FUSING) else None
+            if isinstance(layer, _FUSING) and place < len(layers):
+                fused = layer.fuse(layers[place][1])
             try:
                 x, layer_backward = (fused or layer.forward)(x, training=training)
             except (TypeError, ValueError) as error:
@@ -76,11 +76,11 @@ class Sequential(Module):
 
         @once
         def backward(grad: Array, *, input_grad: bool = True) -> Array | None:
-            learning = (any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers)
-            # Whether a gradient is of use before the first layer, before the second, ..., after the last one.
-            wanted = list(accumulate(learning, operator.or_, initial=input_grad))
-            while backwards and wanted.pop():
-                grad = backwards.pop()(grad, input_grad=wanted[-1])
+            # The first layer whose gradient somebody wants.
+            first = 0 if input_grad else next((place for place, (_, layer) in enumerate(layers) if any(
+                parameter.requires_grad for parameter in layer.parameters())), len(layers))
+            while len(backwards) > first:
+                grad = backwards.pop()(grad, input_grad=input_grad or len(backwards) > first)
             return grad if input_grad else None
 
         return x, backward
@@ -100,6 +100,47 @@ class Sequential(Module):
 
 def _pass_on(grad: Array, *, input_grad: bool = True) -> Array:
     return grad
+
+
+class ModuleList(Module):
+    """Modules in a list, with the names "0", "1" and so on; what they do together, the module that has it says.
+
+    A plain list as an attribute does the same; this one has torch's name, and can be a model by itself.
+
+    Parameters
+    ----------
+    modules : iterable of Modules
+        The modules, in order.
+
+    Examples
+    --------
+    >>> from fastnn import nn
+    >>> class Blocks(nn.Module):
+    ...     def __init__(self):
+    ...         self.blocks = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(2))
+    >>> [name for name, _ in Blocks().named_parameters()]
+    ['blocks.0.weight', 'blocks.1.weight']
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        if not isinstance(module, Module):
+            raise TypeError(f"module: expected a Module, got {type(module).__name__}")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
 
 
 class Residual(Module):

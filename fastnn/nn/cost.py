@@ -11,9 +11,11 @@ from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastnn import _device, random
 from fastnn._checks import Array, as_int, is_sequence
+from fastnn.nn.attention import MultiheadAttention
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.module import Backward, Forward, Module, Parameter, beside, once
 
@@ -104,7 +106,7 @@ class Summary:
                           f"{in_bytes(self.parameter_bytes)}. The other columns are for one sample."])
 
 
-def summary(model: Module, input_shape: Sequence[int]) -> Summary:
+def summary(model: Module, input_shape: Sequence[int], dtype: DTypeLike | None = None) -> Summary:
     """Return what each layer of a model puts out, holds, computes and keeps for backward.
 
     Nothing is guessed: two small batches run through a copy of the model, in training. "Kept for backward" is by how
@@ -117,6 +119,8 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
         The model, which is not changed.
     input_shape : sequence of ints
         The shape of one sample, such as (3, 32, 32), without the axis of the batch.
+    dtype : dtype, optional
+        Of the samples; the model's unless it is given. Models of tokens take integers: samples are zeros then.
 
     Returns
     -------
@@ -132,8 +136,9 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
 
     Notes
     -----
-    Counted are the multiply-adds of convolutions and linear layers, taps on padding among them; a backward pass needs
-    about twice as many. Arrays are found in what the backward functions close over: in lists, tuples and dicts, too.
+    Counted are the multiply-adds of convolutions, linear layers and attention, taps on padding and what a mask hides
+    among them; a backward pass needs about twice as many. Arrays are found in what the backward functions close over:
+    in lists, tuples and dicts, too.
 
     Examples
     --------
@@ -156,9 +161,10 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
         raise TypeError(f"input_shape: expected a sequence of integers, such as (3, 32, 32), got {input_shape!r:.100}")
     shape = tuple(as_int("input_shape", size, 1) for size in input_shape)
     # Batch normalization takes no single sample.
-    less, more = _calls(model, 2, shape), _calls(model, 3, shape)
-    layers = [LayerSummary(call.name, type(call.module).__name__, call.output_shape, call.parameters,
-                           call.multiply_adds, call.kept - other.kept) for call, other in zip(more, less, strict=True)]
+    less, more = _calls(model, 2, shape, dtype), _calls(model, 3, shape, dtype)
+    layers = [LayerSummary(call.name, type(call.module).__name__, _of_one(call.output_shape, other.output_shape),
+                           call.parameters, call.multiply_adds - other.multiply_adds, call.kept - other.kept)
+              for call, other in zip(more, less, strict=True)]
     parameters = list(model.parameters())
     return Summary(
         [layer for layer, call in zip(layers, more)
@@ -172,18 +178,26 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
 class _Call:
     name: str
     module: Module
-    output_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]           # this and what follows, but for parameters, is of the whole batch
     parameters: int
     multiply_adds: int
-    kept: int                               # bytes, of the whole batch
+    kept: int                               # bytes
 
 
-def _calls(model: Module, samples: int, shape: tuple[int, ...]) -> list[_Call]:
+def _of_one(more: tuple[int, ...], less: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of one sample's result, from those of two batches, whose axis need not be the first."""
+    batch = next((axis for axis, (size, other) in enumerate(zip(more, less)) if size != other), 0)
+    return more[:batch] + more[batch + 1 :]
+
+
+def _calls(model: Module, samples: int, shape: tuple[int, ...], dtype: DTypeLike | None) -> list[_Call]:
     """Run a copy of a model in training, and return the calls of all modules in it in the order in which they end."""
     model = copy.deepcopy(model)
     arrays = [array for _, array in model._arrays()]
     like = next((array for array in arrays if array.dtype.kind == "f"), np.zeros(0, np.float32))
-    x = random.generator(0, "summary").standard_normal((samples, *shape)).astype(like.dtype)
+    x = np.zeros((samples, *shape), dtype or like.dtype)
+    if x.dtype.kind == "f":
+        x[...] = random.generator(0, "summary").standard_normal(x.shape)
     names = {id(module): name for name, module in model.named_modules()}
     known = {id(owner): owner for owner in map(_owner, arrays)}     # and so are those that were found: ids stay theirs
     counted: set[int] = set()
@@ -194,7 +208,7 @@ def _calls(model: Module, samples: int, shape: tuple[int, ...]) -> list[_Call]:
         counted.update(map(id, own))
         new = {id(owner): owner for owner in map(_owner, _kept_by(backward, set())) if id(owner) not in known}
         known.update(new)
-        calls.append(_Call(names.get(id(module), ""), module, getattr(y, "shape", ())[1:],
+        calls.append(_Call(names.get(id(module), ""), module, getattr(y, "shape", ()),
                            sum(parameter.data.size for parameter in own), _multiply_adds(module, x, y),
                            sum(owner.nbytes for owner in new.values())))
 
@@ -241,9 +255,12 @@ def _fused(module: Module, fuse: Callable[[Module], Forward | None], note: _Note
 def _multiply_adds(module: Module, x: Any, y: Any) -> int:
     match module:
         case Linear() | Conv2d():
-            return prod(y.shape[1:]) * prod(module.weight.data.shape[1:])
+            return prod(y.shape) * prod(module.weight.data.shape[1:])
+        case MultiheadAttention():          # of a sequence to itself; out_proj is a layer of its own
+            samples, length, inner = len(x), x.shape[1], module.num_heads * module.head_dim
+            return samples * length * inner * (3 * module.embed_dim + 2 * length)
         case ConvTranspose2d():
-            return prod(x.shape[1:]) * prod(module.weight.data.shape[1:])
+            return prod(x.shape) * prod(module.weight.data.shape[1:])
         case _:
             return 0
 

@@ -12,13 +12,15 @@ from numpy.typing import DTypeLike
 from fastnn import _device, kernels
 from fastnn._checks import Array, as_floats
 from fastnn.kernels.binding import bind, signature
-from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from fastnn.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from fastnn.nn.attention import MultiheadAttention
 from fastnn.nn.container import Checkpointed, Composed, Residual, Sequential
 from fastnn.nn.dropout import Dropout
 from fastnn.nn.linear import Conv2d, ConvTranspose2d, Linear
 from fastnn.nn.module import Backward, LoadResult, Module, Parameter, beside, data_of
-from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d
-from fastnn.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from fastnn.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from fastnn.nn.resampling import Upsample
 from fastnn.nn.shape import Flatten, Identity
 
 Run: TypeAlias = Callable[[Array], Array]
@@ -103,7 +105,7 @@ class Frozen(Module):
         for _, module in self.named_modules():
             if isinstance(module, Frozen):
                 module._programs = {}
-            elif is_plain(module, *_WEIGHTED):
+            elif is_plain(module, *_WEIGHTED, MultiheadAttention):
                 if hasattr(module, "_kept"):
                     module._kept = kernels.KeptWeight(constant=True)
                 for parameter in module.parameters():
@@ -168,8 +170,9 @@ class FoldedLinear(Linear):
 # --- other layers that do the same -----------------------------------------------------------------------------------
 
 _WEIGHTED = Conv2d, ConvTranspose2d, Linear, FoldedLinear
-_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, ReLU, LeakyReLU,
-           Sigmoid, Tanh, GELU, Softmax, LogSoftmax)
+_LEAVES = (*_WEIGHTED, BatchNorm1d, BatchNorm2d, LayerNorm, GroupNorm, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d,
+           AdaptiveMaxPool2d, Upsample, Flatten, ReLU, LeakyReLU, Sigmoid, Tanh, GELU, SiLU, Softplus, Softmax,
+           LogSoftmax)
 _CONTAINERS = Sequential, Residual, Composed, Checkpointed, Frozen
 
 

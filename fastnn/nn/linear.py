@@ -13,7 +13,7 @@ from fastnn import kernels, random
 from fastnn._checks import Array, IntPair, as_floats, as_int, as_pair, check_shape, check_size
 from fastnn.nn.activation import ReLU
 from fastnn.nn.init import Init, he_normal
-from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once
+from fastnn.nn.module import Backward, Forward, Module, Parameter, accumulate, data_of, learns, once
 
 
 class _Weighted(Module):
@@ -28,23 +28,41 @@ class _Weighted(Module):
         self.bias = Parameter(np.zeros(outputs, dtype)) if bias else None
 
     def _apply(self, kernel: Callable[..., Array], kernel_backward: Callable[..., tuple[Array | None, ...]], x: Array,
-               **options: Any) -> tuple[Array, Backward]:
+               *, relu: bool = False, **options: Any) -> tuple[Array, Backward]:
         weight, bias = self.weight.data, data_of(self.bias)
         y = kernel(x, weight, bias, **options)
+        positive = y if relu else None          # kept for that alone
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            needs = input_grad, self.weight.requires_grad, self.bias is not None and self.bias.requires_grad
+            if positive is not None:
+                grad_y = kernels.relu_backward(grad_y, positive)
+            needs = input_grad, learns(self.weight), learns(self.bias)
             grad_x, grad_weight, grad_bias = kernel_backward(grad_y, x, weight, needs=needs, **options)
             self.weight.accumulate(grad_weight)
-            if self.bias is not None:
-                self.bias.accumulate(grad_bias)
+            accumulate(self.bias, grad_bias)
             return grad_x
 
         return y, backward
 
 
-class Linear(_Weighted):
+class _Fusing(_Weighted):
+    """A layer that can do the work of a ReLU after it, too."""
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        return self._forward(x, None, training)
+
+    def fuse(self, following: Module) -> Forward | None:
+        """Return a forward that does the work of the following layer too, if that is a ReLU."""
+        if type(following) is not ReLU or type(self).forward is not _Fusing.forward:
+            return None
+        return lambda x, *, training: self._forward(x, "relu", training)
+
+    def _forward(self, x: Array, activation: str | None, training: bool) -> tuple[Array, Backward]:
+        raise NotImplementedError
+
+
+class Linear(_Fusing):
     """y = x weight^T + bias, along the last axis of x.
 
     Parameters
@@ -81,14 +99,14 @@ class Linear(_Weighted):
         check_size((self.out_features, self.in_features), in_features=in_features, out_features=out_features)
         self._start((out_features, in_features), out_features, bias, init, dtype)
 
-    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+    def _forward(self, x: Array, activation: str | None, training: bool) -> tuple[Array, Backward]:
         (x,) = as_floats(x=x)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected {self.in_features} features along the last axis, got shape {x.shape}")
         shape = x.shape
-        run = kernels.linear if self._kept is None else partial(kernels.linear, kept=self._kept)
-        rows, rows_backward = self._apply(run, kernels.linear_backward, x.reshape(-1, self.in_features))
-        y = rows.reshape(*shape[:-1], self.out_features)
+        y, rows_backward = self._apply(
+            partial(kernels.linear, activation=activation, kept=self._kept), kernels.linear_backward,
+            x if len(shape) == 2 else x.reshape(-1, self.in_features), relu=activation is not None)
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
@@ -96,10 +114,10 @@ class Linear(_Weighted):
             grad_x = rows_backward(grad_y.reshape(-1, self.out_features), input_grad=input_grad)
             return None if grad_x is None else grad_x.reshape(shape)
 
-        return y, backward
+        return y.reshape(*shape[:-1], self.out_features), backward
 
 
-class Conv2d(_Weighted):
+class Conv2d(_Fusing):
     """Convolution of images (N, C, H, W) with filters; see `fastnn.kernels.conv2d`.
 
     Where Winograd's algorithm runs, the layer keeps its transformed filters in inference; see `kernels.KeptWeight`.
@@ -152,30 +170,14 @@ class Conv2d(_Weighted):
         self._kept = kernels.KeptWeight()
         self._start((out_channels, in_channels // groups, *self.kernel_size), out_channels, bias, init, dtype)
 
-    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
-        return self._forward(x, None, training)
-
-    def fuse(self, following: Module) -> Forward | None:
-        """Return a forward that does the work of the following layer too, if that is a ReLU."""
-        if type(following) is not ReLU or type(self).forward is not Conv2d.forward:
-            return None
-        return lambda x, *, training: self._forward(x, "relu", training)
-
     def _forward(self, x: Array, activation: str | None, training: bool) -> tuple[Array, Backward]:
         if training:
             self._kept.last = None                  # they will change, and memory is needed
         kept = None if training else self._kept
-        y, conv_backward = self._apply(
-            partial(kernels.conv2d, activation=activation, kept=kept), kernels.conv2d_backward, x, stride=self.stride,
-            padding=self.padding, dilation=self.dilation, groups=self.groups)
-        if activation is None:
-            return y, conv_backward
-
-        @once
-        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            return conv_backward(kernels.relu_backward(grad_y, y), input_grad=input_grad)
-
-        return y, backward
+        return self._apply(
+            partial(kernels.conv2d, activation=activation, kept=kept), kernels.conv2d_backward, x,
+            relu=activation is not None, stride=self.stride, padding=self.padding, dilation=self.dilation,
+            groups=self.groups)
 
 
 class ConvTranspose2d(_Weighted):

@@ -120,9 +120,7 @@ class Parameter:
     grad : array of the same shape, optional
         The gradient so far.
     requires_grad : bool
-        Whether it is learned. A frozen parameter keeps its gradient as it is, and optimizers pass over it. Linear and
-        convolutional layers do not compute it either; batch normalization does, along with the gradient by x, and
-        drops it.
+        Whether it is learned. A frozen parameter keeps its gradient as it is: layers and optimizers pass over it.
 
     Attributes
     ----------
@@ -183,6 +181,17 @@ def data_of(parameter: Parameter | None) -> Array | None:
     return None if parameter is None else parameter.data
 
 
+def learns(parameter: Parameter | None) -> bool:
+    """Return whether a parameter that may be absent wants a gradient."""
+    return parameter is not None and parameter.requires_grad
+
+
+def accumulate(parameter: Parameter | None, grad: Array | None) -> None:
+    """Add to the gradient of a parameter that may be absent."""
+    if parameter is not None:
+        parameter.accumulate(grad)
+
+
 class LoadResult(NamedTuple):
     """What `load_state_dict(..., strict=False)` passed over."""
 
@@ -196,9 +205,10 @@ class Module:
     A subclass defines `forward(self, x, *, training=True)`, which returns the result and a function
     `backward(grad_y, *, input_grad=True)`. `backward` adds to the gradients of the parameters and returns the gradient
     by x, or one gradient for each input if there are several: None for inputs of integers, and None for all inputs with
-    `input_grad=False`. It never writes to `grad_y`, and is called at most once; until then the inputs must not change.
-    `training` says how dropout and batch normalization behave; no mode is stored. `module(x)` is inference: it returns
-    the result of `forward(x, training=False)` alone and keeps nothing.
+    `input_grad=False`. Where the result is a tuple of arrays, so is grad_y. It never writes to `grad_y`, and is called
+    at most once; until then the inputs must not change. `training` says how dropout and batch normalization behave; no
+    mode is stored. `module(x)` is inference: it returns the result of `forward(x, training=False)` alone and keeps
+    nothing.
 
     Attributes that are parameters or modules, or lists of them, are found automatically.
 

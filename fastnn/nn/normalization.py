@@ -1,16 +1,28 @@
-"""Batch normalization."""
+"""Normalization: of a batch, of a layer, of groups of channels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn import kernels
-from fastnn._checks import Array, as_float, as_floats, as_int, channels_last, check_rank
+from fastnn._checks import Array, as_float, as_floats, as_int, channels_last, check_rank, check_size, is_sequence
 from fastnn.nn.activation import ReLU
-from fastnn.nn.module import Backward, Forward, Module, Parameter, data_of, once, repeats, state_lock
+from fastnn.nn.module import (
+    Backward,
+    Forward,
+    Module,
+    Parameter,
+    accumulate,
+    data_of,
+    learns,
+    once,
+    repeats,
+    state_lock,
+)
 
 
 class _BatchNorm(Module):
@@ -62,13 +74,11 @@ class _BatchNorm(Module):
 
         @once
         def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
-            learns = [p is not None and p.requires_grad for p in (self.weight, self.bias)]
             grad_x, grad_weight, grad_bias = kernels.batch_norm_backward(
                 grad_y, x, weight, mean, invstd, training=of_batch, bias=bias, activation=activation,
-                needs=(input_grad, learns[0], learns[1]))
-            if self.weight is not None and self.bias is not None:
-                self.weight.accumulate(grad_weight)
-                self.bias.accumulate(grad_bias)
+                needs=(input_grad, learns(self.weight), learns(self.bias)))
+            accumulate(self.weight, grad_weight)
+            accumulate(self.bias, grad_bias)
             return grad_x
 
         return y, backward
@@ -142,3 +152,122 @@ class BatchNorm2d(_BatchNorm):
     """
 
     _ranks, _layout = (4,), "(N, C, H, W)"
+
+
+class LayerNorm(Module):
+    """Bring each sample's elements to mean 0 and variance 1 along the last axes, then scale and shift them.
+
+    Ba, Kiros and Hinton, "Layer normalization" (arXiv:1607.06450), equations 3 and 4; see `fastnn.kernels.layer_norm`.
+    It does the same in training and in inference.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of ints
+        Sizes of the last axes of x, over which statistics are taken.
+    eps : float
+        Added to the variance.
+    elementwise_affine : bool
+        Whether there are a scale, which starts at 1, and a shift.
+    bias : bool
+        Whether there is a shift, which starts at 0.
+    dtype : float32 or float64
+        Of the parameters; inputs must have it too.
+
+    Attributes
+    ----------
+    weight, bias : Parameters of shape normalized_shape, or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LayerNorm(2, dtype=np.float64)(np.array([[1.0, 3.0], [10.0, 30.0]])).round(4)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+                 bias: bool = True, *, dtype: DTypeLike = np.float32) -> None:
+        sizes: Any = normalized_shape if is_sequence(normalized_shape) else (normalized_shape,)
+        self.normalized_shape = tuple([as_int("normalized_shape", size, 1) for size in sizes])
+        check_size(self.normalized_shape, normalized_shape=max(self.normalized_shape, default=1))
+        self.eps = as_float("eps", eps, 0)
+        self.elementwise_affine = elementwise_affine
+        self.weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(self.normalized_shape, dtype)) if elementwise_affine and bias else None
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        (x,) = as_floats(x=x)
+        shape, weight = self.normalized_shape, data_of(self.weight)
+        y, mean, invstd = kernels.layer_norm(x, shape, weight, data_of(self.bias), eps=self.eps, return_stats=True)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            grad_x, grad_weight, grad_bias = kernels.layer_norm_backward(
+                grad_y, x, shape, weight, mean, invstd, needs=(input_grad, learns(self.weight), learns(self.bias)))
+            accumulate(self.weight, grad_weight)
+            accumulate(self.bias, grad_bias)
+            return grad_x
+
+        return y, backward
+
+
+class GroupNorm(Module):
+    """Bring each group of channels of a sample to mean 0 and variance 1, then scale and shift each channel.
+
+    Wu and He, "Group normalization" (arXiv:1803.08494), equations 1, 6 and 7; see `fastnn.kernels.group_norm`. It does
+    the same in training and in inference, and no sample depends on the others.
+
+    Parameters
+    ----------
+    num_groups : int
+        Groups of neighbouring channels; it divides num_channels.
+    num_channels : int
+        Channels of x (N, C, ...).
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are a scale, which starts at 1, and a shift, which starts at 0.
+    dtype : float32 or float64
+        Of the parameters; inputs must have it too.
+
+    Attributes
+    ----------
+    weight, bias : Parameters of shape (num_channels,), or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.GroupNorm(1, 2, dtype=np.float64)(np.array([[[1.0], [3.0]]])).round(4)
+    array([[[-1.],
+            [ 1.]]])
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *,
+                 dtype: DTypeLike = np.float32) -> None:
+        self.num_groups = as_int("num_groups", num_groups, 1)
+        self.num_channels = as_int("num_channels", num_channels, 1)
+        if num_channels % num_groups:
+            raise ValueError(f"num_groups: expected a divisor of the {num_channels} channels, got {num_groups}")
+        self.eps, self.affine = as_float("eps", eps, 0), affine
+        self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, dtype)) if affine else None
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        (x,) = as_floats(x=x)
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ValueError(f"x: expected {self.num_channels} channels along the second axis, got shape {x.shape}"
+                             + channels_last(x.shape, self.num_channels))
+        groups, weight = self.num_groups, data_of(self.weight)
+        y, mean, invstd = kernels.group_norm(x, groups, weight, data_of(self.bias), eps=self.eps, return_stats=True)
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            grad_x, grad_weight, grad_bias = kernels.group_norm_backward(
+                grad_y, x, groups, weight, mean, invstd, needs=(input_grad, learns(self.weight), learns(self.bias)))
+            accumulate(self.weight, grad_weight)
+            accumulate(self.bias, grad_bias)
+            return grad_x
+
+        return y, backward

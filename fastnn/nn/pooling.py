@@ -60,6 +60,40 @@ class MaxPool2d(Module):
         return y, backward
 
 
+class AdaptiveMaxPool2d(Module):
+    """The largest values of windows that cover the image, as many as wanted; see `fastnn.kernels.adaptive_max_pool2d`.
+
+    Parameters
+    ----------
+    output_size : int or pair of ints
+        Rows and columns of the result; None in a pair keeps the image's size. 1 gives the maximum of each image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.AdaptiveMaxPool2d(1)(np.arange(16.0).reshape(1, 1, 4, 4))
+    array([[[[15.]]]])
+    """
+
+    def __init__(self, output_size: int | Sequence[int | None]) -> None:
+        self.output_size = as_output_size(output_size)
+
+    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Backward]:
+        wanted = keeps()
+        indices: Any = None
+        y: Any = kernels.adaptive_max_pool2d(x, self.output_size, return_indices=wanted)
+        if wanted:
+            y, indices = y
+        shape = x.shape
+
+        @once
+        def backward(grad_y: Array, *, input_grad: bool = True) -> Array | None:
+            return kernels.adaptive_max_pool2d_backward(grad_y, indices, shape) if input_grad else None
+
+        return y, backward
+
+
 class AvgPool2d(Module):
     """The mean of each window; see `fastnn.kernels.avg_pool2d`.
 

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from fastnn import _device, kernels
 from fastnn._checks import FLOATS, Array, check_not_empty
-from fastnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, Tanh
+from fastnn.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from fastnn.nn.container import Residual, Sequential
 from fastnn.nn.freezing import FoldedLinear, Frozen, freeze, is_plain, no_backward
 from fastnn.nn.linear import Conv2d, Linear
@@ -21,7 +21,7 @@ from fastnn.nn.pooling import AvgPool2d, MaxPool2d
 from fastnn.nn.shape import Flatten
 
 _AT_ONCE = 100                              # images that calibration runs together
-_ACTIVATIONS = ReLU, LeakyReLU, Sigmoid, Tanh, GELU
+_ACTIVATIONS = ReLU, LeakyReLU, Sigmoid, Tanh, GELU, SiLU, Softplus
 
 
 def quantize(model: Module, images: Array) -> Quantized:

@@ -19,6 +19,7 @@ from fastnn.recipes.cnn import CNN
 from fastnn.recipes.cnn_mnist import CNNMnist
 from fastnn.recipes.compression import Compression
 from fastnn.recipes.convolutional import Convolutional, ShortOrFull
+from fastnn.recipes.ddpm_mnist import DDPMMnist
 from fastnn.recipes.depthwise_cifar10 import DepthwiseCifar10
 from fastnn.recipes.embedding_net_mnist import EmbeddingNetMnist
 from fastnn.recipes.fc_net import FCNet
@@ -27,6 +28,7 @@ from fastnn.recipes.ffn_comparison import FFNComparison
 from fastnn.recipes.ffn_fashion import FFNFashion
 from fastnn.recipes.fully_connected import FullyConnected
 from fastnn.recipes.gabor_svm_mnist import GaborSVMMnist
+from fastnn.recipes.generative import ImageGenerator
 from fastnn.recipes.image_file import read_image
 from fastnn.recipes.knn_cifar10 import KNNCifar10
 from fastnn.recipes.linear_classifier import LinearClassifier
@@ -38,12 +40,14 @@ from fastnn.recipes.space import Range
 from fastnn.recipes.svm_cifar10 import SVMCifar10
 from fastnn.recipes.three_layer_convnet import ThreeLayerConvNet
 from fastnn.recipes.transfer import Transfer
+from fastnn.recipes.transformer_lm import TransformerLM
 from fastnn.recipes.two_layer_net import TwoLayerNet
+from fastnn.recipes.vae_mnist import VAEMnist
 
 RECIPES.update({recipe.name: recipe for recipe in (
     CNN, CNNMnist, ThreeLayerConvNet, OverfitCheck, KNNCifar10, SVMCifar10, SoftmaxCifar10, TwoLayerNet, FCNet,
     FFNCifar10, FFNFashion, FFNComparison, GaborSVMMnist, EmbeddingNetMnist, Regression, ResNetCifar10, AllCNNCifar10,
-    DepthwiseCifar10, CIFAR10Speedrun, Adversarial, Transfer)})
+    DepthwiseCifar10, CIFAR10Speedrun, Adversarial, Transfer, TransformerLM, VAEMnist, DDPMMnist)})
 
 __all__ = [
     "CIFAR",
@@ -55,6 +59,7 @@ __all__ = [
     "CNNMnist",
     "Compression",
     "Convolutional",
+    "DDPMMnist",
     "DepthwiseCifar10",
     "EmbeddingNetMnist",
     "FCNet",
@@ -64,6 +69,7 @@ __all__ = [
     "FullyConnected",
     "GaborSVMMnist",
     "ImageClassifier",
+    "ImageGenerator",
     "KNNCifar10",
     "LinearClassifier",
     "OverfitCheck",
@@ -76,7 +82,9 @@ __all__ = [
     "SoftmaxCifar10",
     "ThreeLayerConvNet",
     "Transfer",
+    "TransformerLM",
     "TwoLayerNet",
+    "VAEMnist",
     "load",
     "read_image",
 ]

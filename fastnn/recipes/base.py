@@ -23,10 +23,12 @@ import llvmlite.binding
 from fastnn import _device, kernels
 from fastnn._checks import as_int
 from fastnn._files import as_path, read_json
+from fastnn.nn import Module
 from fastnn.recipes.space import Space
 from fastnn.training._interrupts import Interrupts
-from fastnn.training.checkpoint import replace_file
-from fastnn.training.run_folder import CONFIG, check_free, hold
+from fastnn.training.checkpoint import CheckpointError, read_metadata, replace_file
+from fastnn.training.run_folder import CONFIG, LAST, check_free, hold
+from fastnn.training.tracking import tracker
 
 RUNS = Path("runs")
 RESULTS = "results.json"
@@ -60,6 +62,8 @@ class Recipe(ABC):
     """The fewest epochs that the option of that name may say, where there is one."""
     changeable: ClassVar[tuple[str, ...]] = ("run_dir", "data_dir", "resume", "epochs", "track", "device")
     """Options that do not decide the results of the steps that were made: a resumed run may change them."""
+    varying: ClassVar[tuple[str, ...]] = ()
+    """Options in which the best checkpoint may differ from the run's."""
     space: ClassVar[Space] = {}
     """What ``fastnn sweep NAME`` searches, by the names of fields: a `Range`, or a tuple of choices."""
 
@@ -113,14 +117,27 @@ class Recipe(ABC):
     def command(self) -> str:
         """Return the command line that does the experiment again."""
         options = {name: value for name, value in self.changed().items() if name != "data_dir"}
-        if options.get("init_from"):
-            options["init_from"] = from_here(options["init_from"])
+        options = {name: from_here(value) for name, value in options.items()}
         return shlex.join(["fastnn", "train", called(type(self)), *arguments(options)])
 
     def changed(self) -> dict[str, Any]:
         """Return the options that are not the default, but for those of a single run."""
         return {option.name: getattr(self, option.name) for option in fields(self)
                 if option.name not in ("run_dir", "resume", "track") and getattr(self, option.name) != option.default}
+
+    def check_saved(self, path: Path) -> Any:
+        """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
+
+        That is seen before the model is made, which has no other size than its weights.
+        """
+        saved = read_metadata(path).get("config")
+        if not isinstance(saved, dict):
+            raise CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one without")
+        for name, value in json.loads(json.dumps(self.config())).items():
+            if name in saved and name not in (*self.changeable, *self.varying) and value != saved[name]:
+                raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
+                                 f"{path.name} was written, got {value!r:.100}; mend it, or take the run from its copy")
+        return saved
 
     @property
     def resumes(self) -> bool:
@@ -129,8 +146,7 @@ class Recipe(ABC):
 
     def config(self) -> dict[str, Any]:
         """Return what config.json holds of the recipe, and `load` reads."""
-        options = {name: os.fspath(value) if isinstance(value, Path) else value
-                   for name, value in asdict(self).items() if name not in ("run_dir", "resume")}
+        options = {name: _as_text(value) for name, value in asdict(self).items() if name not in ("run_dir", "resume")}
         own = {"class": called(type(self))} if called(type(self)) != self.name else {}
         return {"recipe": self.name, **own, **options}
 
@@ -151,11 +167,15 @@ class Recipe(ABC):
             for field in fields(self):
                 ours, theirs = getattr(self, field.name), getattr(saved, field.name)
                 if ours != theirs and field.name not in self.changeable:
-                    raise ValueError(f"{field.name}: expected {theirs}, with which the run in {saved.run_dir} was "
-                                     f"begun, got {ours}; leave it out, or begin a new run")
+                    raise ValueError(f"{field.name}: expected {_shown(theirs)}, with which the run in {saved.run_dir} "
+                                     f"was begun, got {_shown(ours)}; leave it out, or begin a new run")
         if self.run_dir is not None:
             check_free(self.run_dir)
             self._check_new(self.run_dir)
+            if self.resumes and (self.run_dir / LAST).exists():
+                self.check_saved(self.run_dir / LAST)
+        if track := getattr(self, "track", None):
+            tracker(track)                              # says what is not installed
         _check_can_be_made(self.run_dir or RUNS)
 
     def _check_new(self, folder: Path) -> None:
@@ -185,11 +205,14 @@ class Recipe(ABC):
         """Return the recipe as the run that it resumes was begun: that in run_dir, else the newest under runs/."""
         run_dir = self.run_dir
         if run_dir is None:
-            taken = numbers(self.name)
-            if not taken:
+            taken = [number for number in numbers(self.name) if (RUNS / f"{self.name}-{number}" / CONFIG).exists()]
+            if not taken:                   # others were stopped before they trained
                 raise FileNotFoundError(f"resume: expected a run of {self.name} under {RUNS.absolute()}, but there is "
                                         "none; give its folder as run_dir, or begin one without resume")
             run_dir = RUNS / f"{self.name}-{max(taken)}"
+        if run_dir.is_dir() and not (run_dir / CONFIG).exists():
+            raise FileNotFoundError(f"resume: expected a run in {run_dir}, but nothing was trained there yet; begin "
+                                    "one there without resume")
         return cast(Recipe, load(run_dir, type(self)))
 
     def open_run_dir(self) -> Path:
@@ -207,12 +230,23 @@ class Recipe(ABC):
         self.run_dir = folder
         return folder
 
+    def announce(self, model: Module, data: str) -> None:
+        """Print which model is trained on what, and where."""
+        parameters = sum(parameter.data.size for parameter in model.parameters())
+        print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {data}")
+        print(f"run folder: {self.run_dir}", flush=True)
+
     def write_config(self, **more: Any) -> None:
         """Write config.json to the run's folder, unless it says the same already."""
         assert self.run_dir is not None
         path, contents = self.run_dir / CONFIG, (json.dumps({**self.config(), **more}, indent=2) + "\n").encode()
         if not path.exists() or path.read_bytes() != contents:        # a resumed run may have another number of epochs
             replace_file(path, contents)
+
+
+def _shown(value: Any) -> Any:
+    """Return an option as it is written in a message."""
+    return (" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value
 
 
 def _check_can_be_made(folder: Path) -> None:
@@ -230,6 +264,12 @@ def check_above_0(name: str, *values: float) -> None:
             raise ValueError(f"{name}: expected a number above 0, got {value!r}")
 
 
+def check_at_least_0(name: str, value: float) -> None:
+    """Raise ValueError unless the value is a finite number, 0 or above."""
+    if not (isinstance(value, Real) and 0 <= value < math.inf):
+        raise ValueError(f"{name}: expected at least 0, got {value!r}")
+
+
 def arguments(options: Mapping[str, Any]) -> list[str]:
     """Return options as they are written on the command line."""
     words: list[str] = []
@@ -242,9 +282,18 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def from_here(path: Path) -> Path:
-    """Return a path as a command line says it: from the current folder, where it lies in that."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def from_here(value: Any) -> Any:
+    """Return a path, or several, as a command line says it: from the current folder, where it lies in that."""
+    if isinstance(value, tuple):
+        return tuple(map(from_here, value))
+    return value.relative_to(Path.cwd()) if isinstance(value, Path) and value.is_relative_to(Path.cwd()) else value
+
+
+def _as_text(value: Any) -> Any:
+    """Return a path, or several, as text, and what is none as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_as_text, value))
+    return os.fspath(value) if isinstance(value, Path) else value
 
 
 def numbers(name: str) -> list[int]:

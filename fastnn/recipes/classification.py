@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
@@ -19,10 +18,12 @@ from numpy.typing import NDArray
 from fastnn import data, kernels, nn, optim, training
 from fastnn._checks import as_int
 from fastnn._files import one_line
+from fastnn.kernels import compilation
 from fastnn.nn.freezing import freeze
-from fastnn.recipes.base import Recipe, check_above_0, load, read_config
+from fastnn.recipes.base import Recipe, check_above_0, check_at_least_0, load, read_config
 from fastnn.recipes.image_file import MAX_PIXELS, inverted_above, read_image
-from fastnn.training.checkpoint import read_metadata
+from fastnn.training._ahead import compile_run
+from fastnn.training._loader import first_and_last
 from fastnn.training.metrics import percent
 from fastnn.training.run_folder import BEST, CONFIG, LAST
 
@@ -89,8 +90,6 @@ class ImageClassifier(Recipe):
     validation: ClassVar[float] = 0.1
     """The share of the training images that are held out; with 0, none is, and nothing is validated."""
     label_smoothing: ClassVar[float] = 0.1
-    varying: ClassVar[tuple[str, ...]] = ()
-    """Options in which the best checkpoint may differ from the run's."""
 
     @abstractmethod
     def load_dataset(self) -> data.Dataset:
@@ -142,13 +141,8 @@ class ImageClassifier(Recipe):
     def check(self) -> None:
         super().check()
         check_above_0("lr", self.lr)
-        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
-            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay!r}")
-        if self.resumes and self.run_dir is not None and (self.run_dir / LAST).exists():
-            self.check_saved(read_metadata(self.run_dir / LAST), self.run_dir / LAST)
+        check_at_least_0("weight_decay", self.weight_decay)
         self.origin()
-        if self.track:
-            training.tracker(self.track)        # says what is not installed
 
     def origin(self) -> tuple[Path, Any] | None:
         """Return with which checkpoint the model begins, and what its run says of its inputs; None where it is new.
@@ -172,21 +166,6 @@ class ImageClassifier(Recipe):
                                f"options such as width, got {path.parent}")
                 raise
         training.freeze_layers(model, self.freeze)
-
-    def check_saved(self, metadata: Mapping[str, Any], path: Path) -> Any:
-        """Raise a ValueError where a checkpoint was written with other options than config.json says; return its own.
-
-        That is seen before the model is made, which has no other size than its weights.
-        """
-        saved = metadata.get("config")
-        if not isinstance(saved, dict):
-            raise training.CheckpointError(f"{path}: expected a checkpoint of a run, with its configuration, got one "
-                                           "without")
-        for name, value in json.loads(json.dumps(self.config())).items():
-            if name in saved and name not in (*self.changeable, *self.varying) and value != saved[name]:
-                raise ValueError(f"{path.with_name(CONFIG)}: expected {name} {saved[name]!r:.100}, with which "
-                                 f"{path.name} was written, got {value!r:.100}; mend it, or take the run from its copy")
-        return saved
 
     def experiment(self) -> None:
         trainer, dataset, normalize = self.fit()
@@ -259,14 +238,28 @@ class ImageClassifier(Recipe):
         trainer = self.trainer(model, run_dir=run_dir, config={**self.config(), "inputs": inputs}, callbacks=callbacks,
                                progress=progress)
         if progress:
-            parameters = sum(parameter.data.size for parameter in model.parameters())
             shape = " x ".join(map(str, train.images.shape[1:]))
-            print(f"{self.name}: {type(model).__name__} with {parameters:,} parameters, on {len(train):,} images of "
-                  f"{dataset.name} ({shape}); {len(validation or ()):,} for validation, {len(dataset.test):,} for the "
-                  "test")
-            print(f"run folder: {run_dir}", flush=True)
+            self.announce(model, f"{len(train):,} images of {dataset.name} ({shape}); {len(validation or ()):,} for "
+                                 f"validation, {len(dataset.test):,} for the test")
+        warmed = compilation.is_ahead()
+
+        def use() -> None:
+            """What the run will launch, with what comes after training."""
+            self._use(copy.deepcopy(model), dataset, normalize, warmed)
+            compile_run(trainer, train_loader, validation_loader)
+
+        if self.device == "cpu":
+            compilation.compile_ahead(use, shown=progress)
         trainer.fit(train_loader, validation_loader, epochs=self.epochs, resume=self.resume)
         return trainer, dataset, normalize
+
+    def _use(self, model: nn.Module, dataset: data.Dataset, normalize: data.Normalize, alone: bool) -> None:
+        """Do with a trained model what is done after training: measure it, and look at one image alone."""
+        measured, loss = self.measured(freeze(model)), self.make_loss()
+        for images, labels in first_and_last(in_order(dataset.test, normalize)):
+            loss.forward(measured(images), labels, training=False)
+        if alone:
+            kernels.softmax(measured(images[:1]))
 
     def split(self, dataset: data.Dataset) -> tuple[data.Split, data.Split | None]:
         """Return the images that are trained on, and those that are held out for validation."""
@@ -295,7 +288,8 @@ class ImageClassifier(Recipe):
                                  f"classes {names}, got {got}")
         name, images = type(model).__name__, np.zeros((min(len(test), _BATCH), *shape), np.float32)
         try:
-            scores = model(images)
+            with compilation.launching_nothing():
+                scores = model(images)
         except ValueError as error:
             raise ValueError(f"dataset: images of shape {shape} do not fit this {name}: {error}") from error
         if scores.shape != (len(images), classes):
@@ -393,7 +387,7 @@ class ImageClassifier(Recipe):
         """The same, checked as far as it goes without the kernels, which may have to be compiled."""
         assert self.run_dir is not None
         path = self.checkpoint
-        saved = self.check_saved(read_metadata(path), path)
+        saved = self.check_saved(path)
         model = self.model()
         training.load_model(path, model)
         inputs = read_config(self.run_dir).get("inputs")

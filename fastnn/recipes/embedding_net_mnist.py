@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from fastnn import data, models, nn, optim, training
-from fastnn.data.loader import Batch
 from fastnn.recipes.base import Recipe, check_above_0
 from fastnn.training.metrics import percent
 
@@ -64,7 +61,7 @@ class EmbeddingNetMnist(Recipe):
         dataset = data.mnist(self.data_dir)
         train, validation = data.split(dataset.train, 1 / 12, self.seed)
         normalize = data.Normalize(*data.channel_statistics(train.images))
-        rounds = _Rounds(data.DataLoader(train, self.batch_size, seed=self.seed, transform=normalize), self.every)
+        rounds = data.Rounds(data.DataLoader(train, self.batch_size, seed=self.seed, transform=normalize), self.every)
         held, test = (data.DataLoader(part, 500, shuffle=False, transform=normalize)
                       for part in (validation, dataset.test))
         run_dir = self.open_run_dir()
@@ -101,24 +98,3 @@ class EmbeddingNetMnist(Recipe):
                 for title, evaluation in evaluations.items())]})
         print(f"report: {report}")
         print(f"test accuracy: {'; '.join(f'{percent(e.accuracy)} {title}' for title, e in evaluations.items())}")
-
-
-class _Rounds:
-    """A loader in rounds of so many batches, which goes through the epochs of another one by one."""
-
-    def __init__(self, loader: data.DataLoader, batches: int) -> None:
-        self.loader, self.batches = loader, batches
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def epoch(self, epoch: int, start_step: int = 0, /) -> Generator[Batch, None, None]:
-        step, end = epoch * self.batches + start_step, (epoch + 1) * self.batches
-        while step < end:
-            whole, place = divmod(step, len(self.loader))
-            with closing(self.loader.epoch(whole, place)) as batches:
-                for batch in batches:
-                    yield batch
-                    step += 1
-                    if step == end:
-                        break

@@ -49,10 +49,11 @@ def relative_error(analytic: Array, numeric: Array) -> float:
 def check_gradients(module: Module, *inputs: Array, seed: int = 0, whole: bool | None = None) -> list[GradientCheck]:
     """Hold a module's gradients, by its parameters and its inputs, against central differences in float64.
 
-    The module's output is reduced to one number by random weights. Dropout draws one mask throughout, running
-    statistics are put back. A step that crosses a kink (of a ReLU or a maximum) shows by slopes that change with its
-    length: such an element is left out, such a direction drawn again, and both are counted. Where more than 2 elements
-    and a tenth of an array, or all of it, are left out, or 20 directions, the check says nothing and is an error.
+    The module's output, an array or a tuple of them, is reduced to one number by random weights. Dropout draws one mask
+    throughout, running statistics are put back. A step that crosses a kink (of a ReLU or a maximum) shows by slopes
+    that change with its length: such an element is left out, such a direction drawn again, and both are counted. Where
+    more than 2 elements and a tenth of an array, or all of it, are left out, or 20 directions, the check says nothing
+    and is an error.
 
     Parameters
     ----------
@@ -117,9 +118,12 @@ class _Problem:
         for parameter in self.parameters.values():
             parameter.grad = None
         output, backward = self.forward()
-        self.weights = self.rng.standard_normal(np.shape(output))
-        self.terms = float(np.sum(np.abs(self.weights * output)))       # whose rounding f has, though they may cancel
-        grads = backward(self.weights if np.ndim(output) else float(self.weights))
+        several = isinstance(output, tuple)
+        self.weights = [self.rng.standard_normal(np.shape(part)) for part in _parts(output)]
+        # Whose rounding f has, though they may cancel.
+        self.terms = sum(float(np.sum(np.abs(terms))) for terms in self.products(output))
+        weights = [weight if np.ndim(weight) else float(weight) for weight in self.weights]
+        grads = backward(getattr(output, "_make", tuple)(weights) if several else weights[0])
         grads = grads if isinstance(grads, tuple) else (grads,)
         self.arrays: list[tuple[str, Array, Array]] = []
         for name, parameter in self.parameters.items():
@@ -135,8 +139,11 @@ class _Problem:
             return self.module.forward(*self.inputs, training=True)
 
     def value(self) -> float:
-        output, _ = self.forward()
-        return float(np.sum(self.weights * output))
+        return sum(float(np.sum(terms)) for terms in self.products(self.forward()[0]))
+
+    def products(self, output: Any) -> list[Array]:
+        """The terms of f, for each array of an output."""
+        return [weight * part for weight, part in zip(self.weights, _parts(output))]
 
     def slopes(self, move: Callable[[float], None], size: float) -> tuple[float, bool]:
         """The central difference along `move`, and whether it is smooth there: halving the step changes nothing."""
@@ -208,6 +215,10 @@ class _Problem:
         for name, parameter in self.parameters.items():
             parameter.data[...] = self.kept[name]
             parameter.grad = self.grads[name]
+
+
+def _parts(output: Any) -> tuple[Any, ...]:
+    return output if isinstance(output, tuple) else (output,)
 
 
 def numeric_gradient(function: Callable[[], float], array: Array) -> Array:

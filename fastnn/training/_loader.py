@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import kernels
-from fastnn.data import DataLoader
+from fastnn.data import DataLoader, SequenceLoader
 
 
 class Loader(Protocol):
@@ -39,7 +39,16 @@ def check_loader(name: str, loader: Any) -> None:
 
 def in_order(loader: Loader) -> Loader:
     """Return a loader that gives all samples in their order, where it is known how to make one of this."""
-    return loader.in_order() if isinstance(loader, DataLoader) else loader
+    return loader.in_order() if isinstance(loader, DataLoader | SequenceLoader) else loader
+
+
+def first_and_last(loader: Loader) -> list[Sequence[Any]]:
+    """Return the batches of epoch 0 whose sizes may differ."""
+    batches = []
+    for step in sorted({0, len(loader) - 1}):
+        with closing(loader.epoch(0, step)) as rest:
+            batches.append(placed(next(rest), "cpu"))
+    return batches
 
 
 def placed(batch: Any, device: str) -> Sequence[Any]:

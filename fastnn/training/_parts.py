@@ -55,6 +55,15 @@ class Parts:
         held = set(map(id, self.held()))
         return [name for name, parameter in self.learned() if parameter.requires_grad and id(parameter) not in held]
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the loss is a mean over tokens, not over samples."""
+        return hasattr(self.loss, "tokens")
+
+    def tokens(self, targets: Any) -> Any:
+        """How many tokens the loss of a batch is the mean over; None where it is one over samples."""
+        return self.loss.tokens(targets) if hasattr(self.loss, "tokens") else None
+
     def zero_grad(self) -> None:
         self.model.zero_grad()
         self.loss.zero_grad()

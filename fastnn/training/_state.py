@@ -37,9 +37,9 @@ class State:
         names = cls().saved().keys()
         if not isinstance(saved, dict) or saved.keys() - names:
             raise ValueError(f"expected {', '.join(sorted(names))}, got {saved!r:.100}")
-        saved = cls().saved() | saved
-        for name, kind in (("epoch", int), ("updates", int), ("step", int), ("samples", int), ("loss_sum", float),
-                           ("correct", int), ("seconds", float)):
+        saved = cls().saved() | {"tokens": saved.get("samples", 0)} | saved       # older versions knew samples alone
+        for name, kind in (("epoch", int), ("updates", int), ("step", int), ("samples", int), ("tokens", int),
+                           ("loss_sum", float), ("correct", int), ("seconds", float)):
             if not is_number(saved[name], kind) and (name, saved[name]) != ("correct", None):
                 raise ValueError(f"expected a {kind.__name__} as {name}, got {saved[name]!r:.100}")
         for name, length in (("best", 2), ("records", saved["epoch"])):

@@ -26,16 +26,19 @@ class Sums:
     samples: int = 0
     loss_sum: Any = 0.0     # a number; on a GPU an array there, between two looks at it
     correct: Any = 0        # the same, or None: the task is no classification
+    tokens: Any = 0         # the same: what the losses are means over, the samples unless a loss is one of tokens
 
     def __post_init__(self) -> None:
         self.unseen = 0     # steps since the last look
         self._gradients: Any = 0.0
 
-    def add(self, loss: Any, samples: int) -> bool:
+    def add(self, loss: Any, samples: int, tokens: Any = None) -> bool:
         """Add the loss of a step, a `double`; return False where it is known not to be finite."""
+        tokens = samples if tokens is None else tokens
         self.unseen += 1
         self.samples += samples
-        self.loss_sum += loss * samples
+        self.tokens += tokens
+        self.loss_sum += loss * tokens
         return _device.is_device(loss) or math.isfinite(loss)
 
     def add_gradient(self, gradient: Any) -> bool:
@@ -54,6 +57,11 @@ class Sums:
         self.correct += correct if _device.is_device(correct) else int(correct)
 
     @property
+    def mean(self) -> float:
+        """The mean loss."""
+        return float(self.loss_sum) / int(self.tokens)
+
+    @property
     def due(self) -> bool:
         """Whether it is time for a look: on the host always."""
         return self.unseen >= _LOOK or not _device.is_device(self.loss_sum)
@@ -62,6 +70,7 @@ class Sums:
         """Wait for the steps so far, and return whether all losses and gradients were finite."""
         self.unseen, self.loss_sum, gradients, self._gradients = 0, float(self.loss_sum), float(self._gradients), 0.0
         self.correct = None if self.correct is None else int(self.correct)
+        self.tokens = int(self.tokens)
         return math.isfinite(self.loss_sum) and math.isfinite(gradients)
 
 
@@ -70,9 +79,9 @@ def double(loss: Any) -> Any:
     return loss.astype(np.float64) if _device.is_device(loss) else float(loss)
 
 
-def is_classification(scores: NDArray[Any], targets: NDArray[Any]) -> bool:
+def is_classification(scores: Any, targets: NDArray[Any]) -> bool:
     """Whether targets are classes, one a sample, and scores are theirs."""
-    return scores.ndim == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
+    return getattr(scores, "ndim", None) == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
 def first_not_finite(arrays: Iterable[tuple[str, Any]]) -> str | None:

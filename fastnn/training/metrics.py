@@ -267,7 +267,8 @@ class Evaluation:
     Attributes
     ----------
     loss : float
-        The mean loss of a sample; NaN where there is none, as for nearest neighbours.
+        The mean loss of a sample, or of a token where the loss is one of tokens; NaN where there is none, as for
+        nearest neighbours.
     accuracy : float or None
         The share of right predictions, from 0 to 1; None, as all that follows, where the task is no classification.
     confusion : ndarray of int64, shape (C, C), or None
@@ -297,7 +298,8 @@ class History:
     ----------
     records : list of dict
         As in metrics.jsonl: epoch (from 1), step (updates so far), lr, train_loss, train_accuracy, val_loss,
-        val_accuracy, seconds, images_per_second. None stands for what was not measured, NaN in arrays.
+        val_accuracy, seconds, images_per_second, or tokens_per_second where the loss is one of tokens. None stands for
+        what was not measured, NaN in arrays.
 
     Examples
     --------

@@ -432,13 +432,78 @@ def images(pixels: NDArray[Any], names: Sequence[str] | None = None, *, columns:
         figsize=(side * columns, (side + 0.25 * bool(names)) * rows), layout="constrained")
     for place, picture in enumerate(pixels.transpose(0, 2, 3, 1)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest")
+        axes.imshow(picture.squeeze(2) if picture.shape[2] == 1 else picture, cmap="gray", interpolation="nearest",
+                    vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
         axes.set_axis_off()
         if names:
             axes.set_title(_name(names[place], 15), fontsize=8, color=_INK, **_LITERAL)
         if row_names and place % columns == 0:
             axes.text(-0.1, 0.5, _name(row_names[place // columns], 15), transform=axes.transAxes, rotation=90,
                       ha="right", va="center", fontsize=8, color=_INK, **_LITERAL)
+    return figure
+
+
+def tile(pixels: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
+    """Return images side by side as one, with gray lines between them.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (N, 1 or 3, H, W)
+        uint8, or floats from 0 to 1.
+    columns : int, optional
+        How many stand in a row; as many as rows where not given.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows (H + 1) - 1, columns (W + 1) - 1), or that and 3 of images in colour
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> training.plots.tile(np.ones((3, 1, 1, 1)))
+    array([[255, 128, 255],
+           [128, 128, 128],
+           [255, 128, 128]], dtype=uint8)
+    """
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    n, channels, height, width = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = -(-n // columns)
+    cells = np.full((rows * columns, channels, height + 1, width + 1), 128, np.uint8)
+    cells[:n, :, :height, :width] = pixels
+    whole = cells.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
+    whole = whole.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    return whole[..., 0] if channels == 1 else whole
+
+
+def grid(pixels: NDArray[Any], columns: int | None = None) -> Figure:
+    """Draw many images side by side, without a word; see `tile`, and `images` for few with names.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (N, 1 or 3, H, W)
+        uint8, or floats from 0 to 1.
+    columns : int, optional
+        How many stand in a row; as many as rows where not given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from fastnn import data, training
+    >>> training.plots.grid(data.digits().test.images[:100] * 15).axes[0].images[0].get_size()
+    (89, 89)
+    """
+    whole = tile(pixels, columns)
+    height, width = (side / 60 for side in whole.shape[:2])
+    scale = min(max(1.0, 4 / width), 8 / width)             # from 4 to 8 inches wide
+    figure, (axes,) = _figure(scale * width, scale * height, 1)
+    axes.imshow(whole, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
     return figure
 
 
@@ -584,6 +649,42 @@ def table(rows: Sequence[str], columns: Sequence[str], shares: NDArray[Any], row
     axes.spines[:].set_visible(False)
     axes.set_xlabel(_name(column_label), **_LITERAL)
     axes.set_ylabel(_name(row_label), **_LITERAL)
+    return figure
+
+
+def attention(weights: Sequence[NDArray[Any]], tokens: Sequence[str]) -> Figure:
+    """Draw how each token attends to others, the stronger the darker: a row of maps a layer, a map a head.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray, shape (heads, T, T)
+        Of each layer, what share of each head's result for a token, a row, comes from each token, a column.
+    tokens : sequence of str
+        What the T tokens are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import training
+    >>> figure = training.plots.attention([np.eye(3)[None].repeat(2, 0)], ["the", " cat", " sat"])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['layer 1, head 1', 'layer 1, head 2']
+    """
+    heads, size = len(weights[0]), max(2.4, 0.16 * len(tokens))
+    figure, all_axes = _figure((size + 0.7) * heads, (size + 0.8) * len(weights), heads, len(weights))
+    for place, axes in enumerate(all_axes):
+        layer, head = divmod(place, heads)
+        axes.imshow(1 - np.sqrt(weights[layer][head])[..., None] * (1 - _rgb(_BLUE)))   # most shares are a few per cent
+        axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9, color=_INK)
+        for axis in (axes.xaxis, axes.yaxis):
+            _ticks(axis, tokens)
+        axes.tick_params(length=0, labelsize=6)
+        axes.tick_params(axis="x", rotation=90)
+        axes.spines[:].set_color(_FAINT)
     return figure
 
 

@@ -231,7 +231,7 @@ def _samples(images: NDArray[Any], evaluation: Evaluation, classes: Sequence[str
 
 def _epoch_table(history: History) -> str:
     columns = {"epoch": "d", "lr": ".3g", "train_loss": ".4f", "train_accuracy": "%", "val_loss": ".4f",
-               "val_accuracy": "%", "seconds": ".1f", "images_per_second": ".0f"}
+               "val_accuracy": "%", "seconds": ".1f", "images_per_second": ",.0f", "tokens_per_second": ",.0f"}
     shown = {name: form for name, form in columns.items()
              if any(record.get(name) is not None for record in history.records)}
     names = [name.replace("train_", "training ").replace("val_", "validation ").replace("_", " ") for name in shown]

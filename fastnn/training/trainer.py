@@ -21,6 +21,7 @@ from fastnn._checks import as_float, as_int, is_sequence
 from fastnn._files import as_path
 from fastnn.nn import Module
 from fastnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
+from fastnn.training._ahead import compile_run
 from fastnn.training._interrupts import Interrupts, Signalled
 from fastnn.training._loader import Loader, check_loader, fault, in_order, placed
 from fastnn.training._parts import Parts
@@ -93,7 +94,8 @@ class Trainer:
         What is trained.
     loss : Module
         ``loss.forward(scores, targets)`` gives the mean loss of a batch and its gradient, as `nn.CrossEntropyLoss`. It
-        may have parameters and buffers of its own, which are trained and saved with the model's.
+        may have parameters and buffers of its own, which are trained and saved with the model's. Losses of batches
+        count by their samples or, where the loss has a method ``tokens(targets)``, by how many tokens that says.
     optimizer : Optimizer
         Of parameters of the model and of the loss. Those that it does not hold stay as they are, and `fit` says so.
     schedule : callable, optional
@@ -350,6 +352,7 @@ class Trainer:
         check_averaging(self.callbacks)
         check_pruning(self.callbacks)
         check_monitored(self.callbacks, validated=validation_loader is not None)
+        compile_run(self, train_loader, validation_loader)
         Trial(self._parts, self.device, self.seed).run(train_loader, validation_loader)
 
     def _take_up(self, epochs: int) -> None:
@@ -401,7 +404,7 @@ class Trainer:
             scores, backward = self.model.forward(*inputs, training=True)
             loss, loss_backward = self.loss.forward(scores, targets)
             loss = double(loss)
-            if not state.sums.add(loss, len(targets)):
+            if not state.sums.add(loss, len(targets), parts.tokens(targets)):
                 raise self._diverged(f"the loss is {loss}", self._fault(state.step))
             backward(loss_backward(), input_grad=False)
         for name, parameter in parts.learned():
@@ -448,7 +451,9 @@ class Trainer:
         state = self._state
         when = (f"after {state.step} of {self._steps_per_epoch} steps" if since is None else
                 f"within steps {since + 1} to {state.step} of {self._steps_per_epoch}")
-        cure = fault or "try a lower learning rate, inputs scaled to mean 0 and deviation 1, or clip_norm=1"
+        scaled = "" if self._parts.of_tokens else ", inputs scaled to mean 0 and deviation 1"
+        clipped = "" if self.clip_norm is not None else ", or clip_norm=1"
+        cure = fault or f"try a lower learning rate{scaled}{clipped}"
         kept = f"; {self.run_dir / LAST} is as it was" if self.run_dir else ""
         return DivergedError(f"{what} in epoch {state.epoch + 1} {when} "
                              f"(learning rate {self._learning_rate(state.step):g}): {cure}{kept}")
@@ -471,10 +476,11 @@ class Trainer:
         sums = Sums()
         labels, predictions, classes = [], [], 0
         with closing(in_order(loader).epoch(0)) as batches:
-            for batch in batches:
+            for step, batch in enumerate(batches):
                 *inputs, targets = placed(batch, self.device)
-                scores = self.model(*inputs)
-                sums.add(double(self.loss(scores, targets)), len(targets))
+                with random.at_step(self.seed, step):       # a model that draws in inference, draws the same each time
+                    scores = self.model(*inputs)
+                sums.add(double(self.loss(scores, targets)), len(targets), self._parts.tokens(targets))
                 if is_classification(scores, targets):
                     labels.append(batch[-1])
                     predictions.append(scores.argmax(1))
@@ -482,7 +488,7 @@ class Trainer:
                 after_batch()
         if not sums.samples:
             raise ValueError("loader: expected at least one sample, got an empty loader")
-        loss = float(sums.loss_sum) / sums.samples
+        loss = sums.mean
         if not classes:
             return Evaluation(loss)
         all_labels = kernels.to_host(np.concatenate(labels)).astype(np.int64)
@@ -494,17 +500,20 @@ class Trainer:
 
     def _end_epoch(self, evaluation: Evaluation | None, progress: Progress) -> None:
         state, sums = self._state, self._state.sums
+        of_tokens = self._parts.of_tokens
         record: Record = {
             "epoch": state.epoch + 1,
             "step": state.updates,
             "lr": self._learning_rate(state.step - 1),
-            "train_loss": sums.loss_sum / sums.samples,
+            "train_loss": sums.mean,
             "train_accuracy": None if sums.correct is None else sums.correct / sums.samples,
             "val_loss": evaluation and evaluation.loss,
             "val_accuracy": evaluation and evaluation.accuracy,
             "seconds": state.seconds,
-            "images_per_second": sums.samples / state.seconds,
+            "images_per_second": None if of_tokens else sums.samples / state.seconds,
         }
+        if of_tokens:
+            record["tokens_per_second"] = sums.tokens / state.seconds
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
             gave = f"{type(callback).__name__} gave the record of epoch {state.epoch + 1}"

@@ -68,7 +68,7 @@ def test_a_zipped_file_is_read_no_further_than_its_header_allows(tmp_path, idx_b
         ("bomb", data.read_idx, r"expected 18 bytes for the header's shape \(10,\) .*, got more: the file is too long"),
         ("promise", data.read_idx, "the file is truncated"),
         ("rows", data.read_csv, "line 1: expected at most 1,000,000 lines of fewer than 16,384 characters"),
-        ("rows", lambda path: formats.read_bytes(path, 1000), "expected at most 1,000 bytes, got more"),
+        ("rows", lambda path: formats.read_bytes(path, 1000), "expected a data file of at most 1,000 bytes, got more"),
     ]:
         tracemalloc.start()
         with pytest.raises(ValueError, match=message):

@@ -45,7 +45,7 @@ def check_orders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Kernel, 
         nonlocal most
         most = max(most, blocks)
         for block in order(blocks):
-            run(block, block + 1, 0, 0, call_block, *args)
+            run(block, block + 1, 0, 0, call_block, args)
 
     def check(row: Kernel, call: Call) -> int:
         nonlocal order, most

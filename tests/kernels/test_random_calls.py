@@ -9,6 +9,7 @@ pasted into Python, and the run goes on to the end. Both sides must refuse the s
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import math
@@ -30,7 +31,7 @@ from fastnn.testing.table import as_tuple
 Array = np.ndarray
 Judge = Callable[[Call, Any], list[tuple[Any, Any]]]
 Truth = tuple[Any, Any]                                 # a result in float64, and how far from it is allowed
-SUMS = {"conv2d", "conv_transpose2d", "linear"}
+SUMS = {"conv2d", "conv_transpose2d", "linear", "interpolate"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
@@ -57,6 +58,7 @@ DIFFERENCES: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("conv2d", lambda a: a.get("padding") == "same", "torch allows 'same' for stride 1 alone (docstring)"),
     ("pool2d", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
     ("adaptive", lambda a: 0 in images_of(a)[2:], "no pixels have no mean; for 1 x 1 alone torch gives NaN"),
+    ("interpolate", lambda a: 0 in images_of(a)[1:2], "no channels give an empty result, which torch refuses"),
     ("avg_pool2d", lambda a: (a.get("divisor_override") or 1) < 0, "a divisor is at least 1 (docstring)"),
     ("max_pool2d", misses_the_image, "a window without a cell has no maximum (docstring); torch takes -inf"),
     ("batch_norm", lambda a: 0 in a["x"].shape, "no samples are refused in training, no channels taken (design)"),
@@ -107,6 +109,10 @@ class Draw:
         dtype = self.dtype
         kind = self.random.randrange(12)
         wide = (*shape[:-1], 2 * shape[-1]) if shape and kind == 1 else shape[::-1] if kind == 2 else shape
+        if kind == 7 and shape:
+            wide = *shape[:-1], shape[-1] + 3
+        if kind == 8 and len(shape) > 2:
+            wide = *shape[:-3], shape[-2], shape[-3], shape[-1]
         text = f"{self.rng()}.standard_normal({wide}, {dtype!r})"
         if self.chance(0.15):                           # ties and zeros
             text = f"{self.rng()}.integers(-2, 3, {wide}).astype({dtype!r})"
@@ -133,6 +139,10 @@ class Draw:
             return f"np.broadcast_to({text.replace(repr(wide), repr((1, *shape[1:])))}, {shape})"
         if kind == 6:
             return f"np.asfortranarray({text})"
+        if kind == 7:
+            return f"({text})[..., 3:]"
+        if kind == 8 and len(shape) > 2:
+            return f"({text}).swapaxes(-2, -3)"
         return text
 
     def integers(self, low: int, high: int, *shape: int) -> str:
@@ -145,6 +155,7 @@ class Draw:
             dtype = dtype or self.dtype
             self.kwargs["out"] = self.random.choice((
                 f"np.empty({shape}, {dtype!r})", f"np.empty({(*shape, 2)}, {dtype!r})[..., 0]",
+                f"np.empty({shape and (*shape[:-1], shape[-1] + 3)}, {dtype!r})[{'..., 3:' if shape else '...'}]",
                 f"np.empty({shape[::-1]}, {dtype!r}).T"))
 
     def text(self, name: str) -> str:
@@ -382,11 +393,13 @@ def draw_linear(draw: Draw, backward: bool = False) -> None:
     draw.args = [draw.floats(*shape, reach=18) for shape in arrays]
     if draw.chance(0.5):
         draw.args.append(draw.floats(o + draw.chance(0.03), reach=18))
+    draw.option("activation", ("relu", None), 0.15)
     draw.out(n, o)
 
 
 def judge_linear(call: Call, eps: Any) -> list[Truth]:
-    truth, magnitude = (reference("linear", Call(c.args)) for c in (call, absolute(call)))
+    truth = reference("linear", Call(call.args, {"activation": call.kwargs.get("activation")}))
+    magnitude = reference("linear", Call(absolute(call).args))
     return [of_sums(truth, magnitude, call.args[1].shape[1] + 1, eps)]
 
 
@@ -402,6 +415,131 @@ def judge_linear_backward(call: Call, eps: Any) -> list[Truth]:
 
 FAMILIES["linear"] = Family(draw_linear, judge_linear)
 FAMILIES["linear_backward"] = Family(lambda draw: draw_linear(draw, True), judge_linear_backward)
+
+
+def draw_bmm(draw: Draw, backward: bool = False) -> None:
+    b, n, m, p = draw.size(0, 3, 12), draw.size(0, 5, 90), draw.size(0, 9, 600), draw.size(0, 9, 90)
+    arrays = [(b, n, m), (b + draw.chance(0.03), m + draw.chance(0.03), p)]
+    if backward:
+        arrays.insert(0, (b, n, p + draw.chance(0.03)))
+        draw.option("needs", lambda: (draw.chance(0.5), draw.chance(0.5)), 0.3)
+    draw.args = [draw.floats(*shape, reach=18) for shape in arrays]
+    if not backward:
+        draw.out(b, n, p)
+
+
+def judge_bmm(call: Call, eps: Any) -> list[Truth]:
+    (a, b), (a_size, b_size) = call.args, absolute(call).args
+    if len(a) != len(b):
+        raise ValueError("a batch is not broadcast")
+    return [of_sums(a @ b, a_size @ b_size, a.shape[2] + 1, eps)]
+
+
+def judge_bmm_backward(call: Call, eps: Any) -> list[Truth]:
+    def products(grad: Array, a: Array, b: Array) -> tuple[Array, ...]:
+        if grad.shape != (*a.shape[:2], b.shape[2]) or b.shape[:2] != (len(a), a.shape[2]):
+            raise ValueError("shapes")
+        return grad @ b.swapaxes(1, 2), a.swapaxes(1, 2) @ grad
+
+    grad = call.args[0]
+    return [of_sums(t, m, n + 1, eps) for t, m, n in zip(products(*call.args), products(*absolute(call).args),
+                                                         grad.shape[:0:-1])]
+
+
+FAMILIES["bmm"] = Family(draw_bmm, judge_bmm)
+FAMILIES["bmm_backward"] = Family(lambda draw: draw_bmm(draw, True), judge_bmm_backward)
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def draw_attention(draw: Draw, backward: bool = False) -> None:
+    """NaN and inf are left to tests of their own, and logarithms of the gradient are near those of the scores."""
+    draw.wild = draw.planted = False
+
+    def near(*shape: int) -> str:
+        return f"{draw.rng()}.standard_normal({shape}, {draw.dtype!r})" if backward else draw.floats(*shape)
+
+    leading = [draw.random.randint(0 if draw.chance(0.1) else 1, 3) for _ in range(draw.random.randint(0, 2))]
+    queries, keys = draw.size(0, 9, 150), draw.size(0, 9, 300)
+    features, outputs = draw.size(1, 6, 40), draw.size(1, 6, 40)
+    arrays = [(*leading, queries, features), (*leading, keys + draw.chance(0.02), features + draw.chance(0.02)),
+              (*leading, keys, outputs)]
+    if backward:
+        arrays = [(*leading, queries, outputs), *arrays, (*leading, queries, outputs), (*leading, queries)]
+    draw.args = [(near if i in (1, 2, 5) else draw.floats)(*shape) for i, shape in enumerate(arrays)]
+    if draw.chance(0.5):
+        shape = tuple(1 if draw.chance(0.3) else size for size in (*leading, queries, keys))[draw.random.randint(
+            0, len(leading)) :]
+        draw.args.append(f"{draw.rng()}.random({shape}) < 0.7" if draw.chance(0.5) else near(*shape))
+    draw.option("is_causal", (True, False))
+    draw.option("scale", (0.3, -0.1, 0.0), 0.2)
+    if backward:
+        draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+    else:
+        draw.option("return_lse", (True, False))
+        draw.out(*leading, queries, outputs)
+
+
+def scores_of(query: Array, key: Array, mask: Any, is_causal: bool, scale: Any) -> tuple[Array, Array, Array]:
+    """Scores, -inf where a key is hidden, whether it is not, and for each query the A of the docstring."""
+    if query.ndim != key.ndim or query.shape[:-2] != key.shape[:-2]:
+        raise ValueError("leading dimensions")
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores, size = scale * (query @ key.swapaxes(-1, -2)), abs(scale) * (abs(query) @ abs(key).swapaxes(-1, -2))
+    seen = np.tri(*scores.shape[-2:], dtype=bool) if is_causal else np.ones(scores.shape[-2:], bool)
+    seen = np.broadcast_to(seen, scores.shape)
+    if mask is not None and mask.dtype == bool:
+        seen = seen & np.broadcast_to(mask, scores.shape)
+    elif mask is not None:
+        scores, size = scores + np.broadcast_to(mask, scores.shape), size + abs(mask)
+    return np.where(seen, scores, -np.inf), seen, np.where(seen, size, 0).max(-1, initial=0.0)[..., None]
+
+
+def terms(size: int) -> float:
+    return min(size, 256) + size / 16
+
+
+def judge_attention(call: Call, eps: Any) -> list[Truth]:
+    query, key, value, *mask = call.args
+    if value.shape[:-1] != key.shape[:-1]:
+        raise ValueError("values")
+    scores, seen, largest = scores_of(query, key, mask[0] if mask else None, call.kwargs.get("is_causal", False),
+                                      call.kwargs.get("scale"))
+    top = np.where(seen.any(-1), scores.max(-1, initial=-np.inf), 0)[..., None]
+    weights = np.exp(scores - top)
+    total = weights.sum(-1, keepdims=True)
+    weights, log = weights / np.where(total == 0, 1, total), (top + np.log(total))[..., 0]
+    one = 2 * (query.shape[-1] + 6) * largest + 2 * terms(key.shape[-2]) + 16
+    bound = np.exp(one * eps.eps) * one * (weights @ abs(value)) + eps.smallest_normal
+    found = [within(weights @ value, bound, 1, eps), (log, np.nan_to_num(eps.eps * one[..., 0]))]
+    return found if call.kwargs.get("return_lse") else found[:1]
+
+
+def judge_attention_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, query, key, value, y, log, *mask = call.args
+    if value.shape[:-1] != key.shape[:-1] or y.shape != grad.shape or log.shape != query.shape[:-1]:
+        raise ValueError("shapes")
+    scale = call.kwargs.get("scale")
+    scores, _, largest = scores_of(query, key, mask[0] if mask else None, call.kwargs.get("is_causal", False), scale)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    weights = np.exp(scores - log[..., None])
+    products, means = grad @ value.swapaxes(-1, -2), (grad * y).sum(-1, keepdims=True)
+    inner, size = weights * (products - means), weights * (abs(grad) @ abs(value).swapaxes(-1, -2) + abs(grad * y).sum(
+        -1, keepdims=True))
+    one = 2 * (query.shape[-1] + 6) * (largest + abs(log[..., None])) + 16
+    one = np.exp(one * eps.eps) * one
+    more, queries, keys = value.shape[-1] + 8, terms(query.shape[-2]), terms(key.shape[-2])
+    turned = weights.swapaxes(-1, -2)
+    return [within(scale * (inner @ key), abs(scale) * (size * (one + more + keys)) @ abs(key), 1, eps),
+            within(scale * (inner.swapaxes(-1, -2) @ query),
+                   abs(scale) * (size * (one + more + queries)).swapaxes(-1, -2) @ abs(query), 1, eps),
+            within(turned @ grad, (weights * (one + queries)).swapaxes(-1, -2) @ abs(grad), 1, eps)]
+
+
+FAMILIES["scaled_dot_product_attention"] = Family(draw_attention, judge_attention)
+FAMILIES["scaled_dot_product_attention_backward"] = Family(
+    lambda draw: draw_attention(draw, True), judge_attention_backward)
 
 
 # --- pooling ---------------------------------------------------------------------------------------------------------
@@ -442,12 +580,12 @@ def draw_pool(draw: Draw, of_max: bool, backward: bool = False) -> None:
     draw.out(*result)
 
 
-def judge_max_pool2d(call: Call, eps: Any) -> list[Truth]:
+def judge_max_pool2d(call: Call, eps: Any, name: str = "max_pool2d") -> list[Truth]:
     options = {name: value for name, value in call.kwargs.items() if name != "out"}
-    result = reference("max_pool2d", Call(call.args, options))
+    result = reference(name, Call(call.args, options))
     parts = as_tuple(result)
     if len(parts) == 2 and np.isnan(parts[0]).any():    # torch takes the last NaN, the contract says the first
-        parts = KERNELS["max_pool2d"](Call(call.args, options), target="naive")
+        parts = KERNELS[name](Call(call.args, options), target="naive")
     return [(part, 0.0) for part in parts]
 
 
@@ -522,6 +660,86 @@ FAMILIES["adaptive_avg_pool2d"] = Family(
 FAMILIES["adaptive_avg_pool2d_backward"] = Family(
     lambda draw: draw_adaptive_avg_pool2d(draw, True),
     lambda call, eps: judge_avg_pool2d_backward(call, eps, "adaptive_avg_pool2d"))
+
+
+def judge_adaptive_max_pool2d(call: Call, eps: Any) -> list[Truth]:
+    return judge_max_pool2d(call, eps, "adaptive_max_pool2d")
+
+
+def draw_adaptive_max_pool2d(draw: Draw) -> None:
+    draw_adaptive_avg_pool2d(draw)
+    draw.option("return_indices", (True, False), 0.6)
+
+
+FAMILIES["adaptive_max_pool2d"] = Family(draw_adaptive_max_pool2d, judge_adaptive_max_pool2d)
+FAMILIES["adaptive_max_pool2d_backward"] = Family(draw_max_pool2d_backward, judge_max_pool2d_backward)
+
+
+# --- resampling ------------------------------------------------------------------------------------------------------
+
+
+def draw_interpolate(draw: Draw, backward: bool = False) -> None:
+    image = [draw.random.choice((1, 2, 0)), draw.size(1, 3, 9), draw.size(1, 9, 60), draw.size(1, 11, 60)]
+    if draw.chance(0.03):
+        image[draw.random.randrange(1, 4)] = 0
+    size = draw.size(1, 15, 70), draw.size(1, 20, 70)
+    factors = None
+    if draw.chance(0.5):
+        factors = tuple(draw.random.choice((0.5, 1.0, 1.5, 2, 2, 3, 0.7, round(draw.random.uniform(0.1, 3), 2)))
+                        for _ in range(2))
+        factors = factors[:1] * 2 if draw.chance(0.5) else factors
+        size = tuple(math.floor(n * factor) for n, factor in zip(image[2:], factors))
+        draw.kwargs["scale_factor"] = repr(factors[0] if factors[0] == factors[1] and draw.chance(0.5) else factors)
+    if draw.option("mode", ("nearest", "bilinear", "bilinear")) == "bilinear":
+        draw.option("align_corners", (True, False))
+    if backward:
+        draw.args = [draw.floats(*image[:2], *size), repr(tuple(image))]
+        return
+    draw.args = [draw.floats(*image)] + ([] if factors else [repr(size[0] if size[0] == size[1] else size)])
+    draw.out(*image[:2], *size)
+
+
+def shares_of(count: int, size: int, factor: float | None, mode: str, align_corners: bool) -> Array:
+    """The share of each of `size` pixels in each of `count` ones."""
+    step = 1.0 if count == size else 1 / factor if factor and not align_corners else size / count
+    i, pixels = np.arange(count), np.arange(size)
+    if mode == "nearest":
+        first = np.minimum(np.floor((i * step).astype(np.float32)), size - 1)
+        return (first[:, None] == pixels).astype(float)
+    place = i * ((size - 1) / max(1, count - 1)) if align_corners else np.maximum(0, (i + 0.5) * step - 0.5)
+    first = np.minimum(np.floor(place), size - 1)
+    share = (place - first)[:, None]
+    return ((first[:, None] == pixels) * (1 - share)
+            + (np.minimum(first + 1, size - 1)[:, None] == pixels) * share)
+
+
+def judge_interpolate(call: Call, eps: Any) -> list[Truth]:
+    options = {name: value for name, value in call.kwargs.items() if name != "out"}
+    truth = reference("interpolate", Call(call.args, options))
+    if options.get("mode", "nearest") == "nearest":
+        return [(truth, 0.0)]
+    largest = np.abs(call.args[0]).max(initial=0)
+    return [within(truth, np.full(truth.shape, largest), 8 + 20 * sum(call.args[0].shape[2:]) * (eps.eps < 1e-10), eps)]
+
+
+def judge_interpolate_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, shape = call.args
+    mode, corners = call.kwargs.get("mode", "nearest"), call.kwargs.get("align_corners", False)
+    factors = call.kwargs.get("scale_factor")
+    expected = grad.shape[2:] if factors is None else tuple(
+        math.floor(size * factor) for size, factor in zip(shape[2:], both(factors)))
+    if 0 in (*shape[2:], *grad.shape[2:]) or grad.shape != (*shape[:2], *expected):
+        raise ValueError("shape")
+    of_rows, of_columns = (shares_of(count, size, factor, mode, corners) for count, size, factor in zip(
+        grad.shape[2:], shape[2:], both(factors) if factors else (None, None)))
+    if not finite(call):
+        return [(KERNELS["interpolate_backward"](call, target="naive"), np.inf)]
+    parts = [of_rows.T @ g @ of_columns for g in (grad, np.abs(grad))]
+    return [within(*parts, 2 * (grad.shape[2] * grad.shape[3] + 4), eps)]
+
+
+FAMILIES["interpolate"] = Family(draw_interpolate, judge_interpolate)
+FAMILIES["interpolate_backward"] = Family(lambda draw: draw_interpolate(draw, True), judge_interpolate_backward)
 
 
 # --- batch normalization ---------------------------------------------------------------------------------------------
@@ -650,6 +868,150 @@ FAMILIES["batch_norm"] = Family(draw_batch_norm, judge_batch_norm)
 FAMILIES["batch_norm_backward"] = Family(draw_batch_norm_backward, judge_batch_norm_backward)
 
 
+def draw_rows(draw: Draw, name: str) -> tuple[list[int], str, tuple[int, ...]]:
+    """A shape, the option that says what is normalized together, and the shape of the parameters."""
+    if name == "group_norm":
+        shape = draw_values(draw)
+        if draw.chance(0.3):
+            shape[-1] *= 20                             # from where a channel is a loop of its own
+        groups = draw.random.choice([g for g in range(1, 8) if shape[1] % g == 0 or draw.chance(0.02)])
+        return shape, repr(groups), (shape[1],)
+    shape = [draw.size(1, 5, 60) for _ in range(draw.random.randint(1, 4))]
+    shape[-1] = draw.random.choice((shape[-1], draw.size(1, 90, 700)))
+    if draw.chance(0.03):
+        shape[draw.random.randrange(len(shape))] = 0
+    last = tuple(shape[-draw.random.randint(1, min(3, len(shape))):])
+    return shape, repr(draw.random.choice((last, list(last), last[0] if len(last) == 1 else last))), last
+
+
+def draw_row_norm(draw: Draw, name: str) -> None:
+    shape, option, last = draw_rows(draw, name)
+    last = (*last[:-1], last[-1] + draw.chance(0.02))
+    draw.args = [draw.floats(*shape, reach=15), option]
+    if draw.chance(0.6):
+        draw.args += [draw.floats(*last, reach=10), draw.random.choice(("None", draw.floats(*last, reach=10)))]
+    draw.option("eps", (1e-3, 1e-5, 1e-12), 0.3)
+    draw.out(*shape)
+
+
+def seen_as_rows(name: str, x: Array, option: Any, weight: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """What brings an array of x's shape, and parameters, to (rows, groups, channels, places)."""
+    if name == "group_norm":
+        if option < 1 or x.shape[1] % option or 0 in x.shape[1:]:
+            raise ValueError("num_groups")
+        shape, of_one = (len(x), option, x.shape[1] // option, math.prod(x.shape[2:])), x.shape[1:2]
+    else:
+        of_one = tuple(option) if isinstance(option, tuple | list) else (option,)
+        if 0 in of_one or x.shape[x.ndim - len(of_one):] != of_one:
+            raise ValueError("normalized_shape")
+        shape = (math.prod(x.shape[:x.ndim - len(of_one)]), 1, math.prod(of_one), 1)
+    if weight is not None and weight.shape != of_one:
+        raise ValueError("weight")
+    return lambda a: a.reshape(shape), lambda a: np.ones((1, 1, 1, 1)) if a is None else a.reshape(1, *shape[1:3], 1)
+
+
+def judge_row_norm(call: Call, eps: Any, name: str) -> list[Truth]:
+    """The formula of the docstring, in float64, beside which PyTorch is held."""
+    x, option, weight, bias = (*call.args, None, None)[:4]
+    seen, spread = seen_as_rows(name, x, option, weight)
+    v, w, b = seen(x), spread(weight), 0 if bias is None else spread(bias)
+    n, u = v.shape[2] * v.shape[3], 2.0**-53
+    mean = v.mean((2, 3), keepdims=True)
+    scale = 1 / np.sqrt(v.var((2, 3), keepdims=True) + call.kwargs.get("eps", 1e-5))
+    z, level = (v - mean) * scale, np.abs(v).mean((2, 3), keepdims=True) * scale
+    truth = z * w + b
+    bound = (2 * u * (n + 8) * (1 + level) * (1 + np.abs(z)) * np.abs(w) * (1 + u * n * level) + 4 * u * np.abs(b)
+             + eps.eps * np.abs(truth) + 4 * eps.smallest_subnormal)
+    if HAS_TORCH and x.size and n > 1 and np.isfinite(truth).all() and level.max() < 1e3:
+        options = {"eps": call.kwargs.get("eps", 1e-5), "return_stats": False}
+        peer = seen(reference(name, Call((x, option, weight, bias), options)))
+        assert not np.isfinite(peer).all() or (np.abs(peer - truth) <= 2 * bound).all(), "PyTorch differs"
+    bound = np.where(np.abs(z * w) + np.abs(b) > 0.99 * eps.max, np.inf, bound)
+    return [(truth.reshape(x.shape), bound.reshape(x.shape))]
+
+
+def draw_row_norm_backward(draw: Draw, name: str) -> None:
+    shape, option, last = draw_rows(draw, name)
+    of_rows = tuple(shape[:len(shape) - len(last)]) if name == "layer_norm" else (shape[0], eval(option))
+    draw.args = [draw.floats(*shape, reach=10), draw.floats(*shape, reach=10), option,
+                 draw.floats(*last, reach=10) if draw.chance(0.7) else "None",
+                 f"np.array({draw.rng()}.standard_normal({of_rows}))", f"np.array({draw.rng()}.random({of_rows}))"]
+    draw.option("needs", lambda: tuple(draw.chance(0.5) for _ in range(3)), 0.3)
+
+
+def judge_row_norm_backward(call: Call, eps: Any, name: str) -> list[Truth]:
+    grad, x, option, weight, mean, invstd = call.args
+    seen, spread = seen_as_rows(name, x, option, weight)
+    g, v, w, u = seen(grad), seen(x), spread(weight), 2.0**-53
+    n, count = v.shape[2] * v.shape[3], v.shape[0] * v.shape[3]
+    mean, scale = (a.reshape(*v.shape[:2], 1, 1) for a in (mean, invstd))
+    z, h = (v - mean) * scale, g * w
+    means = h.mean((2, 3), keepdims=True), z * (h * z).mean((2, 3), keepdims=True)
+    sizes = np.abs(h).mean((2, 3), keepdims=True), np.abs(z) * np.abs(h * z).mean((2, 3), keepdims=True)
+    level = 1 + (np.abs(v) + np.abs(mean)) * scale      # by how much the difference from the mean may cancel
+    truth = scale * (h - means[0] - means[1])
+    bound = eps.eps * np.abs(truth) + 2 * u * scale * (n + 14) * (np.abs(h) + sizes[0] + sizes[1]) * level.max(
+        initial=1)
+    results = [(truth.reshape(x.shape), np.where(scale * (np.abs(h) + sizes[0] + sizes[1]) > 0.99 * eps.max, np.inf,
+                                                 bound + 4 * eps.smallest_subnormal).reshape(x.shape))]
+    for terms, size in ((g * z, np.abs(g) * (np.abs(z) + level)), (g, np.abs(g))):
+        total, most = (a.sum((0, 3)).reshape(-1) for a in (terms, size))
+        bound = eps.eps * np.abs(total) + 4 * u * (count + 8) * most + 2 * eps.smallest_subnormal
+        bound = np.where(np.abs(total) > 0.99 * eps.max, np.inf, bound)
+        results.append((None, 0.0) if weight is None else tuple(a.reshape(weight.shape) for a in (total, bound)))
+    return results
+
+
+for _name in ("layer_norm", "group_norm"):
+    FAMILIES[_name] = Family(functools.partial(draw_row_norm, name=_name),
+                             functools.partial(judge_row_norm, name=_name))
+    FAMILIES[f"{_name}_backward"] = Family(functools.partial(draw_row_norm_backward, name=_name),
+                                           functools.partial(judge_row_norm_backward, name=_name))
+
+
+# --- embedding -------------------------------------------------------------------------------------------------------
+
+
+def draw_embedding(draw: Draw, backward: bool = False) -> None:
+    shape = tuple(draw.size(0, 6, 60) for _ in range(draw.random.randint(1, 3)))
+    rows, columns = draw.size(1, 9, 120), draw.size(0, 40, 300)
+    input = draw.integers(-draw.chance(0.02), min(rows, 120) + draw.chance(0.02), *shape)
+    draw.args = ([draw.floats(*shape, columns, reach=15), input, repr(rows)] if backward else
+                 [input, draw.floats(rows, columns)])
+    draw.option("padding_idx", lambda: draw.random.randint(-rows, rows - 1 + draw.chance(0.05)), 0.3)
+    if not backward:
+        draw.out(*shape, columns)
+
+
+def check_indices(input: Array, rows: int, padding_idx: int | None = None) -> None:
+    if input.size and (input.min() < 0 or input.max() >= rows):
+        raise ValueError("input")
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise ValueError("padding_idx")
+
+
+def judge_embedding(call: Call, eps: Any) -> list[Truth]:
+    input, weight = call.args
+    check_indices(input, len(weight), call.kwargs.get("padding_idx"))
+    return [(weight[input], 0.0)]
+
+
+def judge_embedding_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, input, rows = call.args
+    check_indices(input, rows, call.kwargs.get("padding_idx"))
+    truth, size = np.zeros((2, rows, grad.shape[-1]))
+    np.add.at(truth, input, grad)
+    np.add.at(size, input, np.abs(grad))
+    if call.kwargs.get("padding_idx") is not None:
+        truth[call.kwargs["padding_idx"]] = size[call.kwargs["padding_idx"]] = 0
+    bound = eps.eps * np.abs(truth) + 2.0**-52 * input.size * size
+    return [(truth, np.where((size > 0.99 * eps.max) & np.isfinite(truth), np.inf, bound))]
+
+
+FAMILIES["embedding"] = Family(draw_embedding, judge_embedding)
+FAMILIES["embedding_backward"] = Family(functools.partial(draw_embedding, backward=True), judge_embedding_backward)
+
+
 # --- activations -----------------------------------------------------------------------------------------------------
 
 
@@ -712,15 +1074,19 @@ def gelu_slope(x: Array, approximate: str = "none") -> Array:
 
 
 TRUTHS: dict[str, Callable[..., Array]] = {            # where it is not the naive version's
-    **{name: torch_function(name) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu")},
+    **{name: torch_function(name) for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus")},
     "relu_backward": lambda g, y: np.where(y <= 0, 0, g),
     "leaky_relu_backward": lambda g, x, **o: g * slope_of(x, **o),
     "sigmoid_backward": lambda g, y: g * y * (1 - y),
     "tanh_backward": lambda g, y: g * (1 - y * y),
     "gelu_backward": lambda g, x, **o: g * gelu_slope(x, **o),
+    "silu_backward": lambda g, x: g * (1 / (1 + np.exp(-x)) * (1 + x / (1 + np.exp(x)))),
+    "softplus_backward": lambda g, x, beta=1.0, threshold=20.0: g * np.where(
+        beta * x > threshold, 1, 1 / (1 + np.exp(-beta * x))),
 }
 EXACT = {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "sigmoid_backward", "tanh_backward"}
-OPTIONS = {"negative_slope": (0.2, 0.0, 1.5, -0.5), "approximate": ("none", "tanh")}
+OPTIONS = {"negative_slope": (0.2, 0.0, 1.5, -0.5), "approximate": ("none", "tanh"), "beta": (0.5, 3.0, -2.0),
+           "threshold": (4.7, 30.0, 1e9)}
 
 
 def naive_truth(name: str) -> Callable[..., Array]:
@@ -839,29 +1205,66 @@ def draw_reduction(draw: Draw, backward: bool, *shape: int) -> None:
                          repr(round(draw.random.uniform(-2, 2), 3)))
 
 
-def reduced(losses: Array, bound: Array, reduction: str, eps: Any) -> list[Truth]:
-    """Losses of rows and how far each may be off, as they are returned."""
+def reduced(losses: Array, bound: Array, reduction: str, eps: Any, weight: Any = None) -> list[Truth]:
+    """Losses of rows and how far each may be off, as they are returned; a mean is over `weight`, or their number."""
     if reduction == "none":
         return [(losses, np.where(np.abs(losses) > 0.99 * eps.max, np.inf, bound))]
-    count = losses.size if reduction == "mean" else 1
+    count = (losses.size if weight is None else weight) if reduction == "mean" else 1
     total = losses.sum() / count
     size = bound.sum() / count + eps.eps * abs(total) + 2.0**-50 * (losses.size + 4) * np.abs(losses).sum() / count
     return [(total, np.where(abs(total) > 0.99 * eps.max, np.inf, size))]
 
 
+def draw_cross_entropy(draw: Draw, backward: bool) -> None:
+    n, classes = draw.size(1, 6, 300), draw.size(1, 9, 300)
+    places: tuple[int, ...] = ()
+    if draw.chance(0.5):
+        n, places = draw.size(1, 3, 6), tuple(draw.size(1, 4, 12) for _ in range(draw.random.choice((1, 2))))
+    if draw.chance(0.03):
+        n, classes = draw.random.choice(((0, classes), (n, 0)))
+    high = max(1, min(classes + draw.chance(0.02), 256))
+    labels = draw.integers(-draw.chance(0.02), high, n + draw.chance(0.02), *places)
+    ignored = draw.option("ignore_index", (-100, -1, 0, 300), 0.4)
+    if ignored is not None:
+        labels = f"np.where({draw.rng()}.random({(n, *places)}) < 0.3, {ignored}, ({labels}).astype('i8'))"
+    draw.args = [draw.floats(n, classes, *places), labels]
+    if draw.chance(0.4):
+        draw.args.append(f"np.abs({draw.floats(classes, reach=2)})")
+    draw.option("label_smoothing", (0.1, 0.5, 1.0, 0.0))
+    draw_reduction(draw, backward, n, *places)
+
+
+def rows_of_scores(x: Array, labels: Array, weight: Array | None = None, ignore_index: int = -100, **options: Any,
+                   ) -> tuple[Array, ...]:
+    """Scores and labels by rows, whether each counts, the weights of classes, and those of the labels."""
+    if not x.size or labels.shape != (len(x), *x.shape[2:]) or (weight is not None and weight.shape != x.shape[1:2]):
+        raise ValueError("shapes")
+    rows, labels = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1]), labels.reshape(-1).astype(np.int64)
+    counts = labels != ignore_index
+    if ((labels < 0) | (labels >= x.shape[1]))[counts].any():
+        raise ValueError("labels")
+    weight = np.ones(x.shape[1]) if weight is None else weight
+    labels = np.where(counts, labels, 0)
+    return rows, labels, counts, weight, np.where(counts, weight[labels], 0)
+
+
 def judge_cross_entropy(call: Call, eps: Any) -> list[Truth]:
     """The formula, the largest score of a row taken off first; PyTorch's errs by more where scores are large."""
-    x, labels = call.args
+    rows, labels, counts, weight, weights = rows_of_scores(*call.args, **call.kwargs)
     smoothing, reduction = call.kwargs.get("label_smoothing", 0.0), call.kwargs.get("reduction", "mean")
-    right_scores(x, labels)
-    behind = x.max(1, keepdims=True) - x
-    losses = (np.log(np.exp(-behind).sum(1)) + (1 - smoothing) * right_scores(behind, labels)[:, 0]
-              + smoothing * behind.mean(1))
-    peer = reference("cross_entropy", Call((x, labels), {**call.kwargs, "reduction": "none"}))
-    far = np.abs(peer - losses) > 1e-9 * (np.abs(losses) + np.abs(x).max(1) + 1)
-    assert not (far & np.isfinite(peer) & np.isfinite(losses)).any(), "PyTorch differs from the formula"
-    losses = np.where(np.isfinite(losses), losses, peer)
-    return reduced(losses, 2 * eps.eps * (np.abs(losses) + 2 + math.log(x.shape[1])), reduction, eps)
+    behind = rows.max(1, keepdims=True) - rows
+    terms = np.log(np.exp(-behind).sum(1, keepdims=True)) + behind
+    losses, sizes = ((1 - smoothing) * by[labels] * terms[np.arange(len(rows)), labels]
+                     + smoothing * (by * terms).mean(1) for by in (weight, np.ones_like(weight)))
+    peer = reference("cross_entropy", Call(call.args, {**call.kwargs, "reduction": "none"})).reshape(-1)
+    most = weight.max()
+    far = np.abs(peer - losses) > 1e-9 * most * (np.abs(sizes) + np.abs(rows).max(1) + 1)
+    assert not (counts & far & np.isfinite(peer) & np.isfinite(losses)).any(), "PyTorch differs from the formula"
+    losses = np.where(counts, np.where(np.isfinite(losses), losses, peer), 0)
+    bound = np.where(counts, 2 * eps.eps * most * (np.abs(sizes) + 2 + math.log(rows.shape[1])), 0)
+    if reduction == "none":
+        losses, bound = losses.reshape(call.args[1].shape), bound.reshape(call.args[1].shape)
+    return reduced(losses, bound, reduction, eps, weights.sum())
 
 
 def judge_hinge_loss(call: Call, eps: Any) -> list[Truth]:
@@ -898,14 +1301,57 @@ def by_rows(grad: Any, count: int, reduction: str, shape: tuple[int, ...]) -> Ar
 
 
 def judge_cross_entropy_backward(call: Call, eps: Any) -> list[Truth]:
-    grad, x, labels = call.args
+    grad, x, labels, *given = call.args
+    rows, right, counts, weight, weights = rows_of_scores(x, labels, *given, **call.kwargs)
     smoothing, reduction = call.kwargs.get("label_smoothing", 0.0), call.kwargs.get("reduction", "mean")
-    right_scores(x, labels)
-    g = by_rows(grad, len(x), reduction, (len(x),))[:, None]
-    shifted = np.exp(x - x.max(1, keepdims=True))
-    truth = shifted / shifted.sum(1, keepdims=True) - smoothing / x.shape[1]
-    truth[np.arange(len(x)), labels] -= 1 - smoothing
-    return [(g * truth, 2 * (4 * eps.eps * np.abs(g) + eps.smallest_normal) + np.zeros(x.shape))]
+    g = by_rows(grad, weights.sum(), reduction, labels.shape).reshape(-1, 1)
+    shifted = np.exp(rows - rows.max(1, keepdims=True))
+    p = shifted / shifted.sum(1, keepdims=True)
+    truth = g * (1 - smoothing) * weights[:, None] * (p - (np.arange(len(weight)) == right[:, None]))
+    if smoothing > 0:
+        truth = truth + g * smoothing / len(weight) * (p * weight.sum() - weight)
+    size = 2 * (4 * eps.eps * np.abs(g) * weight.max() + eps.smallest_normal) + np.zeros(rows.shape)
+    return [tuple(np.moveaxis(np.where(counts[:, None], part, 0).reshape(*labels.shape, -1), -1, 1)
+                  for part in (truth, size))]
+
+
+def draw_binary_cross_entropy(draw: Draw, backward: bool) -> None:
+    shape = draw_shape(draw)
+    targets = f"{draw.rng()}.random({(*shape, 2) if draw.chance(0.02) else shape}, {draw.dtype!r})"
+    draw.args = [draw.floats(*shape, reach=30), f"np.array({targets})"]
+
+    def factor() -> str:
+        part = [draw.random.choice((1, size)) for size in shape][draw.random.randint(0, len(shape)):]
+        return f"np.abs({draw.floats(*part, reach=2)})"
+
+    if draw.chance(0.4):
+        draw.args.append(factor())
+    if draw.chance(0.4):
+        draw.kwargs["pos_weight"] = factor()
+    draw_reduction(draw, backward, *shape)
+
+
+def parts_of_decisions(yes: Array, no: Array, x: Array, targets: Array, weight: Any = 1.0, pos_weight: Any = 1.0,
+                       **options: Any) -> tuple[Array, Array]:
+    if x.shape != targets.shape or not x.size:
+        raise ValueError("targets")
+    return weight * targets * pos_weight * yes, weight * (1 - targets) * no
+
+
+def judge_binary_cross_entropy(call: Call, eps: Any) -> list[Truth]:
+    x = call.args[0]
+    yes, no = parts_of_decisions(np.logaddexp(0, -x), np.logaddexp(0, x), *call.args, **call.kwargs)
+    return reduced(yes + no, 2 * 4 * eps.eps * (yes + no) + eps.smallest_subnormal,
+                   call.kwargs.get("reduction", "mean"), eps)
+
+
+def judge_binary_cross_entropy_backward(call: Call, eps: Any) -> list[Truth]:
+    grad, x = call.args[:2]
+    yes, no = parts_of_decisions(1 / (1 + np.exp(x)), 1 / (1 + np.exp(-x)), *call.args[1:], **call.kwargs)
+    ones = parts_of_decisions(np.ones_like(x), np.ones_like(x), *call.args[1:], **call.kwargs)
+    g = by_rows(grad, x.size, call.kwargs.get("reduction", "mean"), x.shape)
+    return [(g * (no - yes), np.abs(g) * (2 * 4 * eps.eps * (yes + no) + eps.smallest_normal * sum(ones))
+             + eps.smallest_normal)]
 
 
 def judge_hinge_loss_backward(call: Call, eps: Any) -> list[Truth]:
@@ -940,10 +1386,13 @@ def draw_mse_loss(draw: Draw, backward: bool = False) -> None:
     draw_reduction(draw, backward, *shape)
 
 
-SMOOTHING, MARGIN = {"label_smoothing": (0.1, 0.5, 1.0, 0.0)}, {"margin": (0.5, 2.0, 0.0)}
-FAMILIES["cross_entropy"] = Family(lambda draw: draw_scores(draw, False, **SMOOTHING), judge_cross_entropy)
-FAMILIES["cross_entropy_backward"] = Family(
-    lambda draw: draw_scores(draw, True, **SMOOTHING), judge_cross_entropy_backward)
+MARGIN = {"margin": (0.5, 2.0, 0.0)}
+FAMILIES["cross_entropy"] = Family(lambda draw: draw_cross_entropy(draw, False), judge_cross_entropy)
+FAMILIES["cross_entropy_backward"] = Family(lambda draw: draw_cross_entropy(draw, True), judge_cross_entropy_backward)
+FAMILIES["binary_cross_entropy_with_logits"] = Family(
+    lambda draw: draw_binary_cross_entropy(draw, False), judge_binary_cross_entropy)
+FAMILIES["binary_cross_entropy_with_logits_backward"] = Family(
+    lambda draw: draw_binary_cross_entropy(draw, True), judge_binary_cross_entropy_backward)
 FAMILIES["hinge_loss"] = Family(lambda draw: draw_scores(draw, False, **MARGIN), judge_hinge_loss)
 FAMILIES["hinge_loss_backward"] = Family(
     lambda draw: draw_scores(draw, True, **MARGIN), judge_hinge_loss_backward)

@@ -19,9 +19,16 @@ def passed(model: nn.Module, *inputs: Any) -> list[Any]:
     """The result of a model in training and inference, the gradient by its input, and those by its parameters."""
     with random.at_step(0):
         y, backward = model.forward(*inputs, training=True)
-    grad = backward() if y.ndim == 0 else backward(y)
-    return [fastnn.to_host(array) for array in (y, grad, *(p.grad for p in model.parameters() if p.requires_grad),
-                                              model(*inputs))]
+    grad = backward() if not isinstance(y, tuple) and y.ndim == 0 else backward(y)
+    with random.at_step(1):
+        in_inference = model(*inputs)
+    return [fastnn.to_host(array) for array in flat(
+        (y, grad, *(p.grad for p in model.parameters() if p.requires_grad), in_inference)) if array is not None]
+
+
+def flat(value: Any) -> list[Any]:
+    """The arrays of a tuple, of the tuples in it, and so on."""
+    return [array for part in value for array in flat(part)] if isinstance(value, tuple) else [value]
 
 
 def assert_same_there(name: str, model: nn.Module, *inputs: np.ndarray) -> None:
@@ -64,6 +71,42 @@ def test_nearest_neighbours() -> None:
     assert type(distances) is type(theirs)                     # searched there, not copied to the host
     np.testing.assert_array_equal(cross_validate(fastnn.to_device(points), labels, [1, 2], folds=2),
                                   cross_validate(points, labels, [1, 2], folds=2))
+
+
+def test_a_variational_autoencoder() -> None:
+    model, x = models.VAE(4, 3, 2, samples=2).to(np.float64), random.generator(0, "x").random((2, 4))
+    drawn, between = model.sample(2), model.interpolate(x[:1], x[1:], 3)
+    assert_same_there("VAE", model, x)
+    placed = fastnn.to_device(x)
+    for found, expected in ((model.sample(2), drawn), (model.interpolate(placed[:1], placed[1:], 3), between)):
+        np.testing.assert_allclose(fastnn.to_host(found), expected, rtol=1e-7)
+    output, backward = model.forward(placed)
+    loss, loss_backward = nn.ELBOLoss().forward(output, placed)
+    assert all(map(_device.is_device, (loss, backward(loss_backward()))))
+
+
+def test_a_decoder_transformer(nothing_waits: Any) -> None:
+    config = models.DecoderTransformerConfig(5, 4, embed_dim=4, num_heads=1, head_dim=2, num_layers=1, hidden=3)
+    model, tokens = models.DecoderTransformer(config).to(np.float64), np.array([[2, 3, 0]])
+    drawn, weights = list(model.generate([2], 4, seed=1)), model.attention_weights(tokens[:, :2])
+    assert_same_there("DecoderTransformer", model, tokens)
+    assert list(model.generate([2], 4, seed=1)) == drawn
+    np.testing.assert_allclose(model.attention_weights(tokens[:, :2]), weights, rtol=1e-7)
+    placed = fastnn.to_device(tokens)
+    nothing_waits(lambda: model.forward(placed))
+
+
+def test_a_diffusion_model(nothing_waits: Any) -> None:
+    rng = random.generator(0, "weights")
+    model = models.DDPM(models.UNet(width=2, multipliers=(1,), groups=1).to(np.float64), 4)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * rng.standard_normal(parameter.data.shape)
+    images = model.sample(1, (1, 1, 2), steps=2)
+    x, time = rng.standard_normal((1, 1, 1, 2)), np.array([3])
+    assert_same_there("DDPM", model, x, time)
+    np.testing.assert_allclose(model.sample(1, (1, 1, 2), steps=2), images, rtol=1e-7)
+    placed = fastnn.to_device(x), fastnn.to_device(time)
+    nothing_waits(lambda: model.forward(*placed))
 
 
 @pytest.mark.gpu

@@ -16,8 +16,10 @@ SHAPES = {"CNN": (1, 8, 8), "CNNMnist": (1, 28, 28), "ThreeLayerConvNet": (3, 32
           "ResNet18": (3, 16, 16), "ResNet34": (3, 16, 16), "ResNet50": (3, 16, 16), "LinearSVM": (3, 4, 4),
           "SoftmaxClassifier": (3, 4, 4), "TwoLayerNet": (3, 4, 4), "FullyConnectedNet": (3, 4, 4),
           "EmbeddingNet": (1, 28, 28), "AllCNN": (3, 16, 16), "MobileNet": (3, 32, 32), "SpeedrunNet": (3, 25, 25)}
-# No networks, or around one: test_features.py, test_multi_crop.py.
-OTHERS = {"GaborBank", "KNearestNeighbors", "MultiCrop"}
+# No networks, or around one, or of images or texts and not of classes: test_features.py, test_multi_crop.py,
+# test_vae.py, test_diffusion.py, test_decoder_transformer.py.
+OTHERS = {"DDPM", "DecoderTransformer", "DecoderTransformerConfig", "GaborBank", "KNearestNeighbors", "MultiCrop",
+          "UNet", "VAE", "sampling_probabilities"}
 RESNETS = [name for name in SHAPES if name.startswith("ResNet")]      # test_resnet.py has more on them
 TINY: dict[str, Any] = {**{name: {"small_images": True, "width": 4} for name in RESNETS},
                         "AllCNN": {"width": 4, "dropout": 0.0}, "SpeedrunNet": {"width": 4},

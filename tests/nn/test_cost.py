@@ -75,6 +75,15 @@ def test_known_models(model: nn.Module, shape: tuple[int, ...], parameters: int,
     assert costs.trainable_parameters == sum(p.data.size for p in model.parameters() if p.requires_grad)
 
 
+def test_tokens_are_integers() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.MultiheadAttention(4, 2))
+    costs = fastnn.summary(model, (5,), np.int64)
+    assert [layer.multiply_adds for layer in costs.layers] == [0, 5 * 4 * 4, 5 * 3 * 4 * 4 + 2 * 5 * 5 * 4]
+    assert costs.parameters == 7 * 4 + 4 * (4 * 4 + 4)
+    with pytest.raises(TypeError, match="input: expected integer indices"):
+        fastnn.summary(model, (5,))
+
+
 def test_a_block_has_a_line_for_what_it_keeps_itself() -> None:
     costs = lines(models.ResNet18(10, small_images=True, width=4), 3, 8, 8)
     assert costs["layer1.0"] == ("BasicBlock", (4, 8, 8), 0, 0, 4 * 256)       # the sum after ReLU
@@ -172,7 +181,7 @@ def test_masks_that_are_drawn_do_not_change_a_step() -> None:
 def test_it_prints_a_table() -> None:
     text = str(fastnn.summary(nn.Sequential(nn.Linear(300, 1000), nn.ReLU()), (300,))).splitlines()
     assert text[0].split() == ["layer", "type", "output", "parameters", "multiply-adds", "kept", "for", "backward"]
-    assert text[1].split() == ["0", "Linear", "1000", "301,000", "300,000", "1.2", "kB"]
+    assert text[1].split() == ["0", "Linear", "1000", "301,000", "300,000", "5.2", "kB"]         # the ReLU's result too
     assert text[3].split() == ["total", "301,000", "300,000", "5.2", "kB"]
     assert text[5].startswith("301,000 parameters are trainable; all take 1.2 MB")
 
@@ -195,3 +204,12 @@ def test_a_model_on_a_gpu() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     host = fastnn.summary(model, (6,))
     assert fastnn.summary(model.to("cuda"), (6,)) == host
+
+
+def test_the_batch_may_be_any_axis_of_what_a_layer_returns() -> None:
+    vae = models.VAE(latent=2, samples=4)
+    layers = {layer.name: layer for layer in fastnn.summary(vae, (1, 14, 14)).layers}
+    (drawn,) = [layer for layer in layers.values() if layer.type == "Reparameterization"]
+    assert drawn.output_shape == (4, 2)
+    first = next(layer for name, layer in layers.items() if name.startswith("decoder") and layer.type == "Linear")
+    assert first.multiply_adds == 4 * 2 * first.output_shape[-1]

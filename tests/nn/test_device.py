@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +22,23 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 1, 2, stride=2), (2, 2, 2, 2)),
     "BatchNorm1d": (lambda: nn.BatchNorm1d(3), (4, 3)),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(2, momentum=None), (2, 2, 2, 2)),
+    "LayerNorm": (lambda: nn.LayerNorm(3), (2, 3)),
+    "GroupNorm": (lambda: nn.GroupNorm(1, 2), (2, 2, 2)),
+    "SinusoidalPositions": (lambda: nn.SinusoidalPositions(4), (2, 3, 4)),
+    "MultiheadAttention": (lambda: nn.MultiheadAttention(4, 2), (2, 3, 4)),
+    "TransformerBlock": (lambda: nn.TransformerBlock(4, 1, 3), (1, 2, 4)),
     "MaxPool2d": (lambda: nn.MaxPool2d(2), IMAGES),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 1, padding=1), IMAGES),
     "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d(1), IMAGES),
+    "AdaptiveMaxPool2d": (lambda: nn.AdaptiveMaxPool2d(3), IMAGES),
+    "Upsample": (lambda: nn.Upsample(scale_factor=2), IMAGES),
+    "Upsample, bilinear": (lambda: nn.Upsample(3, mode="bilinear"), IMAGES),
     "LeakyReLU": (lambda: nn.LeakyReLU(0.1), (3, 2)),
     "Sigmoid": (nn.Sigmoid, (3, 2)),
     "Tanh": (nn.Tanh, (3, 2)),
     "GELU": (nn.GELU, (3, 2)),
+    "SiLU": (nn.SiLU, (3, 2)),
+    "Softplus": (lambda: nn.Softplus(2.0), (3, 2)),
     "Softmax": (lambda: nn.Softmax(0), (3, 2)),
     "LogSoftmax": (nn.LogSoftmax, (3, 2)),
     "Dropout": (lambda: nn.Dropout(0.4), (3, 5)),
@@ -76,15 +87,27 @@ def test_a_layer_does_what_it_does_on_the_host(name: str, nothing_waits: Any) ->
     nothing_waits(step)
 
 
+def test_waves_are_made_where_the_numbers_lie(nothing_waits: Any) -> None:
+    layer, numbers = nn.SinusoidalEmbedding(6), np.array([0, 7, 999])
+    placed = fastnn.to_device(numbers)
+    found = layer(placed)
+    assert _device.is_device(found)
+    np.testing.assert_allclose(fastnn.to_host(found), layer(numbers), rtol=1e-6, atol=1e-6)
+    nothing_waits(lambda: layer(placed))
+
+
 SCORES = random.generator(0, "scores").standard_normal((3, 4))
 
 
 @pytest.mark.parametrize(("loss", "truth"), [
     (nn.CrossEntropyLoss(0.1), np.array([0, 3, 1])), (nn.CrossEntropyLoss(0.1), np.full((3, 4), 0.25)),
+    (nn.CrossEntropyLoss(weight=np.arange(1.0, 5), ignore_index=3), np.array([0, 3, 1])),
+    (nn.BCEWithLogitsLoss(pos_weight=np.arange(1.0, 5)), abs(SCORES) / 9),
     (nn.HingeLoss(), np.array([0, 3, 1])), (nn.MSELoss(), SCORES[::-1].copy())], ids=repr)
 def test_a_loss_stays_on_the_gpu(loss: nn.Module, truth: Any, nothing_waits: Any) -> None:
     scores = SCORES
     expected, backward = loss.forward(scores, truth)
+    loss = copy.deepcopy(loss).to("cuda")
     results: list[Any] = []
 
     def step() -> None:

@@ -108,6 +108,9 @@ MODELS: dict[str, tuple[Any, tuple[int, ...], int]] = {
         conv(padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.GELU(), nn.AvgPool2d(2, 1), nn.Tanh(),
         nn.AdaptiveAvgPool2d(2), nn.Sigmoid(), nn.Flatten(), nn.Linear(32, 3), nn.Softmax(), nn.LogSoftmax()),
         IMAGES, 0),
+    "and others": (lambda: nn.Sequential(conv(), nn.GroupNorm(2, 8), nn.SiLU(), nn.Upsample(scale_factor=2),
+                                         nn.Softplus(), nn.AdaptiveMaxPool2d(3), nn.LayerNorm(3)), IMAGES, 0),
+    "attention": (lambda: nn.Sequential(nn.LayerNorm(6), nn.MultiheadAttention(6, 2), nn.Linear(6, 3)), (3, 5, 6), 0),
 }
 
 

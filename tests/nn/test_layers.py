@@ -35,17 +35,30 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "avg-pool-divisor": (lambda nn: nn.AvgPool2d((3, 2), divisor_override=5), IMAGES),
     "adaptive": (lambda nn: nn.AdaptiveAvgPool2d((3, None)), IMAGES),
     "global": (lambda nn: nn.AdaptiveAvgPool2d(1), IMAGES),
+    "adaptive-max": (lambda nn: nn.AdaptiveMaxPool2d((4, None)), IMAGES),
+    "upsample": (lambda nn: nn.Upsample(scale_factor=2), IMAGES),
+    "upsample-size": (lambda nn: nn.Upsample((9, 4)), IMAGES),
+    "upsample-bilinear": (lambda nn: nn.Upsample(None, (2, 0.7), "bilinear"), IMAGES),
+    "upsample-corners": (lambda nn: nn.Upsample(7, mode="bilinear", align_corners=True), IMAGES),
     "batch-norm-1d": (lambda nn: nn.BatchNorm1d(4), (6, 4)),
     "batch-norm-1d-length": (lambda nn: nn.BatchNorm1d(4, eps=1e-3), (3, 4, 5)),
     "batch-norm-2d": (lambda nn: nn.BatchNorm2d(4), IMAGES),
     "batch-norm-plain": (lambda nn: nn.BatchNorm2d(4, 1e-5, 0.1, False), IMAGES),
     "batch-norm-untracked": (lambda nn: nn.BatchNorm2d(4, 1e-5, 0.1, True, False), IMAGES),
+    "layer-norm": (lambda nn: nn.LayerNorm(5), (3, 4, 5)),
+    "layer-norm-options": (lambda nn: nn.LayerNorm((4, 5), 1e-3, bias=False), (3, 4, 5)),
+    "layer-norm-plain": (lambda nn: nn.LayerNorm([5], elementwise_affine=False), (3, 4, 5)),
+    "group-norm": (lambda nn: nn.GroupNorm(2, 4), IMAGES),
+    "group-norm-plain": (lambda nn: nn.GroupNorm(1, 4, 1e-3, False), (3, 4)),
     "relu": (lambda nn: nn.ReLU(), IMAGES),
     "leaky-relu": (lambda nn: nn.LeakyReLU(0.2), IMAGES),
     "sigmoid": (lambda nn: nn.Sigmoid(), IMAGES),
     "tanh": (lambda nn: nn.Tanh(), IMAGES),
     "gelu": (lambda nn: nn.GELU(), IMAGES),
     "gelu-tanh": (lambda nn: nn.GELU("tanh"), IMAGES),
+    "silu": (lambda nn: nn.SiLU(), IMAGES),
+    "softplus": (lambda nn: nn.Softplus(), IMAGES),
+    "softplus-options": (lambda nn: nn.Softplus(2.0, 3.0), IMAGES),
     "softmax": (lambda nn: nn.Softmax(-1), (3, 5)),
     "softmax-channels": (lambda nn: nn.Softmax(dim=1), IMAGES),
     "log-softmax": (lambda nn: nn.LogSoftmax(dim=1), IMAGES),
@@ -212,7 +225,8 @@ def test_max_pool_makes_indices_for_backward_alone(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["linear", "linear-3d", "conv", "transpose", "max-pool", "avg-pool", "adaptive",
-                                  "relu", "softmax", "flatten", "sequential"])
+                                  "adaptive-max", "upsample", "upsample-bilinear", "relu", "silu", "softmax", "flatten",
+                                  "sequential"])
 def test_empty_batch(name: str) -> None:
     make, shape = LAYERS[name]
     layer = make(nn)
@@ -243,6 +257,12 @@ def test_options_may_be_sequences_of_one() -> None:
     (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), "output_size: expected an integer or a pair"),
     (lambda: nn.AdaptiveAvgPool2d((None, -1)), "output_size: expected at least 0"),
     (lambda: nn.GELU("erf"), "approximate: expected 'none' or 'tanh', got 'erf'"),
+    (lambda: nn.Softplus(0), "beta: expected a number from 1e-30 to 1e30, or the negative of one, got 0.0"),
+    (lambda: nn.Upsample(), "size: expected either size or scale_factor, got neither"),
+    (lambda: nn.Upsample(2, 2), "size: expected either size or scale_factor, got both"),
+    (lambda: nn.Upsample(scale_factor=-1), "scale_factor: expected finite numbers above 0, got -1"),
+    (lambda: nn.Upsample(2, mode="linear"), "mode: expected one of 'nearest', 'bilinear', got 'linear'"),
+    (lambda: nn.Upsample(2, align_corners=True), "align_corners: expected False for mode 'nearest'"),
     (lambda: nn.Dropout(1.5), "p: expected a number from 0 to 1, got 1.5"),
     (lambda: nn.Linear(4, 5)(np.ones((2, 3), np.float32)), r"x: expected 4 features along the last axis, got shape"),
     (lambda: nn.BatchNorm2d(3)(np.ones((2, 4, 5, 5), np.float32)), r"x: expected 3 channels, got shape \(2, .* 5\)$"),
@@ -273,6 +293,7 @@ def test_wrong_values(make: Callable[[], Any], message: str) -> None:
     (lambda: nn.Linear(4, 5)([[1.0]]), "x: expected an array, got list"),
     (lambda: nn.AvgPool2d(2)([[1.0]]), "x: expected an array, got list"),
     (lambda: nn.Conv2d(2.5, 4, 3), "in_channels: expected an integer, got 2.5"),
+    (lambda: nn.AdaptiveMaxPool2d("3"), "output_size: expected an integer, got '3'"),
 ])
 def test_wrong_types(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):

@@ -13,16 +13,26 @@ from fastnn.testing import assert_close, check_gradients
 SCORES = random.generator(0, "scores").standard_normal((5, 4)) * 2
 LABELS = np.array([0, 3, 1, 1, 2])
 TRUTH = random.generator(1, "scores").standard_normal((5, 4))
+WEIGHT = np.array([1.0, 0.5, 2.0, 3.0])
 PROBABILITIES = random.generator(2, "scores").dirichlet(np.ones(4), 5)
 
 LOSSES = [(nn.CrossEntropyLoss(), LABELS), (nn.CrossEntropyLoss(label_smoothing=0.2), LABELS),
           (nn.CrossEntropyLoss(), PROBABILITIES), (nn.CrossEntropyLoss(label_smoothing=0.2), PROBABILITIES),
+          (nn.CrossEntropyLoss(0.2, weight=WEIGHT, ignore_index=3), LABELS),
+          (nn.CrossEntropyLoss(0.2, weight=WEIGHT), PROBABILITIES), (nn.BCEWithLogitsLoss(), PROBABILITIES),
+          (nn.BCEWithLogitsLoss(TRUTH[:, :1], pos_weight=WEIGHT), PROBABILITIES),
           (nn.HingeLoss(), LABELS), (nn.HingeLoss(margin=0.3), LABELS), (nn.MSELoss(), TRUTH)]
 
 
 def theirs(torch: Any, loss: nn.Module, scores: Any, truth: Any) -> Any:
     if isinstance(loss, nn.CrossEntropyLoss):
-        return torch.nn.CrossEntropyLoss(label_smoothing=loss.label_smoothing)(scores, truth)
+        weight = None if loss.weight is None else torch.tensor(loss.weight, dtype=scores.dtype)
+        return torch.nn.CrossEntropyLoss(weight, label_smoothing=loss.label_smoothing,
+                                         ignore_index=loss.ignore_index)(scores, truth)
+    if isinstance(loss, nn.BCEWithLogitsLoss):
+        weights = (None if w is None else torch.tensor(w, dtype=scores.dtype) for w in (loss.weight, loss.pos_weight))
+        weight, pos_weight = weights
+        return torch.nn.BCEWithLogitsLoss(weight, pos_weight=pos_weight)(scores, truth)
     if isinstance(loss, nn.HingeLoss):
         return scores.shape[1] * torch.nn.MultiMarginLoss(margin=loss.margin)(scores, truth)
     return torch.nn.MSELoss()(scores, truth)
@@ -57,6 +67,26 @@ def test_gradients(loss: nn.Module, truth: np.ndarray) -> None:
 
 def test_a_loss_has_no_state() -> None:
     assert nn.CrossEntropyLoss().state_dict() == {}
+
+
+def test_weights_are_state_and_follow_the_scores() -> None:
+    loss = nn.CrossEntropyLoss(weight=[1, 2, 3, 4])
+    assert loss.state_dict()["weight"].dtype == np.float32
+    assert loss(SCORES, LABELS).dtype == np.float64
+    assert loss.to(np.float64).weight.dtype == np.float64
+    assert set(nn.BCEWithLogitsLoss(pos_weight=WEIGHT).state_dict()) == {"pos_weight"}
+    with pytest.raises(ValueError, match=r"weight: expected shape \(4,\), got \(3,\)"):
+        nn.CrossEntropyLoss(weight=WEIGHT[:3])(SCORES, LABELS)
+    with pytest.raises(ValueError, match=r"weight: expected shape \(4,\), got \(3,\)"):
+        nn.CrossEntropyLoss(weight=WEIGHT[:3])(SCORES, PROBABILITIES)
+    with pytest.raises(TypeError, match="weight: expected numbers, got"):
+        nn.CrossEntropyLoss(weight="all")
+
+
+def test_labels_all_of_which_are_ignored() -> None:
+    value, backward = nn.CrossEntropyLoss().forward(SCORES, np.full(5, -100))
+    assert np.isnan(value)
+    assert not backward().any()
 
 
 def test_labels_out_of_range() -> None:

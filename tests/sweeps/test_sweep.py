@@ -99,7 +99,13 @@ def test_a_study_may_be_text_and_its_data_set_must_fit(tmp_path: Path, monkeypat
 def test_a_sweep_with_a_worker_killed_ends_with_as_many_results_as_asked_for() -> None:
     process = start(*QUICK, "--trials", 6, "--workers", 2)
     folder = Path("runs/sweep-cnn-1")
-    wait_until(lambda: any(folder.glob("trials/002/metrics.jsonl")), process)
+
+    def two_train() -> bool:
+        running = [number for number, state in enumerate(states(folder / "study.db")) if state == "RUNNING"]
+        return len(running) == 2 and all((folder / f"trials/{number:03d}/config.json").exists() for number in running)
+
+    wait_until((folder / "trials/002/config.json").exists, process)
+    wait_until(two_train, process)          # a worker killed earlier has not yet drawn all options of its trial
     os.kill(workers(process)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err

@@ -240,3 +240,14 @@ def test_rows_of_images_have_names():
 def test_whole_numbers_have_whole_ticks():
     (axes,) = plots.lines({"loss": (range(4), [1, 2, 3, 4])}, "step", "loss").axes
     assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_images_are_tiled_with_lines_between():
+    colours = np.arange(3 * 3 * 2 * 2, dtype=np.uint8).reshape(3, 3, 2, 2)
+    whole = plots.tile(colours, 2)
+    assert whole.shape == (5, 5, 3)
+    np.testing.assert_array_equal(whole[3:, :2], colours[2].transpose(1, 2, 0))
+    assert (whole[2] == 128).all()
+    assert (whole[3:, 3:] == 128).all()         # where there is none
+    np.testing.assert_array_equal(plots.tile(np.array([[[[-1, 0.5, 2.0]]]])), [[0, 128, 255]])
+    assert len(plots.grid(colours).axes) == 1

@@ -25,7 +25,7 @@ def test_a_look_makes_numbers_of_sums(place: Any) -> None:
         sums.count(place(SCORES), place(LABELS))
     assert (sums.unseen, sums.due) == (2, place is HOST)
     assert sums.look()
-    assert sums == Sums(6, 2.25, 4)
+    assert sums == Sums(6, 2.25, 4, 6)
     assert (type(sums.loss_sum), type(sums.correct), sums.unseen) == (float, int, 0)
 
 

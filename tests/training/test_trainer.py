@@ -87,6 +87,39 @@ def test_losses_are_means_over_samples_not_over_batches():
     assert history["val_loss"][0] == pytest.approx(whole.loss, rel=1e-6)
 
 
+def test_losses_of_tokens_are_means_over_those_that_count():
+    class Scores(nn.Linear):
+        """Scores of 3 tokens by the token before."""
+
+        def forward(self, x, *, training=True):
+            return super().forward(np.eye(5, dtype=np.float32)[x], training=training)
+
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(1, 3, n) for n in (9, 9, 3, 2, 2)]
+    run = trainer(Scores(5, 3), lr=1e-12)
+    run.loss = nn.TokenCrossEntropyLoss()
+    batches = data.SequenceLoader(sequences, 2)
+    history = run.fit(batches, batches, epochs=1)
+    tokens, targets = next(data.SequenceLoader(sequences, 5).epoch(0))
+    whole = float(run.loss(run.model(tokens), targets))
+    assert history["train_loss"][0] == pytest.approx(whole, rel=1e-6)
+    assert history["val_loss"][0] == pytest.approx(whole, rel=1e-6)
+    np.testing.assert_allclose(history["tokens_per_second"], 20 / history["seconds"])
+    assert history.records[0]["images_per_second"] is None
+
+
+def test_a_model_that_draws_in_inference_draws_the_same_in_each_evaluation():
+    class Noisy(nn.Linear):
+        def forward(self, x, *, training=True):
+            scores, backward = super().forward(x.reshape(len(x), -1), training=training)
+            return self.draw.forward(scores, np.zeros_like(scores), training=training)[0][0], backward
+
+    model = Noisy(64, 10)
+    model.draw = nn.Reparameterization()
+    losses = [trainer(model, seed=seed).evaluate(loader()).loss for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_an_evaluation_has_the_order_of_the_data_and_changes_nothing():
     run = trainer()
     before = weights(run.model)

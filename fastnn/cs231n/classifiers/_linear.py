@@ -30,7 +30,7 @@ def linear_loss(loss: Callable[..., Any], loss_backward: Callable[..., Array], W
     `target` runs the loss: as in the course, products of matrices are no part of what is naive.
     """
     x, X, W = scores(W, X)
-    y, reg = as_labels("y", y, *x.shape), as_float("reg", reg)
+    y, reg = as_labels("y", y, x.shape[:1], x.shape[1]), as_float("reg", reg)
     dx = loss_backward(1.0, x, y, target=target)
     dW: Any = kernels.linear_backward(dx, X, W.T, needs=(False, True, False))[1]
     return loss(x, y, target=target) + reg * np.sum(W * W), dW.T + 2 * reg * W

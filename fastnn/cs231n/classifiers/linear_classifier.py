@@ -60,7 +60,7 @@ class LinearClassifier:
         check_shape("y", as_array("y", y), (len(X),))
         num_iters, batch_size = as_int("num_iters", num_iters, 0), as_int("batch_size", batch_size, 1)
         classes = int(np.max(y)) + 1 if self.W is None else self.W.shape[1]
-        y = as_labels("y", y, len(X), classes)
+        y = as_labels("y", y, X.shape[:1], classes)
         # From NumPy's global generator, which is what the notebooks seed.
         if self.W is None:
             self.W = (0.001 * np.random.randn(X.shape[1], classes)).astype(X.dtype)           # noqa: NPY002

@@ -24,10 +24,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import os
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numba
@@ -37,16 +36,30 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnn.kernels._cpu.cache import DiskCache
-from fastnn.kernels._cpu.compiler import SUMS, address_of_code, call, compiled, config
+from fastnn.kernels._cpu import cache
+from fastnn.kernels._cpu.compiler import SUMS, Code, call, config, renamed
 from fastnn.kernels._cpu.threads import finish_stores, get_num_threads, run_parallel, state, watch_forks
 from fastnn.kernels._cpu.tuning import PARALLEL_WORK
 
 logger = logging.getLogger("fastnn")
 _ndarray = np.ndarray                       # found faster so
 Launch: TypeAlias = Callable[..., None]
-# By thread, what sees each launch: its kernel, blocks, threads and arguments.
-watchers: dict[int, Callable[[BlockKernel, int, int, tuple[Any, ...]], None]] = {}
+# What sees each launch of a context: its kernel, blocks, threads and arguments; where it returns True, nothing runs.
+Watcher: TypeAlias = Callable[["BlockKernel", int, int, tuple[Any, ...]], bool | None]
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+watchers: list[Watcher] = []                # of all contexts: whether there are any is found faster
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Have launches seen, those of threads too that know this one's context."""
+    watchers.append(watcher)
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+        watchers.remove(watcher)
 
 
 class BlockKernel:
@@ -57,9 +70,8 @@ class BlockKernel:
         self.function = function
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.parameters = list(inspect.signature(function).parameters)[1:]
-        self.place = "block"                # what the function wants to know beside its arguments
-        if self.parameters[:1] == ["worker"]:
-            self.place = "block, worker"
+        self.takes_worker = self.parameters[:1] == ["worker"]
+        if self.takes_worker:
             del self.parameters[0]
         self.writes = set(writes.split())
         self.typed_by = None if typed_by is None else self.parameters.index(typed_by)
@@ -67,13 +79,12 @@ class BlockKernel:
             "nogil": True, "error_model": "numpy", "fastmath": SUMS if fastmath else False,
         }
         self.compiled: dict[Any, _Compiled] = {}
-        self.seconds = 0.0
         unknown = self.writes - set(self.parameters)
         if unknown:
             raise ValueError(f"{self.name}: writes names {sorted(unknown)}, its parameters are {self.parameters}")
         kernels[self.name] = self
 
-    def launch(self, blocks: int, *, work: int) -> Launch:
+    def launch(self, blocks: int, *, work: int, workers: int | None = None) -> Launch:
         """Return a function (*args) that launches so many blocks, for arguments of one tuple of types."""
         run: Any = None                     # the machine code, since the first call
         call_block = 0
@@ -81,35 +92,39 @@ class BlockKernel:
         def launch(*args: Any) -> None:
             nonlocal run, call_block
             if run is None or watchers:
-                self(blocks, *args, work=work)
-                if not (config.DISABLE_JIT or config.BOUNDSCHECK):
-                    compiled = self.compiled_for(args)
+                compiled = self(blocks, *args, work=work, workers=workers)
+                if compiled is not None:
                     call_block, run = compiled.call_block, compiled.run         # in this order: another thread may call
-            elif work < PARALLEL_WORK or (threads := threads_for(blocks, work)) == 1:
-                run(0, blocks, 0, 0, call_block, *args)
+            elif work < PARALLEL_WORK or (threads := threads_for(blocks, work, workers)) == 1:
+                run(0, blocks, 0, 0, call_block, args)
             else:
                 run_parallel(run, call_block, threads, blocks, args)
 
         return launch
 
-    def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> None:
-        if watchers and (watcher := watchers.get(threading.get_ident())):
-            watcher(self, blocks, threads_for(blocks, work, workers), args)
+    def __call__(self, blocks: int, *args: Any, work: int, workers: int | None = None) -> _Compiled | None:
+        """Run the blocks; return the machine code, if it was that which ran."""
+        if watchers and (watcher := _watcher.get()) and watcher(self, blocks, threads_for(blocks, work, workers), args):
+            return None
         # A parameter has one number of dimensions in all calls, which is not worth the time of looking.
         if config.DISABLE_JIT:
             with np.errstate(all="ignore"):             # as compiled code: NaN and inf travel without a warning
                 self.run(self.function, blocks, args)
-            return
+            return None
         compiled = self.compiled_for(args)
         if config.BOUNDSCHECK:              # one by one, so that an error says what it found
-            assert compiled.types == compiled.types_of(args), f"{self.name}: other types than before"
-            self.run(compiled.block_function, blocks, args)
-            return
+            assert compiled.types == self.types_of(args), f"{self.name}: other types than before"
+            # Numba looks at them here: a constant that stands for what else is written would have a type of its own.
+            self.run(compiled.block_function, blocks, tuple([
+                arg.copy() if name in self.writes and isinstance(arg, np.ndarray) and not arg.flags.writeable else arg
+                for name, arg in zip(self.parameters, args)]))
+            return None
         threads = threads_for(blocks, work, workers)
         if threads == 1:
-            compiled.run(0, blocks, 0, 0, compiled.call_block, *args)
+            compiled.run(0, blocks, 0, 0, compiled.call_block, args)
         else:
             run_parallel(compiled.run, compiled.call_block, threads, blocks, args)
+        return compiled
 
     def compiled_for(self, args: tuple) -> _Compiled:
         """Return the machine code for arguments of these types."""
@@ -119,12 +134,15 @@ class BlockKernel:
         if compiled is None:
             watch_forks()
             with state.lock:
-                compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, args)
+                compiled = self.compiled[key] = self.compiled.get(key) or _Compiled(self, self.types_of(args))
         return compiled
+
+    def types_of(self, args: tuple) -> tuple[types.Type, ...]:
+        return tuple(self.type_of(name, arg) for name, arg in zip(self.parameters, args))
 
     def run(self, function: Callable[..., None], blocks: int, args: tuple) -> None:
         """Run a Python function, or one of Numba's, over all blocks."""
-        worker = (0,) if "worker" in self.place else ()
+        worker = (0,) if self.takes_worker else ()
         for block in range(blocks):
             function(block, *worker, *args)
 
@@ -150,69 +168,75 @@ def threads_for(blocks: int, work: int, workers: int | None = None) -> int:
     return min(blocks, workers or get_num_threads())
 
 
-class _Compiled:
-    """A kernel's machine code for arguments of one tuple of types.
+def _run(begin: int, end: int, worker: int, loop: int, call_block: int, arguments: tuple) -> None:
+    """Call a kernel's `call_block` for each block, in a loop here or in the parallel one, where that is given.
 
-    `run` puts its arguments where `call_block` finds them, and calls that by its address: in a loop of its own, or in
-    the parallel one, which is compiled once for all kernels, and takes a number of threads for `begin`. So a block is
-    the same code on any number of threads.
+    It is compiled once for all kernels that take arguments of the same types, and the parallel loop, for which `begin`
+    is a number of threads, once for all. So a block is the same code on any number of threads.
     """
+    failed: Any = _address_of(0)  # type: ignore[call-arg] # Numba gives the context
+    place: Any = _address_of((failed, arguments))
+    if loop == 0:
+        for block in range(begin, end):
+            call(call_block, (block, worker, place))
+        finish_stores()
+    else:
+        call(loop, (begin, end, call_block, place))
+    if _is_set(failed):
+        raise MemoryError("no memory left for the scratch of a kernel")
+
+
+def _call_block(block_function: Callable[..., None], load: Any, takes_worker: bool) -> Callable[[int, int, int], None]:
+    """Make the function that runs one block, and finds its arguments at an address."""
+    def call_block(block: int, worker: int, place: int) -> None:
+        failed, arguments = load(place)
+        all_arguments = (block, worker) + arguments if takes_worker else (block,) + arguments  # noqa: RUF005 (Numba)
+        try:
+            block_function(*all_arguments)
+        except Exception:                   # it cannot leave a thread; a block raises for want of memory alone
+            _set(failed)  # type: ignore[call-arg]
+
+    return call_block
+
+
+class _Compiled:
+    """A kernel's machine code for arguments of one tuple of types."""
 
     said_slow = False                       # in this process
 
-    def __init__(self, kernel: BlockKernel, args: tuple) -> None:
-        self.kernel = kernel
-        self.types = self.types_of(args)
-        self.block_function = numba.njit(**kernel.options)(kernel.function)
-        names = ", ".join(kernel.parameters)
-        self.run = self.compile(
-            f"def run(begin, end, worker, loop, call_block, {names}):\n"
-            f"    _failed = address_of(0)\n"
-            f"    arguments = address_of((_failed, {names}))\n"
-            f"    if loop == 0:\n"
-            f"        for block in range(begin, end):\n"
-            f"            call(call_block, (block, worker, arguments))\n"
-            f"        finish_stores()\n"
-            f"    else:\n"
-            f"        call(loop, (begin, end, call_block, arguments))\n"
-            f"    if is_set(_failed):\n"
-            f"        raise MemoryError('no memory left for the scratch of {kernel.name}')\n",
-            (types.intp,) * 5 + self.types).entry_point     # without Numba's search for a signature
+    def __init__(self, kernel: BlockKernel, kinds: tuple[types.Type, ...]) -> None:
+        self.kernel, self.types = kernel, kinds
+        arguments, word = types.BaseTuple.from_types(kinds), types.intp
+        wrappers = {"no_cpython_wrapper": not config.BOUNDSCHECK, "no_cfunc_wrapper": True}
+        self.block_function = numba.njit(**{**kernel.options, **wrappers})(kernel.function)
+        call_block = _call_block(self.block_function, _loader(types.Tuple((word, arguments))), kernel.takes_worker)
+        module = kernel.function.__module__
+        self.codes = [
+            Code(_run, f"{__name__}.run", (*(word,) * 5, arguments), from_python=True, nogil=True),
+            Code(renamed(call_block, module, f"{kernel.name}.call_block"), f"{kernel.name}.call_block", (word,) * 3,
+                 kinds, from_python=False, body=kernel.function.__qualname__, **kernel.options)]
 
-    def types_of(self, args: tuple) -> tuple[types.Type, ...]:
-        return tuple(self.kernel.type_of(name, arg) for name, arg in zip(self.kernel.parameters, args))
+    @functools.cached_property
+    def run(self) -> Callable[..., None]:
+        """What runs blocks, given the other's address."""
+        function: Callable[..., None] = self._made(self.codes[0])
+        return function
 
     @functools.cached_property
     def call_block(self) -> int:
         """The address of the function that runs one block."""
-        names = ", ".join(self.kernel.parameters)
-        return address_of_code(self.compile(
-            f"def call_block(block, worker, arguments):\n"
-            f"    _failed, {names} = load(arguments)\n"
-            f"    try:\n"
-            f"        block_function({self.kernel.place}, {names})\n"
-            f"    except Exception:\n"          # it cannot leave a thread; a block raises for want of memory alone
-            f"        set(_failed)\n", (types.intp,) * 3))
+        address: int = self._made(self.codes[1])
+        return address
 
-    def compile(self, source: str, signature: tuple) -> Any:
-        begin = time.perf_counter()
-        scope = {"__name__": self.kernel.function.__module__, "block_function": self.block_function, "call": call,
-                 "finish_stores": finish_stores, "address_of": _address_of, "set": _set, "is_set": _is_set,
-                 "load": _loader(types.Tuple((types.intp, *self.types)))}
-        exec(source, scope)
-        name = source.split("(")[0].split()[1]
-        result, self.from_disk = compiled(scope[name], f"{self.kernel.name}.{name}", signature, self.types,
-                                          **self.kernel.options)
-        seconds = time.perf_counter() - begin
-        self.kernel.seconds += seconds
-        if seconds > 1 and not self.from_disk and not _Compiled.said_slow:
+    def _made(self, code: Code) -> Any:
+        result = code.make()
+        if result.seconds > 1 and not result.from_disk and not _Compiled.said_slow:
             _Compiled.said_slow = True
-            where = DiskCache.folder()
-            kept = where and os.access(where, os.W_OK)
-            logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.kernel.name, seconds,
-                           f"they are kept in {where}" if kept else "they cannot be kept: no writable cache folder, "
-                           "set FASTNN_CACHE_DIR")
-        return result
+            why_not = cache.why_not()
+            logger.warning("compiling kernels on their first use (%s took %.1f s); %s", self.kernel.name,
+                           result.seconds, f"they cannot be kept: {why_not}, set FASTNN_CACHE_DIR" if why_not else
+                           f"they are kept in {cache.folder()}")
+        return result.function
 
 
 @intrinsic
@@ -246,22 +270,22 @@ def _is_set(typingctx: Any, flag: Any) -> Any:
     return types.boolean(types.intp), codegen
 
 
-def _loader(arguments: Any) -> Any:
-    """Make the function that reads a tuple of these types from an address."""
+def _loader(kind: Any) -> Any:
+    """Make the function that reads an integer and a tuple of arguments from an address."""
     @intrinsic
     def load(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            pointer = builder.inttoptr(args[0], context.get_value_type(arguments).as_pointer())
+            pointer = builder.inttoptr(args[0], context.get_value_type(kind).as_pointer())
             value = builder.load(pointer)
-            for index, item_type in enumerate(arguments):
+            for index, item_type in enumerate(kind[1]):
                 if isinstance(item_type, types.Array):
                     # Borrowed: the caller keeps the memory alive, and no thread counts references to it.
-                    array = context.make_array(item_type)(context, builder, builder.extract_value(value, index))
+                    array = context.make_array(item_type)(context, builder, builder.extract_value(value, [1, index]))
                     array.meminfo = cgutils.get_null_value(array.meminfo.type)
-                    value = builder.insert_value(value, array._getvalue(), index)
+                    value = builder.insert_value(value, array._getvalue(), [1, index])
             return value
 
-        return arguments(types.intp), codegen
+        return kind(types.intp), codegen
 
     return load
 

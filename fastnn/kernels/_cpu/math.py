@@ -49,6 +49,8 @@ def _functions(dtype: Any, integer: Any, mantissa: int, lowest: float) -> list[C
     bias, shift = integer(1 - np.finfo(dtype).minexp), integer(mantissa)
     zero, least, most = dtype(0), dtype(lowest), dtype(np.finfo(dtype).maxexp * math.log(2))
     taylor = tuple(dtype(1 / math.factorial(n)) for n in range(14))
+    three, ln2, root_2_less_1 = dtype(3), dtype(math.log(2)), dtype(math.sqrt(2) - 1)
+    atanh = tuple(dtype(2 / (2 * k + 1)) for k in range(1, 11))
 
     @inlined_sums_helper
     def small_expm1(r: Any) -> Any:
@@ -91,7 +93,23 @@ def _functions(dtype: Any, integer: Any, mantissa: int, lowest: float) -> list[C
         expm1 = (s - one) + s * p
         return math.copysign(expm1 / (two + expm1), x)
 
-    return [exp, sigmoid, sigmoids, tanh]
+    @inlined_sums_helper
+    def twice_atanh_excess(z: Any) -> Any:
+        """(2 atanh(s) - 2 s) / s with z = s^2 <= 0.03: terms beyond these are below rounding."""
+        c, p = atanh, atanh[3]
+        if double:
+            p += z * (c[4] + z * (c[5] + z * (c[6] + z * (c[7] + z * (c[8] + z * c[9])))))
+        return z * (c[0] + z * (c[1] + z * (c[2] + z * p)))
+
+    @inlined_helper
+    def log1p_exp(x: Any) -> Any:
+        e = exp(-abs(x))
+        large = e > root_2_less_1                   # then half of 1 + e is nearer to 1
+        s = (e - one if large else e) / (e + three if large else e + two)
+        logarithm = two * s + s * twice_atanh_excess(s * s)
+        return ln2 + logarithm if large else logarithm
+
+    return [exp, sigmoid, sigmoids, tanh, log1p_exp, twice_atanh_excess]
 
 
 def _by_dtype(single: Callable[[Any], Any], double: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -114,8 +132,8 @@ def _by_dtype(single: Callable[[Any], Any], double: Callable[[Any], Any]) -> Cal
 
 _single = _functions(np.float32, np.int32, 23, -87.33)
 _double = _functions(np.float64, np.int64, 52, -708.39)
-exp, sigmoid, sigmoids, tanh = map(_by_dtype, _single, _double)
-"""exp, sigmoid and tanh of a number in its dtype; (sigmoid(x), sigmoid(-x)).
+exp, sigmoid, sigmoids, tanh, log1p_exp = map(_by_dtype, _single[:5], _double[:5])
+"""exp, sigmoid and tanh of a number in its dtype; (sigmoid(x), sigmoid(-x)); log(1 + exp(-|x|)).
 
 To a few units in the last place; what would be denormal is 0.
 """
@@ -192,15 +210,7 @@ To an absolute error of 1.5 and 3 times 1.2e-7 in float32, to a few units in the
 
 
 _LN2, _SQRT_2 = math.log(2), math.sqrt(2)
-_SERIES = tuple(2 / (2 * k + 1) for k in range(1, 11))
-
-
-@inlined_sums_helper
-def _twice_atanh_excess(z: float) -> float:
-    """(2 atanh(s) - 2 s) / s with z = s^2 <= 0.03: terms beyond these are below rounding."""
-    c = _SERIES
-    return z * (c[0] + z * (c[1] + z * (c[2] + z * (c[3] + z * (c[4] + z * (c[5] + z * (c[6] + z * (c[7] + z * (
-        c[8] + z * c[9])))))))))
+_twice_atanh_excess = _double[5]
 
 
 @inlined_helper

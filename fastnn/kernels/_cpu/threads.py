@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnn.kernels import _memory
-from fastnn.kernels._cpu.compiler import address_of_code, call, compiled, config
+from fastnn.kernels._cpu.compiler import Code, call, config
 from fastnn.kernels._cpu.tuning import TURNS
 
 _intp: Any = types.intp
@@ -129,7 +129,7 @@ def _launch_on_numba(run: Callable[..., None], call_block: int, threads: int, bl
     if before != threads:
         numba.set_num_threads(threads)
     try:
-        run(threads, blocks, 0, loop_address(), call_block, *args)
+        run(threads, blocks, 0, loop_address(), call_block, args)
     finally:
         if before != threads:
             numba.set_num_threads(before)
@@ -141,10 +141,10 @@ def _launch_on_pool(run: Callable[..., None], call_block: int, threads: int, blo
             state.pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="fastnn")
             state.pool_threads = threads - 1
         cuts = [blocks * i // threads for i in range(threads + 1)]
-        futures = [state.pool.submit(run, begin, end, worker, 0, call_block, *args)
+        futures = [state.pool.submit(run, begin, end, worker, 0, call_block, args)
                    for worker, (begin, end) in enumerate(itertools.pairwise(cuts)) if worker]
     try:
-        run(0, cuts[1], 0, 0, call_block, *args)
+        run(0, cuts[1], 0, 0, call_block, args)
     finally:
         for future in futures:
             future.result()
@@ -172,9 +172,15 @@ def _loop(threads: int, blocks: int, call_block: int, arguments: int) -> None:
         finish_stores()  # type: ignore[call-arg] # the same
 
 
+def loop() -> Code:
+    """Return the code of the parallel loop, the same for all kernels."""
+    return Code(_loop, f"{__name__}.loop", (types.intp,) * 4, from_python=False, parallel=True, nogil=True)
+
+
 @functools.cache
 def loop_address() -> int:
-    return address_of_code(compiled(_loop, f"{__name__}.loop", (types.intp,) * 4, (), parallel=True, nogil=True)[0])
+    address: int = loop().make().function
+    return address
 
 
 @intrinsic

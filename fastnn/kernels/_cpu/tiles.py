@@ -42,22 +42,25 @@ def tile_columns(array: Array) -> int:
     return VECTORS * BYTES // array.itemsize
 
 
-def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
-    """Return the rows and vectors of the tile that fits a product of so many rows and vectors.
+@functools.cache
+def tile_shapes(vectors: int) -> list[tuple[int, int]]:
+    """Return the rows and vectors of tiles for so many vectors: of few shapes, as each is compiled by itself."""
+    return [*((ROWS - less, 2) for less in range(4)), *[(2 * ROWS, 1)] * (vectors == 1),
+            *((few, _registers_for(few)) for few in (8, 6, 3, 1) if few < ROWS - 3)]
 
-    It is one of a few, which fill the registers or waste less on the last rows, as each is compiled by itself.
+
+def tile_cost(tile: tuple[int, int], rows: int, vectors: int) -> int:
+    """Return the cycles of a step of the depth, for a product of so many rows and vectors.
+
+    Two products a cycle, or two loads, of which one of a vector touches two lines.
     """
-    if vectors == 1 and rows > ROWS:
-        return 2 * ROWS, 1
-    shapes = [(ROWS - less, 2) for less in range(4)]
-    shapes += [(few, _registers_for(few)) for few in (8, 6, 3, 1) if few < ROWS - 3]
+    tall, wide = tile
+    return -(-rows // tall) * -(-vectors // wide) * (max(tall * wide, tall + 2 * wide) + 1)
 
-    def cost(shape: tuple[int, int]) -> int:
-        """Steps of all tiles: two products a cycle, or two loads, of which one of a vector touches two lines."""
-        tall, wide = shape
-        return -(-rows // tall) * -(-vectors // wide) * (max(tall * wide, tall + 2 * wide) + 1)
 
-    return min(shapes, key=cost)
+def tile_shape(rows: int, vectors: int) -> tuple[int, int]:
+    """Return the tile that fits a product of so many rows and vectors: it fills the registers, or wastes less."""
+    return min(tile_shapes(vectors), key=lambda tile: tile_cost(tile, rows, vectors))
 
 
 def _registers_for(rows: int) -> int:
@@ -213,15 +216,15 @@ def gather_tile(rows: int, vectors: int) -> Any:
 
 
 @functools.cache
-def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> Any:
+def walk_tile(parts: int, run: int, vectors: int, apart: int = 0) -> Any:
     """Return the tile(a, begins, offsets, b, first, c) of parts x run rows and so many vectors.
 
     c[p run + r, j] += sum over k of a[begins[p] + r + offsets[k]] b[k, j], or = with `first`: a is flat and read where
     it lies, its rows in parts that begin anywhere. begins and offsets are int64, b is (depth, columns), c is
-    (rows, columns). With `interleaved` the rows of a part lie `lanes` elements from each other instead of one.
+    (rows, columns). With `apart` the rows of a part lie so many vectors from each other instead of one element.
     """
     def python(a: Array, begins: Array, offsets: Array, b: Array, first: int, c: Array) -> None:
-        rows = (begins[:parts, None] + np.arange(run) * (lanes(a) if interleaved else 1)).ravel()
+        rows = (begins[:parts, None] + np.arange(run) * (apart * lanes(a) or 1)).ravel()
         total = np.zeros_like(c)
         with np.errstate(all="ignore"):
             for k, offset in enumerate(offsets):
@@ -245,7 +248,7 @@ def walk_tile(parts: int, run: int, vectors: int, interleaved: bool = False) -> 
                 b_row = [vector.load(b, builder.add(top, index(v * vector.lanes))) for v in range(vectors)]
                 for v in range(vectors):
                     vector.prefetch(b, builder.add(top, index(v * vector.lanes + ROWS_AHEAD * columns)))
-                between = vector.lanes if interleaved else 1
+                between = apart * vector.lanes or 1
                 a_row = (vector.load_broadcast(part, builder.add(offset, index(r * between)))
                          for part in a_parts for r in range(run))
                 return (product(builder, x, y) for x in a_row for y in b_row)
@@ -348,33 +351,44 @@ def stencil_tile(taps: int) -> Any:
     return tile
 
 
-def _transpose_python(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
+def _transpose_python(a: Array, a_begin: int, a_line: int, rows: int, b: Array, b_begin: int, b_line: int) -> None:
     size = lanes(a)
     for j in range(size):
         at = b_begin + j * b_line
-        b[at : at + size] = a[a_begin + j : a_begin + j + (size - 1) * a_line + 1 : a_line]
+        for i in range(size):
+            b[at + i] = a[a_begin + min(i, rows - 1) * a_line + j]
 
 
 @intrinsic
-def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, b: Any, b_begin: Any, b_line: Any) -> Any:
+def _transpose(typingctx: Any, a: Any, a_begin: Any, a_line: Any, rows: Any, b: Any, b_begin: Any, b_line: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        a, a_begin, a_line, b, b_begin, b_line = data_of(context, builder, signature, args)
-        vector = Vectors(builder, signature.args[3].dtype)
-        size = vector.lanes
-        rows = vector.transpose([vector.load(a, builder.add(a_begin, builder.mul(a_line, index(i))))
-                                 for i in range(size)])
-        for i, row in enumerate(rows):      # in this order: what a short line overlaps is written again
+        a, a_begin, a_line, count, b, b_begin, b_line = data_of(context, builder, signature, args)
+        vector = Vectors(builder, signature.args[4].dtype)
+        size, last = vector.lanes, builder.sub(count, index(1))
+        loaded = []
+        for i in range(size):
+            row = builder.select(builder.icmp_signed("<", index(i), last), index(i), last)
+            loaded.append(vector.load(a, builder.add(a_begin, builder.mul(a_line, row))))
+        for i, row in enumerate(vector.transpose(loaded)):      # in this order: what overlaps is written again
             vector.store(row, b, builder.add(b_begin, builder.mul(b_line, index(i))))
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
+    return types.void(a, types.intp, types.intp, types.intp, b, types.intp, types.intp), codegen
 
 
-transpose_tile: Any = _transpose_python if config.DISABLE_JIT else _transpose
-"""transpose_tile(a, a_begin, a_line, b, b_begin, b_line): copy `lanes` x `lanes` elements of flat arrays, transposed.
+transpose_rows: Any = _transpose_python if config.DISABLE_JIT else _transpose
+"""transpose_rows(a, a_begin, a_line, rows, b, b_begin, b_line): copy `lanes` x `lanes` elements of flat arrays,
+transposed.
 
-Element (i, j) is at begin + i line + j. Rows of b are written in their order, so they may overlap.
+Element (i, j) is at begin + i line + j. Only so many rows of a are read, the others are as the last of them. Rows of b
+are written in their order, so they may overlap.
 """
+
+
+@register_jitable
+def transpose_tile(a: Array, a_begin: int, a_line: int, b: Array, b_begin: int, b_line: int) -> None:
+    """Copy `lanes` x `lanes` elements, as `transpose_rows` does with all rows."""
+    transpose_rows(a, a_begin, a_line, lanes(a), b, b_begin, b_line)
 
 
 @functools.cache

@@ -56,14 +56,48 @@ UPDATE_PART = 1024
 
 # --- matrix products, linear -------------------------------------------------------------------------------
 
-# Panels of rows of a block at most, whose totals lie in the second cache.
+# Panels of rows that are packed at a time: they lie in the second cache.
 MOST_PANELS = 16
+
+# Panels of columns of a block at most: packed, they lie in the last cache.
+MOST_COLUMNS = 64
+
+# Elements that are packed in the time of two vectors of multiply-adds: transposed, and as they lie.
+TRANSPOSED_A_CYCLE, COPIED_A_CYCLE = 4, 8
+
+# Cycles that a product may lose with the tile that most have before another one is compiled for it, which takes as long
+# as 100,000 such losses: few, or if it takes no more than twice as long, more.
+FEW_CYCLES, CYCLES_A_TILE = 25_000, 100_000
+
+# How many times as many cycles products may take with the usual tile, or with one for two, as with the best.
+MOST_FOR_ONE_TILE = 1.05
+
+# Blocks at most for each thread, so that one that is late leaves some to others.
+BLOCKS_A_THREAD = 8
 
 # Weights at most of linear maps that are done without packing, where launches count more than work.
 LINEAR_FEW_WEIGHTS = 128
 
 # Rows of a block of theirs.
 LINEAR_ROWS = 64
+
+# --- attention ---------------------------------------------------------------------------------------------
+
+# Tiles of keys whose scores are in the first cache together with the queries; of queries, in the gradient.
+ATTENTION_KEYS, ATTENTION_QUERIES = 12, 8
+
+# Groups of queries, or of keys in the gradient, as many as a tile has columns, that share the way of a panel from the
+# last cache; there are fewer where that makes too few blocks.
+ATTENTION_GROUPS = 4
+
+# Queries at most that are done one by one, as most of a tile would be empty.
+ATTENTION_FEW_QUERIES = 6
+
+# How far the largest score may exceed the one that is subtracted, so that sums are seldom multiplied anew.
+ATTENTION_SLACK = 4.0
+
+# Keys worth a block of their own in the gradient, and such blocks of a head at most: each has sums for all queries.
+ATTENTION_CHUNK, ATTENTION_CHUNKS = 512, 4
 
 # --- convolutions ------------------------------------------------------------------------------------------
 
@@ -154,7 +188,7 @@ FILTER_USEFUL = 8
 # Points whose mean is subtracted, so that bounds are tight; more would not make it a better one.
 FILTER_SAMPLE = 64
 
-# --- pooling, batch norm -----------------------------------------------------------------------------------
+# --- pooling, normalization -----------------------------------------------------------------------------------
 
 # Cells of the input, about, that make a block of pooling: they stay in the first cache.
 POOL_CELLS = 4096
@@ -174,8 +208,23 @@ NORM_COLUMNS, NORM_SLABS = 512, 64
 # Values of a block, at least.
 NORM_VALUES = 8192
 
+# Values of rows whose gradients are formed at once: they, and float64 scratch twice as large, fit the first cache.
+NORM_STRIP = 1024
+
+# Blocks of rows at most, and rows of one at least, that have sums of their own for weight and bias: adding up more of
+# these takes longer.
+NORM_ROW_SLABS, NORM_SLAB_ROWS = 32, 8
+
 # Runs and values at most, where launches count more than work.
 NORM_FEW_RUNS, NORM_FEW_VALUES = 128, 8192
+
+# --- embedding ---------------------------------------------------------------------------------------------
+
+# Columns of a slice of a row, whose sums stay in the first cache; a row that is met very often is done by slices.
+EMBEDDING_SLICE = 128
+
+# Elements, of gradients and of the table, of a block.
+EMBEDDING_VALUES = 1 << 14
 
 # --- quantised networks ------------------------------------------------------------------------------------
 

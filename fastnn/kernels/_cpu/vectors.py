@@ -1,8 +1,9 @@
-"""Loops that LLVM does not vectorize by itself: sums and maxima of rows, and writing past the caches.
+"""Loops that LLVM does not vectorize by itself: sums and maxima of rows, short rows, and writing past the caches.
 
 The result of a sum may depend on its order, so the vectorizer leaves it alone; here it is spelt out in vectors as wide
-as the host's registers. Memory far larger than the caches is best written past them: that spares the machine reading
-its old contents, a third of the traffic of an activation.
+as the host's registers. The end of a row, what is less than some vectors, it leaves to a loop of single numbers, which
+takes longer than all the rest where rows are short; here it is part of a vector. Memory far larger than the caches is
+best written past them: that spares the machine reading its old contents, a third of the traffic of an activation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numba.extending import intrinsic
 
 from fastnn._checks import Array
 from fastnn.kernels._cpu.compiler import config, helper
-from fastnn.kernels._cpu.llvm import BYTES, FEATURES, broadcast, data_of
+from fastnn.kernels._cpu.llvm import BYTES, FEATURES, FUSED, broadcast, data_of
 from fastnn.kernels._cpu.tuning import ACCUMULATORS, DRAFTED, ELEMENTS_AHEAD, STREAMED
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -179,6 +180,12 @@ def _value_and_product(builder: ir.IRBuilder, a: Any, b: Any, shift: Any) -> Any
     return _double(builder, a), _shifted_product(builder, a, b, shift)
 
 
+def _value_and_standardized(builder: ir.IRBuilder, a: Any, b: Any, half: Any, twice: Any) -> Any:
+    a, b, one_half = _double(builder, a), _double(builder, b), ir.Constant(half.type, [0.5] * half.type.count)
+    difference = builder.fsub(builder.fmul(b, one_half, flags=FUSED), half, flags=FUSED)
+    return a, builder.fmul(a, builder.fmul(difference, twice), flags=FUSED)
+
+
 def _value_and_product_above(builder: ir.IRBuilder, a: Any, b: Any, shift: Any, *line: Any) -> Any:
     return _value_and_product(builder, _above(builder, a, b, *line), b, shift)
 
@@ -206,6 +213,9 @@ if config.DISABLE_JIT:
     def _sums_above(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
         return _sums(_above_python(a, b, constants), b, constants)
 
+    def _standardized_sums(a: Array, b: Array, constants: tuple) -> tuple[float, float]:
+        return a.sum(dtype=np.float64), (a * ((0.5 * b.astype(np.float64) - constants[0]) * constants[1])).sum()
+
     def _nothings(a: Array, b: Array, constants: tuple) -> float:
         return 0.0 if np.isfinite(a).all() else np.nan
 
@@ -221,6 +231,7 @@ else:
     _products = _fold(0.0, _shifted_product, _add)
     _sums = _fold(0.0, _value_and_product, _add, results=2)
     _sums_above = _fold(0.0, _value_and_product_above, _add, results=2)
+    _standardized_sums = _fold(0.0, _value_and_standardized, _add, results=2)
     _nothings = _fold(0.0, _nothing, _add, double=False)
     _max = _fold(float("-inf"), _value, _larger, double=False)
     _range = _fold(float("-inf"), _negative_and_value, _larger, double=False, results=2)
@@ -266,6 +277,12 @@ def row_sums_above(a: Array, b: Array, mean: float, line: tuple[float, ...]) -> 
 
 
 @helper
+def row_standardized_sums(a: Array, b: Array, half: float, twice: float) -> tuple[float, float]:
+    """Return the sums of a and of a (b / 2 - half) twice in float64."""
+    return _standardized_sums(a, b, (half, twice))
+
+
+@helper
 def row_max(row: Array) -> float:
     """Return the largest element of a row; NaN are passed over."""
     return _max(row, row, ())
@@ -282,6 +299,87 @@ def row_range(row: Array) -> tuple[float, float]:
 def is_finite(row: Array) -> bool:
     """Return whether all elements of a row are finite."""
     return _nothings(row, row, ()) == 0
+
+
+# --- rows, element by element --------------------------------------------------------------------------------
+
+
+class _Lanes:
+    """A vector of numbers, with operators."""
+
+    def __init__(self, builder: ir.IRBuilder, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def __add__(self, other: _Lanes) -> _Lanes:
+        return _Lanes(self.builder, self.builder.fadd(self.value, other.value, flags=FUSED))
+
+    def __sub__(self, other: _Lanes) -> _Lanes:
+        return _Lanes(self.builder, self.builder.fsub(self.value, other.value, flags=FUSED))
+
+    def __mul__(self, other: _Lanes) -> _Lanes:
+        return _Lanes(self.builder, self.builder.fmul(self.value, other.value, flags=FUSED))
+
+    def __rmul__(self, number: float) -> _Lanes:
+        return _Lanes(self.builder, ir.Constant(self.value.type, [number] * self.value.type.count)) * self
+
+
+def _store(builder: ir.IRBuilder, value: Any, array: Any, index: Any, mask: Any) -> None:
+    """Store float64 lanes in an array of either dtype; with a mask, those that it names."""
+    element = array.data.type.pointee
+    vector, align = ir.VectorType(element, value.type.count), 4 if element == ir.FloatType() else 8
+    value = value if vector == value.type else builder.fptrunc(value, vector)
+    pointer = builder.bitcast(builder.gep(array.data, [index]), vector.as_pointer())
+    if mask is None:
+        builder.store(value, pointer).align = align
+        return
+    masked_store = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [vector, pointer.type, _I32, mask.type]),
+        f"llvm.masked.store.v{vector.count}f{8 * align}.p0")
+    builder.call(masked_store, [value, pointer, _I32(align), mask])
+
+
+def row_map(formula: Callable[..., Any]) -> Any:
+    """Make a function (a, b, c, constants, y) for kernels: y = formula(a, b, c, *constants), element by element.
+
+    It is for rows that may be short, of float32 or float64 each; sums, differences and products of the formula are in
+    float64, and fused where the host can. y may be one of the rows. A formula of fewer rows leaves the others alone,
+    for which any stands.
+    """
+    if config.DISABLE_JIT:
+        def python(a: Array, b: Array, c: Array, constants: tuple, y: Array) -> None:
+            y[:] = formula(*[row.astype(np.float64) for row in (a, b, c)], *constants)
+
+        return python
+
+    lanes = BYTES // 8
+
+    @intrinsic
+    def run(typingctx: Any, a: Any, b: Any, c: Any, constants: Any, y: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            *rows, result = [context.make_array(ty)(context, builder, value)
+                             for ty, value in zip(signature.args, args) if isinstance(ty, types.Array)]
+            numbers = [_Lanes(builder, broadcast(builder, value, lanes))
+                       for value in cgutils.unpack_tuple(builder, args[3])]
+
+            def compute(index: Any, mask: Any = None) -> None:
+                values = [_Lanes(builder, _double(builder, _load(builder, row, index, lanes, mask))) for row in rows]
+                _store(builder, formula(*values, *numbers).value, result, index, mask)
+
+            begin, size = _I64(0), cgutils.unpack_tuple(builder, result.shape)[0]
+            for step in (2 * lanes, lanes):
+                end = builder.sub(size, builder.srem(builder.sub(size, begin), _I64(step)))
+                with cgutils.for_range_slice(builder, begin, end, _I64(step), inc=True) as (index, _):
+                    for k in range(0, step, lanes):
+                        compute(builder.add(index, _I64(k)))
+                begin = end
+            with builder.if_then(builder.icmp_signed("<", begin, size)):
+                left = broadcast(builder, builder.sub(size, begin), lanes)
+                compute(begin, builder.icmp_signed("<", ir.Constant(left.type, [*range(lanes)]), left))
+            return context.get_dummy_value()
+
+        return types.void(a, b, c, constants, y), codegen
+
+    return run
 
 
 # --- writing past the caches -------------------------------------------------------------------------------

@@ -18,10 +18,15 @@ from fastnn.kernels._gpu.tuning import ROW_COLUMNS, ROW_THREADS
 
 def run_rows(make: Callable[[Any, int], Any], x: Array, *args: Any) -> None:
     """Launch the kernel `make(dtype, threads of a group)`, which comes from a cache, on all rows of x."""
-    least, most = ROW_THREADS
-    group = min(most, max(least, 1 << (-(-x.shape[1] // ROW_COLUMNS) - 1).bit_length()))
+    group = row_group(x.shape[1])
     threads = block_size(group)
     launch(make(x.dtype.type, group), -(-len(x) * group // threads), threads, *args)
+
+
+def row_group(columns: int) -> int:
+    """Return how many threads share a row of so many columns."""
+    least, most = ROW_THREADS
+    return min(most, max(least, 1 << (-(-columns // ROW_COLUMNS) - 1).bit_length()))
 
 
 def block_size(group: int) -> int:
@@ -71,24 +76,28 @@ def row_max(group: int) -> Any:
 
 
 @functools.cache
-def exp_sum(real: Any, group: int) -> Any:
-    """Make the function that returns the largest of a row, as `real`, and the float64 sum of exp(x - largest).
+def exp_sum(real: Any, group: int) -> tuple[Any, Any]:
+    """Make two functions: of the largest number of a row, as `real`, and of the float64 sum of exp(x - largest).
 
-    The sum is NaN for a row that holds NaN or inf, or nothing but -inf.
+    x is flat: its row begins at `begin`, and has a number every `step`. The sum is NaN where NaN or inf are among them,
+    or nothing but -inf. (One function of both would return them in memory, where it is not inlined.)
     """
     maximum, total, lowest = row_max(group), row_sum(group), real(-math.inf)
 
     @cuda.jit(device=True)
-    def largest_and_sum(parts: Array, x: Array, n: int, lane: int, columns: int) -> tuple[Any, float]:
+    def largest_of(parts: Array, x: Array, begin: int, step: int, lane: int, columns: int) -> Any:
         largest = lowest
         for c in range(lane, columns, group):
-            score = x[n, c]
+            score = x[begin + c * step]
             if score > largest:
                 largest = score
-        largest = real(maximum(parts, np.float64(largest)))
+        return real(maximum(parts, np.float64(largest)))
+
+    @cuda.jit(device=True)
+    def sum_of(parts: Array, x: Array, largest: Any, begin: int, step: int, lane: int, columns: int) -> float:
         exponentials = 0.0
         for c in range(lane, columns, group):
-            exponentials += np.float64(math.exp(x[n, c] - largest))
-        return largest, total(parts, exponentials)
+            exponentials += np.float64(math.exp(x[begin + c * step] - largest))
+        return total(parts, exponentials)
 
-    return largest_and_sum
+    return largest_of, sum_of

@@ -55,6 +55,11 @@ GEMM_BLOCKS = 2 if SIMULATED else 132
 # the elements of scratch, so many to one product.
 GEMM_READ, GEMM_LAUNCH, GEMM_SCRATCH = 24, 1000, 900
 
+# --- attention ---------------------------------------------------------------------------------------------
+
+# Queries, and keys, of a square of scores, one a thread; features of a row that a thread sums up, a side apart.
+ATTENTION_SIDE, ATTENTION_COLUMNS = (4, 2) if SIMULATED else (16, 4)
+
 # --- convolutions ------------------------------------------------------------------------------------------
 
 # Results below each other that a thread of a depthwise convolution sums, for which it reads a weight once.

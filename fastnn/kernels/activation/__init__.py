@@ -27,7 +27,8 @@ from fastnn.kernels._targets import implementation
 
 __all__ = [
     "add", "add_relu", "dropout", "dropout_backward", "gelu", "gelu_backward", "leaky_relu", "leaky_relu_backward",
-    "relu", "relu_backward", "sigmoid", "sigmoid_backward", "tanh", "tanh_backward",
+    "relu", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
+    "tanh", "tanh_backward",
 ]
 
 _NO_OPTION = (0.0,)
@@ -47,10 +48,10 @@ def _plan(formula: str, *names: str, operations: int = 1) -> Planned:
             _check_mask(mask, x)
         run = implementation(__name__, target, x).elementwise(formula, x.size, x.dtype)
 
-        def of_one(x: Array, option: float, y: Array) -> None:
+        def of_one(x: Array, option: Any, y: Array) -> None:
             run(x.ravel(), option, y.ravel())
 
-        def of_two(x: Array, other: Array, option: float, y: Array) -> None:
+        def of_two(x: Array, other: Array, option: Any, y: Array) -> None:
             run(x.ravel(), other.ravel(), option, y.ravel())
 
         def of_mask(x: Array, mask: Array, option: float, y: Array) -> None:
@@ -82,6 +83,11 @@ _dropout_backward = _plan("dropout", "grad_output", "mask", operations=2)
 _gelu = {"none": _plan("gelu", "x", operations=20), "tanh": _plan("gelu_tanh", "x", operations=40)}
 _gelu_backward = {"none": _plan("gelu_backward", "grad_output", "x", operations=25),
                   "tanh": _plan("gelu_tanh_backward", "grad_output", "x", operations=50)}
+_silu = _plan("silu", "x", operations=30)
+_silu_backward = _plan("silu_backward", "grad_output", "x", operations=35)
+_softplus = _plan("softplus", "x", operations=45)
+_softplus_backward = _plan("softplus_backward", "grad_output", "x", operations=30)
+
 
 @documented()
 def relu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
@@ -212,6 +218,63 @@ def gelu_backward(grad_output: Array, x: Array, approximate: str = "none", *, ta
     return _checked(_gelu_backward, approximate)((grad_output, x), (), target, None, _NO_OPTION)
 
 
+@documented()
+def silu(x: Array, *, out: Array | None = None, target: str | None = None) -> Array:
+    """Return x / (1 + exp(-x)) of each element, x times its sigmoid; also called swish.
+
+    Some 30 operations an element; each is read once and written once. Elfwing and others, "Sigmoid-weighted linear
+    units" (arXiv:1702.03118), equation 12. |error| <= 4 eps |result| + 1.2e-38 |x| (in float64 2.2e-308 |x|), as an
+    exp(x) that would be denormal counts as 0. -inf gives NaN, as in torch.
+
+    >>> kernels.silu(np.array([-1000.0, 0.0, 1000.0]))
+    array([  -0.,    0., 1000.])
+    """
+    return _silu((x,), (), target, out, _NO_OPTION)
+
+
+@documented()
+def silu_backward(grad_output: Array, x: Array, *, target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `silu`: grad_output s (1 + x (1 - s)) with s = sigmoid(x).
+
+    Some 35 operations an element; two are read and one is written. |error| <= 5 eps |grad_output|. It is NaN where x is
+    infinite, as in torch.
+
+    >>> kernels.silu_backward(np.array([1.0, 1.0]), np.array([0.0, 1000.0]))
+    array([0.5, 1. ])
+    """
+    return _silu_backward((grad_output, x), (), target, None, _NO_OPTION)
+
+
+@documented()
+def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array | None = None,
+             target: str | None = None) -> Array:
+    """Return log(1 + exp(beta x)) / beta of each element, and x itself where beta x > threshold.
+
+    |beta| is from 1e-30 to 1e30. Some 45 operations an element; each is read once and written once. Formed of
+    max(beta x, 0) and log(1 + exp(-|beta x|)), which overflow nowhere. |error| <= eps (4 + |beta x|) |result| + 1.2e-38
+    / |beta| (in float64 2.2e-308 / |beta|), as an exponential that would be denormal counts as 0. Where beta x is the
+    threshold to rounding it may be either formula.
+
+    >>> kernels.softplus(np.array([-1000.0, 0.0, 10.0])).round(4)
+    array([ 0.    ,  0.6931, 10.    ])
+    """
+    return _softplus((x,), (), target, out, (as_beta_and_threshold(beta, threshold),))
+
+
+@documented()
+def softplus_backward(grad_output: Array, x: Array, beta: float = 1.0, threshold: float = 20.0, *,
+                      target: str | None = None) -> Array:
+    """Return the gradient of a loss by the argument of `softplus`: grad_output sigmoid(beta x).
+
+    Some 30 operations an element; two are read and one is written. It is grad_output itself where beta x > threshold.
+    |error| <= eps (4 + |beta x|) |result| + 1.2e-38 |grad_output| (in float64 2.2e-308 |grad_output|).
+
+    >>> kernels.softplus_backward(np.array([3.0, 4.0]), np.array([0.0, 1000.0]))
+    array([1.5, 4. ])
+    """
+    return _softplus_backward((grad_output, x), (), target, None, (as_beta_and_threshold(beta, threshold),))
+
+
 @documented(y="Another, of x's dtype; nothing is broadcast.")
 def add(x: Array, y: Array, *, out: Array | None = None, target: str | None = None) -> Array:
     """Return x + y of two arrays of one shape, which joins the branches of a residual network.
@@ -271,6 +334,14 @@ def dropout_mask(x: Array, bits: np.random.BitGenerator, p: float) -> Array:
     mask = empty_beside(x, x.shape, np.bool_)
     implementation(__name__, None, x).dropout_mask(tuple(map(int, state["state"]["key"])), p, mask.reshape(-1))
     return mask
+
+
+def as_beta_and_threshold(beta: float, threshold: float) -> tuple[float, float]:
+    """Return the options of softplus as floats, once they are known to fit."""
+    beta = as_float("beta", beta)
+    if not 1e-30 <= abs(beta) <= 1e30:          # beyond, float32 turns it into 0 or inf
+        raise ValueError(f"beta: expected a number from 1e-30 to 1e30, or the negative of one, got {beta}")
+    return beta, as_float("threshold", threshold)
 
 
 def _scale(p: float) -> float:

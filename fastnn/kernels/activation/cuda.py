@@ -95,6 +95,15 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
         return grad * (left + v * left * right * slope * (one + three * cubic * v * v) + zero * x)
 
     @formula
+    def silu(x: Any, other: Any, option: Any) -> Any:
+        return x * sigmoids(x)[0]
+
+    @formula
+    def silu_backward(grad: Any, x: Any, option: Any) -> Any:
+        left, right = sigmoids(x)
+        return grad * (left * (one + x * right))
+
+    @formula
     def add(x: Any, y: Any, option: Any) -> Any:
         return x + y
 
@@ -110,9 +119,38 @@ def _formulas(real: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
     return formulas
 
 
+@functools.cache
+def _of_two_options(real: Any) -> dict[str, Any]:
+    """Return the kernels (x, other, first option, second option, result)."""
+    zero, one = real(0), real(1)
+
+    @cuda.jit
+    def softplus(x: Array, other: Array, beta: Any, threshold: Any, y: Array) -> None:
+        for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+            value = x[i]
+            z = value * beta
+            rest = real(math.log1p(real(math.exp(-abs(z))))) / beta
+            y[i] = value if z > threshold else (value if z > zero else zero) + rest
+
+    @cuda.jit
+    def softplus_backward(grad: Array, x: Array, beta: Any, threshold: Any, grad_x: Array) -> None:
+        for i in range(cuda.grid(1), grad_x.size, cuda.gridsize(1)):
+            z = x[i] * beta
+            e = real(math.exp(-abs(z)))
+            grad_x[i] = grad[i] if z > threshold else grad[i] * ((e if z < zero else one) / (one + e))
+
+    return {"softplus": softplus, "softplus_backward": softplus_backward}
+
+
 def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
     """Return a function (*arrays, option, result), all flat, that writes the results of a formula, by its name."""
     real: Any = dtype.type
+    if kernel := _of_two_options(real).get(name):
+        def run_two(*args: Any) -> None:
+            *arrays, options, result = args
+            launch(kernel, blocks_for(size), THREADS, arrays[0], arrays[-1], *map(real, options), result)
+
+        return run_two
     formula = _formulas(real)[name]
 
     def run(*args: Any) -> None:

@@ -15,7 +15,8 @@ def elementwise(name: str, size: int, dtype: np.dtype) -> Callable[..., None]:
 
     def run(*args: Any) -> None:
         *arrays, option, result = args
-        options = (option,) * (formula.__code__.co_argcount - len(arrays))
+        given = option if isinstance(option, tuple) else (option,)
+        options = given[:formula.__code__.co_argcount - len(arrays)]
         for i in range(size):
             result[i] = formula(*[array[i] for array in arrays], *options)
 
@@ -79,6 +80,26 @@ def gelu_tanh_backward(grad_output: Any, x: Any) -> Any:
     t = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v * v * v))
     inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v * v)
     return grad_output * ((1 + t) / 2 + v * (1 - t * t) / 2 * inner)
+
+
+def silu(x: Any) -> Any:
+    return x * sigmoid(x)
+
+
+def silu_backward(grad_output: Any, x: Any) -> Any:
+    return grad_output * (sigmoid(x) * (1 + x * sigmoid(-x)))
+
+
+def softplus(x: Any, beta: float, threshold: float) -> Any:
+    z = float(x) * beta
+    if z > threshold:
+        return x
+    return (x if z > 0 else 0) + math.log1p(math.exp(-abs(z))) / beta
+
+
+def softplus_backward(grad_output: Any, x: Any, beta: float, threshold: float) -> Any:
+    z = np.float64(x) * beta
+    return grad_output * (1 if z > threshold else sigmoid(z))
 
 
 def add(x: Any, y: Any) -> Any:

@@ -193,7 +193,9 @@ def _plan(x: Array, weight: Array, y: Array, padding: tuple[int, int], backward:
     out, filter_panels = results_of(taps), panels(y.shape[1], columns)
     across = panels(y.shape[3], out)
     tiles = y.shape[0] * panels(y.shape[2], out) * across
-    rows = min((ROWS, ROWS * 4 // 7), key=lambda rows: panels(tiles, rows) * (rows + 1))
+    # Of two tiles the small one is for few rows alone: for a tenth of the time nobody wants to compile it.
+    large, small = (panels(tiles, rows) * (rows + 1) for rows in (ROWS, ROWS * 4 // 7))
+    rows = ROWS * 4 // 7 if 10 * small < 9 * large else ROWS
     groups = panels(tiles, 3 * ROWS)
     if channels * y.shape[1] < WINOGRAD_CACHED_FILTERS:     # they stay in the cache, so blocks may as well be small
         groups = max(groups, min(LEAST_BLOCKS, panels(tiles, rows)))
@@ -263,7 +265,7 @@ def _convolve_tiles(taps: int, tile_rows: int) -> BlockKernel:
     a, g, _ = matrices(taps)
     out, load, pack_panel = results_of(taps), tile_loader(taps), _panel_packer(taps)
     transform_sums = transform_tile(a, a)
-    multiply, multiply_taps = walk_tile(1, tile_rows, VECTORS, interleaved=True), transformed_products(g, tile_rows)
+    multiply, multiply_taps = walk_tile(1, tile_rows, VECTORS, apart=1), transformed_products(g, tile_rows)
 
     @block_kernel(writes="packed packed_flat staging transformed totals y result finite")
     @named("convolve", taps, tile_rows)

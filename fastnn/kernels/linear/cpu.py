@@ -1,4 +1,7 @@
-"""Linear maps as products of packed panels, see `fastnn.kernels._cpu.gemm`; those of few weights as in the formula."""
+"""Linear maps, and products of matrices in batches, as products of packed panels: see `fastnn.kernels._cpu.gemm`.
+
+Linear maps of few weights are loops as in the formula.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastnn._checks import Array
-from fastnn.kernels._cpu.gemm import panels, plan_product
+from fastnn.kernels._cpu.gemm import Products, panels, product_of, suit_one_tile
 from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import LINEAR_FEW_WEIGHTS, LINEAR_ROWS
 from fastnn.kernels._memory import empty
@@ -16,19 +19,19 @@ from fastnn.kernels._plans import Gradients, Needs
 from fastnn.kernels.kept import KeptWeight
 
 
-def plan_linear(x: Array, weight: Array) -> Callable[..., None]:
+def plan_linear(x: Array, weight: Array, relu: bool) -> Callable[..., None]:
     """Return a function (x, weight, bias, kept, y)."""
     none = EMPTY[x.dtype]
     if weight.size <= LINEAR_FEW_WEIGHTS:
-        few = _multiply_rows.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x))
+        few, below = _multiply_rows.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x)), int(relu)
 
         def of_few(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
-            few(x, weight, none if bias is None else bias, y)
+            few(x, weight, none if bias is None else bias, below, y)
 
         return of_few
     if len(x) == 0:
         return _nothing
-    product = plan_product(x, True, weight, True)
+    product = Products(product_of(x, True, weight, True, relu))
 
     def linear(x: Array, weight: Array, bias: Array | None, kept: KeptWeight | None, y: Array) -> None:
         packed = (kept.made(weight, product.width, product.pack_b) if kept is not None and kept.constant else None)
@@ -61,43 +64,82 @@ def plan_linear_backward(grad_output: Array, x: Array, weight: Array, needs: Nee
         return lambda grad_output, x, weight: (
             np.empty(x.shape, x.dtype) if needs[0] else None, np.zeros_like(weight) if needs[1] else None,
             np.zeros(len(weight), x.dtype) if needs[2] else None)
-    if few:                                 # as for few rows: their number decides no bits
-        by_few = _gradients.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x))
+    by_x, by_weight = product_of(grad_output, True, weight, False), product_of(grad_output, False, x, False)
+    sums = len(weight) if needs[2] else 0
+    # As for few rows where weights are few: the number of rows decides no bits.
+    by_few = _gradients.launch(panels(len(x), LINEAR_ROWS), work=weight.size * len(x)) if few and needs[0] else None
+    both = first = second = None
+    if needs[0] and needs[1] and not few and suit_one_tile(by_x, by_weight):
+        both = Products(by_x, by_weight, sums=sums)
     else:
-        by_x = plan_product(grad_output, True, weight, False)
-    by_weight = plan_product(grad_output, False, x, False)
-    by_bias = _sum_rows.launch(panels(len(weight), 64), work=grad_output.size)
+        first = Products(by_x) if needs[0] and not few else None
+        second = Products(*[by_weight] * needs[1], dtype=x.dtype, sums=sums) if needs[1] or needs[2] else None
 
     def linear_backward(grad_output: Array, x: Array, weight: Array) -> Gradients:
-        grad_x = grad_weight = grad_bias = None
-        if needs[0]:
-            grad_x = empty(x.shape, x.dtype)
-            if few:
-                by_few(grad_output, x, weight, grad_x, no_matrix, none)
-            else:
-                by_x(grad_output, weight, none, grad_x)
-        if needs[1]:
-            grad_weight = empty(weight.shape, x.dtype)
-            by_weight(grad_output, x, none, grad_weight)
-        if needs[2]:
-            grad_bias = np.empty(len(weight), x.dtype)
-            by_bias(grad_output, grad_bias)
+        grad_x = empty(x.shape, x.dtype) if needs[0] else None
+        grad_weight = empty(weight.shape, x.dtype) if needs[1] else None
+        grad_bias = np.empty(len(weight), x.dtype) if needs[2] else None
+        if by_few is not None:
+            by_few(grad_output, x, weight, grad_x, no_matrix, none)
+        if both is not None:
+            both(grad_output, weight, none, grad_x, None, grad_output, x, grad_weight, grad_output, grad_bias)
+        if first is not None:
+            first(grad_output, weight, none, grad_x)
+        if second is not None:
+            second(grad_output, x, none, grad_weight, None, None, None, None, grad_output, grad_bias)
         return grad_x, grad_weight, grad_bias
 
     return linear_backward
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def plan_bmm(input: Array, mat2: Array) -> Callable[..., None]:
+    """Return a function (input, mat2, y)."""
+    multiply = _plan_batch(input, True, mat2, False)
+    return lambda input, mat2, y: multiply(input, mat2, EMPTY[y.dtype], y)
+
+
+def plan_bmm_backward(grad_output: Array, input: Array, mat2: Array, needs: tuple[bool, bool],
+                      ) -> Callable[..., tuple[Array | None, Array | None]]:
+    """Return a function (grad_output, input, mat2) that returns the gradients."""
+    none, dtype = EMPTY[input.dtype], input.dtype
+    by_input, by_mat2 = _plan_batch(grad_output, True, mat2, True), _plan_batch(input, False, grad_output, False)
+
+    def bmm_backward(grad_output: Array, input: Array, mat2: Array) -> tuple[Array | None, Array | None]:
+        grad_input = grad_mat2 = None
+        if needs[0]:
+            grad_input = empty(input.shape, dtype)
+            by_input(grad_output, mat2, none, grad_input)
+        if needs[1]:
+            grad_mat2 = empty(mat2.shape, dtype)
+            by_mat2(input, grad_output, none, grad_mat2)
+        return grad_input, grad_mat2
+
+    return bmm_backward
+
+
+def _plan_batch(a: Array, a_by_rows: bool, b: Array, b_by_rows: bool) -> Callable[..., None]:
+    """Return a function (a, b, bias, y); see `product_of`. Where there is nothing to sum up, results are 0."""
+    if a.size and b.size:
+        return Products(product_of(a, a_by_rows, b, b_by_rows)).__call__
+    return lambda a, b, bias, y: y.fill(0)
 
 
 # --- few weights -----------------------------------------------------------------------------------------------------
 
 
 @block_kernel(writes="y", sums=True, typed_by="x")
-def _multiply_rows(block: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
+def _multiply_rows(block: int, x: Array, weight: Array, bias: Array, relu: int, y: Array) -> None:
     for n in range(block * LINEAR_ROWS, min(len(x), block * LINEAR_ROWS + LINEAR_ROWS)):
         for o in range(len(weight)):
             total = x.dtype.type(0)
             for i in range(x.shape[1]):
                 total += x[n, i] * weight[o, i]
-            y[n, o] = total + bias[o] if bias.size else total
+            if bias.size:
+                total += bias[o]
+            y[n, o] = 0 if relu and total < 0 else total
 
 
 @block_kernel(writes="grad_x grad_weight grad_bias", sums=True, typed_by="x")
@@ -121,15 +163,3 @@ def _gradients(block: int, grad_output: Array, x: Array, weight: Array, grad_x: 
         for n in range(len(x)):
             total += np.float64(grad_output[n, o])
         grad_bias[o] = total
-
-
-@block_kernel(writes="total")
-def _sum_rows(block: int, matrix: Array, total: Array) -> None:
-    """Sums of 64 columns of a matrix, in float64 and in the order of its rows."""
-    first, last = block * 64, min(block * 64 + 64, matrix.shape[1])
-    sums = np.zeros(64, np.float64)
-    for n in range(matrix.shape[0]):
-        for i in range(first, last):
-            sums[i - first] += matrix[n, i]
-    for i in range(first, last):
-        total[i] = sums[i - first]

@@ -44,6 +44,8 @@ from fastnn.kernels._cpu.vectors import (
 )
 from fastnn.kernels._outputs import EMPTY, result_of
 from fastnn.kernels.normalization import Gradients, Statistics, as_channels, odd
+from fastnn.kernels.normalization.rows import plan_normalize_rows as plan_normalize_rows
+from fastnn.kernels.normalization.rows import plan_normalize_rows_backward as plan_normalize_rows_backward
 
 _NAN = float("nan")
 

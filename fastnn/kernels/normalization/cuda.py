@@ -29,6 +29,8 @@ from fastnn.kernels._gpu.blocks import THREADS, either, group_sum, real_of
 from fastnn.kernels._gpu.launch import launch
 from fastnn.kernels._gpu.tuning import NORM_AT_ONCE, NORM_FEW_PARTS, NORM_HELD, NORM_RUN
 from fastnn.kernels.normalization import Gradients, Statistics, as_channels, odd
+from fastnn.kernels.normalization.rows_cuda import normalize_rows as normalize_rows
+from fastnn.kernels.normalization.rows_cuda import normalize_rows_backward as normalize_rows_backward
 
 _CHUNK = NORM_AT_ONCE * THREADS
 

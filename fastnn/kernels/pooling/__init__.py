@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,13 @@ from fastnn._checks import (
     check_size,
     is_sequence,
 )
-from fastnn.kernels._outputs import result_of
+from fastnn.kernels._outputs import Result, result_of
 from fastnn.kernels._plans import Plan, bound, planned
 from fastnn.kernels._targets import implementation
 
 __all__ = [
-    "adaptive_avg_pool2d", "adaptive_avg_pool2d_backward", "avg_pool2d", "avg_pool2d_backward", "max_pool2d",
-    "max_pool2d_backward",
+    "adaptive_avg_pool2d", "adaptive_avg_pool2d_backward", "adaptive_max_pool2d", "adaptive_max_pool2d_backward",
+    "avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward",
 ]
 
 
@@ -319,6 +319,92 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int],
     return _adaptive_avg_pool2d_backward((grad_output,), (input_shape,), target)
 
 
+def adaptive_max_pool2d(x: Array, output_size: int | Sequence[int | None], *, return_indices: bool = False,
+                        out: Array | None = None, target: str | None = None) -> Array | tuple[Array, Array]:
+    """Take the largest values of OH x OW windows that cover the image.
+
+    y[n, c, i, j] = max of x[n, c, h, w] over floor(i H / OH) <= h < ceil((i + 1) H / OH) and
+    floor(j W / OW) <= w < ceil((j + 1) W / OW).
+
+    Parameters
+    ----------
+    x : array of shape (N, C, H, W)
+        Images, float32 or float64.
+    output_size : int or pair of ints
+        (OH, OW), or one number for both; None in a pair keeps the image's size. 1 gives the maximum of each image.
+    return_indices : bool
+        Whether to return where the maxima lie, as `adaptive_max_pool2d_backward` needs.
+    out : array of shape (N, C, OH, OW), optional
+        Where the maxima are written.
+    target : {"naive", "cpu", "cuda"}, optional
+        Which implementation runs; see `fastnn.use_target`.
+
+    Returns
+    -------
+    y : array of shape (N, C, OH, OW)
+        The maxima, of x's dtype.
+    indices : int64 array of shape (N, C, OH, OW)
+        With `return_indices`: the place h W + w of each maximum in its image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit or the images have no cells.
+
+    Notes
+    -----
+    The result is exact. NaN and equal maxima are as in `max_pool2d`, which does the work where OH divides H and OW
+    divides W. On "cpu" at most (H + OH) W + OH (W + OW) comparisons an image, on the others one for each cell of each
+    window; x is read and y written once (4 bytes a value in float32, indices 8).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.adaptive_max_pool2d(np.arange(12.0).reshape(1, 1, 3, 4), (2, None))
+    array([[[[ 4.,  5.,  6.,  7.],
+             [ 8.,  9., 10., 11.]]]])
+    """
+    return _adaptive_max_pool2d((x,), (output_size, return_indices), target, out)
+
+
+def adaptive_max_pool2d_backward(grad_output: Array, indices: Array, input_shape: Sequence[int], *,
+                                 target: str | None = None) -> Array:
+    """Return the gradient of a loss by the input of `adaptive_max_pool2d`; it is `max_pool2d_backward`.
+
+    Parameters
+    ----------
+    grad_output : array of shape (N, C, OH, OW)
+        Gradient by the result, float32 or float64.
+    indices : int64 array of shape (N, C, OH, OW)
+        Where the maxima lie: what `adaptive_max_pool2d(..., return_indices=True)` returned.
+    input_shape : (N, C, H, W)
+        The shape of the input.
+    target : {"naive", "cpu", "cuda"}, optional
+        Which implementation runs.
+
+    Returns
+    -------
+    array of shape (N, C, H, W)
+        The gradient, of grad_output's dtype; its error is that of `max_pool2d_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or an index lies outside of the image; on a GPU such a window's gradient goes
+        nowhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import kernels
+    >>> kernels.adaptive_max_pool2d_backward(np.array([[[[2.0]]]]), np.array([[[[3]]]]), (1, 1, 2, 2))
+    array([[[[0., 0.],
+             [0., 2.]]]])
+    """
+    return _max_pool2d_backward((grad_output, indices), (input_shape,), target)
+
+
 @planned
 def _max_pool2d(x: Array, kernel_size: IntPair, stride: IntPair | None, padding: IntPair, dilation: IntPair,
                 ceil_mode: bool, return_indices: bool, target: str | None) -> Plan:
@@ -327,7 +413,12 @@ def _max_pool2d(x: Array, kernel_size: IntPair, stride: IntPair | None, padding:
     window, shape = fit_window(x.shape, ceil_mode, kernel_size, stride, padding, dilation)
     module, y = implementation(__name__, target, x), result_of(shape, x.dtype, x)
     indices = result_of(shape, np.int64, x) if return_indices else None
-    run, operations = bound(module, "max_pool2d", x, y, indices, **window), math.prod(shape + window["kernel"])
+    return _plan_maxima(bound(module, "max_pool2d", x, y, indices, **window), y, indices,
+                        math.prod(shape + window["kernel"]))
+
+
+def _plan_maxima(run: Callable[..., None], y: Result, indices: Result | None, operations: int) -> Plan:
+    """Return the plan of a function (x, y), or (x, y, indices)."""
     if indices is None:
         return Plan(run, y, operations)
 
@@ -387,14 +478,27 @@ def _avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int], kernel_
 
 @planned
 def _adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None], target: str | None) -> Plan:
+    y = _result_of_shares(x, output_size)
+    return Plan(bound(implementation(__name__, target, x), "adaptive_avg_pool2d", x, y), y, operations=x.size)
+
+
+@planned
+def _adaptive_max_pool2d(x: Array, output_size: int | Sequence[int | None], return_indices: bool,
+                         target: str | None) -> Plan:
+    y = _result_of_shares(x, output_size)
+    indices = result_of(y.shape, np.int64, x) if return_indices else None
+    return _plan_maxima(bound(implementation(__name__, target, x), "adaptive_max_pool2d", x, y, indices), y, indices,
+                        operations=x.size)
+
+
+def _result_of_shares(x: Array, output_size: int | Sequence[int | None]) -> Result:
     check_floats(x=x)
     check_rank("x", x, 4, layout="(N, C, H, W)")
     _check_cells("x", x.shape)
     sizes = [kept if size is None else size for size, kept in zip(as_output_size(output_size), x.shape[2:])]
     shape = *x.shape[:2], *sizes
     check_size(shape, output_size=1)
-    y = result_of(shape, x.dtype, x)
-    return Plan(bound(implementation(__name__, target, x), "adaptive_avg_pool2d", x, y), y, operations=x.size)
+    return result_of(shape, x.dtype, x)
 
 
 @planned

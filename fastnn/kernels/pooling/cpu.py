@@ -14,6 +14,7 @@ from fastnn.kernels._cpu.launch import block_kernel
 from fastnn.kernels._cpu.tuning import POOL_CELLS
 from fastnn.kernels._cpu.vectors import CACHED, draft, finish, is_finite, row_sum
 from fastnn.kernels._outputs import Result
+from fastnn.kernels.pooling.maxima import plan_adaptive_max_pool2d as plan_adaptive_max_pool2d
 from fastnn.kernels.pooling.maxima import plan_max_pool2d as plan_max_pool2d
 from fastnn.kernels.pooling.maxima import plan_max_pool2d_backward as plan_max_pool2d_backward
 from fastnn.kernels.pooling.naive import SCALE, Pair

@@ -119,6 +119,37 @@ def _maxima(fixed: tuple[int, ...] | None, inside: bool, indexed: bool) -> Any:
     return maxima
 
 
+def adaptive_max_pool2d(x: Array, y: Array, indices: Array | None = None) -> None:
+    if y.size == 0:
+        return
+    kernel = x.shape[2] // y.shape[2], x.shape[3] // y.shape[3]
+    if _divides(x.shape[2:], y.shape[2:]):
+        max_pool2d(x, y, indices, kernel=kernel, stride=kernel, padding=(0, 0), dilation=(1, 1))
+    else:
+        launch(_maxima_of_shares, blocks_for(y.size), THREADS, x.reshape(-1), *x.shape[2:], *y.shape[2:],
+               y.reshape(-1), indices is not None, either(indices, y).reshape(-1))
+
+
+@cuda.jit
+def _maxima_of_shares(x: Array, height: int, width: int, rows: int, columns: int, y: Array, indexed: bool,
+                      indices: Array) -> None:
+    for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        plane, row, column = _split(i, rows, columns)
+        top, bottom, _ = _share(row, height, rows, 0, 0, 0, False)
+        left, right, _ = _share(column, width, columns, 0, 0, 0, False)
+        image = plane * height * width
+        place = top * width + left
+        best = x[image + place]
+        for h in range(top, bottom):
+            for w in range(left, right):
+                value = x[image + h * width + w]
+                if (value > best) | (math.isnan(value) & (not math.isnan(best))):
+                    best, place = value, h * width + w
+        y[i] = best
+        if indexed:
+            indices[i] = place
+
+
 def max_pool2d_backward(grad_output: Array, indices: Array, grad_x: Array) -> bool:
     """An index out of range is passed over: to look for one would wait for the GPU."""
     if grad_x.size:

@@ -225,6 +225,60 @@ def _maxima_of(indexed: bool) -> BlockKernel:
 _maxima, _maxima_and_indices = _maxima_of(False), _maxima_of(True)
 
 
+# --- shares --------------------------------------------------------------------------------------------------
+
+
+def plan_adaptive_max_pool2d(x: Array, y: Result, indices: Result | None) -> Callable[..., None]:
+    """Return a function (x, y), or (x, y, indices)."""
+    if 0 in y.shape:
+        return _nothing
+    (height, width), (rows, columns) = x.shape[2:], y.shape[2:]
+    if height % rows == 0 and width % columns == 0:
+        kernel = height // rows, width // columns
+        return plan_max_pool2d(x, y, indices, kernel, kernel, (0, 0), (1, 1))
+    count = max(1, POOL_CELLS // (-(-height // rows) * width))
+    launch = _maxima_of_shares.launch(-(-math.prod(y.shape[:3]) // count), work=x.size + math.prod(y.shape))
+    return lambda x, y, indices=_NO_INDICES: launch(count, x, y, indices)
+
+
+@inlined_helper
+def _share(i: int, size: int, parts: int) -> tuple[int, int]:
+    """Where part i of `size` cells, cut into overlapping parts of whole cells, begins and ends."""
+    return i * size // parts, ((i + 1) * size + parts - 1) // parts
+
+
+@block_kernel(writes="y indices", typed_by="x")
+def _maxima_of_shares(block: int, count: int, x: Array, y: Array, indices: Array) -> None:
+    """The maxima of `count` rows of results: of the cells above each other first, then of these."""
+    height, width, rows, columns = x.shape[2], x.shape[3], y.shape[2], y.shape[3]
+    x, y = x.reshape(x.shape[0] * x.shape[1], height, width), y.reshape(y.shape[0] * y.shape[1] * rows, columns)
+    places = indices.reshape(indices.size)
+    best, at = np.empty(width, x.dtype), np.empty(width, np.int64)
+    for r in range(block * count, min(len(y), block * count + count)):
+        top, bottom = _share(r % rows, height, rows)
+        first = x[r // rows, top]
+        for w in range(width):
+            best[w], at[w] = first[w], top * width + w
+        for h in range(top + 1, bottom):
+            cells = x[r // rows, h]
+            for w in range(width):
+                value, old = cells[w], best[w]
+                larger = (value > old) | (np.isnan(value) & ~np.isnan(old))
+                best[w] = value if larger else old
+                at[w] = h * width + w if larger else at[w]
+        for j in range(columns):
+            left, right = _share(j, width, columns)
+            largest, place = best[left], at[left]
+            for w in range(left + 1, right):
+                value, old = best[w], largest
+                same = (value == old) | (np.isnan(value) & np.isnan(old))
+                if (value > old) | (np.isnan(value) & ~np.isnan(old)) | (same & (at[w] < place)):
+                    largest, place = value, at[w]
+            y[r, j] = largest
+            if places.size > 0:
+                places[r * columns + j] = place
+
+
 # --- gradients ---------------------------------------------------------------------------------------------
 
 

@@ -17,14 +17,29 @@ SCALE = 2.0**-64
 
 def max_pool2d(x: Array, y: Array, indices: Array | None = None, *, kernel: Pair, stride: Pair, padding: Pair,
                dilation: Pair) -> None:
-    height, width = x.shape[2:]
+    def window(i: int, j: int) -> tuple[range, range]:
+        return (_taps(i * stride[0] - padding[0], x.shape[2], kernel[0], dilation[0]),
+                _taps(j * stride[1] - padding[1], x.shape[3], kernel[1], dilation[1]))
+
+    _maxima(x, window, y, indices)
+
+
+def adaptive_max_pool2d(x: Array, y: Array, indices: Array | None = None) -> None:
+    def window(i: int, j: int) -> tuple[range, range]:
+        return _share(i, x.shape[2], y.shape[2]), _share(j, x.shape[3], y.shape[3])
+
+    _maxima(x, window, y, indices)
+
+
+def _maxima(x: Array, window: Callable[[int, int], tuple[range, range]], y: Array, indices: Array | None) -> None:
     for n, c, i, j in np.ndindex(y.shape):
         best = None
-        for h in _taps(i * stride[0] - padding[0], height, kernel[0], dilation[0]):
-            for w in _taps(j * stride[1] - padding[1], width, kernel[1], dilation[1]):
+        rows, columns = window(i, j)
+        for h in rows:
+            for w in columns:
                 value = x[n, c, h, w]
                 if best is None or value > best or (np.isnan(value) and not np.isnan(best)):
-                    best, place = value, h * width + w
+                    best, place = value, h * x.shape[3] + w
         y[n, c, i, j] = best
         if indices is not None:
             indices[n, c, i, j] = place

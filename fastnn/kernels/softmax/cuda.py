@@ -18,16 +18,18 @@ from fastnn.kernels._gpu.rows import block_size, exp_sum, place, row_sum, run_ro
 
 @functools.cache
 def _softmax(real: Any, group: int) -> Any:
-    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
+    row_of_thread, (largest_of, sum_of), size = place(group), exp_sum(real, group), block_size(group)
 
     @cuda.jit
     def softmax(x: Array, y: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
-        n, lane, columns = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        n, lane, columns = row_of_thread(y)
+        begin = n * columns
+        largest = largest_of(parts, x, begin, 1, lane, columns)
+        total = sum_of(parts, x, largest, begin, 1, lane, columns)
         scale = real(1 / total) if columns else real(0)
         for c in range(lane, columns, group):
-            y[n, c] = real(math.exp(x[n, c] - largest)) * scale
+            y[n, c] = real(math.exp(x[begin + c] - largest)) * scale
 
     return softmax
 
@@ -55,16 +57,18 @@ def _softmax_backward(real: Any, group: int) -> Any:
 
 @functools.cache
 def _log_softmax(real: Any, group: int) -> Any:
-    row_of_thread, largest_and_sum, size = place(group), exp_sum(real, group), block_size(group)
+    row_of_thread, (largest_of, sum_of), size = place(group), exp_sum(real, group), block_size(group)
 
     @cuda.jit
     def log_softmax(x: Array, y: Array) -> None:
         parts = cuda.shared.array(size, np.float64)
-        n, lane, columns = row_of_thread(x)
-        largest, total = largest_and_sum(parts, x, n, lane, columns)
+        n, lane, columns = row_of_thread(y)
+        begin = n * columns
+        largest = largest_of(parts, x, begin, 1, lane, columns)
+        total = sum_of(parts, x, largest, begin, 1, lane, columns)
         logarithm = math.log(total) if columns else 0.0
         for c in range(lane, columns, group):
-            y[n, c] = real(np.float64(x[n, c]) - np.float64(largest) - logarithm)
+            y[n, c] = real(np.float64(x[begin + c]) - np.float64(largest) - logarithm)
 
     return log_softmax
 
@@ -89,7 +93,7 @@ def _log_softmax_backward(real: Any, group: int) -> Any:
 
 
 def softmax(x: Array, y: Array) -> None:
-    run_rows(_softmax, x, x, y)
+    run_rows(_softmax, x, x.reshape(-1), y)
 
 
 def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
@@ -97,7 +101,7 @@ def softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:
 
 
 def log_softmax(x: Array, y: Array) -> None:
-    run_rows(_log_softmax, x, x, y)
+    run_rows(_log_softmax, x, x.reshape(-1), y)
 
 
 def log_softmax_backward(grad_output: Array, y: Array, grad_x: Array) -> None:

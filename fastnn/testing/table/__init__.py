@@ -10,13 +10,16 @@ import numpy as np
 
 from fastnn.testing.table import (
     activation,
+    attention,
     conv,
     distance,
+    embedding,
     linear,
     loss,
     normalization,
     pooling,
     quantized,
+    resampling,
     softmax,
     update,
 )
@@ -26,8 +29,8 @@ __all__ = ["CASES", "KERNELS", "Benchmark", "Call", "Kernel", "Refused", "as_tup
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
-    for family in (conv, linear, pooling, normalization, activation, softmax, loss, update, distance,
-                   quantized)
+    for family in (conv, linear, pooling, resampling, normalization, embedding, activation, attention, softmax, loss,
+                   update, distance, quantized)
     for kernel in family.ROWS for row in kernel.with_gradient()}
 
 # Every kernel with each dtype that it takes.

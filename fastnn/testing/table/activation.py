@@ -38,6 +38,10 @@ def _activation(name: str, backward: Callable[[Call, Any, Array], Call], *option
             "byte"),))
 
 
+def _softplus_error(r: Array, x: Array, beta: float = 1.0, **options: Any) -> Array:
+    return (4 + abs(beta * x)) * abs(r) + 1e-31 / abs(beta)
+
+
 def _two_arrays_refused() -> Iterator[Refused]:
     yield Refused(Call((np.ones(3), np.ones(4))), ValueError, r"y: expected shape \(3,\), got \(4,\)")
     yield Refused(Call((np.ones(3), None)), TypeError, r"y: expected an array, got None")
@@ -66,6 +70,10 @@ ROWS: tuple[Kernel, ...] = (
                 error_of_backward=lambda r, g, y: 2 * abs(g) * np.maximum(1, y * y)),
     _activation("gelu", _from_input, {}, {"approximate": "tanh"},
                 error=lambda r, x, *_, **o: 3 * abs(x), error_of_backward=lambda r, g, x, *_, **o: 5 * abs(g)),
+    _activation("silu", _from_input, error=lambda r, x: 4 * abs(r) + 1e-31 * abs(x),
+                error_of_backward=lambda r, g, x: 5 * abs(g)),
+    _activation("softplus", _from_input, {}, {"beta": 2.5}, {"beta": -0.5, "threshold": 3.0}, error=_softplus_error,
+                error_of_backward=lambda r, g, x, beta=1.0, **o: (4 + abs(beta * x)) * abs(r) + 1e-31 * abs(g)),
     Kernel("add", two_arrays_samples, torch=lambda x, y: x + y, refused=_two_arrays_refused,
            benchmarks=(two_arrays_benchmark,)),
     Kernel("add_relu", two_arrays_samples, torch=lambda x, y: (x + y).relu(), refused=_two_arrays_refused,

@@ -228,6 +228,20 @@ class TorchFunction:
         return getattr(torch.nn.functional, self.name)
 
 
+class WithRelu(TorchFunction):
+    """The same, and its ReLU where "relu" is the activation."""
+
+    def __call__(self, *args: Any, activation: str | None = None, **options: Any) -> Any:
+        y = super().__call__(*args, **options)
+        return y if activation is None else y.relu()
+
+
+def by_weighted_sums(call: Call, y: Array, grad: Array) -> Call:
+    """Return the call of the gradient of a kernel of inputs and weights, before the activation that it applied."""
+    options = {name: value for name, value in call.kwargs.items() if name != "activation"}
+    return Call((grad if options == call.kwargs else kernels.relu_backward(grad, y), *call.args[:2]), options)
+
+
 def float_refused() -> Iterator[Refused]:
     yield Refused(Call((np.arange(3),)), TypeError, r"x: expected float32 or float64, got int64")
     yield Refused(Call(([1.0, 2.0],)), TypeError, r"x: expected an array, got list")

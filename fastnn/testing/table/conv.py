@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from fastnn import kernels
 from fastnn.kernels.conv.geometry import WINOGRAD_SIZES
-from fastnn.testing.table.base import F32, Array, Benchmark, Call, Kernel, Refused, Shaped, TorchFunction, draw, normal
+from fastnn.testing.table.base import (
+    F32,
+    Benchmark,
+    Call,
+    Kernel,
+    Refused,
+    Shaped,
+    TorchFunction,
+    WithRelu,
+    by_weighted_sums,
+    draw,
+    normal,
+)
 
 
 def _conv2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
@@ -83,16 +93,6 @@ def _conv2d_backward_refused() -> Iterator[Refused]:
     yield Refused(Call((normal(2, 6, 3, 2), x, w)), ValueError, r"grad_output: expected shape \(2, 6, 3, 3\), got")
 
 
-def _torch_conv2d(*args: Any, activation: str | None = None, **options: Any) -> Any:
-    y = TorchFunction("conv2d")(*args, **options)
-    return y if activation is None else y.relu()
-
-
-def _conv2d_gradient(call: Call, y: Array, grad: Array) -> Call:
-    options = {name: value for name, value in call.kwargs.items() if name != "activation"}
-    return Call((grad if options == call.kwargs else kernels.relu_backward(grad, y), *call.args[:2]), options)
-
-
 def _conv2d_benchmark(label: str, channels: int, size: int, filters: int, kernel: int, padding: int) -> Benchmark:
     def call(n: int) -> Call:
         return Call((normal(n, channels, size, size, dtype=F32), normal(filters, channels, kernel, kernel, dtype=F32),
@@ -129,8 +129,8 @@ def _conv_transpose2d_refused() -> Iterator[Refused]:
 
 
 ROWS = (
-    Kernel("conv2d", _conv2d_samples, torch=_torch_conv2d, inputs=(0, 1, 2), refused=_conv2d_refused,
-           backward=_conv2d_gradient, refused_by_backward=_conv2d_backward_refused,
+    Kernel("conv2d", _conv2d_samples, torch=WithRelu("conv2d"), inputs=(0, 1, 2), refused=_conv2d_refused,
+           backward=by_weighted_sums, refused_by_backward=_conv2d_backward_refused,
            algorithms=("auto", "direct", "winograd"), only_on_cpu=("winograd",), takes=_conv2d_takes,
            benchmarks=(_conv2d_benchmark("64 x 1 x 28 x 28, 32 filters 5 x 5", 1, 28, 32, 5, 2),
                        _conv2d_benchmark("64 x 32 x 14 x 14, 64 filters 5 x 5", 32, 14, 64, 5, 2))),

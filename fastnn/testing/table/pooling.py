@@ -117,6 +117,20 @@ def _adaptive_avg_pool2d_refused() -> Iterator[Refused]:
     yield Refused(Call((normal(2, 3, 6, 6), 1 << 40)), ValueError, r"output_size: expected a result of at most")
 
 
+def _adaptive_max_pool2d_samples(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Call]:
+    cases: list[tuple[tuple[int, ...], Any, bool]] = [
+        ((2, 3, 5, 7), 1, True), ((1, 2, 7, 5), (3, 2), True), ((1, 2, 4, 3), (None, 5), False),
+        ((1, 1, 1, 1), 3, True), ((2, 3, 8, 8), 4, False), ((1, 2, 9, 70), (4, 11), True), ((9, 2, 3, 4), (2, 3), True)]
+    for shape, size, return_indices in cases:
+        yield Call((distinct(rng, dtype, *shape), size), {"return_indices": return_indices})
+
+
+def _adaptive_max_pool2d_gradient(call: Call, result: Any, grad: Array) -> Call:
+    if not isinstance(result, tuple):
+        result = kernels.adaptive_max_pool2d(*call.args, return_indices=True)
+    return Call((grad, result[1], call.args[0].shape))
+
+
 ROWS = (
     Kernel("max_pool2d", _max_pool2d_samples, torch=TorchFunction("max_pool2d"), inputs=(0,),
            refused=_max_pool2d_refused, backward=_max_pool2d_gradient, refused_by_backward=_max_pool2d_backward_refused,
@@ -129,4 +143,7 @@ ROWS = (
            inputs=(0,), refused=_adaptive_avg_pool2d_refused,
            backward=lambda call, y, grad: Call((grad, call.args[0].shape)),
            benchmarks=(_pool_benchmark(64, 14, 1),)),
+    Kernel("adaptive_max_pool2d", _adaptive_max_pool2d_samples, torch=TorchFunction("adaptive_max_pool2d"), inputs=(0,),
+           refused=_adaptive_avg_pool2d_refused, backward=_adaptive_max_pool2d_gradient,
+           refused_by_backward=_max_pool2d_backward_refused, benchmarks=(_pool_benchmark(64, 13, 6),)),
 )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,90 +173,6 @@ def test_numba_settings_of_the_user_are_kept() -> None:
         assert numba.get_num_threads() == before
     finally:
         fastnn.set_num_threads(None)
-
-
-COMPILE = "print(fastnn.relu(np.ones(480)).sum())"
-PRODUCT = "print(fastnn.linear(np.ones((2, 6)), np.ones((40, 6))).sum())"
-
-
-def test_cache_is_used_by_the_next_process(tmp_path: Path) -> None:
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "480.0\n"
-    files = sorted(tmp_path.rglob("*.nbc"))
-    assert files
-    stamps = [f.stat().st_mtime_ns for f in files]
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "480.0\n"
-    assert [f.stat().st_mtime_ns for f in files] == stamps
-    assert sorted(tmp_path.rglob("*")) == sorted([*files, files[0].parent])
-
-
-def test_cache_survives_damage(tmp_path: Path) -> None:
-    python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path))
-    for number, file in enumerate(tmp_path.rglob("*.nbc")):
-        file.write_bytes(file.read_bytes()[:1000] if number % 2 else b"not a kernel")
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)) == "480.0\n"
-
-
-def test_cache_knows_bounds_checks(tmp_path: Path) -> None:
-    python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path), NUMBA_BOUNDSCHECK=None)
-    python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path), NUMBA_BOUNDSCHECK="1")
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_no_home_and_no_writable_cache(tmp_path: Path) -> None:
-    """A kernel compiles all the same where nothing can be kept."""
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    assert python(COMPILE, FASTNN_CACHE_DIR=str(blocked / "cache")) == "480.0\n"
-    assert python(COMPILE, FASTNN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=str(blocked)) == "480.0\n"
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
-def test_a_warm_cache_that_is_read_only_is_used(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    python(COMPILE, FASTNN_CACHE_DIR=str(cache))
-    for folder in (cache, *cache.iterdir()):
-        folder.chmod(0o500)
-    try:
-        quick = "from fastnn.kernels import compilation; print(compilation.seconds() < 1)"
-        assert python(f"{COMPILE}\n{quick}", FASTNN_CACHE_DIR=str(cache)) == "480.0\nTrue\n"
-    finally:
-        for folder in (cache, *cache.iterdir()):
-            folder.chmod(0o700)
-
-
-def test_eight_processes_start_cold_at_once(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        outputs = list(pool.map(lambda _: python(COMPILE, FASTNN_CACHE_DIR=str(tmp_path)), range(8)))
-    assert outputs == ["480.0\n"] * 8
-    assert not [f for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".nbc"]
-
-
-def test_change_of_any_kernel_source_is_seen(tmp_path: Path) -> None:
-    """Numba's own cache misses a change of a helper in another file."""
-    package = Path(fastnn.__file__).parent
-    shutil.copytree(package, tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
-    cache = tmp_path / "cache"
-    assert python(f"assert fastnn.__file__.startswith({str(tmp_path)!r})\n{PRODUCT}", tmp_path,
-                  FASTNN_CACHE_DIR=str(cache)) == "480.0\n"
-    source = tmp_path / "fastnn" / "kernels" / "_cpu" / "tiles.py"
-    text = source.read_text()
-    changed = text.replace("builder.fmul(x, y", "builder.fadd(x, y")
-    assert changed != text
-    source.write_text(changed)
-    assert python(PRODUCT, tmp_path, FASTNN_CACHE_DIR=str(cache)) == "960.0\n"
-
-
-def test_numba_still_has_what_the_cache_builds_on() -> None:
-    """Numba's private classes: a change in them must show here, not as a slow start."""
-    from numba.core import caching
-    from numba.core.compiler import CompileResult
-
-    protocol = {"cache_path", "load_overload", "save_overload", "enable", "disable", "flush"}
-    assert protocol <= caching._Cache.__abstractmethods__
-    assert callable(CompileResult._reduce)
-    assert callable(CompileResult._rebuild)
-    dispatcher = numba.njit(lambda x: x)
-    assert type(dispatcher._cache).__name__ == "NullCache"
 
 
 def test_a_kernel_that_writes_an_unknown_parameter_is_refused() -> None:

@@ -66,16 +66,16 @@ def test_gather_tile(dtype: Any, rows: int, vectors: int) -> None:
 
 
 @DTYPES
-@pytest.mark.parametrize(("parts", "run", "vectors", "interleaved"), [(2, 3, 2, False), (1, 4, 1, True)])
-def test_walk_tile(dtype: Any, parts: int, run: int, vectors: int, interleaved: bool) -> None:
+@pytest.mark.parametrize(("parts", "run", "vectors", "apart"), [(2, 3, 2, 0), (1, 4, 1, 1)])
+def test_walk_tile(dtype: Any, parts: int, run: int, vectors: int, apart: int) -> None:
     width = tiles.lanes(np.empty(0, dtype))
     begins, offsets = np.array([4, 9]), np.array([1, 30, 2])
-    rows = (begins[:parts, None] + np.arange(run) * (width if interleaved else 1)).ravel()
+    rows = (begins[:parts, None] + np.arange(run) * (apart * width or 1)).ravel()
     a, b = draw(120, dtype=dtype), draw(len(offsets), vectors * width, dtype=dtype)
     for first in (0, 1):
         c = draw(parts * run, vectors * width, dtype=dtype)
         expected = (0 if first else c) + a[rows[:, None] + offsets] @ b
-        call(tiles.walk_tile(parts, run, vectors, interleaved), a, begins, offsets, b, first, c)
+        call(tiles.walk_tile(parts, run, vectors, apart), a, begins, offsets, b, first, c)
         close(c, expected)
 
 

@@ -136,11 +136,12 @@ def test_large_results_have_the_bits_of_small_ones(name: str) -> None:
 def test_rows_of_large_results_have_the_bits_of_rows_alone(classes: int) -> None:
     x = values(max(8, DRAFTED // classes + 1), classes)
     grad = x[::-1].copy()
-    labels = np.arange(len(x)) % classes
+    labels, weight = np.arange(len(x)) % classes, np.linspace(0.5, 1.5, classes, dtype=np.float32)
     for run in (lambda x, g, t: kernels.softmax(x), lambda x, g, t: kernels.log_softmax(x),
                 lambda x, g, t: kernels.softmax_backward(g, x), lambda x, g, t: kernels.log_softmax_backward(g, x),
                 lambda x, g, t: kernels.cross_entropy(x, t, reduction="none"),
                 lambda x, g, t: kernels.cross_entropy_backward(1.0, x, t, reduction="sum"),
+                lambda x, g, t: kernels.cross_entropy_backward(1.0, x, t, weight, label_smoothing=0.1, reduction="sum"),
                 lambda x, g, t: kernels.hinge_loss_backward(1.0, x, t, reduction="sum")):
         whole = run(x, grad, labels)
         for part in (slice(0, 1), slice(5, 8), slice(len(x) - 2, len(x))):
@@ -155,6 +156,11 @@ def test_images_of_large_results_have_the_bits_of_images_alone(size: int) -> Non
     places = np.random.default_rng(0).integers(0, size * size, pooled.shape)
     statistics = values(4, 17) ** 2
     mean, invstd = np.linspace(-1, 1, 17), np.linspace(1, 2, 17)
+
+    def labels_of(x: np.ndarray) -> np.ndarray:
+        """A label for each pixel."""
+        return np.abs(x[:, 0]).astype(int) % 17
+
     for run in (lambda x, p, i: kernels.batch_norm(x, *statistics, activation="relu"),
                 lambda x, p, i: kernels.batch_norm_backward(x[::-1].copy()[::-1], x, statistics[0], mean, invstd,
                                                             training=False, activation="relu")[0],
@@ -162,7 +168,12 @@ def test_images_of_large_results_have_the_bits_of_images_alone(size: int) -> Non
                 lambda x, p, i: kernels.max_pool2d_backward(p, i, x.shape),
                 lambda x, p, i: kernels.avg_pool2d_backward(p, x.shape, 2),
                 lambda x, p, i: kernels.avg_pool2d(x, 3, stride=1, padding=1),
-                lambda x, p, i: kernels.adaptive_avg_pool2d_backward(p, x.shape)):
+                lambda x, p, i: kernels.adaptive_avg_pool2d_backward(p, x.shape),
+                lambda x, p, i: kernels.interpolate(p, x.shape[2:]),
+                lambda x, p, i: kernels.interpolate(p, x.shape[2:], mode="bilinear"),
+                lambda x, p, i: kernels.interpolate_backward(p, x.shape),
+                lambda x, p, i: kernels.interpolate_backward(p, x.shape, mode="bilinear"),
+                lambda x, p, i: kernels.cross_entropy_backward(1.0, x, labels_of(x), reduction="sum")):
         whole = run(x, pooled, places)
         for part in (slice(0, 1), slice(len(x) - 2, len(x))):
             assert whole[part].tobytes() == run(x[part], pooled[part], places[part]).tobytes()

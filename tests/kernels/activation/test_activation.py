@@ -22,6 +22,9 @@ ELEMENTWISE = [
     ("tanh", "tanh", {}, "y"),
     ("gelu", "gelu", {}, "x"),
     ("gelu", "gelu", {"approximate": "tanh"}, "x"),
+    ("silu", "silu", {}, "x"),
+    ("softplus", "softplus", {}, "x"),
+    ("softplus", "softplus", {"beta": -0.5, "threshold": 3.0}, "x"),
 ]
 
 
@@ -58,7 +61,7 @@ def test_relu_keeps_nan_and_has_gradient_0_at_0(target: str) -> None:
 
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu", "softmax", "log_softmax"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu", "silu", "softplus", "softmax", "log_softmax"])
 def test_large_values_overflow_nowhere(name: str, dtype: type, target: str) -> None:
     x = np.array([-1e4, -200, 0, 200, 1e4], dtype)
     with np.errstate(over="raise", divide="raise", invalid="raise"):
@@ -77,6 +80,11 @@ def test_float32_errors_are_those_documented() -> None:
     probability, density = special.ndtr(v), np.exp(-v * v / 2) / np.sqrt(2 * np.pi)
     assert _worst(kernels.sigmoid(x), special.expit(v), special.expit(v)) <= 3
     assert _worst(kernels.tanh(x), np.tanh(v), np.tanh(v)) <= 3
+    assert _worst(kernels.silu(x), v * special.expit(v), v * special.expit(v)) <= 4
+    slope = special.expit(v) * (1 + v * special.expit(-v))
+    assert _worst(kernels.silu_backward(one, x), slope, one) <= 5
+    assert _worst(kernels.softplus(x), np.logaddexp(0, v), (1 + abs(v) / 4) * np.logaddexp(0, v)) <= 4
+    assert _worst(kernels.softplus_backward(one, x), special.expit(v), (1 + abs(v) / 4) * special.expit(v)) <= 4
     assert _worst(kernels.gelu(x), v * probability, v) <= 3
     assert _worst(kernels.gelu_backward(one, x), probability + v * density, one) <= 5
     for name in ("gelu", "gelu_backward"):
@@ -129,6 +137,9 @@ def test_dropout_of_everything_is_torchs(target: str) -> None:
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: kernels.leaky_relu(np.ones(2), "0.1"), TypeError, r"negative_slope: expected a number, got '0.1'"),
     (lambda: kernels.leaky_relu(np.ones(2), np.nan), ValueError, r"negative_slope: expected a number"),
+    (lambda: kernels.softplus(np.ones(2), 0.0), ValueError, r"beta: expected a number from 1e-30 to .* got 0.0"),
+    (lambda: kernels.softplus(np.ones(2), np.inf), ValueError, r"beta: expected a number from 1e-30 to .* got inf"),
+    (lambda: kernels.softplus(np.ones(2), 1.0, None), TypeError, r"threshold: expected a number, got None"),
     (lambda: kernels.gelu(np.ones(2), "erf"), ValueError, r"approximate: expected one of .*, got 'erf'"),
     (lambda: kernels.dropout(np.ones(2), np.ones(2, bool), 1.5), ValueError,
      r"p: expected a number from 0 to 1, got 1.5"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 from numba import config
@@ -15,7 +16,6 @@ import fastnn
 from fastnn import kernels
 from fastnn.kernels import _memory, distance
 from fastnn.kernels._cpu import dot
-from fastnn.kernels._cpu.compiler import helper
 from fastnn.kernels._cpu.vectors import STREAMED
 from fastnn.kernels.distance import bytewise, filtered
 
@@ -381,14 +381,14 @@ def test_float_tile_is_within_its_bound(steps: int, unit: bool) -> None:
     assert np.all(np.abs(tile - x.astype(np.float64) @ y.T) <= bound)
 
 
-@helper
+@numba.njit(error_model="numpy")
 def _byte_tile(a: np.ndarray, b: np.ndarray, c: np.ndarray, unit: bool) -> None:
     dot.start_unit(unit)
     dot.byte_tile(a, b, c, unit)
     dot.stop_unit(unit)
 
 
-@helper
+@numba.njit(error_model="numpy")
 def _float_tile(a: np.ndarray, b: np.ndarray, c: np.ndarray, unit: bool) -> None:
     dot.start_unit(unit)
     dot.float_tile(a, b, c, unit)

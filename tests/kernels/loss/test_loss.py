@@ -84,6 +84,58 @@ def test_float32_error_of_cross_entropy_is_that_documented(classes: int) -> None
     assert np.max(np.abs(kernels.cross_entropy_backward(1.0, x, labels, reduction="sum") - grads)) <= 4 * EPS
 
 
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.2}], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 100), (2, 300, 40), (40, 3, 2)] if config.DISABLE_JIT else [
+    (3, 5, 5000), (2, 700, 40), (4000, 3, 2)])
+def test_places_are_rows_whose_classes_lie_apart(shape: tuple[int, ...], options: dict[str, float]) -> None:
+    """In several blocks, of which the last ones are smaller."""
+    rng = np.random.default_rng(0)
+    x, weight = 3 * rng.standard_normal(shape), rng.random(shape[1])
+    labels = np.where(rng.random((shape[0], *shape[2:])) < 0.2, -100, rng.integers(0, shape[1], (shape[0], *shape[2:])))
+    rows = np.moveaxis(x, 1, -1).reshape(-1, shape[1])
+    for given in ((), (weight,)):
+        for reduction in REDUCTIONS:
+            expected = kernels.cross_entropy(rows, labels.ravel(), *given, reduction=reduction, **options)
+            found = kernels.cross_entropy(x, labels, *given, reduction=reduction, **options)
+            np.testing.assert_allclose(found, np.reshape(expected, np.shape(found)), rtol=1e-12, atol=1e-15)
+        expected = kernels.cross_entropy_backward(2.0, rows, labels.ravel(), *given, **options)
+        found = kernels.cross_entropy_backward(2.0, x, labels, *given, **options)
+        np.testing.assert_allclose(np.moveaxis(found, 1, -1).reshape(rows.shape), expected, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize("places", [1, 3])
+def test_rows_that_are_ignored_count_nothing_whatever_they_hold(places: int, target: str) -> None:
+    x, labels = np.zeros((2, 3, places)), np.array([[1], [7]]).repeat(places, 1)
+    x[1, :2], x[1, 2] = np.nan, np.inf
+    options = {"ignore_index": 7, "target": target}
+    np.testing.assert_allclose(kernels.cross_entropy(x, labels, **options), np.log(3))
+    np.testing.assert_allclose(kernels.cross_entropy(x, labels, reduction="none", **options)[:, 0], [np.log(3), 0])
+    grad = kernels.cross_entropy_backward(1.0, x, labels, **options)
+    np.testing.assert_allclose(grad[0], np.array([[1, -2, 1]]).T.repeat(places, 1) / 3 / places)
+    assert not grad[1].any()
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+def test_the_mean_over_no_labels_is_nan_and_has_no_gradient(target: str) -> None:
+    x, labels = np.ones((2, 3), np.float32), np.array([-100, -100], np.int8)
+    assert np.isnan(kernels.cross_entropy(x, labels, target=target))
+    assert kernels.cross_entropy(x, labels, reduction="sum", target=target) == 0
+    assert not kernels.cross_entropy_backward(1.0, x, labels, target=target).any()
+    assert np.isnan(kernels.cross_entropy(x, np.array([1, 1]), np.array([1, 0, 1], np.float32), target=target))
+
+
+@pytest.mark.parametrize("target", ["naive", "cpu"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64])
+def test_labels_without_a_sign_are_none_that_has_one(dtype: type, target: str) -> None:
+    """As bits, 2^64 - 100 is -100."""
+    x, labels = np.ones((2, 3)), np.array([0, np.iinfo(dtype).max - 99], dtype)
+    for call in (lambda: kernels.cross_entropy(x, labels, target=target),
+                 lambda: kernels.cross_entropy_backward(1.0, x, labels, target=target)):
+        with pytest.raises(ValueError, match=f"labels: expected labels from 0 to 2 .* got {labels[1]}"):
+            call()
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("target", ["naive", "cpu"])
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -344,3 +344,17 @@ def test_shares_are_torchs(size: Any, dtype: type, target: str) -> None:
         result, grad, grad_x = with_torch(x, "adaptive_avg_pool2d", size)
         assert_close(kernels.adaptive_avg_pool2d(x, size, target=target), result.detach().numpy())
         assert_close(kernels.adaptive_avg_pool2d_backward(grad, shape, target=target), grad_x, gradient=True)
+
+
+@pytest.mark.parametrize("size", [(3, 2), (4, 5), 1, (6, 7), 9])
+def test_maxima_of_shares_are_the_first_ones(size: Any, target: str) -> None:
+    """Equal ones, NaN and infinities, in shares of one size and of several."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (30, 2, 6, 7)).astype(np.float32)
+    x[rng.random(x.shape) < 0.03], x[rng.random(x.shape) < 0.03] = np.nan, -np.inf
+    y, indices = kernels.adaptive_max_pool2d(x, size, return_indices=True, target=target)
+    naive, places = kernels.adaptive_max_pool2d(x, size, return_indices=True, target="naive")
+    np.testing.assert_array_equal(y, naive)
+    np.testing.assert_array_equal(indices, places)
+    np.testing.assert_array_equal(np.take_along_axis(x.reshape(30, 2, 42), indices.reshape(30, 2, -1), 2), y.reshape(
+        30, 2, -1))
