@@ -59,7 +59,8 @@ class _Fusing(_Weighted):
         return lambda x, *, training: self._forward(x, "relu", training)
 
     def _forward(self, x: Array, activation: str | None, training: bool) -> tuple[Array, Backward]:
-        raise NotImplementedError
+        """Do what `forward` does, with an activation in the same pass."""
+        raise NotImplementedError           # each layer has its own
 
 
 class Linear(_Fusing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,18 @@ def test_a_classifier_reads_what_is_drawn(capsys: pytest.CaptureFixture[str], mo
     assert lines[1].split() == ["digit", "images", "share", "surely"]
     assert sum(int(line.split()[1]) for line in lines[2:12]) == 4
     assert lines[-1].startswith("read with a probability of 0.9 or more: ")
+
+
+def test_a_classifier_of_something_else_reads_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clothes(CNN):
+        def load_dataset(self) -> data.Dataset:
+            return replace(DATASET, classes=tuple("abcdefghij"))
+
+    monkeypatch.setitem(recipes.RECIPES, "cnn", Clothes)
+    Clothes(epochs=1, run_dir=Path("clothes")).fit(progress=False)
+    with pytest.raises(ValueError, match=r"classifier: expected one of digits, .* got one whose classes are a, b, c"):
+        DDPMMnist(run_dir=Path("run"), classifier=Path("clothes")).run()
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(("recipe", "message"), [

@@ -251,3 +251,8 @@ def test_images_are_tiled_with_lines_between():
     assert (whole[3:, 3:] == 128).all()         # where there is none
     np.testing.assert_array_equal(plots.tile(np.array([[[[-1, 0.5, 2.0]]]])), [[0, 128, 255]])
     assert len(plots.grid(colours).axes) == 1
+
+
+def test_no_image_is_stretched_by_itself() -> None:
+    for pixels, most in ((np.full((2, 1, 4, 4), 100, np.uint8), 255), (np.full((2, 1, 4, 4), 0.4), 1)):
+        assert [axes.images[0].get_clim() for axes in plots.images(pixels).axes] == [(0, most)] * 2
